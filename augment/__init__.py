@@ -1,0 +1,1 @@
+"""Augmentation that moves image, boxes and masks together."""

@@ -1,0 +1,1 @@
+"""Speed and quality, always measured beside a peer in the same run."""

@@ -1,0 +1,1 @@
+"""Data sets: (image, instances) pairs, made or read."""

@@ -1,0 +1,1 @@
+"""Scenes whose difficulty is known."""

@@ -1,0 +1,1 @@
+"""Programs that put the rooms together; run from the root of a clone."""

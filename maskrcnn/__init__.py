@@ -1,0 +1,1 @@
+"""Detectors for small objects: one core for RPN, Faster R-CNN and Mask R-CNN."""

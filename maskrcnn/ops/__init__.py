@@ -1,0 +1,1 @@
+"""Faces of the core operations: plain tensors in, plain tensors out."""

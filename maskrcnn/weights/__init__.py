@@ -1,0 +1,1 @@
+"""Loading weights that other projects trained."""
