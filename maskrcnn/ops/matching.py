@@ -1,0 +1,71 @@
+"""Matching priors (anchors, proposals) to ground truth, without promising a dense matrix."""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from torch import Tensor
+
+from maskrcnn.ops import reference
+
+Ties = Literal["all", "nearest"]
+
+
+class AnchorLevel(NamedTuple):
+    """The regular grid of anchors of one FPN level: A anchors at each of height × width centres.
+
+    The anchor `a` of cell (row, column) is centred at `(column * stride[1] + offset[1], row * stride[0] + offset[0])`
+    and measures `sizes[a] = (width, height)`; all in pixels.
+    """
+
+    stride: tuple[float, float]
+    offset: tuple[float, float]
+    sizes: Tensor
+    height: int
+    width: int
+
+
+class Matches(NamedTuple):
+    """What each of P priors matches.
+
+    index: int64 `[P]`, its best truth, or -1 where the best IoU is below `min_iou` and the prior is not forced.
+    iou: float32 `[P]`, IoU with that truth, 0 where index is -1.
+    forced: bool `[P]`, priors that some truth overlaps best (low-quality matches of Faster R-CNN).
+    """
+
+    index: Tensor
+    iou: Tensor
+    forced: Tensor
+
+
+def match_boxes(priors: Tensor, truths: Tensor, min_iou: float = 0.0, forced: Ties | None = None) -> Matches:
+    """For each prior its best truth and IoU; of equal IoUs the lower truth.
+
+    Args:
+        priors: float `[P, 4]`, xyxy in pixels. Non-finite boxes never match.
+        truths: float `[T, 4]`.
+        min_iou: below this IoU a prior has no match.
+        forced: mark for each truth the prior it overlaps best: `"all"` priors within 1e-5 of the best (relative), or
+            of those only the one with the `"nearest"` centre.
+    """
+    check_boxes(priors=priors, truths=truths)
+    return Matches(*reference.match_boxes(priors, truths, min_iou, forced))
+
+
+def match_anchors(
+    levels: Sequence[AnchorLevel], truths: Tensor, min_iou: float = 0.0, forced: Ties | None = None
+) -> Matches:
+    """`match_boxes` for the anchors of a pyramid, in the order level, row, column, anchor."""
+    check_boxes(truths=truths)
+    return Matches(*reference.match_anchors(levels, truths, min_iou, forced))
+
+
+def covered(priors: Tensor, regions: Tensor, min_fraction: float = 0.5) -> Tensor:
+    """bool `[P]`: priors `[P, 4]` of whose area at least `min_fraction` lies inside one of `regions [R, 4]`."""
+    check_boxes(priors=priors, regions=regions)
+    return reference.covered(priors, regions, min_fraction)
+
+
+def check_boxes(**named: Tensor) -> None:
+    for name, boxes in named.items():
+        if boxes.ndim != 2 or boxes.shape[1] != 4:
+            raise ValueError(f"{name} must be [N, 4], got {list(boxes.shape)}")

@@ -1,0 +1,111 @@
+"""COCO's run-length code of masks kept as windows: runs down the columns of the canvas, counts in COCO's text form."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from maskrcnn.ops import reference
+from maskrcnn.ops.masks import Windows
+
+Ints = NDArray[np.int64]
+
+
+def encode_rle(masks: Windows, size: tuple[int, int]) -> list[str]:
+    """Compressed COCO counts of each mask on a canvas of `size` (H, W)."""
+    if len(masks.windows) == 0:
+        return []
+    owner, end_of_run = _boundaries(masks, size)
+    starts_mask = np.append(True, owner[1:] != owner[:-1])
+    counts = np.where(starts_mask, end_of_run, np.diff(end_of_run, prepend=0))
+    place = np.arange(len(counts)) - np.flatnonzero(starts_mask)[owner]
+    delta = counts.copy()
+    from_third = place > 2
+    delta[from_third] -= counts[np.flatnonzero(from_third) - 2]
+    text, length = _to_text(delta)
+    ends = np.cumsum(np.bincount(owner, weights=length, minlength=len(masks.windows)).astype(np.int64))
+    return [text[start:end].decode("ascii") for start, end in zip(np.append(0, ends[:-1]), ends, strict=True)]
+
+
+def _boundaries(masks: Windows, size: tuple[int, int]) -> tuple[Ints, Ints]:
+    """Ends of all runs (outside, inside, outside, …) as (mask, position in the column-major canvas)."""
+    height, total = size[0], size[0] * size[1]
+    # Walking the transposed windows row by row walks the canvas column by column.
+    transposed = Windows(*reference.transpose_masks(masks))
+    owner, y, x = (part.cpu().numpy() for part in reference.window_pixels(transposed.windows))
+    inside = (transposed.data >= 128).cpu().numpy()
+    owner, position = owner[inside], (x * height + y)[inside]
+    breaks = (owner[1:] != owner[:-1]) | (position[1:] != position[:-1] + 1)
+    first, last = np.append(True, breaks)[: len(owner)], np.append(breaks, True)[: len(owner)]
+    run_owner, start, end = owner[first], position[first], position[last] + 1
+    all_masks = np.arange(len(masks.windows))
+    owners = np.concatenate([run_owner, run_owner, all_masks])
+    ends = np.concatenate([start, end, np.full(len(all_masks), total)])
+    order = np.lexsort((ends, owners))
+    owners, ends = owners[order], ends[order]
+    # A mask that reaches the last pixel has no run of background after it.
+    twice = np.append(False, (owners[1:] == owners[:-1]) & (ends[1:] == ends[:-1]))
+    return owners[~twice], ends[~twice]
+
+
+def _to_text(values: Ints) -> tuple[bytes, Ints]:
+    """COCO's variable-length code: five bits a character, lowest first; with the characters each value takes."""
+    characters, active = [], []
+    rest, alive = values.copy(), np.ones(len(values), dtype=bool)
+    while alive.any():
+        bits = rest & 0x1F
+        rest >>= 5
+        more = np.where(bits & 0x10, rest != -1, rest != 0)
+        characters.append(bits + np.where(more, 0x20, 0) + 48)
+        active.append(alive)
+        alive = alive & more
+    if not characters:
+        return b"", np.zeros(0, dtype=np.int64)
+    used = np.stack(active, axis=1)
+    return np.stack(characters, axis=1)[used].astype(np.uint8).tobytes(), used.sum(axis=1)
+
+
+def decode_rle(counts: Sequence[str | Sequence[int]], size: tuple[int, int]) -> Windows:
+    """Masks of COCO counts, compressed or plain, on a canvas of `size` (H, W).
+
+    Raises:
+        ValueError: counts that are negative or do not add up to the canvas; names the mask.
+    """
+    windows = np.zeros((len(counts), 4), dtype=np.int32)
+    data = []
+    for i, code in enumerate(counts):
+        ends = np.cumsum(_from_text(code) if isinstance(code, str) else np.asarray(code, dtype=np.int64))
+        if len(ends) == 0 or ends[-1] != size[0] * size[1] or (np.diff(ends, prepend=0) < 0).any():
+            raise ValueError(f"run-length code {i} does not fill an image of {size[0]} x {size[1]} pixels")
+        starts, stops = ends[:-1:2], ends[1::2]
+        length = stops - starts[: len(stops)]
+        position = np.repeat(stops - np.cumsum(length), length) + np.arange(length.sum())
+        x, y = np.divmod(position, size[0])
+        if len(position) == 0:
+            continue
+        windows[i] = x.min(), y.min(), x.max() + 1, y.max() + 1
+        level = np.zeros((windows[i, 3] - windows[i, 1], windows[i, 2] - windows[i, 0]), dtype=np.uint8)
+        level[y - windows[i, 1], x - windows[i, 0]] = 255
+        data.append(level.ravel())
+    tensor = torch.from_numpy(windows)
+    levels = torch.from_numpy(np.concatenate(data)) if data else torch.zeros(0, dtype=torch.uint8)
+    return Windows(tensor, reference.offsets_of(tensor), levels)
+
+
+def _from_text(text: str) -> Ints:
+    code = np.frombuffer(text.encode("ascii", "replace"), dtype=np.uint8).astype(np.int64) - 48
+    last = (code & 0x20) == 0
+    if len(code) == 0 or not last[-1] or (code < 0).any() or (code > 63).any():
+        return np.zeros(0, dtype=np.int64)
+    ends = np.flatnonzero(last)
+    starts = np.append(0, ends[:-1] + 1)
+    digit = np.arange(len(code)) - np.repeat(starts, ends - starts + 1)
+    if digit.max() > 11:
+        return np.zeros(0, dtype=np.int64)
+    values = np.add.reduceat((code & 0x1F) << (5 * digit), starts)
+    negative = (code[ends] & 0x10) != 0
+    values -= np.where(negative, np.int64(1) << (5 * (digit[ends] + 1)), 0)
+    values[1::2] = np.cumsum(values[1::2])
+    values[2::2] = np.cumsum(values[2::2])
+    return values

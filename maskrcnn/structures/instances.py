@@ -1,0 +1,137 @@
+"""The objects of one image."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from maskrcnn.structures.masks import CroppedMasks
+
+
+@dataclass(eq=False)
+class Instances:
+    """N objects of an image of `size` (H, W), true or predicted.
+
+    boxes: float32 `[N, 4]`, xyxy in pixels, continuous.
+    labels: int64 `[N]`, from 1; 0 is background and never stored.
+    scores: float32 `[N]`, predictions only.
+    masks: CroppedMasks on a canvas of `size`.
+    ignore: bool `[N]`: never a target, and priors inside are never negatives.
+    ids: int64 `[N]`, numbers of the annotations, kept through every geometric change.
+    """
+
+    size: tuple[int, int]
+    boxes: Tensor
+    labels: Tensor
+    scores: Tensor | None = None
+    masks: CroppedMasks | None = None
+    ignore: Tensor = field(default=None)  # type: ignore[assignment]  # None: nothing is ignored
+    ids: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        count = len(self.boxes)
+        if self.ignore is None:
+            self.ignore = torch.zeros(count, dtype=torch.bool, device=self.boxes.device)
+        if self.boxes.ndim != 2 or self.boxes.shape[1] != 4:
+            raise ValueError(f"boxes must be [N, 4], got {list(self.boxes.shape)}")
+        for name in ("labels", "scores", "ignore", "ids"):
+            values = getattr(self, name)
+            if values is not None and values.shape != (count,):
+                raise ValueError(f"{name} must be [{count}] like boxes, got {list(values.shape)}")
+        if self.masks is not None and (len(self.masks) != count or self.masks.size != tuple(self.size)):
+            raise ValueError(
+                f"{len(self.masks)} masks on a canvas of {self.masks.size} "
+                f"do not belong to {count} boxes in an image of {tuple(self.size)}"
+            )
+
+    @staticmethod
+    def empty(size: tuple[int, int], with_masks: bool = False) -> "Instances":
+        masks = CroppedMasks.empty(size) if with_masks else None
+        return Instances(size, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), masks=masks)
+
+    @staticmethod
+    def from_masks(
+        masks: CroppedMasks, labels: Tensor, ignore: Tensor | None = None, ids: Tensor | None = None
+    ) -> "Instances":
+        """Truths whose boxes are the tight boxes of their masks."""
+        nothing = torch.zeros(len(masks), dtype=torch.bool, device=labels.device)
+        return Instances(
+            masks.size, masks.boxes(), labels, masks=masks, ignore=nothing if ignore is None else ignore, ids=ids
+        )
+
+    @staticmethod
+    def cat(parts: Sequence["Instances"]) -> "Instances":
+        """The objects of all parts, which must belong to one image and have the same fields."""
+
+        def join(name: str) -> Tensor | None:
+            values = [getattr(part, name) for part in parts]
+            if any(v is None for v in values) and any(v is not None for v in values):
+                raise ValueError(f"cannot join instances with and without {name}")
+            return None if values[0] is None else torch.cat(values)
+
+        if len({tuple(part.size) for part in parts}) != 1:
+            raise ValueError(f"instances must share one size, got {sorted({tuple(part.size) for part in parts})}")
+        masks = [part.masks for part in parts]
+        if any(m is None for m in masks) and any(m is not None for m in masks):
+            raise ValueError("cannot join instances with and without masks")
+        present = [m for m in masks if m is not None]
+        return Instances(
+            parts[0].size,
+            torch.cat([part.boxes for part in parts]),
+            torch.cat([part.labels for part in parts]),
+            join("scores"),
+            CroppedMasks.cat(present) if present else None,
+            torch.cat([part.ignore for part in parts]),
+            join("ids"),
+        )
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __getitem__(self, index: int | slice | Tensor) -> "Instances":
+        """The objects that an index, a slice, a bool or an int tensor picks; always Instances."""
+        at = slice(index, index + 1 or None) if isinstance(index, int) else index
+        return Instances(
+            self.size,
+            self.boxes[at],
+            self.labels[at],
+            None if self.scores is None else self.scores[at],
+            None if self.masks is None else self.masks[at],
+            self.ignore[at],
+            None if self.ids is None else self.ids[at],
+        )
+
+    def to(self, device: torch.device | str) -> "Instances":
+        moved = {
+            name: value.to(device)
+            for name in ("boxes", "labels", "scores", "masks", "ignore", "ids")
+            if (value := getattr(self, name)) is not None
+        }
+        return replace(self, **moved)
+
+    @staticmethod
+    def from_torchvision(target: Mapping[str, Tensor], size: tuple[int, int]) -> "Instances":
+        """From a torchvision detection dict: boxes, labels, scores, masks `[N, H, W]` or `[N, 1, H, W]`, iscrowd."""
+        masks = target.get("masks")
+        if masks is not None and masks.ndim == 4:
+            masks = masks[:, 0]
+        boxes = target["boxes"].float().reshape(-1, 4)
+        crowd = target.get("iscrowd")
+        return Instances(
+            size,
+            boxes,
+            target["labels"].long(),
+            target.get("scores"),
+            None if masks is None else CroppedMasks.from_dense(masks),
+            torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device) if crowd is None else crowd.bool(),
+        )
+
+    def to_torchvision(self) -> dict[str, Tensor]:
+        """A torchvision detection dict; masks become dense uint8 `[N, H, W]`."""
+        result = {"boxes": self.boxes, "labels": self.labels, "iscrowd": self.ignore.long()}
+        if self.scores is not None:
+            result["scores"] = self.scores
+        if self.masks is not None:
+            result["masks"] = self.masks.to_dense().to(torch.uint8)
+        return result

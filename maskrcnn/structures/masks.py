@@ -1,0 +1,190 @@
+"""N masks on one canvas, each stored as its window and what is inside it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maskrcnn.ops import masks as ops
+from maskrcnn.ops import reference
+from maskrcnn.ops.rle import decode_rle, encode_rle
+
+
+@dataclass(frozen=True, eq=False)
+class CroppedMasks:
+    """N masks whose memory is the sum of their windows, never N × H × W.
+
+    windows: int32 `[N, 4]`, x1 y1 x2 y2 with exclusive end, inside the canvas; empty windows are allowed.
+    offsets: int64 `[N + 1]`, where each mask's levels begin in `data`.
+    data: uint8 `[sum of window areas]`, row-major, a level 0..255 a pixel; a pixel is inside where it is ≥ 128.
+    size: the canvas (H, W).
+    """
+
+    windows: Tensor
+    offsets: Tensor
+    data: Tensor
+    size: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        if self.windows.ndim != 2 or self.windows.shape[1] != 4 or self.offsets.shape != (len(self.windows) + 1,):
+            raise ValueError(
+                f"windows must be [N, 4] and offsets [N + 1], "
+                f"got {list(self.windows.shape)} and {list(self.offsets.shape)}"
+            )
+
+    @staticmethod
+    def empty(size: tuple[int, int]) -> "CroppedMasks":
+        windows = torch.zeros(0, 4, dtype=torch.int32)
+        return CroppedMasks(windows, torch.zeros(1, dtype=torch.int64), torch.zeros(0, dtype=torch.uint8), size)
+
+    @staticmethod
+    def from_windows(windows: Tensor, levels: Sequence[Tensor], size: tuple[int, int]) -> "CroppedMasks":
+        """From int `[N, 4]` windows and for each a uint8 `[h, w]` tensor of levels."""
+        windows = windows.to(torch.int32).reshape(-1, 4)
+        data = torch.cat([level.reshape(-1) for level in levels]) if levels else torch.zeros(0, dtype=torch.uint8)
+        offsets = reference.offsets_of(windows)
+        if len(data) != int(offsets[-1]):
+            raise ValueError(f"levels hold {len(data)} pixels but windows ask for {int(offsets[-1])}")
+        return CroppedMasks(windows, offsets, data.to(torch.uint8), size)
+
+    @staticmethod
+    def from_dense(masks: Tensor) -> "CroppedMasks":
+        """From `[N, H, W]`: bool, or uint8 / float in 0..1 where anything above one half is inside."""
+        size = (int(masks.shape[1]), int(masks.shape[2]))
+        owner, y, x = torch.nonzero(masks > 0, as_tuple=True)
+        windows = reference._bounds(owner, x, y, len(masks)).int()
+        owner, x, y = reference.window_pixels(windows)
+        value = masks[owner, y, x]
+        levels = (value.float() * 255).round().clamp(0, 255).to(torch.uint8)
+        return CroppedMasks(windows, reference.offsets_of(windows), levels, size)
+
+    @staticmethod
+    def from_label_image(labels: Tensor, ids: Tensor | None = None) -> "CroppedMasks":
+        """From an image of instance numbers int `[H, W]`; in the order of `ids` (default: those there, rising)."""
+        ids = torch.unique(labels[labels > 0]) if ids is None else ids
+        parts = ops.masks_from_label_image(labels.long(), ids.long())
+        return CroppedMasks(*parts, (int(labels.shape[0]), int(labels.shape[1])))
+
+    @staticmethod
+    def from_rle(codes: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> "CroppedMasks":
+        """From COCO's `{"size": [H, W], "counts": str or list}`, one a mask.
+
+        Raises:
+            ValueError: a code of another size, or counts that do not fill it.
+        """
+        for i, code in enumerate(codes):
+            if tuple(code["size"]) != tuple(size):
+                raise ValueError(f"run-length code {i} is for size {list(code['size'])}, the image is {list(size)}")
+        return CroppedMasks(*decode_rle([code["counts"] for code in codes], size), size)
+
+    @staticmethod
+    def from_polygons(polygons: Sequence[Sequence[Sequence[float]]], size: tuple[int, int]) -> "CroppedMasks":
+        """From COCO polygons: for each mask a list of rings `[x0, y0, x1, y1, …]`, filled as COCO's own tools do."""
+        from faster_coco_eval import mask as coco_mask
+
+        windows = np.zeros((len(polygons), 4), dtype=np.int32)
+        levels = []
+        for i, rings in enumerate(polygons):
+            points = np.concatenate([np.asarray(ring, dtype=np.float64).reshape(-1, 2) for ring in rings])
+            low = np.clip(np.floor(points.min(axis=0)).astype(int) - 1, 0, (size[1], size[0]))
+            high = np.clip(np.ceil(points.max(axis=0)).astype(int) + 1, low, (size[1], size[0]))
+            windows[i] = *low, *high
+            width, height = (high - low).tolist()
+            moved = [(np.asarray(ring, dtype=np.float64).reshape(-1, 2) - low).ravel().tolist() for ring in rings]
+            if width * height:
+                decoded = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(moved, height, width)))
+                levels.append(torch.from_numpy(np.ascontiguousarray(decoded)) * 255)
+        return CroppedMasks.from_windows(torch.from_numpy(windows), levels, size)
+
+    @staticmethod
+    def cat(masks: Sequence["CroppedMasks"]) -> "CroppedMasks":
+        """All masks of one canvas, in order."""
+        if len({m.size for m in masks}) != 1:
+            raise ValueError(f"masks must share one canvas, got {sorted({m.size for m in masks})}")
+        windows = torch.cat([m.windows for m in masks])
+        data = torch.cat([m.data for m in masks])
+        return CroppedMasks(windows, reference.offsets_of(windows), data, masks[0].size)
+
+    @property
+    def parts(self) -> ops.Windows:
+        return ops.Windows(self.windows, self.offsets, self.data)
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __repr__(self) -> str:
+        return f"CroppedMasks({len(self)} on {self.size[0]} x {self.size[1]}, {len(self.data)} pixels in windows)"
+
+    def __getitem__(self, index: int | slice | Tensor) -> "CroppedMasks":
+        """The masks that an index, a slice, a bool or an int tensor picks; always CroppedMasks."""
+        chosen = torch.arange(len(self), device=self.windows.device)[index].reshape(-1)
+        windows = self.windows[chosen]
+        owner, x, y = reference.window_pixels(windows)
+        data = reference.lookup(self.parts, chosen[owner], x, y)
+        return CroppedMasks(windows, reference.offsets_of(windows), data, self.size)
+
+    def to(self, device: torch.device | str) -> "CroppedMasks":
+        return CroppedMasks(self.windows.to(device), self.offsets.to(device), self.data.to(device), self.size)
+
+    def window(self, i: int) -> Tensor:
+        """uint8 `[h, w]`: the levels of mask i, a view."""
+        x1, y1, x2, y2 = self.windows[i].tolist()
+        return self.data[int(self.offsets[i]) : int(self.offsets[i + 1])].view(y2 - y1, x2 - x1)
+
+    def boxes(self) -> Tensor:
+        """float32 `[N, 4]`: tight boxes of the pixels inside, ending at the last pixel plus one; zeros where empty."""
+        return reference.mask_boxes(self.parts)
+
+    def areas(self) -> Tensor:
+        """int64 `[N]`: pixels inside each mask."""
+        return reference.mask_areas(self.parts)
+
+    def crop(self, x: int, y: int, height: int, width: int) -> "CroppedMasks":
+        """On a canvas whose origin lies at (x, y) of this one; negative and oversized windows pad."""
+        return CroppedMasks(*ops.crop_masks(self.parts, x, y, (height, width)), (height, width))
+
+    def flip(self, horizontal: bool = False, vertical: bool = False) -> "CroppedMasks":
+        return CroppedMasks(*ops.flip_masks(self.parts, self.size, horizontal, vertical), self.size)
+
+    def transpose(self) -> "CroppedMasks":
+        """With x and y exchanged."""
+        return CroppedMasks(*ops.transpose_masks(self.parts), (self.size[1], self.size[0]))
+
+    def warp(self, matrix: Tensor, size: tuple[int, int]) -> "CroppedMasks":
+        """Under an affine map `[2, 3]` of continuous pixel coordinates, levels bilinear."""
+        return CroppedMasks(*ops.warp_masks(self.parts, matrix, size), size)
+
+    def sample(
+        self,
+        boxes: Tensor,
+        output_size: int,
+        index: Tensor | None = None,
+        sampling_ratio: int = 0,
+        aligned: bool = True,
+        soft: bool = True,
+    ) -> Tensor:
+        """float32 `[K, S, S]`: mask `index[k]` (default k) seen through box k; see `ops.masks.sample_masks`."""
+        index = torch.arange(len(self), device=boxes.device) if index is None else index
+        return ops.sample_masks(self.parts, self.size, boxes, index, output_size, sampling_ratio, aligned, soft)
+
+    def iou(self, other: "CroppedMasks") -> tuple[Tensor, Tensor, Tensor]:
+        """(rows, columns, IoU) of all pairs that overlap."""
+        return ops.mask_iou(self.parts, other.parts)
+
+    def to_rle(self) -> list[dict[str, Any]]:
+        """COCO's compressed run-length code of each mask."""
+        return [{"size": list(self.size), "counts": counts} for counts in encode_rle(self.parts, self.size)]
+
+    def to_label_image(self, min_visible_fraction: float = 0.0) -> tuple[Tensor, Tensor]:
+        """(labels int32 `[H, W]`, kept bool `[N]`): painted first on top; see `ops.masks.label_image`."""
+        return ops.label_image(self.parts, self.size, min_visible_fraction)
+
+    def to_dense(self) -> Tensor:
+        """bool `[N, H, W]`: N × H × W bytes, for a few masks at a time."""
+        dense = torch.zeros(len(self), *self.size, dtype=torch.bool, device=self.data.device)
+        owner, x, y = reference.window_pixels(self.windows)
+        dense[owner, y, x] = self.data >= 128
+        return dense
