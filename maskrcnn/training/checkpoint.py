@@ -1,0 +1,91 @@
+"""Weights on disk: saved beside and renamed, loaded without running anything that is in the file."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from maskrcnn.config import UserError, differences, from_dict
+from maskrcnn.files import written_beside
+from maskrcnn.training.config import MAY_DIFFER_ON_RESUME
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+def save_checkpoint(path: str | os.PathLike[str], contents: Mapping[str, Any]) -> None:
+    """Write tensors, numbers, strings, and dicts and lists of them. ``UserError`` where the file cannot be written."""
+    try:
+        with written_beside(path) as beside:
+            torch.save(dict(contents), beside)
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
+        raise UserError(f"cannot save {path}: {error}; free space or choose another --output_dir") from error
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What ``save_checkpoint`` wrote, on the CPU. ``UserError`` where the file is missing, damaged or something else."""
+    if not Path(path).is_file():
+        raise UserError(f"no weights at {path}; give a .pt file from a run's weights folder")
+    try:
+        contents = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(f"{path} is damaged or no file of weights ({reason})") from error
+    if not isinstance(contents, dict) or not isinstance(contents.get("model"), dict):
+        raise UserError(f"{path} holds no model of this workbench; give a .pt file from a run's weights folder")
+    return contents
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str | os.PathLike[str]) -> None:
+    """Copy ``weights`` into ``model``; ``UserError`` naming the first layer that differs, in the model's order."""
+    difference = first_difference(model.state_dict(), weights)
+    if difference:
+        raise UserError(f"{source} is of another architecture: {difference}; build the model that it was trained as")
+    model.load_state_dict(dict(weights))
+
+
+def first_difference(model: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str | None:
+    """The first layer in which ``weights`` do not fit ``model``, in words; None where all fit."""
+    for name, expected in model.items():
+        shape = list(expected.shape)
+        if name not in weights:
+            return f"layer {name} {shape} of the model is missing there"
+        if weights[name].shape != expected.shape:
+            return f"layer {name} is {list(weights[name].shape)} there and {shape} in the model"
+    for name in weights:
+        if name not in model:
+            return f"the model has no layer {name} {list(weights[name].shape)}"
+    return None
+
+
+def check_same_configuration(
+    saved: Mapping[str, Any], current: DataclassInstance, source: str | Path, may_differ: Collection[str] = ()
+) -> None:
+    """``UserError`` naming each setting in which a resumed run would differ from the saved one.
+
+    ``saved`` is ``to_dict`` of the saved configuration. Settings in ``may_differ`` (dotted keys, or sections such as
+    ``paths``) and those of ``MAY_DIFFER_ON_RESUME`` are free.
+    """
+    before = from_dict(type(current), saved, source)
+    forbidden = [line for line in differences(before, current) if not _is_free(line.split(":")[0], may_differ)]
+    if not forbidden:
+        return
+    reason = ""
+    if any(line.split(":")[0].split(".")[-1] in ("num_epochs", "minutes") for line in forbidden):
+        reason = " (the learning rate follows a curve over the whole budget, so a longer run is another run)"
+    raise UserError(
+        f"cannot resume {source} with another configuration: {'; '.join(forbidden)}{reason}; "
+        "leave these settings as they were, or start a new run"
+    )
+
+
+def _is_free(key: str, may_differ: Collection[str]) -> bool:
+    if key.split(".")[-1] in MAY_DIFFER_ON_RESUME:
+        return True
+    return any(key == free or key.startswith(f"{free}.") for free in may_differ)

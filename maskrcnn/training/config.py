@@ -1,0 +1,67 @@
+"""The settings of a training run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from maskrcnn.config import option
+
+MAY_DIFFER_ON_RESUME = (
+    "device",
+    "num_threads",
+    "torch_threads",
+    "best_metric",
+    "save_model_every_n_epochs",
+    "checkpoint_every_n_seconds",
+)
+"""Fields of ``TrainingConfig`` that a resumed run may change: they move no weight (on one and the same kind of machine).
+
+Not ``num_epochs``: the learning rate follows a curve over all epochs, so a run of 60 is no prolonged run of 30.
+"""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a detector is trained: budget, optimiser, schedule, machine, and how often something is measured and kept."""
+
+    num_epochs: int = option(30, "passes over the training images", flag="num_epochs", minimum=1)
+    minutes: float | None = option(
+        None, "train for this many minutes instead of num_epochs (evaluation not counted)", flag="minutes", minimum=0.001
+    )
+    batch_size: int = option(4, "images a step", flag="batch_size", minimum=1)
+
+    optimizer: str = option("adamw", "the optimiser", flag="optimizer", choices=("adamw", "sgd"))
+    learning_rate: float = option(1e-3, "highest learning rate", flag="learning_rate", minimum=0.0)
+    pretrained_lr_factor: float = option(
+        0.1, "learning-rate factor of parameters that start from pretrained weights", flag="pretrained_lr_factor", minimum=0.0
+    )
+    momentum: float = option(0.9, "momentum of sgd", minimum=0.0, maximum=1.0)
+    weight_decay: float = option(0.01, "weight decay (not on norm layers and biases)", flag="weight_decay", minimum=0.0)
+    clip_norm: float | None = option(5.0, "largest norm of the gradient (none: no clipping)", minimum=1e-6)
+    schedule: str = option(
+        "cosine", "the learning rate after the warm-up", flag="schedule", choices=("cosine", "constant")
+    )
+    warmup_steps: int = option(20, "steps over which the learning rate rises from 0", flag="warmup_steps", minimum=0)
+    final_lr_factor: float = option(0.01, "learning-rate factor at the end of the cosine", minimum=0.0, maximum=1.0)
+
+    seed: int = option(0, "the number that all randomness of training is keyed by", flag="seed")
+    device: str = option("auto", "auto, cpu, cuda, or the number of a GPU", flag="device")
+    num_threads: int = option(
+        0, "background loaders of training images (0: load between steps)", flag="num_threads", minimum=0
+    )
+    torch_threads: int = option(0, "CPU threads of PyTorch (0: PyTorch's choice)", flag="torch_threads", minimum=0)
+    amp: bool | None = option(None, "compute in bfloat16 where it is safe (default: if the machine has it)", flag="amp")
+    channels_last: bool | None = option(None, "keep images channels-last in memory (default: where it is faster)")
+    deterministic: bool = option(False, "only operations that repeat exactly on a GPU, too", flag="deterministic")
+
+    eval_every_n_epochs: int = option(
+        10, "evaluate every n epochs (-1: only after the last)", flag="eval_every_n_epochs", minimum=-1
+    )
+    best_metric: str = option(
+        "auto", "what weights/best.pt is best in (auto: mask_ap, or box_ap, or the validation loss)", flag="best_metric"
+    )
+    save_model_every_n_epochs: int = option(
+        -1, "also keep weights/epoch-NNNN.pt every n epochs (-1: no)", flag="save_model_every_n_epochs", minimum=-1
+    )
+    checkpoint_every_n_seconds: float = option(60.0, "longest time between two savings of weights/last.pt", minimum=0.0)
+    log_every_n_steps: int = option(10, "write the losses of every n-th step to metrics.jsonl (0: none)", minimum=0)

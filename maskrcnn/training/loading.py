@@ -1,0 +1,163 @@
+"""Samples addressed by (epoch, index), in batches, with randomness that is keyed.
+
+What a sample looks like in an epoch depends on (seed, epoch, index) alone: neither on the number of loaders, nor on
+the order, nor on what was drawn before. So a run can go on at any step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from maskrcnn.config import UserError
+from maskrcnn.structures.instances import Instances
+
+Transform = Callable[[Tensor, Instances, torch.Generator], tuple[Tensor, Instances]]
+"""``(image [3, H, W], instances, generator) -> (image, instances)``"""
+
+
+class ImageDataset(Protocol):
+    """What training asks of a data set."""
+
+    @property
+    def image_ids(self) -> list[int]: ...
+
+    @property
+    def image_names(self) -> list[str]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Instances]: ...
+
+
+class Sample(NamedTuple):
+    """An image ``[3, H, W]`` (uint8, or float32 in [0, 1]), its objects, and its number in the data set."""
+
+    image: Tensor
+    instances: Instances
+    image_id: int
+
+
+class Batch(NamedTuple):
+    """Images of one step (sizes may differ), their objects, and their numbers in the data set."""
+
+    images: list[Tensor]
+    instances: list[Instances]
+    ids: list[int]
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch with images and objects on ``device``."""
+        images = [image.to(device, non_blocking=True) for image in self.images]
+        return Batch(images, [instances.to(device) for instances in self.instances], self.ids)
+
+
+def key_seed(*key: int | str) -> int:
+    """A number in [0, 2^63) that is the same for the same key everywhere, and unrelated for any other key."""
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def keyed_generator(*key: int | str) -> torch.Generator:
+    """A CPU generator whose draws depend on ``key`` alone."""
+    return torch.Generator().manual_seed(key_seed(*key))
+
+
+class KeyedSamples(Dataset[Sample]):
+    """A data set after its random transform, addressed by ``(epoch, index)``.
+
+    Without a transform the epoch changes nothing. An empty data set raises ``UserError``.
+    """
+
+    def __init__(self, dataset: ImageDataset, transform: Transform | None = None, seed: int = 0) -> None:
+        if len(dataset) == 0:
+            raise UserError("the data set has no images; check its folder")
+        self.dataset = dataset
+        self.transform = transform
+        self.seed = seed
+        self.image_ids = list(dataset.image_ids)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        epoch, index = key
+        image, instances = self.dataset[index]
+        if self.transform is not None:
+            generator = keyed_generator(self.seed, "sample", epoch, index)
+            image, instances = self.transform(image, instances, generator)
+        return Sample(image, instances, self.image_ids[index])
+
+    def names(self, image_ids: Iterable[int]) -> list[str]:
+        """The names of the images with these numbers."""
+        name_of = dict(zip(self.image_ids, self.dataset.image_names, strict=True))
+        return [name_of[image_id] for image_id in image_ids]
+
+
+def epoch_order(num_samples: int, seed: int, epoch: int) -> list[int]:
+    """The indices of all samples in the order of this epoch (counted from 0)."""
+    order: list[int] = torch.randperm(num_samples, generator=keyed_generator(seed, "order", epoch)).tolist()
+    return order
+
+
+def num_steps_per_epoch(num_samples: int, batch_size: int) -> int:
+    """Steps that see every sample once; the last batch may be smaller."""
+    return -(-num_samples // batch_size)
+
+
+class ShuffledBatches:
+    """Endless batches of ``(epoch, index)`` keys, from any step on (counted from 0)."""
+
+    def __init__(self, num_samples: int, batch_size: int, seed: int, first_step: int = 0) -> None:
+        self.num_samples = num_samples
+        self.batch_size = batch_size
+        self.seed = seed
+        self.first_step = first_step
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epoch, skipped = divmod(self.first_step, num_steps_per_epoch(self.num_samples, self.batch_size))
+        while True:
+            keys = [(epoch, index) for index in epoch_order(self.num_samples, self.seed, epoch)]
+            for start in range(skipped * self.batch_size, self.num_samples, self.batch_size):
+                yield keys[start : start + self.batch_size]
+            epoch, skipped = epoch + 1, 0
+
+
+def training_batches(samples: KeyedSamples, batch_size: int, first_step: int = 0, num_loaders: int = 0) -> Iterator[Batch]:
+    """Endless shuffled batches from ``first_step`` on; with loaders, they are made ahead in other processes."""
+    keys = ShuffledBatches(len(samples), batch_size, samples.seed, first_step)
+    return iter(_loader(samples, keys, num_loaders))
+
+
+def evaluation_batches(samples: KeyedSamples, batch_size: int, num_loaders: int = 0) -> Iterable[Batch]:
+    """All samples once, in the order of the data set; can be gone through again and again."""
+    starts = range(0, len(samples), batch_size)
+    keys = [[(0, index) for index in range(start, min(start + batch_size, len(samples)))] for start in starts]
+    return _loader(samples, keys, num_loaders)
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """A batch of samples; nothing is padded or stacked."""
+    images, instances, ids = zip(*samples, strict=True)
+    return Batch(list(images), list(instances), list(ids))
+
+
+def _loader(samples: KeyedSamples, keys: Iterable[list[tuple[int, int]]], num_loaders: int) -> Iterable[Batch]:
+    return DataLoader(
+        samples,
+        batch_sampler=keys,  # any iterable; its items go to samples[...] one by one
+        collate_fn=collate,
+        num_workers=num_loaders,
+        worker_init_fn=_leave_interrupts_to_the_main_process,
+        persistent_workers=num_loaders > 0,
+    )
+
+
+def _leave_interrupts_to_the_main_process(worker: int) -> None:
+    """Ctrl-C reaches every process of the terminal; loaders must live on until the step is finished."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,62 @@
+"""Parameter groups, the optimiser, and the learning rate as a function of progress."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from maskrcnn.training.config import TrainingConfig
+
+
+def learning_rate(config: TrainingConfig, step: int, fraction: float) -> float:
+    """The learning rate of step ``step`` (from 0) when ``fraction`` in [0, 1] of the budget is used.
+
+    Linear warm-up, times a half cosine from 1 to ``final_lr_factor`` (Loshchilov and Hutter, SGDR, eq. 5, no restarts).
+    """
+    warmup = min(1.0, (step + 1) / (config.warmup_steps + 1))
+    if config.schedule == "constant":
+        return config.learning_rate * warmup
+    falling = 0.5 * (1.0 + math.cos(math.pi * min(1.0, fraction)))
+    return config.learning_rate * warmup * (config.final_lr_factor + (1.0 - config.final_lr_factor) * falling)
+
+
+def parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
+    """Trainable parameters, grouped by learning-rate factor and weight decay; empty groups are left out.
+
+    Vectors (biases, norm layers) do not decay. If the model has a method ``pretrained_parameters() -> names``, the
+    parameters it names learn at ``pretrained_lr_factor`` times the learning rate. A factor of 0 leaves them as they are.
+    """
+    pretrained = _pretrained_names(model)
+    groups: dict[tuple[float, float], list[Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            factor = config.pretrained_lr_factor if name in pretrained else 1.0
+            decay = config.weight_decay if parameter.ndim > 1 else 0.0
+            groups.setdefault((factor, decay), []).append(parameter)
+    return [
+        {"params": parameters, "lr_factor": factor, "weight_decay": decay} for (factor, decay), parameters in groups.items()
+    ]
+
+
+def _pretrained_names(model: nn.Module) -> set[str]:
+    method = getattr(model, "pretrained_parameters", None)
+    names: Iterable[str] = method() if method is not None else ()
+    return set(names)
+
+
+def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    """AdamW or SGD over ``parameter_groups``. The fused versions make one pass instead of ten over many small tensors."""
+    groups = parameter_groups(model, config)
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, config.learning_rate, config.momentum, fused=True)
+    return torch.optim.AdamW(groups, config.learning_rate, fused=True)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the rate of every group to ``rate`` times its factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["lr_factor"]

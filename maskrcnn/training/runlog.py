@@ -1,0 +1,166 @@
+"""The run folder: never overwritten, and every figure in it is in ``metrics.jsonl`` first."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from maskrcnn.config import UserError
+from maskrcnn.files import write_text
+from maskrcnn.training.environment import describe_environment
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+
+def create_run(output_dir: str | os.PathLike[str], name: str) -> Path:
+    """Make and return ``output_dir/name-1``, or with the number after the highest there is.
+
+    Two programs that start together get two folders. ``UserError`` where the folder cannot be made.
+    """
+    parent = Path(output_dir)
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        number = 1 + max(_numbers(parent, name), default=0)
+        while True:
+            folder = parent / f"{name}-{number}"
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                number += 1
+            else:
+                (folder / "weights").mkdir()
+                return folder
+    except OSError as error:
+        raise _not_writable(parent, error) from error
+
+
+def _numbers(parent: Path, name: str) -> Iterable[int]:
+    endings = (path.name.removeprefix(f"{name}-") for path in parent.glob(f"{name}-*"))
+    return (int(ending) for ending in endings if ending.isdecimal())
+
+
+def _not_writable(path: Path, error: OSError) -> UserError:
+    return UserError(f"cannot write to {path}: {error.strerror or error}; choose another --output_dir")
+
+
+class RunLog:
+    """Writes what happens in one run: ``metrics.jsonl``, ``train.log``, TensorBoard events, configuration, environment.
+
+    ``console`` shows a line to the user. ``log_file`` gets the lines of ``train.log``, too. All methods that write raise
+    ``UserError`` where the folder cannot be written.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        console: Callable[[str], None] = print,
+        log_file: str | os.PathLike[str] | None = None,
+        tensorboard: bool = True,
+    ) -> None:
+        self.folder = Path(folder)
+        self.console = console
+        self.log_files = [self.folder / "train.log"] + ([Path(log_file)] if log_file else [])
+        self.tensorboard = tensorboard
+        self._writer: SummaryWriter | None = None
+        self._purge_step: int | None = None
+
+    @property
+    def weights(self) -> Path:
+        """The folder of weights."""
+        return self.folder / "weights"
+
+    @property
+    def metrics_file(self) -> Path:
+        """``metrics.jsonl``: one JSON object a line."""
+        return self.folder / "metrics.jsonl"
+
+    def start(self, config_toml: str, **environment: str) -> None:
+        """Write ``config.toml`` and ``environment.json``; keyword arguments are added to the latter."""
+        try:
+            write_text(self.folder / "config.toml", config_toml)
+            description = describe_environment() | environment
+            write_text(self.folder / "environment.json", json.dumps(description, indent=2) + "\n")
+        except OSError as error:
+            raise _not_writable(self.folder, error) from error
+
+    def say(self, line: str) -> None:
+        """Show one line, and keep it with the time of day in ``train.log``."""
+        self.console(line)
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        for path in self.log_files:
+            _append(path, f"{stamp}  {line}\n")
+
+    def record(self, kind: str, *, epoch: int, step: int, **values: float) -> None:
+        """Add a line to ``metrics.jsonl`` and its numbers to TensorBoard, under ``kind/``.
+
+        ``epoch`` counts from 1; ``step`` is the number of steps taken. Values that are not finite become null.
+        """
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        line = {"kind": kind, "epoch": epoch, "step": step} | finite
+        _append(self.metrics_file, json.dumps(line, allow_nan=False) + "\n")
+        if self.tensorboard:
+            for name, value in values.items():
+                self._events().add_scalar(f"{kind}/{name}", value, step)
+
+    def picture(self, name: str, image: Tensor, step: int) -> None:
+        """Show an image ``[3, H, W]`` (uint8, or float32 in [0, 1]) in TensorBoard."""
+        if self.tensorboard:
+            self._events().add_image(name, image.detach().cpu(), step)
+
+    def cut_back(self, epoch: int, step: int) -> None:
+        """Forget what was recorded after ``epoch`` epochs and ``step`` steps; a resumed run writes it again."""
+        kept = [line for line in read_metrics(self.metrics_file) if _is_before(line, epoch, step)]
+        try:
+            write_text(self.metrics_file, "".join(json.dumps(line) + "\n" for line in kept))
+        except OSError as error:
+            raise _not_writable(self.folder, error) from error
+        self.close()
+        self._purge_step = step + 1
+
+    def close(self) -> None:
+        """Finish the TensorBoard file."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _events(self) -> SummaryWriter:
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter  # takes a second to import
+
+            try:
+                self._writer = SummaryWriter(self.folder / "tensorboard", purge_step=self._purge_step)
+            except OSError as error:
+                raise _not_writable(self.folder, error) from error
+        return self._writer
+
+
+def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The lines of ``metrics.jsonl``, in order; a last line cut short by a killed program is left out."""
+    if not Path(path).is_file():
+        return []
+    lines = Path(path).read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1]]  # what follows the last line end is nothing, or half a line
+
+
+def _is_before(line: dict[str, Any], epoch: int, step: int) -> bool:
+    """Lines of kind ``step`` belong to a step; all others are written when their epoch is complete."""
+    if line["kind"] == "step":
+        return bool(line["step"] <= step)
+    return bool(line["epoch"] <= epoch)
+
+
+def _append(path: Path, text: str) -> None:
+    """Opened for each line: nothing is lost in a buffer, and on Windows nobody is locked out."""
+    try:
+        with path.open("a", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+    except OSError as error:
+        raise _not_writable(path, error) from error
