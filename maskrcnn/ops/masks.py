@@ -34,6 +34,11 @@ def transpose_masks(masks: Windows) -> Windows:
     return Windows(*reference.transpose_masks(masks))
 
 
+def resize_masks(masks: Windows, size: tuple[int, int], new_size: tuple[int, int]) -> Windows:
+    """The masks of a canvas of `size` on one of `new_size` (H, W): pixel j takes pixel floor(j * old / new)."""
+    return Windows(*reference.resize_masks(masks, size, new_size))
+
+
 def warp_masks(masks: Windows, matrix: Tensor, size: tuple[int, int]) -> Windows:
     """The masks under an affine map, levels bilinear, on a canvas of `size` (H, W).
 

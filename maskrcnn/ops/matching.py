@@ -59,6 +59,16 @@ def match_anchors(
     return Matches(*reference.match_anchors(levels, truths, min_iou, forced))
 
 
+def anchors_at(level: AnchorLevel, index: Tensor) -> Tensor:
+    """Boxes float32 `[..., 4]` of the anchors `index` int64 (row, column, anchor) of a level, none but these."""
+    return reference.anchors_at(level, index)
+
+
+def all_anchors(levels: Sequence[AnchorLevel]) -> Tensor:
+    """Every anchor of a pyramid, float32 `[P, 4]`, in the order level, row, column, anchor."""
+    return reference.all_anchors(levels)
+
+
 def covered(priors: Tensor, regions: Tensor, min_fraction: float = 0.5) -> Tensor:
     """bool `[P]`: priors `[P, 4]` of whose area at least `min_fraction` lies inside one of `regions [R, 4]`."""
     check_boxes(priors=priors, regions=regions)

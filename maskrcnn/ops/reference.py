@@ -37,7 +37,7 @@ def match_boxes(priors: Tensor, truths: Tensor, min_iou: float, forced: "Ties | 
     index = torch.full((len(priors),), -1, dtype=torch.int64, device=priors.device)
     iou = torch.zeros(len(priors), device=priors.device)
     is_forced = torch.zeros(len(priors), dtype=torch.bool, device=priors.device)
-    if len(priors) == 0:
+    if len(priors) == 0 or len(truths) == 0:
         return index, iou, is_forced
     first = 0
     for chunk in truths.split(max(1, CHUNK // len(priors))):
@@ -65,15 +65,24 @@ def _forced(priors: Tensor, truths: Tensor, ious: Tensor, forced: "Ties") -> Ten
 
 
 def match_anchors(levels: "Sequence[AnchorLevel]", truths: Tensor, min_iou: float, forced: "Ties | None") -> Parts:
-    return match_boxes(torch.cat([grid_anchors(level) for level in levels]), truths, min_iou, forced)
+    return match_boxes(all_anchors(levels), truths, min_iou, forced)
 
 
-def grid_anchors(level: "AnchorLevel") -> Tensor:
-    rows = torch.arange(level.height, device=level.sizes.device) * level.stride[0] + level.offset[0]
-    columns = torch.arange(level.width, device=level.sizes.device) * level.stride[1] + level.offset[1]
-    y, x = torch.meshgrid(rows, columns, indexing="ij")
-    centres = torch.stack([x, y], dim=-1).to(level.sizes).view(-1, 1, 2)
-    return torch.cat([centres - level.sizes / 2, centres + level.sizes / 2], dim=-1).view(-1, 4)
+def anchors_at(level: "AnchorLevel", index: Tensor) -> Tensor:
+    count = len(level.sizes)
+    cell, size = index // count, level.sizes[index % count]
+    x = (cell % level.width) * level.stride[1] + level.offset[1]
+    y = (cell // level.width) * level.stride[0] + level.offset[0]
+    centre = torch.stack([x, y], dim=-1).to(size)
+    return torch.cat([centre - size / 2, centre + size / 2], dim=-1)
+
+
+def all_anchors(levels: "Sequence[AnchorLevel]") -> Tensor:
+    counts = [level.height * level.width * len(level.sizes) for level in levels]
+    device = levels[0].sizes.device
+    return torch.cat(
+        [anchors_at(level, torch.arange(count, device=device)) for level, count in zip(levels, counts, strict=True)]
+    )
 
 
 def covered(priors: Tensor, regions: Tensor, min_fraction: float) -> Tensor:
@@ -189,6 +198,18 @@ def transpose_masks(masks: "Windows") -> Parts:
     windows = masks.windows[:, [1, 0, 3, 2]]
     owner, x, y = window_pixels(windows)
     return windows, masks.offsets, lookup(masks, owner, y, x)
+
+
+def resize_masks(masks: "Windows", size: tuple[int, int], new_size: tuple[int, int]) -> Parts:
+    # float32 throughout, so that pixels are those that PyTorch's nearest interpolation takes.
+    step_y, step_x = (torch.tensor(old / new) for old, new in zip(size, new_size, strict=True))
+    low = masks.windows[:, :2] / torch.stack([step_x, step_y]).to(masks.windows.device)
+    high = masks.windows[:, 2:] / torch.stack([step_x, step_y]).to(masks.windows.device)
+    windows = clip_windows(torch.cat([low.floor() - 1, high.ceil() + 1], dim=1).int(), new_size)
+    windows = torch.where((masks.offsets.diff() == 0)[:, None], torch.zeros_like(windows), windows)
+    owner, x, y = window_pixels(windows)
+    source_x, source_y = (x * step_x.to(x.device)).long(), (y * step_y.to(x.device)).long()
+    return windows, offsets_of(windows), lookup(masks, owner, source_x, source_y)
 
 
 def warp_masks(masks: "Windows", matrix: Tensor, size: tuple[int, int]) -> Parts:

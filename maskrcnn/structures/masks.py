@@ -153,6 +153,10 @@ class CroppedMasks:
         """With x and y exchanged."""
         return CroppedMasks(*ops.transpose_masks(self.parts), (self.size[1], self.size[0]))
 
+    def resize(self, size: tuple[int, int]) -> "CroppedMasks":
+        """On a canvas of `size` (H, W) that shows the same scene, each pixel the nearest of the old."""
+        return CroppedMasks(*ops.resize_masks(self.parts, self.size, size), size)
+
     def warp(self, matrix: Tensor, size: tuple[int, int]) -> "CroppedMasks":
         """Under an affine map `[2, 3]` of continuous pixel coordinates, levels bilinear."""
         return CroppedMasks(*ops.warp_masks(self.parts, matrix, size), size)

@@ -1,0 +1,144 @@
+"""ResNets with a stem for small objects, feature pyramid, weights."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torchvision import models
+from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+from maskrcnn.config import UserError
+from maskrcnn.model.config import BackboneConfig
+
+LAYERS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, ...]]] = {
+    "resnet18": (BasicBlock, (2, 2, 2, 2)),
+    "resnet34": (BasicBlock, (3, 4, 6, 3)),
+    "resnet50": (Bottleneck, (3, 4, 6, 3)),
+    "resnet101": (Bottleneck, (3, 4, 23, 3)),
+}
+
+
+def norm_layer(kind: str, eps: float) -> Callable[[int], nn.Module]:
+    """A constructor of normalisation layers: "batch", "frozen" or "group" (16 channels a group, arXiv 1803.08494)."""
+    if kind == "group":
+        return lambda channels: nn.GroupNorm(max(1, channels // 16), channels, eps=eps)
+    return partial({"batch": nn.BatchNorm2d, "frozen": FrozenBatchNorm2d}[kind], eps=eps)
+
+
+class ResNet(nn.Module):
+    """Body of a ResNet, built of torchvision's blocks under torchvision's names, so that its weights fit.
+
+    `[B, 3, H, W]` → a list of `num_levels` maps at strides finest_stride × 1, 2, 4, 8.
+    """
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        if config.name not in LAYERS:
+            raise UserError(f"backbone {config.name!r} is not available yet; known: {', '.join(LAYERS)}")
+        block, depths = LAYERS[config.name]
+        norm = norm_layer(config.norm, config.norm_eps)
+        width = config.width
+        kernel = 7 if config.stem == "conv7" else 3
+        self.conv1 = nn.Conv2d(3, width, kernel, stride=2, padding=kernel // 2, bias=False)
+        self.bn1 = norm(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.pool = _second_step(config, norm)
+        self.layers, self.channels, inputs = [], [], width
+        for stage, depth in enumerate(depths[: config.num_levels]):
+            planes = width << stage
+            layer = _stage(block, inputs, planes, depth, stride=2 if stage else 1, norm=norm)
+            inputs = planes * block.expansion
+            self.add_module(f"layer{stage + 1}", layer)
+            self.layers.append(f"layer{stage + 1}")
+            self.channels.append(inputs)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = self.pool(self.relu(self.bn1(self.conv1(x))))
+        maps = []
+        for name in self.layers:
+            x = self.get_submodule(name)(x)
+            maps.append(x)
+        return maps
+
+
+def _second_step(config: BackboneConfig, norm: Callable[[int], nn.Module]) -> nn.Module:
+    """From stride 2 to the finest stride."""
+    if config.finest_stride == 2:
+        return nn.Identity()
+    if config.stem == "conv7":
+        return nn.MaxPool2d(3, stride=2, padding=1)
+    conv = nn.Conv2d(config.width, config.width, 3, stride=2, padding=1, bias=False)
+    return nn.Sequential(conv, norm(config.width), nn.ReLU(inplace=True))
+
+
+def _stage(
+    block: type[BasicBlock | Bottleneck],
+    inputs: int,
+    planes: int,
+    depth: int,
+    stride: int,
+    norm: Callable[[int], nn.Module],
+) -> nn.Sequential:
+    outputs = planes * block.expansion
+    downsample = None
+    if stride != 1 or inputs != outputs:
+        downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), norm(outputs))
+    blocks = [block(inputs, planes, stride, downsample, norm_layer=norm)]
+    blocks += [block(outputs, planes, norm_layer=norm) for _ in range(depth - 1)]
+    return nn.Sequential(*blocks)
+
+
+class Backbone(nn.Module):
+    """ResNet and FPN (Lin et al., arXiv 1612.03144): `[B, 3, H, W]` → maps `[B, fpn_channels, H / s, W / s]`.
+
+    `strides` lists s for each map, finest first; with `pool_level` the last one is for the RPN only.
+    """
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.body = ResNet(config)
+        self.fpn = FeaturePyramidNetwork(
+            self.body.channels,
+            config.fpn_channels,
+            extra_blocks=LastLevelMaxPool() if config.pool_level else None,
+            norm_layer=norm_layer("group" if config.norm == "group" else "batch", 1e-5) if config.fpn_norm else None,
+        )
+        self.num_roi_levels = config.num_levels
+        self.strides = [config.finest_stride << i for i in range(config.num_levels + config.pool_level)]
+        if config.weights == "imagenet":
+            self.body.load_state_dict(imagenet_weights(config), strict=True)
+
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        maps = OrderedDict((str(i), x) for i, x in enumerate(self.body(pixels)))
+        return list(self.fpn(maps).values())
+
+
+def imagenet_weights(config: BackboneConfig) -> dict[str, Tensor]:
+    """State dict of a body with the standard stem, fetched through torchvision.
+
+    Raises:
+        UserError: the body is not one torchvision has weights for, or they cannot be fetched.
+    """
+    if config.width != 64 or config.stem != "conv7" or config.norm == "group":
+        raise UserError("ImageNet weights need detector.backbone stem = conv7, width = 64 and norm = batch or frozen")
+    try:
+        state = models.get_model_weights(config.name).DEFAULT.get_state_dict(progress=False, check_hash=True)
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"ImageNet weights of {config.name} cannot be fetched ({error}); put the file into "
+            f"{torch.hub.get_dir()}/checkpoints or train from scratch with --weights=none"
+        ) from error
+    used = {f"layer{i + 1}" for i in range(config.num_levels)} | {"conv1", "bn1"}
+    frozen = config.norm == "frozen"
+    return {
+        name: value
+        for name, value in state.items()
+        if name.split(".")[0] in used and not (frozen and name.endswith("num_batches_tracked"))
+    }

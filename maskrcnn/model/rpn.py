@@ -1,0 +1,123 @@
+"""Region proposal network: Ren et al., arXiv 1506.01497, on a feature pyramid."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import sigmoid_focal_loss
+
+from maskrcnn.model.anchors import anchor_levels, check_anchors
+from maskrcnn.model.assign import assign_anchors, mean_loss, sample
+from maskrcnn.model.config import RPNConfig
+from maskrcnn.ops.matching import AnchorLevel, all_anchors, anchors_at
+from maskrcnn.ops.nms import nms
+from maskrcnn.structures.boxes import clip_boxes, decode_boxes, encode_boxes
+from maskrcnn.structures.instances import Instances
+
+CODER_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
+
+
+class RPNOutput(NamedTuple):
+    """For each level logits `[B, P_l]` and deltas `[B, P_l, 4]`, float32, in the order row, column, anchor."""
+
+    logits: list[Tensor]
+    deltas: list[Tensor]
+    levels: list[AnchorLevel]
+
+
+class RPN(nn.Module):
+    """First stage: objectness and box deltas of every anchor, and the proposals made of them."""
+
+    def __init__(self, config: RPNConfig, channels: int, strides: Sequence[int]) -> None:
+        super().__init__()
+        check_anchors(config, len(strides))
+        self.config = config
+        self.strides = [stride * config.anchor_stride for stride in strides]
+        per_cell = len(config.anchor_sizes[0]) * len(config.anchor_ratios)
+        steps = [config.anchor_stride if i == 0 else 1 for i in range(config.depth)]
+        self.convs = nn.ModuleList(nn.Conv2d(channels, channels, 3, stride=step, padding=1) for step in steps)
+        self.objectness = nn.Conv2d(channels, per_cell, 1)
+        self.deltas = nn.Conv2d(channels, per_cell * 4, 1)
+        for layer in [*self.convs, self.objectness, self.deltas]:
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, features: Sequence[Tensor], padded: tuple[int, int]) -> RPNOutput:
+        """Maps `[B, C, h, w]`, finest first, of images padded to `padded` (H, W)."""
+        logits, deltas, hidden = [], [], []
+        for x in features:
+            for conv in self.convs:
+                x = F.relu(conv(x))
+            hidden.append(x)
+            with torch.autocast(x.device.type, enabled=False):
+                logits.append(self.objectness(x.float()).permute(0, 2, 3, 1).flatten(1))
+                deltas.append(self.deltas(x.float()).permute(0, 2, 3, 1).reshape(len(x), -1, 4))
+        return RPNOutput(logits, deltas, anchor_levels(self.config, hidden, self.strides, padded))
+
+    @torch.no_grad()
+    def propose(self, output: RPNOutput, sizes: Sequence[tuple[int, int]], training: bool) -> list[Instances]:
+        """Proposals of each image of size (h, w), by falling score; `training` picks the limits."""
+        config = self.config
+        limit = (config.pre_nms_limit_training if training else 0) or config.pre_nms_limit
+        boxes, logits, groups = [], [], []
+        for level, (level_logits, level_deltas) in enumerate(zip(output.logits, output.deltas, strict=True)):
+            top, index = level_logits.topk(min(limit, level_logits.shape[1]), dim=1)
+            anchors = anchors_at(output.levels[level], index)
+            deltas = level_deltas.gather(1, index[..., None].expand(-1, -1, 4))
+            boxes.append(decode_boxes(deltas, anchors, CODER_WEIGHTS))
+            logits.append(top)
+            groups.append(torch.full_like(index, level))
+        keep = config.post_nms_training if training else config.post_nms_inference
+        all_boxes, all_logits, all_groups = torch.cat(boxes, 1), torch.cat(logits, 1), torch.cat(groups, 1)
+        return [
+            self._select(clip_boxes(all_boxes[i], size), all_logits[i], all_groups[i], size, keep)
+            for i, size in enumerate(sizes)
+        ]
+
+    def _select(self, boxes: Tensor, logits: Tensor, groups: Tensor, size: tuple[int, int], limit: int) -> Instances:
+        big = ((boxes[:, 2:] - boxes[:, :2]) >= self.config.min_size).all(dim=1) & torch.isfinite(logits)
+        boxes, logits, groups = boxes[big], logits[big], groups[big]
+        keep = nms(boxes, logits, self.config.nms_threshold, groups)[:limit]
+        labels = torch.ones(len(keep), dtype=torch.int64, device=boxes.device)
+        return Instances(size, boxes[keep], labels, logits[keep].sigmoid())
+
+    def loss(self, output: RPNOutput, instances: Sequence[Instances], per_sample: bool) -> dict[str, Tensor]:
+        """`loss_objectness` and `loss_rpn_box_reg` of truths in the frame of the network's images."""
+        logits, deltas = torch.cat(output.logits, dim=1), torch.cat(output.deltas, dim=1)
+        anchors = all_anchors(output.levels)
+        classes, boxes, targets, counts = [], [], [], []
+        for image, truths in enumerate(instances):
+            labels, truth = assign_anchors(output.levels, anchors, truths, self.config)
+            chosen = self._chosen(labels)
+            positive = chosen[labels[chosen] > 0]
+            counts.append(len(positive) if self.config.focal_loss else len(chosen))
+            classes.append(self._objectness_loss(logits[image, chosen], (labels[chosen] > 0).float()))
+            boxes.append(deltas[image, positive])
+            targets.append(encode_boxes(truths.boxes[truth[positive]], anchors[positive], CODER_WEIGHTS))
+        count = logits.new_tensor(counts)
+        box_loss = F.smooth_l1_loss(
+            torch.cat(boxes), torch.cat(targets), beta=self.config.smooth_l1_beta, reduction="none"
+        ).sum(dim=1)
+        return {
+            "loss_objectness": mean_loss(torch.cat(classes), image_index(classes), count, per_sample),
+            "loss_rpn_box_reg": mean_loss(box_loss, image_index(boxes), count, per_sample),
+        }
+
+    def _chosen(self, labels: Tensor) -> Tensor:
+        """Focal loss weighs all anchors itself (Lin et al., arXiv 1708.02002); the cross-entropy needs a sample."""
+        if self.config.focal_loss:
+            return torch.nonzero(labels >= 0).flatten()
+        return sample(labels, self.config.anchors_per_image, self.config.positive_fraction)
+
+    def _objectness_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        if self.config.focal_loss:
+            return sigmoid_focal_loss(logits, target)
+        return F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+
+
+def image_index(parts: Sequence[Tensor]) -> Tensor:
+    """int64: for each row of the concatenated parts the number of its part."""
+    counts = torch.tensor([len(part) for part in parts], device=parts[0].device)
+    return torch.repeat_interleave(counts)
