@@ -1,0 +1,89 @@
+"""Command lines of the programs, made from the typed settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, get_origin
+
+import click
+
+from maskrcnn.config import Setting, UserError, as_text, settings
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def click_options(cls: type[DataclassInstance]) -> Callable[[Command], Command]:
+    """A decorator that gives a click command every flag of a configuration, as keyword arguments for `flag_values`.
+
+    Each flag has the spellings --plot_dir and --plot-dir; a boolean one is turned off by --no-hflip or --no_hflip.
+    Flags that are not given are None, so that the layers below show through.
+    """
+
+    def decorate(command: Command) -> Command:
+        for setting in reversed(settings(cls).values()):
+            if setting.flag:
+                command = click.option(*_spellings(setting), cls=_SettingOption, setting=setting)(command)
+        return command
+
+    return decorate
+
+
+def _spellings(setting: Setting) -> list[str]:
+    assert setting.flag
+    flag, dashed = setting.flag, setting.flag.replace("_", "-")
+    if setting.base is bool:
+        positive = dict.fromkeys([f"--{flag}", f"--{dashed}"])
+        negative = dict.fromkeys([f"--no-{flag}", f"--no_{flag}", f"--no-{dashed}"])
+        return [flag, *positive, *(f" /{spelling}" for spelling in negative)]
+    return [flag, *dict.fromkeys([f"--{flag}", f"--{dashed}"])]
+
+
+class _SettingOption(click.Option):
+    """A click option of a setting: takes text as it is (`flag_values` checks it), shows one spelling in --help."""
+
+    def __init__(self, declarations: Sequence[str], setting: Setting, **attributes: Any) -> None:
+        super().__init__(declarations, default=None, **attributes)
+        self.setting = setting
+        self.section = setting.section
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
+        kind = self.setting.base
+        value = "A,B,.." if get_origin(kind) is tuple else {int: "INTEGER", float: "NUMBER"}.get(kind, "TEXT")
+        usage = f" / --no-{self.name}" if kind is bool else f" {value}"
+        default = "" if self.setting.default is None else f"  [default: {as_text(self.setting.default)}]"
+        return f"--{self.name}{usage}", self.setting.summary + default
+
+
+class _OneLineError(click.ClickException):
+    exit_code = 2
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"error: {self.format_message()}", file=file, err=file is None)
+
+
+class SettingsCommand(click.Command):
+    """A click command whose --help is grouped by section and whose errors (UserError too) are one line, exit code 2."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            raise _OneLineError(error.format_message()) from error
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            raise _OneLineError(str(error)) from error
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            if record := parameter.get_help_record(ctx):
+                groups.setdefault(getattr(parameter, "section", "This program"), []).append(record)
+        for title, records in groups.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
