@@ -110,19 +110,46 @@ def roi_align(
     sampling_ratio: int,
     aligned: bool,
 ) -> Tensor:
-    rois = torch.cat([images[:, None].to(boxes), boxes], dim=1)
-    order, pooled = [], []
-    for level, (feature, stride) in enumerate(zip(features, strides, strict=True)):
-        members = torch.nonzero(levels == level).flatten()
-        order.append(members)
-        # torchvision's kernel knows no bfloat16 on the CPU.
-        dense = feature.float() if feature.dtype == torch.bfloat16 else feature
-        pooled.append(
-            tv.roi_align(
-                dense, rois[members].to(dense.dtype), output_size, 1.0 / stride, sampling_ratio or -1, aligned
-            ).to(feature.dtype)
-        )
-    return torch.cat(pooled)[torch.argsort(torch.cat(order))]
+    # All maps as rows of one table: each bin is then a weighted bag of rows, for all levels and images in one call,
+    # in parallel and vectorised over channels.
+    channels = features[0].shape[1]
+    table = torch.cat([feature.permute(0, 2, 3, 1).reshape(-1, channels) for feature in features])
+    shapes = torch.tensor([feature.shape[2:] for feature in features], device=boxes.device)
+    rows = torch.tensor([0] + [len(feature) * feature[0, 0].numel() for feature in features], device=boxes.device)
+    height, width = shapes[levels].unbind(dim=1)
+    first = rows.cumsum(0)[levels] + images * height * width
+    boxes = boxes.float() / torch.tensor(strides, device=boxes.device)[levels][:, None] - (0.5 if aligned else 0.0)
+    extent = boxes[:, 2:] - boxes[:, :2]
+    extent = extent if aligned else extent.clamp(min=1)
+    ratio = (extent / output_size).ceil().clamp(min=1).long()
+    ratio = torch.full_like(ratio, sampling_ratio) if sampling_ratio else ratio
+    result = table.new_zeros(len(boxes), output_size, output_size, channels)
+    for gx, gy in torch.unique(ratio, dim=0).tolist():
+        members = torch.nonzero((ratio[:, 0] == gx) & (ratio[:, 1] == gy)).flatten()
+        for part in members.split(max(1, CHUNK // (4 * output_size**2 * gx * gy))):
+            x, x_weight = _corners(boxes[part, 0], extent[part, 0], output_size, gx, width[part])
+            y, y_weight = _corners(boxes[part, 1], extent[part, 1], output_size, gy, height[part])
+            row = (first[part, None, None] + y * width[part, None, None])[:, :, None, :, None] + x[:, None, :, None, :]
+            weight = (y_weight[:, :, None, :, None] * x_weight[:, None, :, None, :]).flatten(3) / (gx * gy)
+            pooled = torch.nn.functional.embedding_bag(
+                row.flatten(3).flatten(0, 2), table, per_sample_weights=weight.flatten(0, 2).to(table), mode="sum"
+            )
+            result[part] = pooled.view(len(part), output_size, output_size, channels)
+    return result.permute(0, 3, 1, 2)
+
+
+def _corners(start: Tensor, extent: Tensor, bins: int, samples: int, limit: Tensor) -> tuple[Tensor, Tensor]:
+    """The cells that the samples of each bin touch along one axis and their weights, `[K, bins, 2 * samples]`."""
+    step = (torch.arange(bins * samples, device=start.device) + 0.5) / (bins * samples)
+    at = start[:, None] + extent[:, None] * step
+    inside = (at >= -1) & (at <= limit[:, None])
+    last = (limit - 1)[:, None]
+    at = torch.minimum(at.clamp(min=0), last.to(at))
+    low = at.long()
+    fraction = at - low
+    cells = torch.stack([low, torch.minimum(low + 1, last)], dim=-1)
+    weights = torch.stack([1 - fraction, fraction], dim=-1) * inside[..., None]
+    return cells.view(len(start), bins, -1), weights.view(len(start), bins, -1)
 
 
 # masks as windows
