@@ -39,8 +39,8 @@ SIZE_RANGES: dict[str, tuple[float, float]] = {
 class COCOFigures:
     """Precision and recall over IoU thresholds T, recall levels R, classes K, sizes A and detection limits M.
 
-    ``precision`` float64 [T, R, K, A, M] and ``recall`` float64 [T, K, A, M] are pycocotools' arrays with NaN in place of
-    its -1 where a class has no truth of that size. T follows ``IOU_THRESHOLDS``, R ``RECALL_THRESHOLDS``, K
+    ``precision`` float64 [T, R, K, A, M] and ``recall`` float64 [T, K, A, M] are pycocotools' arrays, with NaN where
+    it has -1: where a class has no truth of that size. T follows ``IOU_THRESHOLDS``, R ``RECALL_THRESHOLDS``, K
     ``class_names``, A ``SIZE_RANGES`` and M ``limits`` (detections an image, rising; the last one counts all of them).
     Every figure below is None where no truth defines it.
     """
@@ -54,7 +54,7 @@ class COCOFigures:
     def average_precision(
         self, iou: float | None = None, size: str = "all", class_name: str | None = None
     ) -> float | None:
-        """AP at one IoU threshold (None: mean over .5:.05:.95), for one size and one class (None: mean over classes)."""
+        """AP at one IoU threshold (None: mean over .5:.05:.95) for a size and a class (None: mean over classes)."""
         return _mean(self.precision[_threshold(iou), :, self._class(class_name), _size(size), -1])
 
     def average_recall(self, limit: int | None = None, size: str = "all") -> float | None:
@@ -115,31 +115,35 @@ class COCOFigures:
 
 
 def coco_truth(
-    truths: Mapping[int, Instances], class_names: Sequence[str], image_names: Mapping[int, str] | None = None
+    truths: Mapping[int, Instances],
+    class_names: Sequence[str],
+    image_names: Mapping[int, str] | None = None,
+    with_masks: bool = True,
 ) -> dict[str, Any]:
     """Truths by image id as a COCO data set (a dict ready for JSON).
 
-    ``class_names[0]`` is label 1. Objects to ignore get ``iscrowd: 1``, the only mark that pycocotools heeds. ``area`` is
-    the mask's number of pixels, or the box's area where there are no masks.
+    ``class_names[0]`` is label 1. Objects to ignore get ``iscrowd: 1``, the only mark that pycocotools heeds. ``area``
+    is the mask's number of pixels, or the box's area where there are no masks; ``with_masks=False`` leaves out the
+    masks themselves and keeps that area.
     """
     names = image_names or {}
     images = [
         {"id": int(i), "file_name": names.get(i, ""), "height": int(t.size[0]), "width": int(t.size[1])}
         for i, t in truths.items()
     ]
-    annotations = [entry for i, truth in truths.items() for entry in _truth_entries(int(i), truth)]
+    annotations = [entry for i, truth in truths.items() for entry in _truth_entries(int(i), truth, with_masks)]
     for number, entry in enumerate(annotations, start=1):  # 0 would read as "not matched"
         entry["id"] = number
     categories = [{"id": label, "name": name} for label, name in enumerate(class_names, start=1)]
     return {"info": {}, "images": images, "annotations": annotations, "categories": categories}
 
 
-def coco_results(predictions: Mapping[int, Instances]) -> list[dict[str, Any]]:
+def coco_results(predictions: Mapping[int, Instances], with_masks: bool = True) -> list[dict[str, Any]]:
     """Predictions by image id in COCO's results format: bbox as x y w h, score, category and, with masks, RLE.
 
     Raises ``UserError`` for a prediction without scores.
     """
-    return [entry for i, prediction in predictions.items() for entry in _result_entries(int(i), prediction)]
+    return [entry for i, prediction in predictions.items() for entry in _result_entries(int(i), prediction, with_masks)]
 
 
 def write_coco_results(path: str | os.PathLike[str], predictions: Mapping[int, Instances]) -> None:
@@ -169,9 +173,10 @@ def evaluate_coco(
     # pycocotools needs 100 among the limits and AP at the last one, so that one comes last and is new.
     below = sorted(set(limits))
     max_detections = (*below, max(largest, below[-1] + 1))
-    precision, recall = _accumulate(
-        coco_truth(truths, class_names), coco_results(predictions), kind, max_detections, len(class_names)
-    )
+    with_masks = kind == "mask"  # encoding them takes longer than evaluating boxes
+    truth = coco_truth(truths, class_names, with_masks=with_masks)
+    results = coco_results(predictions, with_masks)
+    precision, recall = _accumulate(truth, results, kind, max_detections, len(class_names))
     return COCOFigures(kind, tuple(class_names), max_detections, precision, recall)
 
 
@@ -191,8 +196,8 @@ def recall_at_limits(figures: COCOFigures, limits: Sequence[int]) -> dict[str, f
     return {**recalls, "ar_all": figures.ar}
 
 
-def _truth_entries(image_id: int, truth: Instances) -> list[dict[str, Any]]:
-    entries = _entries(image_id, truth)
+def _truth_entries(image_id: int, truth: Instances, with_masks: bool) -> list[dict[str, Any]]:
+    entries = _entries(image_id, truth, with_masks)
     areas = truth.masks.areas().tolist() if truth.masks is not None else None
     for index, (entry, ignore) in enumerate(zip(entries, truth.ignore.tolist(), strict=True)):
         entry["iscrowd"] = int(ignore)
@@ -200,23 +205,23 @@ def _truth_entries(image_id: int, truth: Instances) -> list[dict[str, Any]]:
     return entries
 
 
-def _result_entries(image_id: int, prediction: Instances) -> list[dict[str, Any]]:
+def _result_entries(image_id: int, prediction: Instances, with_masks: bool) -> list[dict[str, Any]]:
     if prediction.scores is None:
         raise UserError(f"The prediction of image {image_id} has no scores; only detections can be evaluated")
-    entries = _entries(image_id, prediction)
+    entries = _entries(image_id, prediction, with_masks)
     for entry, score in zip(entries, prediction.scores.tolist(), strict=True):
         entry["score"] = score
     return entries
 
 
-def _entries(image_id: int, instances: Instances) -> list[dict[str, Any]]:
+def _entries(image_id: int, instances: Instances, with_masks: bool) -> list[dict[str, Any]]:
     boxes = instances.boxes.detach().to("cpu", torch.float64)
     corners_and_sizes = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1).tolist()
     entries: list[dict[str, Any]] = [
         {"image_id": image_id, "category_id": label, "bbox": box}
         for label, box in zip(instances.labels.tolist(), corners_and_sizes, strict=True)
     ]
-    if instances.masks is not None:
+    if with_masks and instances.masks is not None:
         for entry, rle in zip(entries, instances.masks.to_rle(), strict=True):
             entry["segmentation"] = rle
     return entries
@@ -227,7 +232,7 @@ def _check(truths: Mapping[int, Instances], predictions: Mapping[int, Instances]
         raise UserError(f"Unknown kind of evaluation {kind!r}; choose box or mask")
     strangers = sorted(set(predictions) - set(truths))
     if strangers:
-        raise UserError(f"Predictions for {len(strangers)} images that have no truth, the first is image {strangers[0]}")
+        raise UserError(f"Predictions for {len(strangers)} images without truth, the first is image {strangers[0]}")
     if kind == "mask":
         for what, all_instances in (("truth", truths), ("prediction", predictions)):
             for image_id, instances in all_instances.items():
@@ -248,9 +253,9 @@ def _accumulate(
         return np.full(shape, np.nan), np.full(shape[:1] + shape[2:], np.nan)
     from faster_coco_eval import COCO, COCOeval_faster  # loaded late: it takes longer to import than to run
 
-    # With bbox left in, the areas of masks would be those of their boxes; without segmentation, boxes go faster.
-    unwanted = "bbox" if kind == "mask" else "segmentation"
-    results = [{key: value for key, value in entry.items() if key != unwanted} for entry in results]
+    if kind == "mask":  # with bbox left in, the areas of the detected masks would be those of their boxes
+        for entry in results:
+            del entry["bbox"]
     truths = COCO(truth)
     evaluator = COCOeval_faster(truths, truths.loadRes(results), iouType="segm" if kind == "mask" else "bbox")
     evaluator.params.maxDets = list(limits)
