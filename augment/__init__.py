@@ -1,1 +1,1 @@
-"""Augmentation that moves image, boxes and masks together."""
+"""Changes of samples, image and objects moved as one: ``transform(image, instances, generator) -> (image, instances)``."""
