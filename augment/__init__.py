@@ -1,1 +1,1 @@
-"""Changes of samples, image and objects moved as one: ``transform(image, instances, generator) -> (image, instances)``."""
+"""Changes of samples, image and objects moved as one: `transform(image, instances, generator)` gives both back."""

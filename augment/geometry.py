@@ -6,15 +6,14 @@ without masks, and those of predictions (which have scores), are moved themselve
 """
 
 from dataclasses import replace
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from augment.config import PAD_MODES
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 
-PadMode = Literal["constant", "reflect", "replicate"]
 Sample = tuple[Tensor, Instances]
 
 
@@ -47,10 +46,10 @@ def crop(
     y: int,
     height: int,
     width: int,
-    mode: PadMode = "constant",
+    mode: str = "constant",
     min_visible_fraction: float = 0.25,
 ) -> Sample:
-    """Cut out the window of ``height`` × ``width`` pixels whose upper left corner is the pixel (row ``y``, column ``x``).
+    """Cut out the window of ``height`` × ``width`` pixels that begins at the pixel (row ``y``, column ``x``).
 
     The window may begin before the image and end after it. What it shows there is up to ``mode``: ``constant`` black,
     ``replicate`` the nearest edge pixel, ``reflect`` the image mirrored about the centre of its edge pixels, again and
@@ -76,7 +75,7 @@ def crop(
     return pixels, Instances.cat([inside, *_mirrored_instances(instances, x, y, height, width)])
 
 
-def _crop_image(image: Tensor, x: int, y: int, height: int, width: int, mode: PadMode) -> Tensor:
+def _crop_image(image: Tensor, x: int, y: int, height: int, width: int, mode: str) -> Tensor:
     rows, columns = torch.arange(y, y + height), torch.arange(x, x + width)
     if mode != "constant":
         rows = _source_pixels(rows, image.shape[1], mode).to(image.device)
@@ -90,14 +89,14 @@ def _crop_image(image: Tensor, x: int, y: int, height: int, width: int, mode: Pa
     return window
 
 
-def _source_pixels(positions: Tensor, length: int, mode: PadMode) -> Tensor:
+def _source_pixels(positions: Tensor, length: int, mode: str) -> Tensor:
     """For each position on an axis, the pixel in [0, length) that is shown there."""
     if mode == "replicate":
         return positions.clamp(0, length - 1)
     if mode == "reflect":
         period = max(2 * (length - 1), 1)
         return (positions.remainder(period) - (length - 1)).abs().neg() + (length - 1)
-    raise ValueError(f'unknown padding mode "{mode}": one of constant, reflect, replicate')
+    raise ValueError(f'unknown padding mode "{mode}": one of {", ".join(PAD_MODES)}')
 
 
 def _crop_instances(

@@ -144,7 +144,7 @@ def test_sizes_that_are_none_are_refused(fixed_size: tuple[int, ...]) -> None:
     [{"size": (0, 5)}, {"size": (5,)}, {"size": (5, 5), "border": -1}, {"size": (5, 5), "pad_mode": "wrap"}],
 )
 def test_crops_that_cannot_be_are_refused(arguments: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="crop|padding"):
+    with pytest.raises(ValueError, match=r"crop|padding"):
         RandomCrop(**arguments)
 
 
