@@ -47,9 +47,9 @@ def evaluate_in_detail(
     """Everything that is measured for a head, from truths and predictions by image id.
 
     All heads: ``box_ap``, ``box_ap50``, ``box_ap75``, ``box_ap_<size>``, ``box_ar``, ``box_ar_<size>`` and, with
-    several classes, ``box_ap_class_<name>``. The RPN: class-agnostic, and ``ar_10``, ``ar_100``, ``ar_1000``, ``ar_all``.
-    Heads with classes: ``count_error`` and ``count_bias`` (mean unsigned and signed error of the count, objects an
-    image). Mask R-CNN: the same as for boxes under ``mask_``, and ``dsb_mean_precision``, when truths have masks.
+    several classes, ``box_ap_class_<name>``. The RPN: class-agnostic, and ``ar_10``, ``ar_100``, ``ar_1000``,
+    ``ar_all``. Heads with classes: ``count_error`` and ``count_bias`` (mean unsigned and signed error of the count,
+    objects an image). Mask R-CNN: the same as for boxes under ``mask_``, and ``dsb_mean_precision``, when truths have masks.
     A figure that no truth defines is left out. ``score_threshold`` is for counts and label images only.
     """
     agnostic = class_agnostic or head == "rpn"

@@ -1,0 +1,273 @@
+"""Truth and prediction side by side, for each of the three heads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import matplotlib
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from maskrcnn.files import written_beside
+from maskrcnn.plotting import canvas
+from maskrcnn.plotting.canvas import BACKGROUND, GREEN, GREY, RED, WHITE, YELLOW, Colour, Picture
+from maskrcnn.plotting.matching import Matches, match_detections
+from maskrcnn.structures.instances import Instances
+
+Head = Literal["rpn", "faster_rcnn", "mask_rcnn"]
+
+HEAD_NAMES = {"rpn": "RPN", "faster_rcnn": "Faster R-CNN", "mask_rcnn": "Mask R-CNN"}
+PANEL_SIDE = 1024  # small images are enlarged by a whole factor to about this many pixels
+GAP = 12
+_MOST_LABELS = 64  # scores are written for at most so many detections
+_SMALLEST_MARK = 14.0
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """One image with what is to be drawn on it."""
+
+    ground: Picture
+    scale: int
+    truth: Instances
+    shown: Instances
+    matches: Matches
+    by_masks: bool
+    class_names: Sequence[str] | None
+
+    def boxes(self, instances: Instances) -> NDArray[np.float32]:
+        """float32 [N, 4] in pixels of the panel."""
+        return instances.boxes.detach().cpu().numpy().astype(np.float32) * self.scale
+
+    @property
+    def line(self) -> int:
+        """Width of lines in pixels."""
+        return 2 if self.scale >= 3 else 1
+
+
+def plot_prediction(
+    image: torch.Tensor | NDArray[np.generic],
+    truth: Instances,
+    prediction: Instances,
+    path: str | os.PathLike[str],
+    head: Head,
+    score_threshold: float = 0.5,
+    class_names: Sequence[str] | None = None,
+) -> None:
+    """Write the picture of ``render_prediction`` as PNG, complete or not at all."""
+    save_picture(render_prediction(image, truth, prediction, head, score_threshold, class_names), path)
+
+
+def render_prediction(
+    image: torch.Tensor | NDArray[np.generic],
+    truth: Instances,
+    prediction: Instances,
+    head: Head,
+    score_threshold: float = 0.5,
+    class_names: Sequence[str] | None = None,
+    max_proposals: int = 100,
+) -> Picture:
+    """Truth on the left, prediction on the right, uint8 [H', W', 3], with counts above and a legend below.
+
+    ``image`` is [3, H, W], uint8 or float in [0, 1]. Detections scoring at least ``score_threshold`` are matched to truths
+    by falling score at IoU .5 (of masks for Mask R-CNN): an object and its detection share a hue, missed truths are
+    red, false alarms yellow, truths to ignore grey. Scores are written where they can be read. The RPN's best
+    proposals (``max_proposals``, or twice the truths if these are more) are coloured by score whatever the threshold.
+    """
+    height, width = image.shape[-2:]
+    scale = int(np.clip(round(PANEL_SIDE / max(height, width)), 1, 12))
+    by_masks = head == "mask_rcnn" and truth.masks is not None and prediction.masks is not None
+    shown = _shown(prediction, score_threshold, max(max_proposals, 2 * len(truth)) if head == "rpn" else None)
+    matches = match_detections(truth, shown, by_masks=by_masks, class_agnostic=head == "rpn")
+    ground = canvas.dimmed(canvas.to_picture(image, scale), colour=0.35 if by_masks else 0.8)
+    scene = _Scene(ground, scale, truth, shown, matches, by_masks, class_names)
+    if head == "rpn":
+        right, legend = _proposal_panel(scene), _proposal_legend(scene)
+    elif by_masks:
+        right, legend = _mask_panel(scene), [_SAME_HUE, *_MARKS]
+    else:
+        right, legend = _box_panel(scene), [(GREEN, "found"), *_MARKS]
+    left = _true_masks(scene) if by_masks else _true_boxes(scene, WHITE if head == "rpn" else GREEN)
+    return _compose(left, right, _titles(scene, head, len(prediction), score_threshold), legend)
+
+
+def contact_sheet(pictures: Sequence[Picture], path: str | os.PathLike[str], columns: int = 2, width: int = 2400) -> None:
+    """Write several pictures as one PNG of ``width`` pixels, in rows of ``columns``, complete or not at all."""
+    if not pictures:
+        return
+    cell = width // columns
+    images = [Image.fromarray(picture) for picture in pictures]
+    images = [image.resize((cell, max(1, round(image.height * cell / image.width)))) for image in images]
+    rows = [images[start : start + columns] for start in range(0, len(images), columns)]
+    heights = [max(image.height for image in row) for row in rows]
+    sheet = Image.new("RGB", (width, sum(heights)), BACKGROUND)
+    for row, top in zip(rows, np.cumsum([0, *heights[:-1]]).tolist(), strict=True):
+        for column, image in enumerate(row):
+            sheet.paste(image, (column * cell, top))
+    save_picture(np.asarray(sheet), path)
+
+
+def save_picture(picture: Picture, path: str | os.PathLike[str]) -> None:
+    """Write a picture uint8 [H, W, 3] as PNG, complete or not at all."""
+    with written_beside(path) as beside:
+        Image.fromarray(picture).save(beside, format="PNG", compress_level=4)
+
+
+def _shown(prediction: Instances, score_threshold: float, most: int | None) -> Instances:
+    """Detections above the threshold, or the ``most`` best whatever their score, by falling score."""
+    if prediction.scores is None:
+        return prediction
+    scores = prediction.scores.detach()
+    order = torch.argsort(scores, descending=True, stable=True)
+    order = order[scores[order] >= score_threshold] if most is None else order[:most]
+    return prediction[order]
+
+
+def _true_masks(scene: _Scene) -> Picture:
+    picture = scene.ground.copy()
+    truth, matches = scene.truth, scene.matches
+    assert truth.masks is not None
+    colours = canvas.instance_colours(len(truth))
+    for index in range(len(truth)):
+        colour = GREY if matches.ignored[index] else RED if matches.missed[index] else colours[index]
+        canvas.draw_mask(picture, truth.masks, index, colour, scene.scale, edge=scene.line)
+    _mark(picture, scene, truth, matches.missed, RED)
+    return picture
+
+
+def _mask_panel(scene: _Scene) -> Picture:
+    picture = scene.ground.copy()
+    shown, matches = scene.shown, scene.matches
+    assert shown.masks is not None and scene.truth.masks is not None
+    colours = _detection_colours(scene, canvas.instance_colours(len(scene.truth)))
+    for index in reversed(range(len(shown))):  # the best on top
+        canvas.draw_mask(picture, shown.masks, index, colours[index], scene.scale, edge=scene.line)
+    for index in np.flatnonzero(matches.missed).tolist():
+        canvas.draw_mask(picture, scene.truth.masks, index, RED, scene.scale, fill=0, edge=scene.line)
+    if len(shown) <= _MOST_LABELS:
+        for box, colour in zip(scene.boxes(shown), colours, strict=True):
+            canvas.draw_box(picture, box, colour, opacity=0.6)
+    _mark(picture, scene, shown, matches.false_alarms, YELLOW)
+    return _with_scores(picture, scene, colours)
+
+
+def _true_boxes(scene: _Scene, found: Colour) -> Picture:
+    picture = scene.ground.copy()
+    matches = scene.matches
+    for index, box in enumerate(scene.boxes(scene.truth)):
+        canvas.draw_box(picture, box, GREY if matches.ignored[index] else found, scene.line)
+    _mark(picture, scene, scene.truth, matches.missed, RED)
+    return picture
+
+
+def _box_panel(scene: _Scene) -> Picture:
+    picture = scene.ground.copy()
+    colours = _detection_colours(scene, [GREEN] * len(scene.truth))
+    for box, colour in reversed(list(zip(scene.boxes(scene.shown), colours, strict=True))):
+        canvas.draw_box(picture, box, colour, scene.line)
+    _mark(picture, scene, scene.shown, scene.matches.false_alarms, YELLOW)
+    _mark(picture, scene, scene.truth, scene.matches.missed, RED, dash=4)
+    return _with_scores(picture, scene, colours)
+
+
+def _proposal_panel(scene: _Scene) -> Picture:
+    picture = scene.ground.copy()
+    boxes, colours = scene.boxes(scene.shown), _score_colours(_scores(scene.shown))
+    for box, colour in reversed(list(zip(boxes, colours, strict=True))):
+        canvas.draw_box(picture, box, colour, scene.line)
+    _mark(picture, scene, scene.truth, scene.matches.missed, RED, dash=4)
+    return picture
+
+
+def _detection_colours(scene: _Scene, truth_colours: Sequence[Colour]) -> list[Colour]:
+    """Each detection in the colour of the truth that it found, yellow without one, grey where truths are ignored."""
+    pairs = zip(scene.matches.truth_of.tolist(), scene.matches.excused.tolist(), strict=True)
+    return [truth_colours[found] if found >= 0 else GREY if excused else YELLOW for found, excused in pairs]
+
+
+def _mark(
+    picture: Picture, scene: _Scene, instances: Instances, chosen: NDArray[np.bool_], colour: Colour, dash: int = 0
+) -> None:
+    """Frame the chosen objects, away from an outline if there is one, and so that even one pixel is found."""
+    for box in scene.boxes(instances)[chosen]:
+        frame = canvas.grown(box, scene.line + 1 if scene.by_masks else 0, _SMALLEST_MARK)
+        canvas.draw_box(picture, frame, colour, scene.line + (not scene.by_masks), dash=dash)
+
+
+def _with_scores(picture: Picture, scene: _Scene, colours: Sequence[Colour]) -> Picture:
+    """Scores (and classes, where there are several) above the boxes, unless they would hide more than they say."""
+    boxes, size = scene.boxes(scene.shown), 13
+    if not len(boxes) or len(boxes) > _MOST_LABELS or np.median(boxes[:, 2:] - boxes[:, :2]) < 1.5 * size:
+        return picture
+    labels = []
+    for box, score, label, colour in zip(boxes, _scores(scene.shown), scene.shown.labels.tolist(), colours, strict=True):
+        text = f"{score:.2f}".removeprefix("0")
+        if scene.class_names is not None and len(scene.class_names) > 1:
+            text = f"{scene.class_names[label - 1]} {text}"
+        labels.append((text, float(box[0] + box[2]) / 2, float(box[1]), canvas.paler(colour)))
+    return canvas.write_labels(picture, labels[::-1], size)
+
+
+def _scores(instances: Instances) -> NDArray[np.float32]:
+    return np.zeros(0, np.float32) if instances.scores is None else instances.scores.detach().cpu().numpy()
+
+
+def _score_colours(scores: NDArray[np.float32]) -> list[Colour]:
+    """Blue for the lowest score shown, over green, to yellow for the highest."""
+    low, high = (float(scores.min()), float(scores.max())) if len(scores) else (0.0, 1.0)
+    shares = (scores - low) / max(high - low, 1e-6)
+    rgb = matplotlib.colormaps["viridis"](0.25 + 0.75 * shares)[:, :3]
+    return [(int(r), int(g), int(b)) for r, g, b in np.round(255 * rgb)]
+
+
+_SAME_HUE = (None, "same hue: object and its detection")
+_MARKS = [(RED, "missed"), (YELLOW, "false alarm"), (GREY, "ignored")]
+Legend = Sequence[tuple[Colour | None, str]]
+
+
+def _proposal_legend(scene: _Scene) -> Legend:
+    entries: list[tuple[Colour | None, str]] = []
+    scores = _scores(scene.shown)
+    if len(scores):
+        steps = np.linspace(scores.max(), scores.min(), 4).astype(np.float32)
+        entries = [(c, f"score {s:.2f}") for c, s in zip(_score_colours(steps), steps.tolist(), strict=True)]
+    return [*entries, (WHITE, "object found"), (RED, "missed")]
+
+
+def _titles(scene: _Scene, head: Head, num_predicted: int, score_threshold: float) -> tuple[str, str]:
+    matches = scene.matches
+    counted = int((~matches.ignored).sum())
+    missed = int(matches.missed.sum())
+    left = f"Truth: {counted} objects, {missed} missed"
+    if head == "rpn":
+        right = f"RPN: best {len(scene.shown)} of {num_predicted} proposals, {counted - missed} objects found"
+        return left, right
+    hits, alarms = int(matches.hits.sum()), int(matches.false_alarms.sum())
+    name = HEAD_NAMES[head]
+    return left, f"{name}: {len(scene.shown)} detections ≥ {score_threshold:g}, {hits} right, {alarms} false alarms"
+
+
+def _compose(left: Picture, right: Picture, titles: tuple[str, str], legend: Legend) -> Picture:
+    """Both panels under their titles and over the legend."""
+    height, width = left.shape[:2]
+    column = max(width, 400)
+    size = int(np.clip(column // 44, 12, 22))
+    bar = 2 * size
+    sheet = Image.new("RGB", (2 * column + 3 * GAP, height + 2 * bar), BACKGROUND)
+    draw = ImageDraw.Draw(sheet)
+    for panel, title, x in ((left, titles[0], GAP), (right, titles[1], 2 * GAP + column)):
+        sheet.paste(Image.fromarray(panel), (x + (column - width) // 2, bar))
+        draw.text((x, bar // 2), title, fill=WHITE, font=canvas.font(size), anchor="lm")
+    x, y = float(GAP), height + bar + bar // 2
+    for colour, text in legend:
+        if colour is not None:
+            draw.rectangle((x, y - size // 2, x + size, y + size // 2), fill=colour)
+            x += 1.5 * size
+        draw.text((x, y), text, fill=WHITE, font=canvas.font(size - 2), anchor="lm")
+        x += draw.textlength(text, font=canvas.font(size - 2)) + 1.5 * size
+    return np.asarray(sheet)
