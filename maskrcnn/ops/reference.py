@@ -275,21 +275,43 @@ def sample_masks(
         for part in members.split(max(1, CHUNK // (output_size**2 * gx * gy))):
             x = _bin_samples(start[part, 0], extent[part, 0], output_size, gx, size[1])
             y = _bin_samples(start[part, 1], extent[part, 1], output_size, gy, size[0])
-            shape = (len(part), y.shape[1], x.shape[1])
-            grid_x, grid_y = x[:, None, :].expand(shape).flatten(), y[:, :, None].expand(shape).flatten()
-            owner = index[part].repeat_interleave(shape[1] * shape[2])
-            inside = (grid_x > -torch.inf) & (grid_y > -torch.inf)
-            level = bilinear(masks, owner, grid_x.clamp(min=0), grid_y.clamp(min=0)) * inside
+            level = _levels_on_grid(masks, index[part], x, y)
             level = level.view(len(part), output_size, gy, output_size, gx).mean(dim=(2, 4))
             result[part] = level / 255
     return result if soft else (result >= 0.5).float()
 
 
 def _bin_samples(start: Tensor, extent: Tensor, bins: int, samples: int, limit: int) -> Tensor:
-    """Coordinates along one axis, `[K, bins * samples]`, held inside the canvas; -inf beyond it by over a pixel."""
+    """Coordinates along one axis, `[K, bins * samples]`, held inside the canvas; -2 where over a pixel beyond it."""
     step = (torch.arange(bins * samples, device=start.device) + 0.5) / (bins * samples)
     at = start[:, None] + extent[:, None] * step
-    return torch.where((at < -1) | (at > limit), -torch.inf, at.clamp(0, limit - 1))
+    return torch.where((at < -1) | (at > limit), -2, at.clamp(0, limit - 1))
+
+
+def _levels_on_grid(masks: "Windows", index: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """`bilinear` of masks `index [K]` at the grids of `x [K, X]` and `y [K, Y]`: float32 `[K, Y, X]`."""
+    windows, offsets, data = masks
+    level = torch.zeros(len(x), y.shape[1], x.shape[1], device=x.device)
+    if len(data) == 0:
+        return level
+    x1, y1, x2, y2 = windows[index].unbind(dim=1)
+    first = offsets[index].clamp(max=len(data) - 1)[:, None, None]
+    for row, row_weight in _taps(y, y1, y2):
+        row_start = first + row[:, :, None] * (x2 - x1)[:, None, None]
+        for column, column_weight in _taps(x, x1, x2):
+            weight = row_weight[:, :, None] * column_weight[:, None, :]
+            level += data[row_start + column[:, None, :]] * weight
+    return level
+
+
+def _taps(at: Tensor, low: Tensor, high: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """The two pixels around each coordinate, counted from the window's edge `low`, and their weights, 0 outside."""
+    left = at.floor()
+    fraction = at - left
+    pixel = left.long() - low[:, None]
+    last = (high - low)[:, None] - 1
+    taps = ((pixel, 1 - fraction), (pixel + 1, fraction))
+    return [(torch.minimum(p.clamp(min=0), last.clamp(min=0)), w * ((p >= 0) & (p <= last))) for p, w in taps]
 
 
 def paste_masks(probabilities: Tensor, boxes: Tensor, size: tuple[int, int]) -> Parts:
