@@ -67,6 +67,10 @@ class _OneLineError(click.ClickException):
 class SettingsCommand(click.Command):
     """A click command whose --help is grouped by section and whose errors (UserError too) are one line, exit code 2."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.context_settings.setdefault("max_content_width", 120)
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
             return super().parse_args(ctx, args)

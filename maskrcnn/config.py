@@ -15,6 +15,7 @@ import json
 import math
 import os
 import re
+import textwrap
 import tomllib
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -82,9 +83,9 @@ class Setting:
 
     @property
     def summary(self) -> str:
-        """Help with the choices."""
-        choices = f" ({', '.join(as_text(choice) for choice in self.choices)})" if self.choices else ""
-        return self.help[:1].upper() + self.help[1:].rstrip(".") + choices
+        """Help, with the choices where it does not name them."""
+        help, choices = self.help.rstrip("."), [as_text(choice) for choice in self.choices or ()]
+        return help if all(choice in help for choice in choices) else f"{help} ({', '.join(choices)})"
 
 
 @functools.cache
@@ -348,8 +349,14 @@ def to_toml(config: DataclassInstance, comments: bool = True) -> str:
             lines += [f"[{prefix}]"] * bool(prefix)
         value = _get(config, key)
         line = f"# {name} =" if value is None and setting.default is None else f"{name} = {_as_toml(value)}"
-        lines.append(f"{line:<43} # {setting.summary}" if comments else line)
+        lines += _commented(line, setting.summary) if comments else [line]
     return "\n".join(lines) + "\n"
+
+
+def _commented(line: str, words: str) -> list[str]:
+    start = f"{line:<43} # "
+    first, *others = textwrap.wrap(words, max(30, 120 - len(start))) or [""]
+    return [start + first, *(f"{'':<43} # {other}" for other in others)]
 
 
 def differences(a: Config, b: Config) -> list[str]:

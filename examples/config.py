@@ -1,0 +1,169 @@
+"""Settings of an experiment: those of every room, put together, and what the command line and TOML say about them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from augment.config import AugmentConfig
+from datasets.config import DataConfig
+from examples.command_line import Command, click_options
+from maskrcnn.config import (
+    ENVIRONMENT_PREFIX,
+    UserError,
+    environment_values,
+    flag_values,
+    merge,
+    option,
+    read_toml,
+    settings,
+    to_toml,
+    toml_values,
+)
+from maskrcnn.model.config import HEADS, DetectorConfig
+from maskrcnn.training.config import TrainingConfig
+
+CONFIG_FILE = Path("smallobjects.toml")
+WAITING_BACKBONES = ("unet5_wn", "unet5_bn")
+
+
+@dataclass(frozen=True)
+class PathsConfig:
+    """Where data sets lie."""
+
+    ellipses_root: str = option("data/ellipses", "ellipses of create_ellipses.py; made there when absent")
+    kaggle_dsbowl2018_root: str | None = option(None, "Kaggle's 2018 Data Science Bowl: the folder of stage1_train")
+
+
+@dataclass(frozen=True)
+class OutputConfig:
+    """What a run leaves behind."""
+
+    output_dir: str = option("runs", "folder that gets a new folder for each run", flag="output_dir")
+    plot_dir: str | None = option(None, "folder of the pictures (default: plots in the run's folder)", flag="plot_dir")
+    predictions_dir: str | None = option(
+        None, "folder of the predictions (default: predictions in the run's folder)", flag="predictions_dir"
+    )
+    prediction_every_n_epochs: int = option(
+        -1,
+        "draw and write predictions every n epochs (-1: at every evaluation; 0: only after the last epoch)",
+        flag="prediction_every_n_epochs",
+        minimum=-1,
+    )
+    plot_min_confidence: float = option(
+        0.5, "least score of a detection that is drawn", flag="plot_min_confidence", minimum=0, maximum=1
+    )
+    mask_nms_thresh: float = option(
+        0.9,
+        "least visible fraction of a mask in label images, the better-scored ones lying on top",
+        flag="mask_nms_thresh",
+        minimum=0,
+        maximum=1,
+    )
+    model_file: str | None = option(None, "also write the best weights to this file", flag="model_file")
+    log_file: str | None = option(None, "also write the log to this file", flag="log_file")
+    hide_progress_bar: bool = option(False, "no progress display", flag="hide_progress_bar")
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """An experiment."""
+
+    head: str = option("mask_rcnn", "stages of the detector", flag="head", choices=HEADS)
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    detector: DetectorConfig = field(default_factory=DetectorConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    output: OutputConfig = field(default_factory=OutputConfig)
+
+
+@dataclass(frozen=True)
+class WaitingConfig:
+    """Not available yet (refused when given)."""
+
+    scale_u_range: str | None = option(None, "range of uniform random scaling", flag="scale_u_range")
+    scale_x_range: str | None = option(None, "range of random scaling in x", flag="scale_x_range")
+    scale_y_range: str | None = option(None, "range of random scaling in y", flag="scale_y_range")
+    affine_std: str | None = option(None, "deviation of random affine changes", flag="affine_std")
+    rot_range_mag: str | None = option(None, "largest random rotation, in degrees", flag="rot_range_mag")
+    gaussian_noise: str | None = option(None, "deviation of noise added to images", flag="gaussian_noise")
+    light_scl_std: str | None = option(None, "deviation of random contrast", flag="light_scl_std")
+    light_off_std: str | None = option(None, "deviation of random brightness", flag="light_off_std")
+    invert: str | None = option(None, "invert colours: none or random", flag="invert")
+
+
+def experiment_options(command: Command) -> Command:
+    """Give a click command every flag of an experiment, as keyword arguments for `load_config`."""
+    return click_options(ExperimentConfig)(click_options(WaitingConfig)(command))
+
+
+def load_config(
+    path: str | Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> ExperimentConfig:
+    """The settings of an experiment: command line over environment over TOML over defaults.
+
+    Args:
+        path: TOML file; None: smallobjects.toml in the working directory, if there is one.
+        flags: {flag: text, bool or value}, None for those that are not given; see `experiment_options`.
+        environ: environment variables; None: those of the process.
+
+    Raises:
+        UserError: a bad or unknown setting, or one whose feature is not available yet.
+    """
+    flags = flags or {}
+    environ = os.environ if environ is None else environ
+    if path is None and CONFIG_FILE.is_file():
+        path = CONFIG_FILE
+    data = {} if path is None else read_toml(path)
+    _refuse_waiting(data, path, flags, environ)
+    config = merge(
+        ExperimentConfig(),
+        toml_values(ExperimentConfig, data, path or CONFIG_FILE),
+        environment_values(ExperimentConfig, environ),
+        flag_values(ExperimentConfig, {flag: flags[flag] for flag in flags if flag not in settings(WaitingConfig)}),
+    )
+    if config.detector.backbone.name in WAITING_BACKBONES:
+        raise UserError(f"backbone {config.detector.backbone.name} is not available yet; use resnet18 to resnet101")
+    if "," in config.training.device:
+        raise UserError(f"device {config.training.device}: training on several GPUs is not available yet; name one")
+    return config
+
+
+def _refuse_waiting(
+    data: Mapping[str, Any], path: str | Path | None, flags: Mapping[str, Any], environ: Mapping[str, str]
+) -> None:
+    """UserError if TOML, command line or environment sets something that waits for its feature."""
+    given = [(key.rpartition(".")[2], f"{path}: {key}") for key in _keys(data)]
+    given += [
+        (name[len(ENVIRONMENT_PREFIX) :].lower(), name) for name in environ if name.startswith(ENVIRONMENT_PREFIX)
+    ]
+    given += [(flag, f"--{flag}") for flag, value in flags.items() if value is not None]
+    for name, label in given:
+        if name in settings(WaitingConfig):
+            raise UserError(f"{label} is not available yet; leave it out")
+
+
+def _keys(table: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in table.items():
+        yield prefix + name
+        if isinstance(value, Mapping):
+            yield from _keys(value, f"{prefix}{name}.")
+
+
+def default_toml() -> str:
+    """Text of smallobjects.toml: every setting with its help and default."""
+    header = (
+        "# Defaults of every program that runs in this folder. A flag of the command line wins over an environment\n"
+        "# variable (SMALLOBJECTS_LEARNING_RATE), which wins over this file. Lines may be changed or left out.\n\n"
+    )
+    return header + to_toml(ExperimentConfig())
+
+
+if __name__ == "__main__":  # python -m examples.config > smallobjects.toml
+    print(default_toml(), end="")

@@ -1,0 +1,206 @@
+"""The command line of an experiment: every flag that users of the ancestor know is accepted or clearly refused."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from examples.command_line import SettingsCommand
+from examples.config import (
+    CONFIG_FILE,
+    ExperimentConfig,
+    WaitingConfig,
+    default_toml,
+    experiment_options,
+    load_config,
+)
+from maskrcnn.config import UserError, from_dict, merge, read_toml, settings
+
+ROOT = Path(__file__).parent.parent
+
+ACCEPTED = {  # flag: (a value to give, the setting's key, what it then is)
+    "dataset": ("ellipses", "data.dataset", "ellipses"),
+    "subsetseed": ("7", "data.subsetseed", 7),
+    "head": ("rpn", "head", "rpn"),
+    "backbone": ("resnet50", "detector.backbone.name", "resnet50"),
+    "standardisation": ("zerocentre", "detector.image.standardisation", "zerocentre"),
+    "learning_rate": ("1e-4", "training.learning_rate", 1e-4),
+    "pretrained_lr_factor": (".5", "training.pretrained_lr_factor", 0.5),
+    "batch_size": ("2", "training.batch_size", 2),
+    "num_epochs": ("3", "training.num_epochs", 3),
+    "seed": ("9", "training.seed", 9),
+    "device": ("0", "training.device", "0"),
+    "num_threads": ("4", "training.num_threads", 4),
+    "eval_every_n_epochs": ("5", "training.eval_every_n_epochs", 5),
+    "save_model_every_n_epochs": ("5", "training.save_model_every_n_epochs", 5),
+    "fixed_size": ("128", "augment.fixed_size", (128,)),
+    "crop_border": ("8", "augment.crop_border", 8),
+    "img_pad_mode": ("reflect", "augment.img_pad_mode", "reflect"),
+    "rpn_train_anchors_per_image": ("256", "detector.rpn.anchors_per_image", 256),
+    "pre_nms_limit": ("500", "detector.rpn.pre_nms_limit", 500),
+    "rpn_nms_threshold": (".6", "detector.rpn.nms_threshold", 0.6),
+    "post_nms_rois_training": ("99", "detector.rpn.post_nms_training", 99),
+    "post_nms_rois_inference": ("98", "detector.rpn.post_nms_inference", 98),
+    "train_rois_per_image": ("50", "detector.box.rois_per_image", 50),
+    "detection_max_instances": ("97", "detector.box.max_instances", 97),
+    "detection_min_confidence": (".7", "detector.box.min_confidence", 0.7),
+    "detection_nms_threshold": (".4", "detector.box.nms_threshold", 0.4),
+    "mask_size": ("14", "detector.mask.mask_size", 14),
+    "mask_box_enlarge": ("1.2", "detector.mask.box_enlarge", 1.2),
+    "mask_box_border_min": ("2", "detector.mask.box_border", 2.0),
+    "mask_nms_thresh": (".8", "output.mask_nms_thresh", 0.8),
+    "log_file": ("a.txt", "output.log_file", "a.txt"),
+    "model_file": ("a.pt", "output.model_file", "a.pt"),
+    "plot_dir": ("plots", "output.plot_dir", "plots"),
+    "predictions_dir": ("out", "output.predictions_dir", "out"),
+    "prediction_every_n_epochs": ("10", "output.prediction_every_n_epochs", 10),
+}
+ON_OR_OFF = {
+    "rcnn_hard_neg": "detector.box.hard_negatives",
+    "focal_loss": "detector.rpn.focal_loss",
+    "per_sample_loss": "detector.per_sample_loss",
+    "hflip": "augment.hflip",
+    "vflip": "augment.vflip",
+    "hvflip": "augment.hvflip",
+    "hide_progress_bar": "output.hide_progress_bar",
+}
+AUGMENTATIONS = {  # value as the ancestor's default has it
+    "gaussian_noise": "0.1",
+    "scale_u_range": "0.8:1.25",
+    "scale_x_range": "0.8:1.25",
+    "scale_y_range": "0.8:1.25",
+    "affine_std": "0.1",
+    "rot_range_mag": "45",
+    "light_scl_std": "0.1",
+    "light_off_std": "0.1",
+    "invert": "none",
+}
+WAITING_VALUES = [("backbone", "unet5_wn"), ("backbone", "unet5_bn"), ("device", "0,1")]
+
+
+@click.command(cls=SettingsCommand)
+@experiment_options
+def program(**flags: Any) -> None:
+    """An experiment."""
+    config = load_config(ROOT / CONFIG_FILE, flags, {})
+    for key in settings(ExperimentConfig):
+        click.echo(f"{key}={value_of(config, key)!r}")
+
+
+def value_of(config: Any, key: str) -> Any:
+    for name in key.split("."):
+        config = getattr(config, name)
+    return config
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(program, arguments)
+
+
+def spellings(flag: str) -> list[str]:
+    return sorted({flag, flag.replace("_", "-")})
+
+
+@pytest.mark.parametrize("flag", ACCEPTED)
+def test_flags_with_a_value_set_their_setting_in_both_spellings(flag: str) -> None:
+    text, key, value = ACCEPTED[flag]
+    for spelling in spellings(flag):
+        result = call(f"--{spelling}={text}")
+        assert result.exit_code == 0, result.output
+        assert f"\n{key}={value!r}\n" in "\n" + result.output
+
+
+@pytest.mark.parametrize("flag", ON_OR_OFF)
+def test_flags_without_a_value_can_be_turned_on_and_off(flag: str) -> None:
+    for spelling in spellings(flag):
+        assert f"{ON_OR_OFF[flag]}=True\n" in call(f"--{spelling}").output
+        assert f"{ON_OR_OFF[flag]}=False\n" in call(f"--no-{spelling}").output
+
+
+def waits(flag: str) -> bool:
+    return flag in settings(WaitingConfig)
+
+
+@pytest.mark.parametrize("flag", AUGMENTATIONS)
+def test_augmentations_are_accepted_or_clearly_refused_never_ignored(flag: str) -> None:
+    for spelling in spellings(flag):
+        result = call(f"--{spelling}={AUGMENTATIONS[flag]}")
+        if waits(flag):
+            assert (result.exit_code, result.stdout) == (2, "")
+            assert result.stderr == f"error: --{flag} is not available yet; leave it out\n"
+        else:
+            assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize(("flag", "value"), WAITING_VALUES)
+def test_values_whose_feature_comes_later_are_refused(flag: str, value: str) -> None:
+    result = call(f"--{flag}={value}")
+    assert result.exit_code == 2
+    assert re.fullmatch(rf"error: {flag} {value}.* not available yet.*\n", result.stderr)
+
+
+def test_waiting_settings_are_refused_in_toml_and_environment(tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    for name in settings(WaitingConfig):
+        path.write_text(f"[augment]\n{name} = 0.1\n")
+        with pytest.raises(UserError, match=rf"own\.toml: augment\.{name} is not available yet"):
+            load_config(path, environ={})
+        with pytest.raises(UserError, match=f"SMALLOBJECTS_{name.upper()} is not available yet"):
+            load_config(ROOT / CONFIG_FILE, environ={f"SMALLOBJECTS_{name.upper()}": "0.1"})
+
+
+def test_a_setting_that_came_no_longer_waits() -> None:
+    assert not {key.rpartition(".")[2] for key in settings(ExperimentConfig)} & set(settings(WaitingConfig))
+
+
+def test_help_names_every_flag_and_those_that_wait() -> None:
+    text = call("--help").output
+    for flag in [*ACCEPTED, *ON_OR_OFF, *AUGMENTATIONS]:
+        assert re.search(rf"^ +--{flag}\b", text, re.MULTILINE), flag
+    available, _, waiting = text.partition("Not available yet")
+    assert all(f"--{flag}" in waiting and f"--{flag}" not in available for flag in settings(WaitingConfig))
+
+
+def test_settings_import_no_torch() -> None:
+    code = "import sys, examples.config; sys.exit(any(m in sys.modules for m in ('torch', 'numpy', 'matplotlib')))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+# ---- smallobjects.toml
+
+
+def test_the_shipped_file_holds_the_defaults_of_the_dataclasses() -> None:
+    text = (ROOT / CONFIG_FILE).read_text(encoding="utf-8")
+    assert text == default_toml(), "run: python -m examples.config > smallobjects.toml"
+    assert from_dict(ExperimentConfig, read_toml(ROOT / CONFIG_FILE), CONFIG_FILE) == ExperimentConfig()
+
+
+def test_defaults_lie_within_their_own_limits_and_every_setting_is_explained() -> None:
+    known = settings(ExperimentConfig)
+    assert merge(ExperimentConfig(), {key: known[key].default for key in known}) == ExperimentConfig()
+    assert all(setting.help for setting in known.values())
+
+
+def test_the_file_of_the_working_directory_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_config(environ={}) == ExperimentConfig()
+    (tmp_path / CONFIG_FILE).write_text('[paths]\nellipses_root = "elsewhere"\n[training]\nlearning_rate = 0.5\n')
+    config = load_config(environ={"SMALLOBJECTS_SEED": "4"}, flags={"learning_rate": "0.25", "num_epochs": None})
+    assert config.paths.ellipses_root == "elsewhere"
+    assert (config.training.seed, config.training.learning_rate) == (4, 0.25)
+    (tmp_path / CONFIG_FILE).write_text("[training]\nlearing_rate = 0.5\n")
+    with pytest.raises(UserError) as caught:
+        load_config(environ={})
+    assert str(caught.value) == "smallobjects.toml: unknown key 'training.learing_rate'; did you mean 'learning_rate'?"
+
+
+def test_a_named_file_must_exist() -> None:
+    with pytest.raises(UserError, match=r"absent\.toml: cannot be read"):
+        load_config("absent.toml", environ={})
