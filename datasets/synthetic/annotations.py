@@ -1,5 +1,6 @@
 """COCO annotations of a rendered scene, in NumPy alone: the processes that write images start without PyTorch."""
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ Ints = NDArray[np.int64]
 IDS_PER_IMAGE = 65_536
 
 
-def annotate(labels: NDArray[np.uint16], factors: Factors, image_id: int, min_visible_pixels: int) -> list[dict[str, Any]]:
+def annotate(
+    labels: NDArray[np.uint16], factors: Factors, image_id: int, min_visible_pixels: int
+) -> list[dict[str, Any]]:
     """One COCO annotation for each number 1..N in the instance image ``labels`` [H, W]; hidden objects have none.
 
     Objects with fewer than ``min_visible_pixels`` visible pixels get ``iscrowd`` 1: pycocotools overwrites ``ignore``
@@ -90,7 +93,7 @@ def encode_labels(labels: NDArray[np.uint16]) -> tuple[Ints, list[str]]:
     deltas = counts - np.where(place > 2, np.concatenate([[0, 0], counts[:-2]]), 0)
     texts = _to_text(deltas[keep])
     bounds = np.concatenate([[0], np.cumsum(np.add.reduceat(keep, first))])
-    return numbers.astype(np.int64), ["".join(texts[a:b]) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    return numbers.astype(np.int64), ["".join(texts[a:b]) for a, b in pairwise(bounds)]
 
 
 def _to_text(values: Ints) -> list[str]:

@@ -11,7 +11,10 @@ MAX_SEED = 2**64 - 1
 
 @dataclass(frozen=True)
 class EllipsesConfig:
-    """Scenes of ellipses: groups lying side by side, then free ones on top. Lengths in pixels, angles in degrees."""
+    """Scenes of ellipses.
+
+    Groups of them lie side by side, free ones on top. Lengths are in pixels, angles in degrees.
+    """
 
     width: int = option(256, "image width in pixels", flag="width", minimum=1, maximum=MAX_PIXELS)
     height: int = option(256, "image height in pixels", flag="height", minimum=1, maximum=MAX_PIXELS)
@@ -26,7 +29,7 @@ class EllipsesConfig:
     group_aspect_jitter: float = option(1.2, "factor by which aspects differ within a group", minimum=1.0)
     group_position_jitter: float = option(0.15, "displacement within a group, as a share of the diameter", minimum=0.0)
     group_angle_jitter: float = option(7.5, "rotation within a group, in degrees", minimum=0.0)
-    outline: float = option(0.5, "added to both semi-axes, as polygon filling that paints its outline does", minimum=0.0)
+    outline: float = option(0.5, "added to both semi-axes, as filling a polygon with its outline does", minimum=0.0)
     min_colour: int = option(127, "darkest value of a channel", minimum=0, maximum=255)
     max_colour: int = option(254, "brightest value of a channel", minimum=0, maximum=255)
     min_visible_pixels: int = option(5, "objects with fewer visible pixels are marked `ignore`", minimum=1)

@@ -59,7 +59,7 @@ def rasterise_ellipses(shapes: EllipseShapes, width: int, height: int) -> Covera
     """Draw N ellipses on a canvas of ``width`` x ``height`` pixels, each by itself (nothing hides anything)."""
     windows = _clip_windows(shapes, width, height)
     owner, x, y, offsets = window_pixels(windows)
-    form = _forms_at(shapes, owner, x + 0.5, y + 0.5)
+    form = _forms_at(shapes, owner, x, y)
     # The form is convex: it never falls below its tangent and is largest at a corner of the pixel.
     tilt = (np.abs(form.by_x) + np.abs(form.by_y)) * 0.5
     bend = (form.by_xx + form.by_yy + np.abs(form.by_xy)) * 0.25
@@ -113,13 +113,15 @@ class _Forms:
         return _Forms(*(part[pixels] for part in parts))
 
 
-def _forms_at(shapes: EllipseShapes, owner: NDArray[np.int64], x: Floats, y: Floats) -> _Forms:
+def _forms_at(
+    shapes: EllipseShapes, owner: NDArray[np.int64], columns: NDArray[np.int64], rows: NDArray[np.int64]
+) -> _Forms:
     """(u / a)^2 + (v / b)^2 <= 1 without a division: (b u)^2 + (a v)^2 - (a b)^2 <= 0."""
     cosine, sine = shapes.directions.T
     along, across = shapes.semi_axes.T
     u_by_x, u_by_y, v_by_x, v_by_y = cosine * across, sine * across, sine * along * -1.0, cosine * along
     limit = along * across
-    dx, dy = x - shapes.centres[owner, 0], y - shapes.centres[owner, 1]
+    dx, dy = columns + 0.5 - shapes.centres[owner, 0], rows + 0.5 - shapes.centres[owner, 1]
     u, v = dx * u_by_x[owner] + dy * u_by_y[owner], dx * v_by_x[owner] + dy * v_by_y[owner]
     return _Forms(
         value=u * u + v * v - (limit * limit)[owner],

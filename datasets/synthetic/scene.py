@@ -49,7 +49,7 @@ class Factors:
 
 
 def render(scene: Scene) -> Rendering:
-    """Paint the objects in order on black, blended by coverage; a pixel belongs to the last object with level >= 128."""
+    """Paint the objects in order on black, blended by coverage; a pixel's owner is the last object with level >= 128."""
     coverage = rasterise_ellipses(scene.shapes, scene.width, scene.height)
     image = np.zeros((scene.height, scene.width, 3), np.uint8)
     labels = np.zeros((scene.height, scene.width), np.uint16)
@@ -94,5 +94,6 @@ def _measure_contrast(
     pixel = y * width + x
     light, own = brightness[pixel], labels[pixel] == owner + 1
     light[own] = 0.0
-    around = np.diff(np.searchsorted(owner, np.arange(len(visible) + 1))) - np.bincount(owner[own], minlength=len(visible))
-    return totals / np.maximum(visible, 1) - np.bincount(owner, light, len(visible)) / np.maximum(around, 1)
+    around = np.bincount(owner[~own], minlength=len(visible))
+    light_around = np.bincount(owner, light, minlength=len(visible))
+    return totals / np.maximum(visible, 1) - light_around / np.maximum(around, 1)

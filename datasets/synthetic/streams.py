@@ -39,7 +39,7 @@ class ImageStreams:
         counter = np.array([0, 0, self.image, hash_name(self.split)], dtype=np.uint64)
         count = int(np.prod(shape))
         words = np.random.Philox(key=key, counter=counter).random_raw(count)
-        return ((words >> np.uint64(11)) * 2.0**-53).reshape(shape)
+        return (words >> np.uint64(11)).astype(np.float64).reshape(shape) * 2.0**-53
 
 
 def hash_name(name: str) -> int:

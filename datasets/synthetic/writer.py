@@ -193,7 +193,7 @@ def _run(tasks: list[Task], processes: int) -> Iterator[list[Written]]:
                 return
             yield waiting.popleft().result()
     except BrokenProcessPool as error:
-        raise UserError("a process that draws images ended early (out of memory?); make fewer or smaller images") from error
+        raise UserError("a process that draws images ended early (out of memory?); make smaller images") from error
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -224,7 +224,7 @@ def _write_image(root: Path, split: str, index: int, config: EllipsesConfig) -> 
 def hash_pixels(pixels: NDArray[Any]) -> str:
     """SHA-256 of decoded pixels, as in the manifest: uint8 [H, W, 3] or uint16 [H, W], row-major, little-endian."""
     little = pixels.astype(pixels.dtype.newbyteorder("<"), copy=False)
-    return hashlib.sha256(np.ascontiguousarray(little)).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(little).data).hexdigest()
 
 
 def _hash_file(path: Path) -> str:
