@@ -1,0 +1,90 @@
+"""Greedy non-maximum suppression against a plain loop and torchvision."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchvision.ops import batched_nms
+
+from maskrcnn.ops.boxes import box_iou
+from maskrcnn.ops.nms import nms
+
+NAN, INF = float("nan"), float("inf")
+
+
+def greedy(boxes: torch.Tensor, scores: torch.Tensor, threshold: float, groups: torch.Tensor) -> list[int]:
+    """The definition, box by box."""
+    iou, kept = box_iou(boxes, boxes), []
+    for i in sorted(range(len(boxes)), key=lambda i: (-float(scores[i]), i)):
+        if all(groups[i] != groups[j] or not iou[j, i] > threshold for j in kept):
+            kept.append(i)
+    return kept
+
+
+coordinates = st.integers(0, 12)
+rows = st.tuples(coordinates, coordinates, st.integers(0, 6), st.integers(0, 6), st.integers(0, 4), st.integers(-1, 2))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(rows, max_size=25), st.sampled_from([0.0, 0.3, 0.5, 0.7, 1.0]))
+def test_nms_equals_the_loop_with_groups_ties_and_empty_boxes(table: list[tuple[int, ...]], threshold: float) -> None:
+    columns = torch.tensor(table, dtype=torch.float32).reshape(-1, 6)
+    boxes = torch.cat([columns[:, :2], columns[:, :2] + columns[:, 2:4]], dim=1)
+    scores, groups = columns[:, 4] / 4, columns[:, 5].long()
+    assert nms(boxes, scores, threshold, groups).tolist() == greedy(boxes, scores, threshold, groups)
+
+
+def test_nms_equals_torchvision_on_many_boxes() -> None:
+    generator = torch.Generator().manual_seed(0)
+    corner = torch.rand(2000, 2, generator=generator) * 200
+    boxes = torch.cat([corner, corner + 4 + torch.rand(2000, 2, generator=generator) * 16], dim=1)
+    scores, groups = torch.rand(2000, generator=generator), torch.randint(3, (2000,), generator=generator)
+    assert nms(boxes, scores, 0.5, groups).tolist() == batched_nms(boxes, scores, groups, 0.5).tolist()
+
+
+def test_of_equal_scores_the_lower_index_wins() -> None:
+    boxes = torch.tensor([[0.0, 0, 10, 10]]).repeat(5, 1)
+    assert nms(boxes, torch.ones(5), 0.5).tolist() == [0]
+    assert nms(boxes, torch.tensor([0.0, 1, 0, 1, 1]), 0.5).tolist() == [1]
+
+
+def test_boxes_of_different_groups_never_suppress_each_other() -> None:
+    boxes = torch.tensor([[0.0, 0, 10, 10]]).repeat(4, 1)
+    scores = torch.tensor([0.1, 0.4, 0.3, 0.2])
+    assert nms(boxes, scores, 0.5, torch.tensor([-7, 2**40, -7, 5])).tolist() == [1, 2, 3]
+
+
+def test_groups_far_apart_do_not_blur_small_boxes() -> None:
+    # Offsets between groups would round these coordinates: 1/32 px at 2^18.
+    boxes = torch.tensor([[4000.0, 4000, 4004, 4004], [4001.34, 4000, 4005.34, 4004]])
+    assert float(box_iou(boxes[:1], boxes[1:])) < 0.5
+    groups = torch.full((2,), 60)
+    assert nms(boxes, torch.tensor([0.9, 0.8]), 0.4985, groups).tolist() == [0, 1]
+    assert nms(boxes, torch.tensor([0.9, 0.8]), 0.4965, groups).tolist() == [0]
+
+
+@pytest.mark.parametrize("broken", [(NAN, 0, 10, 10), (0, 0, INF, 10), (-INF, -INF, INF, INF)])
+def test_boxes_that_are_not_finite_are_kept_and_suppress_nothing(broken: tuple[float, ...]) -> None:
+    boxes = torch.tensor([(0, 0, 10, 10), broken, broken, (0, 0, 10, 10)], dtype=torch.float32)
+    assert nms(boxes, torch.tensor([0.6, 0.9, 0.8, 0.7]), 0.1).tolist() == [1, 2, 3]
+
+
+def test_no_boxes_give_no_indices() -> None:
+    kept = nms(torch.zeros(0, 4), torch.zeros(0), 0.5, torch.zeros(0, dtype=torch.int64))
+    assert kept.shape == (0,) and kept.dtype == torch.int64
+
+
+def test_half_precision_is_compared_in_single() -> None:
+    boxes = torch.tensor([[0, 0, 8, 8], [0, 0, 8, 4.25]], dtype=torch.float16)
+    assert nms(boxes, torch.tensor([0.5, 0.25], dtype=torch.float16), 0.53).tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("boxes", "scores", "groups", "named"),
+    [((3, 5), 3, None, "boxes"), ((3, 4), 2, None, "scores"), ((3, 4), 3, 4, "groups")],
+)
+def test_shapes_that_do_not_belong_together(
+    boxes: tuple[int, int], scores: int, groups: int | None, named: str
+) -> None:
+    with pytest.raises(ValueError, match=named):
+        nms(torch.zeros(boxes), torch.zeros(scores), 0.5, None if groups is None else torch.zeros(groups).long())
