@@ -94,6 +94,10 @@ class Detector(nn.Module):
             results |= dict(zip(group, found, strict=True))
         return [results[i] for i in range(len(images))]
 
+    def features(self, images: Sequence[Tensor]) -> list[Tensor]:
+        """The maps of the pyramid, `[B, C, h, w]`, finest first, of images padded to one batch."""
+        return self.backbone(pad_images(self._prepare(images), self.pad_multiple).pixels)
+
     def propose(self, images: Sequence[Tensor]) -> list[Instances]:
         """The RPN's proposals of each image, whatever the head: class-agnostic, labels all 1."""
         return self.detect(images, proposals_only=True)

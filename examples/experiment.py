@@ -1,0 +1,199 @@
+"""An experiment: data, detector, training, figures and pictures, each from its room, put together."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from augment.transforms import training_transform
+from datasets.interface import ImageDataset
+from datasets.registry import open_dataset
+from examples.config import ExperimentConfig
+from maskrcnn.config import UserError, to_toml
+from maskrcnn.files import written_beside
+from maskrcnn.evaluation.coco import write_coco_results
+from maskrcnn.evaluation.figures import Evaluation, evaluate_in_detail
+from maskrcnn.model.detector import Detector
+from maskrcnn.plotting.curves import plot_ap, plot_losses, plot_precision_recall, plot_sizes
+from maskrcnn.plotting.predictions import render_prediction, save_picture
+from maskrcnn.structures.instances import Instances
+from maskrcnn.training.loading import KeyedSamples, evaluation_batches
+from maskrcnn.training.loop import Callbacks, Training
+from maskrcnn.training.machine import Machine, set_up_machine
+from maskrcnn.training.runlog import RunLog, read_metrics
+
+Predictions = dict[int, Instances]
+FREE_ON_RESUME = ("paths", "output", "data.dataset_root", "data.cache_mb")
+PICTURES_IN_LOG = 4  # test images that TensorBoard shows
+
+
+class Data(NamedTuple):
+    """The two halves of a data set."""
+
+    train: ImageDataset
+    test: ImageDataset
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.train.class_names
+
+
+def open_data(config: ExperimentConfig, say: Callable[[str], None] = print) -> Data:
+    """The training and test images; ellipses are made first where none are and no folder was given.
+
+    Raises:
+        UserError: the data set is unknown, missing, empty or broken.
+    """
+    data, paths = config.data, config.paths
+    roots = {"ellipses": paths.ellipses_root, "dsbowl2018": paths.kaggle_dsbowl2018_root}
+    root = data.dataset_root or roots.get(data.dataset.split(":")[0])
+    if data.dataset == "ellipses" and data.dataset_root is None and not Path(paths.ellipses_root).exists():
+        from examples.create_ellipses import CreateConfig, make
+
+        say(f"No ellipses at {paths.ellipses_root}: making them (python create_ellipses.py)")
+        make(paths.ellipses_root, CreateConfig())
+    train, test = (open_dataset(data, root, split) for split in ("train", "test"))
+    return Data(train, test)
+
+
+def build_detector(config: ExperimentConfig, data: Data) -> Detector:
+    """The detector with the weights of its first step, a function of the seed alone."""
+    torch.manual_seed(config.training.seed)
+    return Detector(config.detector, len(data.class_names), config.head)
+
+
+@torch.no_grad()
+def predict(
+    detector: Detector, samples: KeyedSamples, machine: Machine, batch_size: int, proposals_only: bool = False
+) -> Predictions:
+    """What the detector finds in each image, by image id, on the CPU; the detector keeps its mode."""
+    was_training = detector.training
+    detector.eval()
+    found: Predictions = {}
+    for batch in evaluation_batches(samples, batch_size):
+        images = batch.to(machine.device).images
+        with machine.autocast():
+            results = detector.detect(images, proposals_only)
+        found |= {image_id: result.to("cpu") for image_id, result in zip(batch.ids, results, strict=True)}
+    detector.train(was_training)
+    return found
+
+
+class Experiment:
+    """One run in its folder, from the first step to the last picture."""
+
+    def __init__(self, config: ExperimentConfig, log: RunLog, data: Data, on_step: Callable[[Training], None]) -> None:
+        self.config, self.log, self.data = config, log, data
+        self.machine = set_up_machine(config.training)
+        self.detector = build_detector(config, data)
+        self.samples = KeyedSamples(data.train, training_transform(config.augment), config.training.seed)
+        self.test = KeyedSamples(data.test)
+        self.truths = {image_id: data.test[i][1] for i, image_id in enumerate(data.test.image_ids)}
+        batches = evaluation_batches(self.test, config.training.batch_size)
+        self.training = Training(
+            self.detector,
+            self.samples,
+            config.training,
+            self.machine,
+            log,
+            Callbacks(self.evaluate, batches, on_step, self.after_epoch),
+            {"head": config.head, "class_names": list(data.class_names)},
+            config,
+        )
+        self._predicted: tuple[int, Predictions] = (-1, {})
+        self.evaluation: Evaluation | None = None
+
+    def resume(self) -> None:
+        """Go on from where the run's folder stands."""
+        self.training.resume(FREE_ON_RESUME)
+
+    def start(self) -> None:
+        """Write down what this run is."""
+        self.log.start(to_toml(self.config), command=shlex.join(sys.argv))
+
+    def predictions(self) -> Predictions:
+        """Detections in the test images with the weights as they are, found once a step."""
+        step = self.training.state.step
+        if self._predicted[0] != step:
+            self._predicted = step, predict(self.detector, self.test, self.machine, self.config.training.batch_size)
+        return self._predicted[1]
+
+    def evaluate(self, detector: torch.nn.Module, epoch: int) -> dict[str, float]:
+        """Figures of quality on the test images."""
+        self.evaluation = evaluate_in_detail(
+            self.truths, self.predictions(), self.data.class_names, self.config.head, score_threshold=self.threshold
+        )
+        if self.config.output.prediction_every_n_epochs == -1:
+            self.draw(epoch)
+        return self.evaluation.metrics
+
+    @property
+    def threshold(self) -> float:
+        return self.config.output.plot_min_confidence
+
+    def after_epoch(self, training: Training) -> None:
+        every, epoch = self.config.output.prediction_every_n_epochs, training.state.epoch
+        if every > 0 and epoch % every == 0 or every != -1 and training.state.finished:
+            self.draw(epoch)
+
+    @property
+    def plots(self) -> Path:
+        return Path(self.config.output.plot_dir or self.log.folder / "plots")
+
+    @property
+    def results(self) -> Path:
+        return Path(self.config.output.predictions_dir or self.log.folder / "predictions")
+
+    def draw(self, epoch: int) -> None:
+        """One picture for each test image, and the detections in COCO's results format."""
+        folder = self.plots / f"epoch-{epoch:04d}"
+        make_folder(folder)
+        make_folder(self.results)
+        for i, (image_id, name) in enumerate(zip(self.data.test.image_ids, self.data.test.image_names, strict=True)):
+            image, truth = self.data.test[i]
+            found = self.predictions()[image_id]
+            picture = render_prediction(image, truth, found, self.config.head, self.threshold, self.data.class_names)
+            save_picture(picture, folder / f"{Path(name).stem}.png")
+            if i < PICTURES_IN_LOG:
+                self.log.picture(f"test/{name}", torch.from_numpy(picture).permute(2, 0, 1), self.training.state.step)
+        write_coco_results(self.results / "coco_results.json", self.predictions())
+
+    def copy_weights(self, path: Path) -> None:
+        """Also keep the best weights at `path`."""
+        make_folder(path.parent)
+        best = self.log.weights / "best.pt"
+        with written_beside(path) as beside:
+            shutil.copyfile(best, beside)
+
+    def plot_curves(self) -> None:
+        """Losses and AP over the epochs, precision against recall, sizes found and missed."""
+        make_folder(self.plots)
+        metrics = read_metrics(self.log.metrics_file)
+        plot_losses(metrics, self.plots / "losses.png")
+        plot_ap(metrics, self.plots / "ap.png")
+        if self.evaluation is not None:
+            kinds = {"box": self.evaluation.box, "mask": self.evaluation.mask}
+            for kind, figures in kinds.items():
+                if figures is not None:
+                    curves = figures.precision_recall_curves()
+                    plot_precision_recall(curves, self.plots / f"precision_recall_{kind}.png")
+            plot_sizes(self.truths, self.predictions(), self.plots / "sizes.png", self.threshold)
+
+
+def make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {path}: {error.strerror}; choose another") from error
+
+
+def headline(metrics: Mapping[str, float]) -> str:
+    """The figures one looks at first."""
+    names = ("mask_ap", "mask_ap50", "box_ap", "box_ap50", "ar_100", "ar_1000", "dsb_mean_precision", "count_error")
+    return "   ".join(f"{name} {metrics[name]:.3f}" for name in names if name in metrics)

@@ -1,0 +1,112 @@
+"""Trains a detector: `python example_smallobject_train.py --head=mask_rcnn`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from examples.command_line import SettingsCommand
+from examples.config import ExperimentConfig, experiment_options, load_config
+from maskrcnn.config import UserError
+
+if TYPE_CHECKING:
+    from examples.experiment import Experiment
+
+NEWEST = "newest"
+
+
+@click.command(cls=SettingsCommand)
+@experiment_options
+@click.option("--resume", is_flag=False, flag_value=NEWEST, metavar="[RUN]", help="go on with this run, or the newest")
+@click.option("--dry_run", "--dry-run", is_flag=True, help="resolve everything, take one step, say what it takes, stop")
+def main(resume: str | None, dry_run: bool, **flags: Any) -> None:
+    """Train an RPN, a Faster R-CNN or a Mask R-CNN on images of small objects, and measure it on test images.
+
+    Settings come from the command line, else from SMALLOBJECTS_* variables, else from smallobjects.toml.
+    """
+    folder = None if resume is None else find_run(resume, load_config(flags=flags).output.output_dir)
+    config = load_config(None if folder is None else folder / "config.toml", flags)
+    train(config, folder, dry_run)
+
+
+def find_run(name: str, output_dir: str) -> Path:
+    """The folder of a run by its path or its name; the newest where `name` says so."""
+    if name == NEWEST:
+        runs = [path.parent for path in Path(output_dir).glob("*/config.toml")]
+        if not runs:
+            raise UserError(f"--resume: no run in {output_dir}; name one, or start one without --resume")
+        return max(runs, key=lambda path: (path / "config.toml").stat().st_mtime)
+    for path in (Path(name), Path(output_dir) / name):
+        if (path / "config.toml").is_file():
+            return path
+    raise UserError(f"--resume={name}: no run there (a folder with config.toml); see the folders in {output_dir}")
+
+
+def train(config: ExperimentConfig, resumed: Path | None = None, dry_run: bool = False) -> Experiment | None:
+    """Run an experiment to its end; None after a dry run."""
+    from examples.experiment import Experiment, open_data
+    from maskrcnn.training.progress import ProgressDisplay
+    from maskrcnn.training.runlog import RunLog, create_run
+
+    data = open_data(config, click.echo)
+    if dry_run:
+        from examples.dry_run import describe
+
+        describe(config, data)
+        return None
+    output = config.output
+    folder = resumed or create_run(output.output_dir, f"{config.data.dataset.replace(':', '-')}-{config.head}")
+    with ProgressDisplay(output.hide_progress_bar) as display:
+        log = RunLog(folder, display.say, output.log_file)
+        experiment = Experiment(config, log, data, display.on_step)
+        if resumed:
+            experiment.resume()
+        else:
+            experiment.start()
+        say_what_runs(experiment)
+        experiment.training.run()
+    finish(experiment)
+    return experiment
+
+
+def say_what_runs(experiment: Experiment) -> None:
+    config, data = experiment.config, experiment.data
+    parameters = sum(p.numel() for p in experiment.detector.parameters())
+    precision = "bfloat16" if experiment.machine.amp else "float32"
+    experiment.log.say(
+        f"{config.head} ({config.detector.backbone.name}, {parameters / 1e6:.1f} M parameters) on {config.data.dataset}: "
+        f"{len(data.train)} training and {len(data.test)} test images, {experiment.machine.device}, {precision}"
+    )
+
+
+def finish(experiment: Experiment) -> None:
+    """The last pictures, where everything is, and what to type next."""
+    from examples.experiment import headline
+
+    log, state = experiment.log, experiment.training.state
+    if not state.finished:
+        log.say(f"Stopped after step {state.step}; all is saved.")
+        log.say(f"Go on with: python example_smallobject_train.py --resume={log.folder}")
+        log.close()
+        return
+    if experiment.evaluation is None:  # a run resumed after its end
+        experiment.evaluate(experiment.detector, state.epoch)
+    experiment.plot_curves()
+    assert experiment.evaluation is not None
+    model_file = experiment.config.output.model_file
+    if model_file:
+        experiment.copy_weights(Path(model_file))
+    log.say(f"Test images: {headline(experiment.evaluation.metrics)}")
+    log.say(f"Trained in {state.seconds:.0f} s (evaluation not counted); best weights of epoch {state.best_epoch}")
+    log.say(f"Weights      {log.weights / 'best.pt'}, last.pt")
+    log.say(f"Pictures     {experiment.plots}")
+    log.say(f"Predictions  {experiment.results / 'coco_results.json'}")
+    log.say(f"Next: tensorboard --logdir {experiment.config.output.output_dir}")
+    log.say("      python -m examples.compare_heads --num_epochs=10")
+    log.close()
+
+
+if __name__ == "__main__":
+    main()
