@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def save_checkpoint(path: str | os.PathLike[str], contents: Mapping[str, Any]) -> None:
-    """Write tensors, numbers, strings, and dicts and lists of them. ``UserError`` where the file cannot be written."""
+    """Write tensors, numbers, strings, and dicts and lists of them. `UserError` where the file cannot be written."""
     try:
         with written_beside(path) as beside:
             torch.save(dict(contents), beside)
@@ -29,7 +29,7 @@ def save_checkpoint(path: str | os.PathLike[str], contents: Mapping[str, Any]) -
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What ``save_checkpoint`` wrote, on the CPU. ``UserError`` where the file is missing, damaged or something else."""
+    """What `save_checkpoint` wrote, on the CPU. `UserError` where there is no such file, or it is damaged."""
     if not Path(path).is_file():
         raise UserError(f"no weights at {path}; give a .pt file from a run's weights folder")
     try:
@@ -43,7 +43,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str | os.PathLike[str]) -> None:
-    """Copy ``weights`` into ``model``; ``UserError`` naming the first layer that differs, in the model's order."""
+    """Copy `weights` into `model`; `UserError` naming the first layer that differs, in the model's order."""
     difference = first_difference(model.state_dict(), weights)
     if difference:
         raise UserError(f"{source} is of another architecture: {difference}; build the model that it was trained as")
@@ -51,7 +51,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str | 
 
 
 def first_difference(model: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str | None:
-    """The first layer in which ``weights`` do not fit ``model``, in words; None where all fit."""
+    """The first layer in which `weights` do not fit `model`, in words; None where all fit."""
     for name, expected in model.items():
         shape = list(expected.shape)
         if name not in weights:
@@ -67,10 +67,10 @@ def first_difference(model: Mapping[str, Tensor], weights: Mapping[str, Tensor])
 def check_same_configuration(
     saved: Mapping[str, Any], current: DataclassInstance, source: str | Path, may_differ: Collection[str] = ()
 ) -> None:
-    """``UserError`` naming each setting in which a resumed run would differ from the saved one.
+    """`UserError` naming each setting in which a resumed run would differ from the saved one.
 
-    ``saved`` is ``to_dict`` of the saved configuration. Settings in ``may_differ`` (dotted keys, or sections such as
-    ``paths``) and those of ``MAY_DIFFER_ON_RESUME`` are free.
+    `saved` is `to_dict` of the saved configuration. Settings in `may_differ` (dotted keys, or sections such as
+    `paths`) and those of `MAY_DIFFER_ON_RESUME` are free.
     """
     before = from_dict(type(current), saved, source)
     forbidden = [line for line in differences(before, current) if not _is_free(line.split(":")[0], may_differ)]

@@ -14,9 +14,9 @@ MAY_DIFFER_ON_RESUME = (
     "save_model_every_n_epochs",
     "checkpoint_every_n_seconds",
 )
-"""Fields of ``TrainingConfig`` that a resumed run may change: they move no weight (on one and the same kind of machine).
+"""Fields of `TrainingConfig` that a resumed run may change: on the same kind of machine they move no weight.
 
-Not ``num_epochs``: the learning rate follows a curve over all epochs, so a run of 60 is no prolonged run of 30.
+Not `num_epochs`: the learning rate follows a curve over all epochs, so a run of 60 is no prolonged run of 30.
 """
 
 
@@ -26,14 +26,14 @@ class TrainingConfig:
 
     num_epochs: int = option(30, "passes over the training images", flag="num_epochs", minimum=1)
     minutes: float | None = option(
-        None, "train for this many minutes instead of num_epochs (evaluation not counted)", flag="minutes", minimum=0.001
+        None, "train for so many minutes, not for num_epochs (evaluation not counted)", flag="minutes", minimum=0.001
     )
     batch_size: int = option(4, "images a step", flag="batch_size", minimum=1)
 
     optimizer: str = option("adamw", "the optimiser", flag="optimizer", choices=("adamw", "sgd"))
     learning_rate: float = option(1e-3, "highest learning rate", flag="learning_rate", minimum=0.0)
     pretrained_lr_factor: float = option(
-        0.1, "learning-rate factor of parameters that start from pretrained weights", flag="pretrained_lr_factor", minimum=0.0
+        0.1, "learning-rate factor of pretrained parameters", flag="pretrained_lr_factor", minimum=0.0
     )
     momentum: float = option(0.9, "momentum of sgd", minimum=0.0, maximum=1.0)
     weight_decay: float = option(0.01, "weight decay (not on norm layers and biases)", flag="weight_decay", minimum=0.0)

@@ -40,7 +40,7 @@ def _version(package: str) -> str | None:
 
 
 def _git_revision() -> str | None:
-    """The commit of the clone that this file belongs to, with ``+changes`` where files differ from it."""
+    """The commit of the clone that this file belongs to, with `+changes` where files differ from it."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
@@ -58,7 +58,7 @@ def _output(*command: str) -> str | None:
 
 
 def _processor() -> str:
-    """The processor's name; ``platform.processor()`` is empty on many Linux systems."""
+    """The processor's name; `platform.processor()` is empty on many Linux systems."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -23,7 +23,7 @@ class StopRequest:
 
 @contextmanager
 def stop_on_interrupt() -> Iterator[StopRequest]:
-    """Inside, the first SIGINT only sets ``made``; the second raises ``KeyboardInterrupt``. The old handler comes back.
+    """Inside, the first SIGINT only sets `made`; the second raises `KeyboardInterrupt`. The old handler comes back.
 
     Outside the main thread, where Python allows no handlers, nothing is caught.
     """

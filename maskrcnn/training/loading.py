@@ -19,7 +19,7 @@ from maskrcnn.config import UserError
 from maskrcnn.structures.instances import Instances
 
 Transform = Callable[[Tensor, Instances, torch.Generator], tuple[Tensor, Instances]]
-"""``(image [3, H, W], instances, generator) -> (image, instances)``"""
+"""`(image [3, H, W], instances, generator) -> (image, instances)`"""
 
 
 class ImageDataset(Protocol):
@@ -37,7 +37,7 @@ class ImageDataset(Protocol):
 
 
 class Sample(NamedTuple):
-    """An image ``[3, H, W]`` (uint8, or float32 in [0, 1]), its objects, and its number in the data set."""
+    """An image `[3, H, W]` (uint8, or float32 in [0, 1]), its objects, and its number in the data set."""
 
     image: Tensor
     instances: Instances
@@ -52,7 +52,7 @@ class Batch(NamedTuple):
     ids: list[int]
 
     def to(self, device: torch.device) -> Batch:
-        """The batch with images and objects on ``device``."""
+        """The batch with images and objects on `device`."""
         images = [image.to(device, non_blocking=True) for image in self.images]
         return Batch(images, [instances.to(device) for instances in self.instances], self.ids)
 
@@ -64,14 +64,14 @@ def key_seed(*key: int | str) -> int:
 
 
 def keyed_generator(*key: int | str) -> torch.Generator:
-    """A CPU generator whose draws depend on ``key`` alone."""
+    """A CPU generator whose draws depend on `key` alone."""
     return torch.Generator().manual_seed(key_seed(*key))
 
 
 class KeyedSamples(Dataset[Sample]):
-    """A data set after its random transform, addressed by ``(epoch, index)``.
+    """A data set after its random transform, addressed by `(epoch, index)`.
 
-    Without a transform the epoch changes nothing. An empty data set raises ``UserError``.
+    Without a transform the epoch changes nothing. An empty data set raises `UserError`.
     """
 
     def __init__(self, dataset: ImageDataset, transform: Transform | None = None, seed: int = 0) -> None:
@@ -111,7 +111,7 @@ def num_steps_per_epoch(num_samples: int, batch_size: int) -> int:
 
 
 class ShuffledBatches:
-    """Endless batches of ``(epoch, index)`` keys, from any step on (counted from 0)."""
+    """Endless batches of `(epoch, index)` keys, from any step on (counted from 0)."""
 
     def __init__(self, num_samples: int, batch_size: int, seed: int, first_step: int = 0) -> None:
         self.num_samples = num_samples
@@ -128,8 +128,10 @@ class ShuffledBatches:
             epoch, skipped = epoch + 1, 0
 
 
-def training_batches(samples: KeyedSamples, batch_size: int, first_step: int = 0, num_loaders: int = 0) -> Iterator[Batch]:
-    """Endless shuffled batches from ``first_step`` on; with loaders, they are made ahead in other processes."""
+def training_batches(
+    samples: KeyedSamples, batch_size: int, first_step: int = 0, num_loaders: int = 0
+) -> Iterator[Batch]:
+    """Endless shuffled batches from `first_step` on; with loaders, they are made ahead in other processes."""
     keys = ShuffledBatches(len(samples), batch_size, samples.seed, first_step)
     return iter(_loader(samples, keys, num_loaders))
 

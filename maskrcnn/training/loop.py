@@ -39,6 +39,7 @@ class TrainingState:
     epoch: int = 0  # complete epochs: trained, and evaluated where they were due
     step: int = 0  # steps taken
     seconds: float = 0.0  # spent in steps, loading included, evaluation and saving left out
+    learning_rate: float = 0.0  # of the last step
     finished: bool = False
     best: float | None = None  # value of the best metric
     best_epoch: int = 0
@@ -51,8 +52,8 @@ class TrainingState:
 class Callbacks:
     """What a program adds to training; its time is not counted as training.
 
-    ``evaluate(model, epoch)`` gives metrics by name; ``validation`` batches give the validation loss. Both run every
-    ``eval_every_n_epochs`` and after the last epoch. ``on_step`` and ``on_epoch`` see the run after each.
+    `evaluate(model, epoch)` gives metrics by name; `validation` batches give the validation loss. Both run every
+    `eval_every_n_epochs` and after the last epoch. `on_step` and `on_epoch` see the run after each.
     """
 
     evaluate: Callable[[nn.Module, int], Metrics] | None = None
@@ -64,8 +65,8 @@ class Callbacks:
 class Training:
     """One run: a model on its way through its epochs.
 
-    ``about`` is saved with the weights (plain values: head, class names), ``experiment`` is the whole configuration that
-    a resumed run is compared with (default: ``config``). ``clock`` gives seconds.
+    `about` is saved with the weights (plain values: head, class names), `experiment` is the whole configuration,
+    which a resumed run is compared with (default: `config`). `clock` gives seconds.
     """
 
     def __init__(
@@ -93,16 +94,15 @@ class Training:
         self.state = TrainingState()
         self.steps_per_epoch = num_steps_per_epoch(len(samples), config.batch_size)
         self.losses: Metrics = {}  # of the last step
-        self.rate = 0.0  # learning rate of the last step
         self._saved_at = 0.0
         self._seconds_to_save = 0.0
 
     # ---- the loop
 
     def run(self) -> TrainingState:
-        """Train to the end of the budget, or until Ctrl-C (then ``state.finished`` is False, and all is saved).
+        """Train to the end of the budget, or until Ctrl-C (then `state.finished` is False, and all is saved).
 
-        Raises ``TrainingError`` when a loss is not finite.
+        Raises `TrainingError` when a loss is not finite.
         """
         state = self.state
         self._saved_at = self.clock()
@@ -128,8 +128,8 @@ class Training:
         started = self.clock()
         batch = next(batches).to(self.machine.device)
         torch.manual_seed(key_seed(self.config.seed, "step", self.state.epoch, self.state.step))
-        self.rate = learning_rate(self.config, self.state.step, self.fraction())
-        set_learning_rate(self.optimizer, self.rate)
+        self.state.learning_rate = learning_rate(self.config, self.state.step, self.fraction())
+        set_learning_rate(self.optimizer, self.state.learning_rate)
         with self.machine.autocast():
             losses: dict[str, torch.Tensor] = self.model(batch.images, batch.instances)
         loss = torch.stack([value.float() for value in losses.values()]).sum()
@@ -150,14 +150,14 @@ class Training:
         return min(1.0, self.state.step / (self.config.num_epochs * self.steps_per_epoch))
 
     def check_finite(self, batch: Batch) -> None:
-        """Stop before the weights are spoilt; ``TrainingError`` names the losses, the place and the images."""
+        """Stop before the weights are spoilt; `TrainingError` names the losses, the place and the images."""
         if all(math.isfinite(value) for value in self.losses.values()):
             return
         values = ", ".join(f"{name} {value:.4g}" for name, value in self.losses.items())
         images = ", ".join(self.samples.names(batch.ids))
         raise TrainingError(
             f"not finite in epoch {self.state.epoch + 1}, step {self.state.step + 1}: {values}; images of the batch: "
-            f"{images}; look at these images, or lower --learning_rate (now {self.rate:.3g})"
+            f"{images}; look at these images, or lower --learning_rate (now {self.state.learning_rate:.3g})"
         )
 
     # ---- after a step, after an epoch
@@ -169,7 +169,7 @@ class Training:
             state.sums[name] = state.sums.get(name, 0.0) + value
         state.steps_in_epoch += 1
         if every and state.step % every == 0:
-            self.record("step", state.epoch + 1, self.losses | {"learning_rate": self.rate})
+            self.record("step", state.epoch + 1, self.losses | {"learning_rate": state.learning_rate})
         if self.callbacks.on_step is not None:
             self.callbacks.on_step(self)
         if self.clock() - self._saved_at >= self.config.checkpoint_every_n_seconds:
@@ -182,7 +182,7 @@ class Training:
         last = state.epoch >= self.config.num_epochs if self.config.minutes is None else self.fraction() >= 1.0
         means = {name: total / state.steps_in_epoch for name, total in state.sums.items()}
         state.sums, state.steps_in_epoch = {}, 0
-        self.record("train", state.epoch, means | {"learning_rate": self.rate})
+        self.record("train", state.epoch, means | {"learning_rate": state.learning_rate})
         due = last or (self.config.eval_every_n_epochs > 0 and state.epoch % self.config.eval_every_n_epochs == 0)
         measured = self.evaluate() if due else {}
         self.log.say(self.epoch_line(means, measured))
@@ -229,14 +229,14 @@ class Training:
         return self.about | where | {"model": self.model.state_dict()}
 
     def save(self) -> None:
-        """Write ``weights/last.pt``, with the optimiser's state."""
+        """Write `weights/last.pt`, with the optimiser's state."""
         started = self.clock()
         save_checkpoint(self.log.weights / "last.pt", self.contents() | {"optimizer": self.optimizer.state_dict()})
         self._saved_at = self.clock()
         self._seconds_to_save = self._saved_at - started
 
     def save_epoch(self, last: bool) -> None:
-        """Save at the end of an epoch if that is cheap or due; keep a copy every ``save_model_every_n_epochs``."""
+        """Save at the end of an epoch if that is cheap or due; keep a copy every `save_model_every_n_epochs`."""
         every = self.config.save_model_every_n_epochs
         if last or self.clock() - self._saved_at >= self._seconds_to_save / SAVING_SHARE:
             self.save()
@@ -244,9 +244,9 @@ class Training:
             save_checkpoint(self.log.weights / f"epoch-{self.state.epoch:04d}.pt", self.contents())
 
     def resume(self, may_differ: Collection[str] = ()) -> None:
-        """Go on from ``weights/last.pt`` of the run's folder; what was recorded after it is forgotten.
+        """Go on from `weights/last.pt` of the run's folder; what was recorded after it is forgotten.
 
-        ``may_differ``: dotted keys or sections of ``experiment`` that need not be as they were. ``UserError`` where the
+        `may_differ`: dotted keys or sections of `experiment` that need not be as they were. `UserError` where the
         file is missing, of another architecture, or of another configuration.
         """
         path = self.log.weights / "last.pt"
@@ -273,10 +273,9 @@ def _remove_unfinished_files(weights: Path) -> None:
 
 @torch.no_grad()
 def validation_loss(model: nn.Module, batches: Iterable[Batch], machine: Machine, seed: int = 0) -> Metrics:
-    """Mean losses over ``batches``, weighted by images, in evaluation mode; ``loss`` is their sum.
+    """Mean losses over `batches`, weighted by images, in evaluation mode; `loss` is their sum.
 
-    The samplers' draws are keyed by the batch, so that epochs and runs can be compared. The model is left in the mode in
-    which it was.
+    The samplers' draws are keyed by the batch, so that epochs and runs can be compared. The model keeps its mode.
     """
     was_training = model.training
     model.eval()
@@ -298,19 +297,20 @@ def validation_loss(model: nn.Module, batches: Iterable[Batch], machine: Machine
 def best_metric_name(wanted: str, measured: Mapping[str, float]) -> str | None:
     """The metric that decides which weights are the best; None when nothing was measured.
 
-    ``UserError`` where ``wanted`` is not among the metrics.
+    `UserError` where `wanted` is not among the metrics.
     """
     if not measured:
         return None
     if wanted == "auto":
-        return next((name for name in ("mask_ap", "box_ap", "validation_loss") if name in measured), next(iter(measured)))
+        preferred = ("mask_ap", "box_ap", "validation_loss", *measured)
+        return next(name for name in preferred if name in measured)
     if wanted not in measured:
         raise UserError(f"best_metric: there is no metric '{wanted}' here; use auto, {', '.join(measured)}")
     return wanted
 
 
 def is_better(name: str, value: float, best: float | None) -> bool:
-    """Whether ``value`` beats ``best``: losses should be small, all else large; not-a-number never wins."""
+    """Whether `value` beats `best`: losses should be small, all else large; not-a-number never wins."""
     if not math.isfinite(value):
         return False
     return best is None or (value < best if "loss" in name else value > best)

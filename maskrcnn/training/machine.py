@@ -22,7 +22,7 @@ class Machine:
     channels_last: bool = False
 
     def place(self, model: nn.Module) -> nn.Module:
-        """Move ``model`` to the device, in place, with convolution weights channels-last where that is faster."""
+        """Move `model` to the device, in place, with convolution weights channels-last where that is faster."""
         model.to(self.device)
         if self.channels_last:
             model.to(memory_format=torch.channels_last)
@@ -36,7 +36,7 @@ class Machine:
 def set_up_machine(config: TrainingConfig) -> Machine:
     """Choose device and precision, and set PyTorch's threads and determinism for the whole process.
 
-    Raises ``UserError`` when the device does not exist.
+    Raises `UserError` when the device does not exist.
     """
     if config.torch_threads:
         torch.set_num_threads(config.torch_threads)
@@ -51,7 +51,7 @@ def set_up_machine(config: TrainingConfig) -> Machine:
 
 
 def choose_device(text: str) -> torch.device:
-    """``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1`` or ``1``; ``UserError`` where there is none such."""
+    """`auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1` or `1`; `UserError` where it does not exist."""
     text = text.strip().lower()
     if "," in text:
         raise UserError(f"--device={text}: several GPUs are not available yet; give one, such as --device=0")

@@ -13,9 +13,9 @@ from maskrcnn.training.config import TrainingConfig
 
 
 def learning_rate(config: TrainingConfig, step: int, fraction: float) -> float:
-    """The learning rate of step ``step`` (from 0) when ``fraction`` in [0, 1] of the budget is used.
+    """The learning rate of step `step` (from 0) when `fraction` in [0, 1] of the budget is used.
 
-    Linear warm-up, times a half cosine from 1 to ``final_lr_factor`` (Loshchilov and Hutter, SGDR, eq. 5, no restarts).
+    Linear warm-up, times a half cosine from 1 to `final_lr_factor` (Loshchilov and Hutter, SGDR, eq. 5, no restarts).
     """
     warmup = min(1.0, (step + 1) / (config.warmup_steps + 1))
     if config.schedule == "constant":
@@ -27,8 +27,8 @@ def learning_rate(config: TrainingConfig, step: int, fraction: float) -> float:
 def parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
     """Trainable parameters, grouped by learning-rate factor and weight decay; empty groups are left out.
 
-    Vectors (biases, norm layers) do not decay. If the model has a method ``pretrained_parameters() -> names``, the
-    parameters it names learn at ``pretrained_lr_factor`` times the learning rate. A factor of 0 leaves them as they are.
+    Vectors (biases, norm layers) do not decay. If the model has a method `pretrained_parameters() -> names`, the
+    parameters it names learn at `pretrained_lr_factor` times the learning rate. A factor of 0 freezes them.
     """
     pretrained = _pretrained_names(model)
     groups: dict[tuple[float, float], list[Tensor]] = {}
@@ -38,7 +38,7 @@ def parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict[str,
             decay = config.weight_decay if parameter.ndim > 1 else 0.0
             groups.setdefault((factor, decay), []).append(parameter)
     return [
-        {"params": parameters, "lr_factor": factor, "weight_decay": decay} for (factor, decay), parameters in groups.items()
+        {"params": members, "lr_factor": factor, "weight_decay": decay} for (factor, decay), members in groups.items()
     ]
 
 
@@ -49,7 +49,7 @@ def _pretrained_names(model: nn.Module) -> set[str]:
 
 
 def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """AdamW or SGD over ``parameter_groups``. The fused versions make one pass instead of ten over many small tensors."""
+    """AdamW or SGD over `parameter_groups`. The fused versions make one pass over many small tensors."""
     groups = parameter_groups(model, config)
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, config.learning_rate, config.momentum, fused=True)
@@ -57,6 +57,6 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Opti
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the rate of every group to ``rate`` times its factor."""
+    """Set the rate of every group to `rate` times its factor."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["lr_factor"]

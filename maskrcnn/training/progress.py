@@ -11,9 +11,9 @@ from maskrcnn.training.loop import Training
 
 
 class ProgressDisplay:
-    """A bar below the lines that have been said. Where the output is no terminal, or ``hidden``, only the lines.
+    """A bar below the lines that have been said. Where the output is no terminal, or `hidden`, only the lines.
 
-    Use as a context manager; give ``say`` to ``RunLog`` and ``on_step`` to ``Callbacks``.
+    Use as a context manager; give `say` to `RunLog` and `on_step` to `Callbacks`.
     """
 
     def __init__(self, hidden: bool = False, console: Console | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The run folder: never overwritten, and every figure in it is in ``metrics.jsonl`` first."""
+"""The run folder: never overwritten, and every figure in it is in `metrics.jsonl` first."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 def create_run(output_dir: str | os.PathLike[str], name: str) -> Path:
-    """Make and return ``output_dir/name-1``, or with the number after the highest there is.
+    """Make and return `output_dir/name-1`, or with the number after the highest there is.
 
-    Two programs that start together get two folders. ``UserError`` where the folder cannot be made.
+    Two programs that start together get two folders. `UserError` where the folder cannot be made.
     """
     parent = Path(output_dir)
     try:
@@ -52,10 +52,10 @@ def _not_writable(path: Path, error: OSError) -> UserError:
 
 
 class RunLog:
-    """Writes what happens in one run: ``metrics.jsonl``, ``train.log``, TensorBoard events, configuration, environment.
+    """Writes what happens in one run: `metrics.jsonl`, `train.log`, TensorBoard events, configuration, environment.
 
-    ``console`` shows a line to the user. ``log_file`` gets the lines of ``train.log``, too. All methods that write raise
-    ``UserError`` where the folder cannot be written.
+    `console` shows a line to the user. `log_file` gets the lines of `train.log`, too. All methods that
+    write raise `UserError` where the folder cannot be written.
     """
 
     def __init__(
@@ -79,11 +79,11 @@ class RunLog:
 
     @property
     def metrics_file(self) -> Path:
-        """``metrics.jsonl``: one JSON object a line."""
+        """`metrics.jsonl`: one JSON object a line."""
         return self.folder / "metrics.jsonl"
 
     def start(self, config_toml: str, **environment: str) -> None:
-        """Write ``config.toml`` and ``environment.json``; keyword arguments are added to the latter."""
+        """Write `config.toml` and `environment.json`; keyword arguments are added to the latter."""
         try:
             write_text(self.folder / "config.toml", config_toml)
             description = describe_environment() | environment
@@ -92,16 +92,16 @@ class RunLog:
             raise _not_writable(self.folder, error) from error
 
     def say(self, line: str) -> None:
-        """Show one line, and keep it with the time of day in ``train.log``."""
+        """Show one line, and keep it with the time of day in `train.log`."""
         self.console(line)
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
         for path in self.log_files:
             _append(path, f"{stamp}  {line}\n")
 
     def record(self, kind: str, *, epoch: int, step: int, **values: float) -> None:
-        """Add a line to ``metrics.jsonl`` and its numbers to TensorBoard, under ``kind/``.
+        """Add a line to `metrics.jsonl` and its numbers to TensorBoard, under `kind/`.
 
-        ``epoch`` counts from 1; ``step`` is the number of steps taken. Values that are not finite become null.
+        `epoch` counts from 1; `step` is the number of steps taken. Values that are not finite become null.
         """
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         line = {"kind": kind, "epoch": epoch, "step": step} | finite
@@ -111,12 +111,12 @@ class RunLog:
                 self._events().add_scalar(f"{kind}/{name}", value, step)
 
     def picture(self, name: str, image: Tensor, step: int) -> None:
-        """Show an image ``[3, H, W]`` (uint8, or float32 in [0, 1]) in TensorBoard."""
+        """Show an image `[3, H, W]` (uint8, or float32 in [0, 1]) in TensorBoard."""
         if self.tensorboard:
             self._events().add_image(name, image.detach().cpu(), step)
 
     def cut_back(self, epoch: int, step: int) -> None:
-        """Forget what was recorded after ``epoch`` epochs and ``step`` steps; a resumed run writes it again."""
+        """Forget what was recorded after `epoch` epochs and `step` steps; a resumed run writes it again."""
         kept = [line for line in read_metrics(self.metrics_file) if _is_before(line, epoch, step)]
         try:
             write_text(self.metrics_file, "".join(json.dumps(line) + "\n" for line in kept))
@@ -143,7 +143,7 @@ class RunLog:
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The lines of ``metrics.jsonl``, in order; a last line cut short by a killed program is left out."""
+    """The lines of `metrics.jsonl`, in order; a last line cut short by a killed program is left out."""
     if not Path(path).is_file():
         return []
     lines = Path(path).read_text(encoding="utf-8").split("\n")
@@ -151,7 +151,7 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 def _is_before(line: dict[str, Any], epoch: int, step: int) -> bool:
-    """Lines of kind ``step`` belong to a step; all others are written when their epoch is complete."""
+    """Lines of kind `step` belong to a step; all others are written when their epoch is complete."""
     if line["kind"] == "step":
         return bool(line["step"] <= step)
     return bool(line["epoch"] <= epoch)

@@ -1,0 +1,84 @@
+"""Samples depend on (seed, epoch, index) alone."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from training_toy import ToyImages, jitter
+
+from maskrcnn.config import UserError
+from maskrcnn.training.loading import (
+    Batch,
+    KeyedSamples,
+    ShuffledBatches,
+    evaluation_batches,
+    key_seed,
+    num_steps_per_epoch,
+    training_batches,
+)
+
+
+def assert_same_batches(first: list[Batch], second: list[Batch]) -> None:
+    for a, b in zip(first, second, strict=True):
+        assert a.ids == b.ids
+        assert all(torch.equal(x, y) for x, y in zip(a.images, b.images, strict=True))
+        assert all(torch.equal(x.boxes, y.boxes) for x, y in zip(a.instances, b.instances, strict=True))
+
+
+def batches(first_step: int, count: int, num_loaders: int = 0) -> list[Batch]:
+    samples = KeyedSamples(ToyImages(), jitter, seed=5)
+    return list(itertools.islice(training_batches(samples, 2, first_step, num_loaders), count))
+
+
+def test_background_loaders_change_nothing() -> None:
+    assert_same_batches(batches(0, 9), batches(0, 9, num_loaders=2))
+
+
+@pytest.mark.parametrize("step", [1, 3, 4, 6])
+def test_batches_from_a_later_step_are_the_same(step: int) -> None:
+    assert_same_batches(batches(0, 9)[step:], batches(step, 9 - step))
+
+
+def test_what_was_drawn_before_changes_nothing() -> None:
+    before = batches(0, 2)
+    torch.rand(17)
+    assert_same_batches(before, batches(0, 2))
+
+
+def test_epochs_and_seeds_differ() -> None:
+    first, second = KeyedSamples(ToyImages(), jitter, 0), KeyedSamples(ToyImages(), jitter, 1)
+    images = [first[0, 3].image, first[1, 3].image, second[0, 3].image]
+    assert not any(torch.equal(a, b) for a, b in itertools.combinations(images, 2))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 30), st.integers(1, 9), st.integers(0, 60))
+def test_every_epoch_sees_every_sample_once(num_samples: int, batch_size: int, first_step: int) -> None:
+    steps = num_steps_per_epoch(num_samples, batch_size)
+    all_keys = list(itertools.islice(ShuffledBatches(num_samples, batch_size, 0), steps * 3))
+    for epoch in range(3):
+        keys = list(itertools.chain.from_iterable(all_keys[epoch * steps : (epoch + 1) * steps]))
+        assert sorted(keys) == [(epoch, index) for index in range(num_samples)]
+    later = list(itertools.islice(ShuffledBatches(num_samples, batch_size, 0, first_step), 5))
+    assert later == list(itertools.islice(ShuffledBatches(num_samples, batch_size, 0), first_step, first_step + 5))
+
+
+def test_evaluation_goes_through_the_data_set_in_order_and_again() -> None:
+    loader = evaluation_batches(KeyedSamples(ToyImages()), 3)
+    for _ in range(2):
+        assert [batch.ids for batch in loader] == [[100, 101, 102], [103, 104, 105], [106]]
+
+
+def test_keys_give_the_same_number_everywhere() -> None:
+    assert key_seed(0, "step", 1, 2) == 184749658296298036
+    assert len({key_seed(a, b) for a in range(30) for b in range(30)}) == 900
+    assert key_seed(1, 23) != key_seed(12, 3)
+
+
+def test_empty_data_set_is_an_error() -> None:
+    with pytest.raises(UserError, match="no images"):
+        KeyedSamples(ToyImages(0))

@@ -1,0 +1,99 @@
+"""The run folder and its files."""
+
+from __future__ import annotations
+
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+from maskrcnn.config import UserError
+from maskrcnn.files import write_text, written_beside
+from maskrcnn.training.checkpoint import save_checkpoint
+from maskrcnn.training.runlog import RunLog, create_run, read_metrics
+
+
+def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
+    assert create_run(tmp_path / "runs", "a").name == "a-1"
+    (tmp_path / "runs" / "a-7").mkdir()
+    (tmp_path / "runs" / "a-other").mkdir()
+    (tmp_path / "runs" / "a-8").write_text("a file in the way")
+    assert create_run(tmp_path / "runs", "a").name == "a-9"
+    assert create_run(tmp_path / "runs", "b").name == "b-1"
+
+
+def test_runs_that_start_together_get_folders_of_their_own(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        folders = list(pool.map(lambda _: create_run(tmp_path, "a"), range(16)))
+    assert len(set(folders)) == 16
+
+
+def test_output_folder_that_cannot_be_written_gives_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write to .*file.*choose another --output_dir"):
+        create_run(tmp_path / "file" / "runs", "a")
+    with pytest.raises(UserError, match="cannot write to"):
+        RunLog(tmp_path / "missing", console=lambda line: None).say("hello")
+    with pytest.raises(UserError, match="cannot write to"):
+        RunLog(tmp_path / "missing", tensorboard=False).record("train", epoch=1, step=1, loss=1.0)
+    with pytest.raises(UserError, match="cannot save"):
+        save_checkpoint(tmp_path / "missing" / "last.pt", {"model": {}})
+
+
+@pytest.mark.skipif(os.name == "nt" or (hasattr(os, "geteuid") and os.geteuid() == 0), reason="root may write anywhere")
+def test_read_only_folder_gives_one_line(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match="Permission denied"):
+        create_run(tmp_path, "a")
+
+
+def test_file_is_complete_or_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    write_text(path, "old")
+    with pytest.raises(KeyError), written_beside(path) as beside:
+        beside.write_text("half")
+        assert beside.suffix == ".json" and path.read_text() == "old"
+        raise KeyError
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+    with written_beside(path) as beside:
+        beside.write_text("new")
+    assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
+
+
+def test_metrics_are_json_whatever_the_values(tmp_path: Path) -> None:
+    log = RunLog(tmp_path, tensorboard=False)
+    log.record("evaluation", epoch=1, step=3, mask_ap=float("nan"), box_ap=float("-inf"), recall=0.5)
+    text = (tmp_path / "metrics.jsonl").read_text()
+    line = {"kind": "evaluation", "epoch": 1, "step": 3, "mask_ap": None, "box_ap": None, "recall": 0.5}
+    assert json.loads(text, parse_constant=pytest.fail) == line
+    assert read_metrics(tmp_path / "metrics.jsonl") == [line]
+    assert read_metrics(tmp_path / "missing.jsonl") == []
+
+
+def test_cutting_back_keeps_what_the_checkpoint_has_seen(tmp_path: Path) -> None:
+    log = RunLog(tmp_path, tensorboard=False)
+    for step in range(1, 7):
+        log.record("step", epoch=1 + (step > 4), step=step, loss=0.0)
+        if step == 4:
+            log.record("train", epoch=1, step=4, loss=0.0)
+    log.cut_back(epoch=0, step=4)  # saved after the last step of an epoch that was not closed yet
+    assert [(line["kind"], line["step"]) for line in read_metrics(log.metrics_file)] == [
+        ("step", n) for n in range(1, 5)
+    ]
+
+
+def test_files_of_a_run(tmp_path: Path) -> None:
+    log = RunLog(create_run(tmp_path, "a"), console=lambda line: None, log_file=tmp_path / "extra.log")
+    log.start("[training]\nseed = 0\n", device="cpu")
+    log.say("hello")
+    log.record("train", epoch=1, step=1, loss=1.0)
+    log.picture("predictions", torch.zeros(3, 4, 4, dtype=torch.uint8), 1)
+    log.close()
+    environment = json.loads((log.folder / "environment.json").read_text())
+    assert environment["device"] == "cpu" and environment["packages"]["torch"] and environment["threads"] >= 1
+    assert (log.folder / "config.toml").read_text() == "[training]\nseed = 0\n"
+    assert "hello" in (log.folder / "train.log").read_text() and "hello" in (tmp_path / "extra.log").read_text()
+    assert any(path.stat().st_size > 100 for path in (log.folder / "tensorboard").iterdir())
