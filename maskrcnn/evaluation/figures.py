@@ -43,14 +43,16 @@ def evaluate_in_detail(
     head: Head,
     class_agnostic: bool = False,
     score_threshold: float = 0.5,
+    min_visible_fraction: float = 0.9,
 ) -> Evaluation:
     """Everything that is measured for a head, from truths and predictions by image id.
 
     All heads: ``box_ap``, ``box_ap50``, ``box_ap75``, ``box_ap_<size>``, ``box_ar``, ``box_ar_<size>`` and, with
     several classes, ``box_ap_class_<name>``. The RPN: class-agnostic, and ``ar_10``, ``ar_100``, ``ar_1000``,
     ``ar_all``. Heads with classes: ``count_error`` and ``count_bias`` (mean unsigned and signed error of the count,
-    objects an image). Mask R-CNN: the same as for boxes under ``mask_``, and ``dsb_mean_precision``, when truths have masks.
-    A figure that no truth defines is left out. ``score_threshold`` is for counts and label images only.
+    objects an image). Mask R-CNN, when truths have masks: the same as for boxes under ``mask_``, and
+    ``dsb_mean_precision``. A figure that no truth defines is left out. ``score_threshold`` is for counts and label images, ``min_visible_fraction``
+    for label images only.
     """
     agnostic = class_agnostic or head == "rpn"
     limits = (1, *PROPOSAL_LIMITS) if head == "rpn" else (1, 100)
@@ -64,7 +66,7 @@ def evaluate_in_detail(
     if head == "mask_rcnn" and _have_masks(truths):
         mask = evaluate_coco(truths, predictions, class_names, "mask", agnostic)
         figures.update(_flatten("mask", mask))
-        figures["dsb_mean_precision"] = dsb_mean_precision(truths, predictions, score_threshold)
+        figures["dsb_mean_precision"] = dsb_mean_precision(truths, predictions, score_threshold, min_visible_fraction)
     return Evaluation({name: value for name, value in figures.items() if value is not None}, box, mask)
 
 

@@ -53,13 +53,14 @@ def to_picture(image: torch.Tensor | NDArray[np.generic], scale: int = 1) -> Pic
 def dimmed(picture: Picture, brightness: float = 0.8, colour: float = 0.35) -> Picture:
     """The picture darker and greyer, so that what is drawn on it stands out."""
     grey = picture.mean(axis=2, keepdims=True, dtype=np.float32)
-    return np.round(brightness * (colour * picture + (1 - colour) * grey)).astype(np.uint8)
+    mixed: NDArray[np.float32] = brightness * (colour * picture + (1 - colour) * grey)
+    return np.round(mixed).astype(np.uint8)
 
 
 def draw_mask(
     picture: Picture, masks: CroppedMasks, index: int, colour: Colour, scale: int, fill: float = 0.45, edge: int = 1
 ) -> None:
-    """Fill one mask, drawn ``scale`` times larger, with opacity ``fill``, and draw its outline ``edge`` pixels thick."""
+    """Fill one mask, enlarged ``scale`` times, with opacity ``fill``, and draw its outline ``edge`` pixels thick."""
     x1, y1, x2, y2 = (scale * int(end) for end in masks.windows[index])
     inside = masks.window(index).cpu().numpy() >= 128
     inside = inside.repeat(scale, axis=0).repeat(scale, axis=1)
@@ -99,7 +100,7 @@ def paler(colour: Colour) -> Colour:
 
 
 def grown(box: NDArray[np.float32], margin: float, smallest: float) -> NDArray[np.float32]:
-    """The box with a margin on each side, and no side below ``smallest``: a mark that a tiny object does not hide in."""
+    """The box with a margin on each side, and no side below ``smallest``: a mark that is seen around one pixel."""
     centre, half = (box[:2] + box[2:]) / 2, np.maximum((box[2:] - box[:2]) / 2 + margin, smallest / 2)
     return np.concatenate([centre - half, centre + half])
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 
 from maskrcnn.files import written_beside
@@ -19,6 +19,7 @@ from maskrcnn.structures.instances import Instances
 
 Row = Mapping[str, Any]
 Path = str | os.PathLike[str]
+Corner = Literal["upper left", "upper right", "lower left"]
 
 # Okabe & Ito's palette, which colour-blind readers can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -28,8 +29,8 @@ _DPI = 120
 def plot_losses(metrics: Iterable[Row], path: Path) -> None:
     """Training and validation loss over epochs, the total on the left and its parts on the right.
 
-    ``metrics`` are the lines of ``metrics.jsonl``: of kind "train" and "validation" with ``epoch``, ``loss`` and ``loss_*``.
-    Training losses, one a step or one an epoch, are averaged within each epoch.
+    ``metrics`` are the lines of ``metrics.jsonl``: of kind "train" and "validation" with ``epoch``, ``loss`` and
+    ``loss_*``. Training losses, one a step or one an epoch, are averaged within each epoch.
     """
     rows = list(metrics)
     parts = sorted({name for row in rows for name in row if name.startswith("loss_")})
@@ -59,21 +60,29 @@ def plot_ap(metrics: Iterable[Row], path: Path) -> None:
     prefix = "mask_ap_" if any("mask_ap" in row for row in rows) else "box_ap_"
     for size, colour in zip(_SIZES, COLOURS, strict=False):
         _line(by_size, *_by_epoch(rows, "evaluation", prefix + size), _SIZES[size], colour, "-")
-    _finish(all_sizes, "Average precision", "epoch", "AP", unit_range=True)
-    _finish(by_size, f"{_metric_label(prefix[:-1])} by size of the object", "epoch", "AP", unit_range=True)
+    _finish(all_sizes, "Average precision", "epoch", "AP", unit_range=True, legend="upper left")
+    _finish(
+        by_size,
+        f"{_metric_label(prefix[:-1])} by size of the object",
+        "epoch",
+        "AP",
+        unit_range=True,
+        legend="upper left",
+    )
     _save(figure, path)
 
 
 def plot_precision_recall(
     curves: Mapping[str, Mapping[float, tuple[NDArray[np.float64], NDArray[np.float64]]]], path: Path
 ) -> None:
-    """Precision over recall: ``curves["mask"][0.5] = (recall [R], precision [R])``, one panel a kind, one line an IoU."""
+    """Precision over recall: ``curves["mask"][0.5] = (recall [R], precision [R])``; a panel a kind, a line an IoU."""
     figure = Figure(figsize=(5.5 * max(len(curves), 1), 4.6), layout="constrained")
     panels = figure.subplots(1, max(len(curves), 1), squeeze=False)[0]
-    for axes, kind in zip(panels, curves or {"": {}}, strict=True):
-        for (iou, (recall, precision)), colour in zip(curves.get(kind, {}).items(), COLOURS, strict=False):
+    for axes, (kind, by_iou) in zip(panels, (curves or {"object": {}}).items(), strict=True):
+        for (iou, (recall, precision)), colour in zip(by_iou.items(), COLOURS, strict=False):
             axes.plot(recall, precision, color=colour, lw=2, label=f"IoU {iou:g}: AP {np.mean(precision):.3f}")
-        _finish(axes, f"Precision and recall {kind}".rstrip(), "recall", "precision", unit_range=True)
+        title = f"Precision and recall of {kind}es" if kind == "box" else f"Precision and recall of {kind}s"
+        _finish(axes, title, "recall", "precision", unit_range=True, legend="lower left")
         axes.set_xlim(0, 1)
     _save(figure, path)
 
@@ -92,9 +101,18 @@ def plot_sizes_found_and_missed(
     axes = figure.subplots()
     if len(sizes):
         edges = _size_edges(sizes)
+        sizes = sizes.clip(max=edges[-1])  # the few larger ones go into the last bin
         stacks = [sizes[found], sizes[~found]]
         labels = [f"found ({found.sum()})", f"missed ({(~found).sum()})"]
-        axes.hist(stacks, edges, stacked=True, color=[COLOURS[2], COLOURS[1]], label=labels, edgecolor="white", lw=0.6)
+        axes.hist(
+            stacks,
+            edges.tolist(),
+            stacked=True,
+            color=[COLOURS[2], COLOURS[1]],
+            label=labels,
+            edgecolor="white",
+            lw=0.6,
+        )
         _draw_share_found(axes, sizes, found, edges)
     what = f"score ≥ {score_threshold:g}, IoU of {'masks' if by_masks else 'boxes'} ≥ 0.5"
     _finish(axes, f"Sizes of the objects found and missed ({what})", "size √area (pixels)", "objects")
@@ -104,7 +122,7 @@ def plot_sizes_found_and_missed(
 def plot_heads(rows: Sequence[Row], path: Path) -> None:
     """Heads compared, a group of bars for each figure and a bar for each head.
 
-    Each row holds ``head`` and any of ``box_ap``, ``box_ap50``, ``mask_ap``, ``box_ap_<size>``, ``mask_ap_<size>``, ``ar_<limit>``,
+    Each row holds ``head`` and any of ``box_ap``, ``box_ap50``, ``mask_ap``, ``box_ap_<size>``, ``ar_<limit>``,
     ``train_seconds``, ``inference_ms`` (an image) and ``parameters``; what is missing or None leaves a gap.
     """
     groups = {
@@ -115,7 +133,10 @@ def plot_heads(rows: Sequence[Row], path: Path) -> None:
     costs = _present(rows, tuple(_COSTS))
     groups = {title: names for title, names in groups.items() if names}
     figure = Figure(figsize=(13, 3.6 * (1 + bool(groups))), layout="constrained")
-    above, below = figure.subfigures(2, 1) if groups and costs else (figure, figure)
+    above: Figure | SubFigure = figure
+    below: Figure | SubFigure = figure
+    if groups and costs:
+        above, below = (figure.add_subfigure(place) for place in figure.add_gridspec(2, 1))
     if groups:
         widths = [max(len(names), 2) for names in groups.values()]
         panels = above.subplots(1, len(groups), squeeze=False, width_ratios=widths)[0]
@@ -161,9 +182,7 @@ def _by_epoch(rows: Sequence[Row], kind: str, name: str) -> tuple[list[float], l
     return epochs, [float(np.mean(values[epoch])) for epoch in epochs]
 
 
-def _line(
-    axes: Axes, x: Sequence[float], y: Sequence[float], label: str | None, colour: str, style: str
-) -> None:
+def _line(axes: Axes, x: Sequence[float], y: Sequence[float], label: str | None, colour: str, style: str) -> None:
     if len(x):
         marker = "o" if len(x) <= 30 else None
         axes.plot(x, y, style, color=colour, lw=1.8, marker=marker, ms=3.5, label=label)
@@ -190,12 +209,10 @@ def _sizes_and_found(
 
 
 def _size_edges(sizes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """About twenty bins of a whole number of pixels up to the 99.5th percentile; larger objects go into the last one."""
+    """About twenty bins of a whole number of pixels, up to the 99.5th percentile."""
     highest = float(np.percentile(sizes, 99.5)) + 1
     step = max(1, round(highest / 20))
-    edges = np.arange(0, highest + step, step, dtype=np.float64)
-    np.clip(sizes, None, edges[-1], out=sizes)
-    return edges
+    return np.arange(0, highest + step, step, dtype=np.float64)
 
 
 def _draw_share_found(
@@ -207,7 +224,9 @@ def _draw_share_found(
     share = axes.twinx()
     centres = (edges[:-1] + edges[1:]) / 2
     share.plot(centres[known], hits[known] / everything[known], "o-", color=COLOURS[0], ms=4, label="share found")
-    share.set_ylim(0, 1.05)
+    share.set_ylim(0, 1.25)
+    share.set_yticks(np.linspace(0, 1, 6))
+    axes.margins(y=0.25)  # the legend stands above both
     share.set_ylabel("share found", color=COLOURS[0])
     share.spines[["top"]].set_visible(False)
 
@@ -230,7 +249,9 @@ def _bars(
     axes.margins(y=0.15)
 
 
-def _finish(axes: Axes, title: str, x_label: str, y_label: str, unit_range: bool = False) -> None:
+def _finish(
+    axes: Axes, title: str, x_label: str, y_label: str, unit_range: bool = False, legend: Corner = "upper right"
+) -> None:
     axes.set_title(title, fontsize=11, loc="left")
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
@@ -242,10 +263,10 @@ def _finish(axes: Axes, title: str, x_label: str, y_label: str, unit_range: bool
     if not axes.has_data():
         axes.text(0.5, 0.5, "nothing to show", transform=axes.transAxes, ha="center", color="grey")
     elif x_label and axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, fontsize=9)
+        axes.legend(frameon=False, fontsize=9, loc=legend)
 
 
 def _save(figure: Figure, path: Path) -> None:
-    figure.set_dpi(_DPI)
-    with written_beside(path) as beside, beside.open("wb") as file:
-        FigureCanvasAgg(figure).print_png(file)  # straight to Agg: no display, none of pyplot's global state
+    FigureCanvasAgg(figure)  # straight to Agg: no display, none of pyplot's global state
+    with written_beside(path) as beside:
+        figure.savefig(beside, format="png", dpi=_DPI)

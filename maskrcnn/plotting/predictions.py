@@ -74,8 +74,8 @@ def render_prediction(
 ) -> Picture:
     """Truth on the left, prediction on the right, uint8 [H', W', 3], with counts above and a legend below.
 
-    ``image`` is [3, H, W], uint8 or float in [0, 1]. Detections scoring at least ``score_threshold`` are matched to truths
-    by falling score at IoU .5 (of masks for Mask R-CNN): an object and its detection share a hue, missed truths are
+    ``image`` is [3, H, W], uint8 or float in [0, 1]. Detections scoring at least ``score_threshold`` are matched to
+    truths by falling score at IoU .5 (of masks for Mask R-CNN): an object and its detection share a hue, missed truths are
     red, false alarms yellow, truths to ignore grey. Scores are written where they can be read. The RPN's best
     proposals (``max_proposals``, or twice the truths if these are more) are coloured by score whatever the threshold.
     """
@@ -96,7 +96,9 @@ def render_prediction(
     return _compose(left, right, _titles(scene, head, len(prediction), score_threshold), legend)
 
 
-def contact_sheet(pictures: Sequence[Picture], path: str | os.PathLike[str], columns: int = 2, width: int = 2400) -> None:
+def contact_sheet(
+    pictures: Sequence[Picture], path: str | os.PathLike[str], columns: int = 2, width: int = 2400
+) -> None:
     """Write several pictures as one PNG of ``width`` pixels, in rows of ``columns``, complete or not at all."""
     if not pictures:
         return
@@ -205,7 +207,9 @@ def _with_scores(picture: Picture, scene: _Scene, colours: Sequence[Colour]) -> 
     if not len(boxes) or len(boxes) > _MOST_LABELS or np.median(boxes[:, 2:] - boxes[:, :2]) < 1.5 * size:
         return picture
     labels = []
-    for box, score, label, colour in zip(boxes, _scores(scene.shown), scene.shown.labels.tolist(), colours, strict=True):
+    for box, score, label, colour in zip(
+        boxes, _scores(scene.shown), scene.shown.labels.tolist(), colours, strict=True
+    ):
         text = f"{score:.2f}".removeprefix("0")
         if scene.class_names is not None and len(scene.class_names) > 1:
             text = f"{scene.class_names[label - 1]} {text}"

@@ -1,0 +1,167 @@
+"""Pictures of predictions: what is found, missed and false, for every head, also where there is next to nothing."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from maskrcnn.plotting import canvas
+from maskrcnn.plotting.matching import match_detections
+from maskrcnn.plotting.predictions import GAP, contact_sheet, plot_prediction, render_prediction
+from maskrcnn.structures.instances import Instances
+from maskrcnn.structures.masks import CroppedMasks
+
+HEADS = ["rpn", "faster_rcnn", "mask_rcnn"]
+SIZE = (64, 64)
+
+
+def rectangles(corners, side=10, scores=None, ignore=None, labels=None, with_masks=True, size=SIZE):
+    """Squares as Instances whose masks fill their boxes."""
+    boxes = torch.tensor([[x, y, x + side, y + side] for x, y in corners], dtype=torch.float32).reshape(-1, 4)
+    full = [torch.full((side, side), 255, dtype=torch.uint8) for _ in corners]
+    return Instances(
+        size,
+        boxes,
+        torch.ones(len(corners), dtype=torch.int64) if labels is None else torch.tensor(labels),
+        None if scores is None else torch.tensor(scores, dtype=torch.float32),
+        CroppedMasks.from_windows(boxes.int(), full, size) if with_masks else None,
+        None if ignore is None else torch.tensor(ignore),
+    )
+
+
+IMAGE = torch.zeros(3, *SIZE, dtype=torch.uint8)
+TWO = rectangles([(5, 5), (30, 30)])
+FOUND = rectangles([(5, 5), (45, 5)], scores=[0.9, 0.8])  # one right, one false alarm; (30, 30) is missed
+
+
+def has_colour(picture, colour):
+    return bool((picture == np.asarray(colour)).all(axis=2).any())
+
+
+def halves(picture):
+    """Left and right panel, without titles and legend."""
+    middle = picture.shape[1] // 2
+    return picture[40:-40, :middle], picture[40:-40, middle:]
+
+
+@pytest.mark.parametrize("by_masks", [False, True])
+def test_detections_find_truths_by_falling_score_once_each(by_masks):
+    truth = rectangles([(5, 5), (30, 30), (50, 50)], ignore=[False, False, True])
+    prediction = rectangles([(6, 5), (5, 5), (5, 30), (50, 51), (31, 30)], scores=[0.6, 0.7, 0.5, 0.4, 0.3])
+    matches = match_detections(truth, prediction, by_masks=by_masks)
+    assert matches.truth_of.tolist() == [-1, 0, -1, -1, 1]
+    assert matches.detection_of.tolist() == [1, 4, -1]
+    assert matches.false_alarms.tolist() == [True, False, True, False, False]
+    assert matches.missed.tolist() == [False, False, False]
+
+
+def test_the_wrong_class_is_a_miss_and_a_false_alarm_unless_classes_do_not_count():
+    prediction = rectangles([(5, 5)], scores=[0.9], labels=[2])
+    truth = rectangles([(5, 5)])
+    assert match_detections(truth, prediction).false_alarms.tolist() == [True]
+    assert match_detections(truth, prediction, class_agnostic=True).hits.tolist() == [True]
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize(("size", "scale"), [((256, 256), 4), ((512, 512), 2), ((520, 696), 1), ((700, 1400), 1)])
+def test_pictures_have_two_panels_enlarged_by_a_whole_factor(tmp_path, head, size, scale):
+    path = tmp_path / "picture.png"
+    truth, found = rectangles([(5, 5)], size=size), rectangles([(6, 5)], scores=[0.9], size=size)
+    plot_prediction(torch.rand(3, *size), truth, found, path, head)
+    with Image.open(path) as picture:
+        assert picture.format == "PNG" and picture.mode == "RGB"
+        assert picture.width == 2 * size[1] * scale + 3 * GAP
+        assert scale * size[0] < picture.height < scale * size[0] + 100
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("head", ["faster_rcnn", "mask_rcnn"])
+def test_misses_are_red_and_false_alarms_yellow(head):
+    left, right = halves(render_prediction(IMAGE, TWO, FOUND, head))
+    assert has_colour(left, canvas.RED) and has_colour(right, canvas.RED)
+    assert has_colour(right, canvas.YELLOW) and not has_colour(left, canvas.YELLOW)
+    perfect = rectangles([(5, 5), (30, 30)], scores=[0.9, 0.8])
+    for panel in halves(render_prediction(IMAGE, TWO, perfect, head)):
+        assert not has_colour(panel, canvas.RED) and not has_colour(panel, canvas.YELLOW)
+
+
+def test_an_object_and_its_detection_share_a_hue():
+    swapped = rectangles([(30, 30), (5, 5)], scores=[0.9, 0.8])
+    left, right = halves(render_prediction(IMAGE, TWO, swapped, "mask_rcnn"))
+    for colour in canvas.instance_colours(2):
+        places = [np.argwhere((panel == np.asarray(colour)).all(axis=2)).mean(axis=0) for panel in (left, right)]
+        assert np.linalg.norm(places[0] - places[1]) < 20
+
+
+def test_detections_below_the_threshold_are_left_out():
+    low = rectangles([(5, 5), (45, 5)], scores=[0.9, 0.3])
+    _, right = halves(render_prediction(IMAGE, TWO, low, "mask_rcnn"))
+    assert not has_colour(right, canvas.YELLOW)
+    _, right = halves(render_prediction(IMAGE, TWO, low, "mask_rcnn", score_threshold=0.2))
+    assert has_colour(right, canvas.YELLOW)
+
+
+def test_proposals_are_coloured_by_score_and_only_the_best_are_drawn():
+    proposals = rectangles([(5, 5), (30, 30), (45, 5)], scores=[0.3, 0.2, 0.1])
+    best, worst = (253, 231, 37), (59, 82, 139)
+    _, right = halves(render_prediction(IMAGE, TWO, proposals, "rpn"))
+    assert has_colour(right, best) and has_colour(right, worst)
+    left, _ = halves(render_prediction(IMAGE, TWO[:1], proposals, "rpn", max_proposals=1))
+    assert not has_colour(left, canvas.RED)
+
+
+NOTHING = Instances(SIZE, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0))
+DOTS = rectangles([(0, 0), (63, 63), (20, 20)], side=1, scores=[0.9, 0.8, 0.7])
+EMPTY_MASK = Instances(
+    SIZE,
+    torch.tensor([[8.0, 8, 8, 8]]),
+    torch.ones(1, dtype=torch.int64),
+    torch.ones(1),
+    CroppedMasks.from_windows(torch.zeros(1, 4), [torch.zeros(0, 0, dtype=torch.uint8)], SIZE),
+)
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize(
+    ("truth", "prediction"),
+    [
+        (Instances.empty(SIZE), NOTHING),
+        (Instances.empty(SIZE, with_masks=True), FOUND),
+        (TWO, NOTHING),
+        (TWO, Instances.empty(SIZE)),
+        (rectangles([(5, 5)], ignore=[True]), FOUND),
+        (rectangles([(5, 5)], with_masks=False), rectangles([(5, 5)], scores=[0.9], with_masks=False)),
+        (rectangles([(5, 5)], with_masks=False), FOUND),
+        (DOTS, DOTS),
+        (rectangles([(0, 0), (63, 63)], side=1), NOTHING),
+        (EMPTY_MASK, EMPTY_MASK),
+    ],
+)
+def test_next_to_nothing_is_drawn_too(head, truth, prediction):
+    picture = render_prediction(IMAGE.float(), truth, prediction, head, class_names=("a", "b"))
+    assert picture.dtype == np.uint8 and picture.shape[2] == 3
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 300), (300, 7)])
+def test_odd_sizes_are_drawn(size):
+    truth = rectangles([(0, 0)], side=1, size=size)
+    render_prediction(np.zeros((3, *size), np.uint8), truth, truth, "mask_rcnn")
+
+
+def test_boxes_beyond_the_image_are_clipped():
+    boxes = torch.tensor([[-50.0, -50, 500, 500], [70, 70, 90, 90], [-9, -9, -3, -3]])
+    prediction = Instances(SIZE, boxes, torch.ones(3, dtype=torch.int64), torch.ones(3))
+    render_prediction(IMAGE, TWO, prediction, "faster_rcnn")
+
+
+def test_contact_sheet_has_rows_of_pictures(tmp_path):
+    pictures = [render_prediction(IMAGE, TWO, FOUND, "mask_rcnn") for _ in range(3)]
+    contact_sheet(pictures, tmp_path / "sheet.png", columns=2, width=800)
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        expected = 2 * round(pictures[0].shape[0] * 400 / pictures[0].shape[1])
+        assert sheet.size == (800, expected)
+
+
+def test_neighbouring_hues_differ():
+    colours = np.asarray(canvas.instance_colours(50), dtype=float)
+    assert np.abs(np.diff(colours, axis=0)).sum(axis=1).min() > 80
