@@ -6,6 +6,8 @@ from torchvision.ops import box_iou as torchvision_iou
 
 from maskrcnn.ops.boxes import box_area, box_intersection, box_iou
 
+NAN, INF = float("nan"), float("inf")
+
 
 def random_boxes(count: int, seed: int, extent: float = 64.0, largest: float = 24.0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
@@ -14,7 +16,8 @@ def random_boxes(count: int, seed: int, extent: float = 64.0, largest: float = 2
 
 
 @pytest.mark.parametrize(
-    ("box", "area"), [((1, 2, 4, 6), 12), ((1, 2, 1, 6), 0), ((4, 2, 1, 6), 0), ((4, 6, 1, 2), 0), ((0, 0, 0.5, 0.5), 0.25)]
+    ("box", "area"),
+    [((1, 2, 4, 6), 12), ((1, 2, 1, 6), 0), ((4, 2, 1, 6), 0), ((4, 6, 1, 2), 0), ((0, 0, 0.5, 0.5), 0.25)],
 )
 def test_area_is_width_times_height_and_never_negative(box: tuple[float, ...], area: float) -> None:
     assert box_area(torch.tensor([box], dtype=torch.float32)).tolist() == [area]
@@ -37,7 +40,13 @@ def test_intersection_of_touching_boxes_is_empty() -> None:
 
 @pytest.mark.parametrize(
     "broken",
-    [(float("nan"), 0, 4, 4), (0, 0, float("inf"), 4), (float("-inf"),) * 2 + (float("inf"),) * 2, (2, 2, 2, 2), (4, 4, 0, 0)],
+    [
+        (float("nan"), 0, 4, 4),
+        (0, 0, float("inf"), 4),
+        (float("-inf"),) * 2 + (float("inf"),) * 2,
+        (2, 2, 2, 2),
+        (4, 4, 0, 0),
+    ],
 )
 def test_iou_of_broken_boxes_is_zero(broken: tuple[float, ...]) -> None:
     boxes = torch.tensor([broken, (0, 0, 4, 4)], dtype=torch.float32)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from maskrcnn.ops import reference
+from maskrcnn.ops import reference_masks as reference
 
 
 class Windows(NamedTuple):
@@ -109,5 +109,5 @@ def label_image(masks: Windows, size: tuple[int, int], min_visible_fraction: flo
 
 
 def masks_from_label_image(labels: Tensor, ids: Tensor) -> Windows:
-    """The masks of `ids` int64 `[N]` in an image of instance numbers `[H, W]`; a number not there gives an empty one."""
+    """The masks of `ids` int64 `[N]` in an image of instance numbers `[H, W]`; one not there gives an empty mask."""
     return Windows(*reference.masks_from_label_image(labels, ids))

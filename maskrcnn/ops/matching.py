@@ -32,7 +32,7 @@ class Matches(NamedTuple):
     forced: bool `[P]`, priors that some truth overlaps best (low-quality matches of Faster R-CNN).
     """
 
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     iou: Tensor
     forced: Tensor
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from maskrcnn.ops import reference
+from maskrcnn.ops import reference_masks as reference
 from maskrcnn.ops.masks import Windows
 
 Ints = NDArray[np.int64]

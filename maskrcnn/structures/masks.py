@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from maskrcnn.ops import masks as ops
-from maskrcnn.ops import reference
+from maskrcnn.ops import reference_masks as reference
 from maskrcnn.ops.rle import decode_rle, encode_rle
 
 
