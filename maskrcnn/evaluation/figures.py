@@ -31,9 +31,12 @@ def evaluate(
     head: Head,
     class_agnostic: bool = False,
     score_threshold: float = 0.5,
+    min_visible_fraction: float = 0.9,
 ) -> dict[str, float]:
     """The figures of ``evaluate_in_detail`` alone."""
-    return evaluate_in_detail(truths, predictions, class_names, head, class_agnostic, score_threshold).metrics
+    return evaluate_in_detail(
+        truths, predictions, class_names, head, class_agnostic, score_threshold, min_visible_fraction
+    ).metrics
 
 
 def evaluate_in_detail(
@@ -51,8 +54,8 @@ def evaluate_in_detail(
     several classes, ``box_ap_class_<name>``. The RPN: class-agnostic, and ``ar_10``, ``ar_100``, ``ar_1000``,
     ``ar_all``. Heads with classes: ``count_error`` and ``count_bias`` (mean unsigned and signed error of the count,
     objects an image). Mask R-CNN, when truths have masks: the same as for boxes under ``mask_``, and
-    ``dsb_mean_precision``. A figure that no truth defines is left out. ``score_threshold`` is for counts and label images, ``min_visible_fraction``
-    for label images only.
+    ``dsb_mean_precision``. A figure that no truth defines is left out. ``score_threshold`` is for counts and label
+    images, ``min_visible_fraction`` (see ``dsb_mean_precision``) for label images only.
     """
     agnostic = class_agnostic or head == "rpn"
     limits = (1, *PROPOSAL_LIMITS) if head == "rpn" else (1, 100)

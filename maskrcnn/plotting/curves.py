@@ -19,7 +19,7 @@ from maskrcnn.structures.instances import Instances
 
 Row = Mapping[str, Any]
 Path = str | os.PathLike[str]
-Corner = Literal["upper left", "upper right", "lower left"]
+Place = Literal["upper left", "upper right", "beside"]
 
 # Okabe & Ito's palette, which colour-blind readers can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -76,13 +76,13 @@ def plot_precision_recall(
     curves: Mapping[str, Mapping[float, tuple[NDArray[np.float64], NDArray[np.float64]]]], path: Path
 ) -> None:
     """Precision over recall: ``curves["mask"][0.5] = (recall [R], precision [R])``; a panel a kind, a line an IoU."""
-    figure = Figure(figsize=(5.5 * max(len(curves), 1), 4.6), layout="constrained")
+    figure = Figure(figsize=(6.5 * max(len(curves), 1), 4.6), layout="constrained")
     panels = figure.subplots(1, max(len(curves), 1), squeeze=False)[0]
     for axes, (kind, by_iou) in zip(panels, (curves or {"object": {}}).items(), strict=True):
         for (iou, (recall, precision)), colour in zip(by_iou.items(), COLOURS, strict=False):
             axes.plot(recall, precision, color=colour, lw=2, label=f"IoU {iou:g}: AP {np.mean(precision):.3f}")
         title = f"Precision and recall of {kind}es" if kind == "box" else f"Precision and recall of {kind}s"
-        _finish(axes, title, "recall", "precision", unit_range=True, legend="lower left")
+        _finish(axes, title, "recall", "precision", unit_range=True, legend="beside")
         axes.set_xlim(0, 1)
     _save(figure, path)
 
@@ -136,7 +136,8 @@ def plot_heads(rows: Sequence[Row], path: Path) -> None:
     above: Figure | SubFigure = figure
     below: Figure | SubFigure = figure
     if groups and costs:
-        above, below = (figure.add_subfigure(place) for place in figure.add_gridspec(2, 1))
+        grid = figure.add_gridspec(2, 1)
+        above, below = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
     if groups:
         widths = [max(len(names), 2) for names in groups.values()]
         panels = above.subplots(1, len(groups), squeeze=False, width_ratios=widths)[0]
@@ -250,7 +251,7 @@ def _bars(
 
 
 def _finish(
-    axes: Axes, title: str, x_label: str, y_label: str, unit_range: bool = False, legend: Corner = "upper right"
+    axes: Axes, title: str, x_label: str, y_label: str, unit_range: bool = False, legend: Place = "upper right"
 ) -> None:
     axes.set_title(title, fontsize=11, loc="left")
     axes.set_xlabel(x_label)
@@ -263,7 +264,10 @@ def _finish(
     if not axes.has_data():
         axes.text(0.5, 0.5, "nothing to show", transform=axes.transAxes, ha="center", color="grey")
     elif x_label and axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, fontsize=9, loc=legend)
+        if legend == "beside":
+            axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
+        else:
+            axes.legend(frameon=False, fontsize=9, loc=legend)
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -75,16 +75,17 @@ def render_prediction(
     """Truth on the left, prediction on the right, uint8 [H', W', 3], with counts above and a legend below.
 
     ``image`` is [3, H, W], uint8 or float in [0, 1]. Detections scoring at least ``score_threshold`` are matched to
-    truths by falling score at IoU .5 (of masks for Mask R-CNN): an object and its detection share a hue, missed truths are
-    red, false alarms yellow, truths to ignore grey. Scores are written where they can be read. The RPN's best
+    truths by falling score at IoU .5 (of masks for Mask R-CNN): an object and its detection share a hue, missed truths
+    are red, false alarms yellow, truths to ignore grey. Scores are written where they can be read. The RPN's best
     proposals (``max_proposals``, or twice the truths if these are more) are coloured by score whatever the threshold.
+    Dark images are brightened.
     """
     height, width = image.shape[-2:]
     scale = int(np.clip(round(PANEL_SIDE / max(height, width)), 1, 12))
     by_masks = head == "mask_rcnn" and truth.masks is not None and prediction.masks is not None
     shown = _shown(prediction, score_threshold, max(max_proposals, 2 * len(truth)) if head == "rpn" else None)
     matches = match_detections(truth, shown, by_masks=by_masks, class_agnostic=head == "rpn")
-    ground = canvas.dimmed(canvas.to_picture(image, scale), colour=0.35 if by_masks else 0.8)
+    ground = canvas.dimmed(canvas.brightened(canvas.to_picture(image, scale)), colour=0.35 if by_masks else 0.8)
     scene = _Scene(ground, scale, truth, shown, matches, by_masks, class_names)
     if head == "rpn":
         right, legend = _proposal_panel(scene), _proposal_legend(scene)
