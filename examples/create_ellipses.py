@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from datasets.synthetic.config import EllipsesConfig
 from examples.command_line import SettingsCommand, click_options
 from examples.config import load_config
-from maskrcnn.config import UserError, flag_values, merge, option
+from maskrcnn.config import flag_values, merge, option
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,6 @@ def main(**flags: Any) -> None:
     config = merge(CreateConfig(), flag_values(CreateConfig, flags))
     configured = load_config().paths.ellipses_root
     path = configured if config.path is None else config.path
-    if not path.strip():
-        raise UserError("--path is empty: give the folder to make")
     make(path, config)
     scene = config.ellipses
     click.echo(f"{path}: {config.n_train} training and {config.n_test} test images, {scene.width} x {scene.height}")

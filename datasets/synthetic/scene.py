@@ -49,7 +49,7 @@ class Factors:
 
 
 def render(scene: Scene) -> Rendering:
-    """Paint the objects in order on black, blended by coverage; a pixel's owner is the last object with level >= 128."""
+    """Paint the objects in order on black, blended by coverage; the last object with level >= 128 owns a pixel."""
     coverage = rasterise_ellipses(scene.shapes, scene.width, scene.height)
     image = np.zeros((scene.height, scene.width, 3), np.uint8)
     labels = np.zeros((scene.height, scene.width), np.uint16)
