@@ -12,15 +12,15 @@ from typing import NamedTuple
 import torch
 
 from augment.transforms import training_transform
-from datasets.interface import ImageDataset
-from datasets.registry import open_dataset
-from examples.config import ExperimentConfig
+from datasets.interface import DetectionDataset
+from datasets.registry import PATH_KEYS, check_name, open_dataset
+from examples.config import CONFIG_FILE, ExperimentConfig
 from maskrcnn.config import UserError, to_toml
 from maskrcnn.files import written_beside
 from maskrcnn.evaluation.coco import write_coco_results
 from maskrcnn.evaluation.figures import Evaluation, evaluate_in_detail
 from maskrcnn.model.detector import Detector
-from maskrcnn.plotting.curves import plot_ap, plot_losses, plot_precision_recall, plot_sizes
+from maskrcnn.plotting.curves import plot_ap, plot_losses, plot_precision_recall, plot_sizes_found_and_missed
 from maskrcnn.plotting.predictions import render_prediction, save_picture
 from maskrcnn.structures.instances import Instances
 from maskrcnn.training.loading import KeyedSamples, evaluation_batches
@@ -36,8 +36,8 @@ PICTURES_IN_LOG = 4  # test images that TensorBoard shows
 class Data(NamedTuple):
     """The two halves of a data set."""
 
-    train: ImageDataset
-    test: ImageDataset
+    train: DetectionDataset
+    test: DetectionDataset
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -50,15 +50,20 @@ def open_data(config: ExperimentConfig, say: Callable[[str], None] = print) -> D
     Raises:
         UserError: the data set is unknown, missing, empty or broken.
     """
-    data, paths = config.data, config.paths
-    roots = {"ellipses": paths.ellipses_root, "dsbowl2018": paths.kaggle_dsbowl2018_root}
-    root = data.dataset_root or roots.get(data.dataset.split(":")[0])
-    if data.dataset == "ellipses" and data.dataset_root is None and not Path(paths.ellipses_root).exists():
+    data = config.data
+    key = PATH_KEYS[check_name(data.dataset)]
+    root = data.dataset_root or getattr(config.paths, key)
+    if root is None:
+        raise UserError(f"where is {data.dataset}? Give --dataset_root=FOLDER, or {key} in [paths] of {CONFIG_FILE}")
+    if data.dataset == "ellipses" and data.dataset_root is None and not Path(root).exists():
         from examples.create_ellipses import CreateConfig, make
 
-        say(f"No ellipses at {paths.ellipses_root}: making them (python create_ellipses.py)")
-        make(paths.ellipses_root, CreateConfig())
-    train, test = (open_dataset(data, root, split) for split in ("train", "test"))
+        say(f"No ellipses at {root}: making them, as python create_ellipses.py does")
+        make(root, CreateConfig())
+    train, test = (
+        open_dataset(data.dataset, root, split, data.split_file, data.subsetseed, data.cache_mb)
+        for split in ("train", "test")
+    )
     return Data(train, test)
 
 
@@ -127,7 +132,12 @@ class Experiment:
     def evaluate(self, detector: torch.nn.Module, epoch: int) -> dict[str, float]:
         """Figures of quality on the test images."""
         self.evaluation = evaluate_in_detail(
-            self.truths, self.predictions(), self.data.class_names, self.config.head, score_threshold=self.threshold
+            self.truths,
+            self.predictions(),
+            self.data.class_names,
+            self.config.head,
+            score_threshold=self.threshold,
+            min_visible_fraction=self.config.output.mask_nms_thresh,
         )
         if self.config.output.prediction_every_n_epochs == -1:
             self.draw(epoch)
@@ -161,7 +171,7 @@ class Experiment:
             picture = render_prediction(image, truth, found, self.config.head, self.threshold, self.data.class_names)
             save_picture(picture, folder / f"{Path(name).stem}.png")
             if i < PICTURES_IN_LOG:
-                self.log.picture(f"test/{name}", torch.from_numpy(picture).permute(2, 0, 1), self.training.state.step)
+                self.log.picture(f"test/{name}", torch.tensor(picture).permute(2, 0, 1), self.training.state.step)
         write_coco_results(self.results / "coco_results.json", self.predictions())
 
     def copy_weights(self, path: Path) -> None:
@@ -178,12 +188,18 @@ class Experiment:
         plot_losses(metrics, self.plots / "losses.png")
         plot_ap(metrics, self.plots / "ap.png")
         if self.evaluation is not None:
-            kinds = {"box": self.evaluation.box, "mask": self.evaluation.mask}
-            for kind, figures in kinds.items():
-                if figures is not None:
-                    curves = figures.precision_recall_curves()
-                    plot_precision_recall(curves, self.plots / f"precision_recall_{kind}.png")
-            plot_sizes(self.truths, self.predictions(), self.plots / "sizes.png", self.threshold)
+            figures = {"box": self.evaluation.box, "mask": self.evaluation.mask}
+            curves = {kind: f.precision_recall_curves() for kind, f in figures.items() if f is not None}
+            plot_precision_recall(curves, self.plots / "precision_recall.png")
+            head = self.config.head
+            plot_sizes_found_and_missed(
+                self.truths,
+                self.predictions(),
+                self.plots / "sizes.png",
+                self.threshold,
+                by_masks=head == "mask_rcnn",
+                class_agnostic=head == "rpn",
+            )
 
 
 def make_folder(path: Path) -> None:

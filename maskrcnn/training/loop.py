@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Metrics = dict[str, float]
+IN_LINE = ("validation_loss", "box_ap", "box_ap50", "mask_ap", "mask_ap50", "ar_100")  # the rest is in metrics.jsonl
 SAVING_SHARE = 0.05  # at epoch ends, save only if that takes less than this share of the time since the last saving
 
 
@@ -134,7 +135,7 @@ class Training:
             losses: dict[str, torch.Tensor] = self.model(batch.images, batch.instances)
         loss = torch.stack([value.float() for value in losses.values()]).sum()
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm or math.inf)
         numbers = torch.stack([loss.detach(), *(value.detach().float() for value in losses.values()), norm]).tolist()
         self.losses = dict(zip(["loss", *losses, "gradient_norm"], numbers, strict=True))
@@ -213,7 +214,7 @@ class Training:
         """One readable line: where the run is, its losses, its metrics."""
         budget = f"/{self.config.num_epochs}" if self.config.minutes is None else ""
         losses = "  ".join(f"{name.removeprefix('loss_')} {value:.3f}" for name, value in means.items())
-        metrics = "  ".join(f"{name} {value:.3f}" for name, value in measured.items())
+        metrics = "  ".join(f"{name} {measured[name]:.3f}" for name in IN_LINE if name in measured)
         line = f"epoch {self.state.epoch}{budget}  {self.state.seconds:.0f} s  {losses}"
         return f"{line}  |  {metrics}" if metrics else line
 
