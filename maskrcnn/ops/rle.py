@@ -66,17 +66,17 @@ def _to_text(values: Ints) -> tuple[bytes, Ints]:
     return np.stack(characters, axis=1)[used].astype(np.uint8).tobytes(), used.sum(axis=1)
 
 
-def decode_rle(counts: Sequence[str | Sequence[int]], size: tuple[int, int]) -> Windows:
+def decode_rle(counts: Sequence[str | bytes | Sequence[int]], size: tuple[int, int]) -> Windows:
     """Masks of COCO counts, compressed or plain, on a canvas of `size` (H, W).
 
     Raises:
-        ValueError: counts that are negative or do not add up to the canvas; names the mask.
+        ValueError: counts that are no numbers, negative, or do not add up to the canvas; names the mask.
     """
     windows = np.zeros((len(counts), 4), dtype=np.int32)
     data = []
     for i, code in enumerate(counts):
-        ends = np.cumsum(_from_text(code) if isinstance(code, str) else np.asarray(code, dtype=np.int64))
-        if len(ends) == 0 or ends[-1] != size[0] * size[1] or (np.diff(ends, prepend=0) < 0).any():
+        ends = _ends_of_runs(code, size[0] * size[1])
+        if ends is None:
             raise ValueError(f"run-length code {i} does not fill an image of {size[0]} x {size[1]} pixels")
         starts, stops = ends[:-1:2], ends[1::2]
         length = stops - starts[: len(stops)]
@@ -93,8 +93,21 @@ def decode_rle(counts: Sequence[str | Sequence[int]], size: tuple[int, int]) -> 
     return Windows(tensor, reference.offsets_of(tensor), levels)
 
 
-def _from_text(text: str) -> Ints:
-    code = np.frombuffer(text.encode("ascii", "replace"), dtype=np.uint8).astype(np.int64) - 48
+def _ends_of_runs(code: object, total: int) -> Ints | None:
+    """None where the code is broken."""
+    text = code.encode("ascii", "replace") if isinstance(code, str) else code
+    try:
+        counts = _from_text(text) if isinstance(text, bytes) else np.asarray(text, dtype=np.int64)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    # Single counts first: a sum of larger ones could wrap around to the right total.
+    if counts.ndim != 1 or (counts < 0).any() or (counts > total).any() or counts.sum() != total:
+        return None
+    return np.cumsum(counts) if len(counts) else None
+
+
+def _from_text(text: bytes) -> Ints:
+    code = np.frombuffer(text, dtype=np.uint8).astype(np.int64) - 48
     last = (code & 0x20) == 0
     if len(code) == 0 or not last[-1] or (code < 0).any() or (code > 63).any():
         return np.zeros(0, dtype=np.int64)

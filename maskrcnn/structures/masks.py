@@ -73,9 +73,11 @@ class CroppedMasks:
         """From COCO's `{"size": [H, W], "counts": str or list}`, one a mask.
 
         Raises:
-            ValueError: a code of another size, or counts that do not fill it.
+            ValueError: a code of another size, without counts, or with counts that do not fill it.
         """
         for i, code in enumerate(codes):
+            if not {"size", "counts"} <= code.keys():
+                raise ValueError(f"run-length code {i} has no {'counts' if 'size' in code else 'size'}")
             if tuple(code["size"]) != tuple(size):
                 raise ValueError(f"run-length code {i} is for size {list(code['size'])}, the image is {list(size)}")
         return CroppedMasks(*decode_rle([code["counts"] for code in codes], size), size)
