@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -16,9 +16,9 @@ from datasets.interface import DetectionDataset
 from datasets.registry import PATH_KEYS, check_name, open_dataset
 from examples.config import CONFIG_FILE, ExperimentConfig
 from maskrcnn.config import UserError, to_toml
-from maskrcnn.files import written_beside
 from maskrcnn.evaluation.coco import write_coco_results
 from maskrcnn.evaluation.figures import Evaluation, evaluate_in_detail
+from maskrcnn.files import written_beside
 from maskrcnn.model.detector import Detector
 from maskrcnn.plotting.curves import plot_ap, plot_losses, plot_precision_recall, plot_sizes_found_and_missed
 from maskrcnn.plotting.predictions import render_prediction, save_picture
@@ -31,6 +31,16 @@ from maskrcnn.training.runlog import RunLog, read_metrics
 Predictions = dict[int, Instances]
 FREE_ON_RESUME = ("paths", "output", "data.dataset_root", "data.cache_mb")
 PICTURES_IN_LOG = 4  # test images that TensorBoard shows
+
+
+class Detects(Protocol):
+    """What `predict` asks of a detector: ours, or another's in an adapter."""
+
+    training: bool
+
+    def train(self, mode: bool = True) -> Any: ...
+
+    def detect(self, images: Sequence[torch.Tensor], proposals_only: bool = False) -> list[Instances]: ...
 
 
 class Data(NamedTuple):
@@ -75,11 +85,11 @@ def build_detector(config: ExperimentConfig, data: Data) -> Detector:
 
 @torch.no_grad()
 def predict(
-    detector: Detector, samples: KeyedSamples, machine: Machine, batch_size: int, proposals_only: bool = False
+    detector: Detects, samples: KeyedSamples, machine: Machine, batch_size: int, proposals_only: bool = False
 ) -> Predictions:
     """What the detector finds in each image, by image id, on the CPU; the detector keeps its mode."""
     was_training = detector.training
-    detector.eval()
+    detector.train(False)
     found: Predictions = {}
     for batch in evaluation_batches(samples, batch_size):
         images = batch.to(machine.device).images
@@ -149,7 +159,7 @@ class Experiment:
 
     def after_epoch(self, training: Training) -> None:
         every, epoch = self.config.output.prediction_every_n_epochs, training.state.epoch
-        if every > 0 and epoch % every == 0 or every != -1 and training.state.finished:
+        if (every > 0 and epoch % every == 0) or (every != -1 and training.state.finished):
             self.draw(epoch)
 
     @property

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from maskrcnn.evaluation.coco import COCOFigures, evaluate_coco, recall_at_limits
 from maskrcnn.evaluation.nuclei import count_error, dsb_mean_precision
 from maskrcnn.structures.instances import Instances
 
-Head = Literal["rpn", "faster_rcnn", "mask_rcnn"]
+Head = str  # "rpn", "faster_rcnn" or "mask_rcnn"
 
 PROPOSAL_LIMITS = (10, 100, 1000)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import matplotlib
 import numpy as np
@@ -19,7 +18,7 @@ from maskrcnn.plotting.canvas import BACKGROUND, GREEN, GREY, RED, WHITE, YELLOW
 from maskrcnn.plotting.matching import Matches, match_detections
 from maskrcnn.structures.instances import Instances
 
-Head = Literal["rpn", "faster_rcnn", "mask_rcnn"]
+Head = str  # "rpn", "faster_rcnn" or "mask_rcnn"
 
 HEAD_NAMES = {"rpn": "RPN", "faster_rcnn": "Faster R-CNN", "mask_rcnn": "Mask R-CNN"}
 PANEL_SIDE = 1024  # small images are enlarged by a whole factor to about this many pixels

@@ -1,0 +1,42 @@
+"""torchvision's Mask R-CNN behind our calling convention, set up as well as we know for small objects."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import maskrcnn_resnet50_fpn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+
+from maskrcnn.structures.instances import Instances
+
+
+class TorchvisionMaskRCNN(nn.Module):
+    """ResNet-50-FPN from scratch with ordinary batch norm, anchors of 8 to 128 px, no resizing."""
+
+    def __init__(self, num_classes: int, max_instances: int, min_confidence: float) -> None:
+        super().__init__()
+        self.model = maskrcnn_resnet50_fpn(
+            weights=None,
+            weights_backbone=None,
+            num_classes=num_classes + 1,
+            rpn_anchor_generator=AnchorGenerator(((8,), (16,), (32,), (64,), (128,)), ((0.5, 1.0, 2.0),) * 5),
+            box_detections_per_img=max_instances,
+            box_score_thresh=min_confidence,
+            _skip_resize=True,
+        )
+
+    def forward(self, images: Sequence[Tensor], instances: Sequence[Instances]) -> dict[str, Tensor]:
+        truths = [t[~t.ignore].to_torchvision() for t in instances]
+        return self.model([as_float(image) for image in images], truths)
+
+    @torch.no_grad()
+    def detect(self, images: Sequence[Tensor], proposals_only: bool = False) -> list[Instances]:
+        found = self.model([as_float(image) for image in images])
+        return [
+            Instances.from_torchvision(result, (image.shape[-2], image.shape[-1]))
+            for result, image in zip(found, images, strict=True)
+        ]
+
+
+def as_float(image: Tensor) -> Tensor:
+    return image.float() / 255 if image.dtype == torch.uint8 else image

@@ -1,0 +1,101 @@
+"""Quality over training time: what the benchmarks of accuracy share."""
+
+import json
+import platform
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import nn
+
+from augment.config import AugmentConfig
+from augment.transforms import training_transform
+from benchmarks.peers import TorchvisionMaskRCNN
+from examples.experiment import Data, predict
+from maskrcnn.evaluation.figures import evaluate
+from maskrcnn.files import write_text
+from maskrcnn.model.detector import Detector
+from maskrcnn.training.config import TrainingConfig
+from maskrcnn.training.loading import KeyedSamples
+from maskrcnn.training.loop import Callbacks, Training
+from maskrcnn.training.machine import set_up_machine
+from maskrcnn.training.runlog import RunLog
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Point:
+    """Figures after so many seconds of training, evaluation not counted."""
+
+    seconds: float
+    epoch: int
+    metrics: dict[str, float]
+
+
+def trace(
+    name: str, model: Detector | TorchvisionMaskRCNN, data: Data, augment: AugmentConfig, config: TrainingConfig
+) -> list[Point]:
+    """Train `model` and measure it on the test images every `eval_every_n_epochs`; prints each point."""
+    machine = set_up_machine(config)
+    test = KeyedSamples(data.test)
+    truths = {image_id: data.test[i][1] for i, image_id in enumerate(data.test.image_ids)}
+    points: list[Point] = []
+
+    def measure(trained: nn.Module, epoch: int) -> dict[str, float]:
+        found = predict(model, test, machine, config.batch_size)
+        metrics = evaluate(truths, found, data.class_names, "mask_rcnn")
+        points.append(Point(training.state.seconds, epoch, metrics))
+        print(f"{name:12s} {training.state.seconds:7.1f} s  epoch {epoch:4d}  {describe(metrics)}", flush=True)
+        return metrics
+
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "weights").mkdir()
+        log = RunLog(folder, console=lambda line: None, tensorboard=False)
+        samples = KeyedSamples(data.train, training_transform(augment), config.seed)
+        training = Training(model, samples, config, machine, log, Callbacks(measure))
+        training.run()
+    return points
+
+
+def describe(metrics: dict[str, float]) -> str:
+    names = ("mask_ap", "mask_ap50", "box_ap", "dsb_mean_precision")
+    return "  ".join(f"{name} {metrics[name]:.3f}" for name in names if name in metrics)
+
+
+def crossing(points: Sequence[Point], level: float, metric: str = "mask_ap") -> float | None:
+    """Seconds at which the metric first reaches `level`, interpolated; None if never."""
+    before = Point(0.0, 0, {metric: 0.0})
+    for point in points:
+        if point.metrics[metric] >= level:
+            low, high = before.metrics[metric], point.metrics[metric]
+            return before.seconds + (point.seconds - before.seconds) * (level - low) / max(high - low, 1e-9)
+        before = point
+    return None
+
+
+def write_results(name: str, command: str, contents: dict[str, object]) -> Path:
+    """Write `results/NAME.json` with machine, versions and command."""
+    about = {
+        "command": command,
+        "machine": f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}",
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+        },
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    write_text(path, json.dumps(about | contents, indent=1) + "\n")
+    return path
+
+
+def table(points: Sequence[Point]) -> list[dict[str, float]]:
+    return [
+        {"seconds": round(p.seconds, 1), "epoch": p.epoch} | {k: round(v, 4) for k, v in p.metrics.items()}
+        for p in points
+    ]

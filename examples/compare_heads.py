@@ -1,0 +1,120 @@
+"""Compares the three heads on the same data, seed and budget: `python -m examples.compare_heads --num_epochs=10`."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from examples.command_line import SettingsCommand
+from examples.config import experiment_options, load_config
+from examples.train import train
+from maskrcnn.model.config import HEADS
+
+if TYPE_CHECKING:
+    from examples.experiment import Experiment
+
+Row = dict[str, Any]
+COLUMNS = {
+    "head": "head",
+    "box_ap": "box AP",
+    "box_ap50": "box AP50",
+    "mask_ap": "mask AP",
+    "mask_ap50": "mask AP50",
+    "box_ap_very_tiny": "box AP <8px",
+    "box_ap_tiny": "8-16px",
+    "box_ap_aitod_small": "16-32px",
+    "ar_100": "AR@100",
+    "ar_1000": "AR@1000",
+    "train_seconds": "train s",
+    "inference_ms": "ms/image",
+    "parameters": "parameters",
+}
+
+
+@click.command(cls=SettingsCommand)
+@experiment_options
+def main(**flags: Any) -> None:
+    """Train the RPN, Faster R-CNN and Mask R-CNN on the same data with the same seed and budget, and print one table.
+
+    Box AP is class-agnostic here, so that the RPN's proposals can be compared with detections. AR is that of the
+    proposals of each detector's RPN.
+    """
+    from maskrcnn.plotting.curves import plot_heads
+    from maskrcnn.training.runlog import create_run
+
+    config = load_config(flags=flags)
+    folder = create_run(config.output.output_dir, f"{config.data.dataset.replace(':', '-')}-heads")
+    rows = []
+    for head in HEADS:
+        output = dataclasses.replace(config.output, output_dir=str(folder), plot_dir=None, predictions_dir=None)
+        experiment = train(dataclasses.replace(config, head=head, output=output))
+        assert experiment is not None
+        if not experiment.training.state.finished:
+            raise click.Abort
+        rows.append(measure(experiment))
+    show(rows)
+    write_csv(rows, folder / "heads.csv")
+    plot_heads(rows, folder / "heads.png")
+    click.echo(f"Wrote {folder / 'heads.csv'} and {folder / 'heads.png'}; the runs are beside them.")
+
+
+def measure(experiment: Experiment) -> Row:
+    """The figures of one trained detector."""
+    from examples.experiment import predict
+    from maskrcnn.evaluation.coco import proposal_recall
+    from maskrcnn.evaluation.figures import evaluate
+
+    config, truths, classes = experiment.config, experiment.truths, experiment.data.class_names
+    batch_size = config.training.batch_size
+    started = time.perf_counter()
+    found = predict(experiment.detector, experiment.test, experiment.machine, batch_size)
+    inference = (time.perf_counter() - started) / len(truths)
+    proposals = predict(experiment.detector, experiment.test, experiment.machine, batch_size, proposals_only=True)
+    row: Row = {"head": config.head}
+    row |= evaluate(truths, found, classes, config.head, class_agnostic=True)
+    row |= proposal_recall(truths, proposals)
+    row["train_seconds"] = experiment.training.state.seconds
+    row["inference_ms"] = inference * 1000
+    row["parameters"] = sum(p.numel() for p in experiment.detector.parameters())
+    return row
+
+
+def show(rows: list[Row]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="Heads compared")
+    for name, title in COLUMNS.items():
+        table.add_column(title, justify="left" if name == "head" else "right")
+    for row in rows:
+        table.add_row(*(cell(row.get(name)) for name in COLUMNS))
+    Console(width=160).print(table)
+
+
+def cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.3f}" if value < 1.5 else f"{value:.0f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def write_csv(rows: list[Row], path: Path) -> None:
+    from maskrcnn.files import write_text
+
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+if __name__ == "__main__":
+    main()
