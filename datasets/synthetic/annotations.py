@@ -1,5 +1,6 @@
 """COCO annotations of a rendered scene, in NumPy alone: the processes that write images start without PyTorch."""
 
+import functools
 from itertools import pairwise
 from typing import Any
 
@@ -91,17 +92,14 @@ def encode_labels(labels: NDArray[np.uint16]) -> tuple[Ints, list[str]]:
     place = np.arange(len(turns)) - np.repeat(first, lengths)
     # The code stores the difference to the count before the last one, from the fourth on.
     deltas = counts - np.where(place > 2, np.concatenate([[0, 0], counts[:-2]]), 0)
-    texts = _to_text(deltas[keep])
+    texts = list(map(_to_text, deltas[keep].tolist()))
     bounds = np.concatenate([[0], np.cumsum(np.add.reduceat(keep, first))])
     return numbers.astype(np.int64), ["".join(texts[a:b]) for a, b in pairwise(bounds)]
 
 
-def _to_text(values: Ints) -> list[str]:
-    """COCO's text of each value: five bits a character, lowest first, 32 marks that more follow."""
-    return [_CACHE.get(value) or _value_text(value) for value in values.tolist()]
-
-
-def _value_text(value: int) -> str:
+@functools.lru_cache(maxsize=2**16)
+def _to_text(value: int) -> str:
+    """COCO's text of a value: five bits a character, lowest first, 32 marks that more follow."""
     text = ""
     while True:
         bits, value = value & 31, value >> 5
@@ -109,6 +107,3 @@ def _value_text(value: int) -> str:
         text += chr(48 + bits + 32 * more)
         if not more:
             return text
-
-
-_CACHE = {value: _value_text(value) for value in range(-512, 513)}

@@ -139,6 +139,7 @@ def _count_samples(form: _Forms) -> NDArray[np.int64]:
     bends = [form.by_xx * (dx * dx) for dx in places]
     counts = np.zeros(len(form.value), np.int64)
     here, inside, in_row = np.empty_like(form.value), np.empty(len(counts), bool), np.empty(len(counts), np.uint8)
+    inside_as_number = inside.view(np.uint8)
     for dy in places:
         level, slope = form.value + form.by_y * dy + form.by_yy * (dy * dy), form.by_x + form.by_xy * dy
         in_row[:] = 0
@@ -147,6 +148,6 @@ def _count_samples(form: _Forms) -> NDArray[np.int64]:
             here += bend
             here += level
             np.less_equal(here, 0.0, out=inside)
-            in_row += inside.view(np.uint8)
+            in_row += inside_as_number
         counts += in_row
     return counts

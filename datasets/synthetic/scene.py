@@ -68,8 +68,7 @@ def measure(scene: Scene, rendering: Rendering) -> Factors:
     owner = np.repeat(np.arange(count), np.diff(coverage.offsets))
     inside = np.bincount(owner[coverage.data >= INSIDE], minlength=count)
     area = np.bincount(owner, weights=coverage.data, minlength=count) / 255
-    labels = rendering.labels.ravel().astype(np.intp)
-    visible = np.bincount(labels, minlength=count + 1)[1:]
+    visible, contrast = _measure_visible(rendering)
     semi, direction = scene.shapes.semi_axes, scene.shapes.directions
     return Factors(
         size=np.sqrt(area),
@@ -77,23 +76,23 @@ def measure(scene: Scene, rendering: Rendering) -> Factors:
         angle=np.degrees(np.arctan2(direction[:, 1], direction[:, 0])) % 180,
         visible_pixels=visible,
         visible_fraction=visible / np.maximum(inside, 1),
-        contrast=_measure_contrast(rendering, labels, visible),
+        contrast=contrast,
     )
 
 
-def _measure_contrast(
-    rendering: Rendering, labels: NDArray[np.intp], visible: NDArray[np.int64]
-) -> NDArray[np.float64]:
+def _measure_visible(rendering: Rendering) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Visible pixels and contrast of each object, from the pixels in its window and the ring around it."""
     height, width = rendering.labels.shape
     red, green, blue = (rendering.image[:, :, channel].astype(np.uint16) for channel in range(3))
-    brightness = ((red + green + blue) / (3 * 255)).ravel()
-    totals = np.bincount(labels, weights=brightness, minlength=len(visible) + 1)[1:]
+    brightness = (red + green + blue).ravel()
     grown = rendering.coverage.windows + np.array([-_RING, -_RING, _RING, _RING], np.int32)
     grown = np.clip(grown, 0, np.array([width, height, width, height], np.int32))
-    owner, x, y, _ = window_pixels(grown)
+    owner, x, y, offsets = window_pixels(grown)
     pixel = y * width + x
-    light, own = brightness[pixel], labels[pixel] == owner + 1
-    light[own] = 0.0
-    around = np.bincount(owner[~own], minlength=len(visible))
-    light_around = np.bincount(owner, light, minlength=len(visible))
-    return totals / np.maximum(visible, 1) - light_around / np.maximum(around, 1)
+    light, own = brightness[pixel], rendering.labels.ravel()[pixel] == owner + 1
+    visible = np.bincount(owner[own], minlength=len(grown))
+    light_own = np.bincount(owner[own], weights=light[own], minlength=len(grown))
+    light_around = np.bincount(owner, weights=light, minlength=len(grown)) - light_own
+    around = np.diff(offsets) - visible
+    contrast = light_own / np.maximum(visible, 1) - light_around / np.maximum(around, 1)
+    return visible, contrast / (3 * 255)

@@ -10,6 +10,7 @@ import secrets
 import shutil
 import signal
 import tomllib
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -214,7 +215,7 @@ def _write_image(root: Path, split: str, index: int, config: EllipsesConfig) -> 
     name, files = f"{index:06d}.png", {}
     for kind, pixels in (("images", rendering.image), ("labels", rendering.labels)):
         path = root / split / kind / name
-        Image.fromarray(pixels).save(path, compress_level=3)
+        Image.fromarray(pixels).save(path, compress_level=1, compress_type=zlib.Z_RLE)
         files[f"{split}/{kind}/{name}"] = {"sha256": _hash_file(path), "pixels": hash_pixels(pixels)}
     annotations = annotate(rendering.labels, measure(scene, rendering), index, config.min_visible_pixels)
     entry = {"id": index, "file_name": name, "width": config.width, "height": config.height}
