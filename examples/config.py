@@ -24,6 +24,7 @@ from maskrcnn.config import (
     toml_values,
 )
 from maskrcnn.model.config import HEADS, DetectorConfig
+from maskrcnn.model.presets import PRESETS, preset
 from maskrcnn.training.config import TrainingConfig
 
 CONFIG_FILE = Path("smallobjects.toml")
@@ -73,6 +74,12 @@ class ExperimentConfig:
     """An experiment."""
 
     head: str = option("mask_rcnn", "stages of the detector", flag="head", choices=HEADS)
+    preset: str = option(
+        "small", "the detector whose settings are the defaults under [detector]", flag="preset", choices=tuple(PRESETS)
+    )
+    start_from: str | None = option(
+        None, "weights to start from: a .pt file of a run, or one of torchvision's with its preset", flag="start_from"
+    )
     paths: PathsConfig = field(default_factory=PathsConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -122,12 +129,13 @@ def load_config(
         path = CONFIG_FILE
     data = {} if path is None else read_toml(path)
     _refuse_waiting(data, path, flags, environ)
-    config = merge(
-        ExperimentConfig(),
+    layers = (
         toml_values(ExperimentConfig, data, path or CONFIG_FILE),
         environment_values(ExperimentConfig, environ),
         flag_values(ExperimentConfig, {flag: flags[flag] for flag in flags if flag not in settings(WaitingConfig)}),
     )
+    chosen = merge(ExperimentConfig(), *layers).preset
+    config = merge(ExperimentConfig(detector=preset(chosen)), *layers)
     if config.detector.backbone.name in WAITING_BACKBONES:
         raise UserError(f"backbone {config.detector.backbone.name} is not available yet; use resnet18 to resnet101")
     if "," in config.training.device:
@@ -157,12 +165,17 @@ def _keys(table: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def default_toml() -> str:
-    """Text of smallobjects.toml: every setting with its help and default."""
+    """Text of smallobjects.toml: where data lies, and every setting with its help and default, commented out."""
     header = (
         "# Defaults of every program that runs in this folder. A flag of the command line wins over an environment\n"
-        "# variable (SMALLOBJECTS_LEARNING_RATE), which wins over this file. Lines may be changed or left out.\n\n"
+        "# variable (SMALLOBJECTS_LEARNING_RATE), which wins over this file. Take the # away to change a setting.\n\n"
     )
-    return header + to_toml(ExperimentConfig())
+    lines, in_paths = [], False
+    for line in to_toml(ExperimentConfig()).splitlines():
+        in_paths = line == "[paths]" if line.startswith("[") else in_paths
+        is_setting = bool(line) and line[0] not in "[#"
+        lines.append(f"# {line}" if is_setting and not in_paths else line)
+    return header + "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":  # python -m examples.config > smallobjects.toml

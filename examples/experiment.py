@@ -23,6 +23,7 @@ from maskrcnn.model.detector import Detector
 from maskrcnn.plotting.curves import plot_ap, plot_losses, plot_precision_recall, plot_sizes_found_and_missed
 from maskrcnn.plotting.predictions import render_prediction, save_picture
 from maskrcnn.structures.instances import Instances
+from maskrcnn.training.checkpoint import load_checkpoint, load_weights
 from maskrcnn.training.loading import KeyedSamples, evaluation_batches
 from maskrcnn.training.loop import Callbacks, Training
 from maskrcnn.training.machine import Machine, set_up_machine
@@ -78,9 +79,13 @@ def open_data(config: ExperimentConfig, say: Callable[[str], None] = print) -> D
 
 
 def build_detector(config: ExperimentConfig, data: Data) -> Detector:
-    """The detector with the weights of its first step, a function of the seed alone."""
+    """The detector with the weights of its first step: those of `start_from`, else a function of the seed alone."""
     torch.manual_seed(config.training.seed)
-    return Detector(config.detector, len(data.class_names), config.head)
+    detector = Detector(config.detector, len(data.class_names), config.head)
+    if config.start_from is not None:
+        contents = load_checkpoint(config.start_from)
+        load_weights(detector, contents["model"], config.start_from)
+    return detector
 
 
 @torch.no_grad()
