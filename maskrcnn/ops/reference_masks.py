@@ -3,6 +3,7 @@
 Masks are windows, offsets and data as in `masks.py`; x counts columns, y rows.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -32,6 +33,25 @@ def window_pixels(windows: Tensor) -> Parts:
     return owner, x1 + position % width, y1 + position // width
 
 
+def _parts_of(offsets: Tensor) -> tuple[Tensor, ...]:
+    """int64 indices of windows in runs of about CHUNK / 8 pixels (each needs many bytes), one window at least."""
+    all_windows = torch.arange(len(offsets) - 1, device=offsets.device)
+    counts: list[int] = torch.unique_consecutive(offsets[:-1] // max(1, CHUNK // 8), return_counts=True)[1].tolist()
+    return torch.split(all_windows, counts)
+
+
+def _draw(windows: Tensor, level: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Parts:
+    """Masks in `windows` whose levels 0..255 are `level(owner, x, y)`, asked for part by part."""
+    offsets = offsets_of(windows)
+    data = torch.empty(int(offsets[-1]), dtype=torch.uint8, device=windows.device)
+    for part in _parts_of(offsets):
+        owner, x, y = window_pixels(windows[part])
+        values = level(part[owner], x, y)
+        values = values.round().clamp(0, 255) if values.is_floating_point() else values
+        data[offsets[part[0]] : offsets[part[-1] + 1]] = values.to(torch.uint8)
+    return windows, offsets, data
+
+
 def lookup(masks: "Windows", owner: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Levels of masks `owner` at integer pixels, uint8; 0 outside the window."""
     windows, offsets, data = masks
@@ -56,8 +76,7 @@ def bilinear(masks: "Windows", owner: Tensor, x: Tensor, y: Tensor) -> Tensor:
 def crop_masks(masks: "Windows", x: int, y: int, size: tuple[int, int]) -> Parts:
     origin = torch.tensor([x, y, x, y], dtype=torch.int32, device=masks.windows.device)
     windows = clip_windows(masks.windows - origin, size)
-    owner, column, row = window_pixels(windows)
-    return windows, offsets_of(windows), lookup(masks, owner, column + x, row + y)
+    return _draw(windows, lambda owner, column, row: lookup(masks, owner, column + x, row + y))
 
 
 def clip_windows(windows: Tensor, size: tuple[int, int]) -> Tensor:
@@ -75,29 +94,27 @@ def flip_masks(masks: "Windows", size: tuple[int, int], horizontal: bool, vertic
         x1, x2 = size[1] - x2, size[1] - x1
     if vertical:
         y1, y2 = size[0] - y2, size[0] - y1
-    windows = torch.stack([x1, y1, x2, y2], dim=1)
-    owner, x, y = window_pixels(windows)
-    x = size[1] - 1 - x if horizontal else x
-    y = size[0] - 1 - y if vertical else y
-    return windows, masks.offsets, lookup(masks, owner, x, y)
+
+    def level(owner: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return lookup(masks, owner, size[1] - 1 - x if horizontal else x, size[0] - 1 - y if vertical else y)
+
+    return _draw(torch.stack([x1, y1, x2, y2], dim=1), level)
 
 
 def transpose_masks(masks: "Windows") -> Parts:
-    windows = masks.windows[:, [1, 0, 3, 2]]
-    owner, x, y = window_pixels(windows)
-    return windows, masks.offsets, lookup(masks, owner, y, x)
+    return _draw(masks.windows[:, [1, 0, 3, 2]], lambda owner, x, y: lookup(masks, owner, y, x))
 
 
 def resize_masks(masks: "Windows", size: tuple[int, int], new_size: tuple[int, int]) -> Parts:
     # float32 throughout, so that pixels are those that PyTorch's nearest interpolation takes.
-    step_y, step_x = (torch.tensor(old / new) for old, new in zip(size, new_size, strict=True))
-    low = masks.windows[:, :2] / torch.stack([step_x, step_y]).to(masks.windows.device)
-    high = masks.windows[:, 2:] / torch.stack([step_x, step_y]).to(masks.windows.device)
+    step_y, step_x = (
+        torch.tensor(old / new, device=masks.windows.device) for old, new in zip(size, new_size, strict=True)
+    )
+    step = torch.stack([step_x, step_y])
+    low, high = masks.windows[:, :2] / step, masks.windows[:, 2:] / step
     windows = clip_windows(torch.cat([low.floor() - 1, high.ceil() + 1], dim=1).int(), new_size)
     windows = torch.where((masks.offsets.diff() == 0)[:, None], torch.zeros_like(windows), windows)
-    owner, x, y = window_pixels(windows)
-    source_x, source_y = (x * step_x.to(x.device)).long(), (y * step_y.to(x.device)).long()
-    return windows, offsets_of(windows), lookup(masks, owner, source_x, source_y)
+    return _draw(windows, lambda owner, x, y: lookup(masks, owner, (x * step_x).long(), (y * step_y).long()))
 
 
 def warp_masks(masks: "Windows", matrix: Tensor, size: tuple[int, int]) -> Parts:
@@ -110,10 +127,12 @@ def warp_masks(masks: "Windows", matrix: Tensor, size: tuple[int, int]) -> Parts
     limit = 2 * max(size)  # int32 holds the clipped windows whatever the matrix
     windows = clip_windows(torch.cat([low, high], dim=1).clamp(-limit, limit).int(), size)
     windows = torch.where((masks.offsets.diff() == 0)[:, None], torch.zeros_like(windows), windows)
-    owner, x, y = window_pixels(windows)
-    source = (torch.stack([x, y], dim=1) + 0.5 - matrix[:, 2]) @ inverse.T - 0.5
-    level = bilinear(masks, owner, source[:, 0].float(), source[:, 1].float())
-    return windows, offsets_of(windows), level.round().to(torch.uint8)
+
+    def level(owner: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        source = (torch.stack([x, y], dim=1) + 0.5 - matrix[:, 2]) @ inverse.T - 0.5
+        return bilinear(masks, owner, source[:, 0].float(), source[:, 1].float())
+
+    return _draw(windows, level)
 
 
 def sample_masks(
@@ -184,17 +203,19 @@ def paste_masks(probabilities: Tensor, boxes: Tensor, size: tuple[int, int]) -> 
     low, high = torch.where(missed, centre, low), torch.where(missed, centre + 1, high)
     limit = 2 * max(size)
     windows = clip_windows(torch.cat([low, high], dim=1).clamp(-limit, limit).int(), size)
-    owner, x, y = window_pixels(windows)
     scale = side / (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-6)
-    u = ((x + 0.5 - boxes[owner, 0]) * scale[owner, 0] - 0.5).clamp(0, side - 1)
-    v = ((y + 0.5 - boxes[owner, 1]) * scale[owner, 1] - 0.5).clamp(0, side - 1)
-    left, top = u.long().clamp(max=max(0, side - 2)), v.long().clamp(max=max(0, side - 2))
-    fx, fy = u - left, v - top
-    right, bottom = (left + 1).clamp(max=side - 1), (top + 1).clamp(max=side - 1)
-    upper = probabilities[owner, top, left] * (1 - fx) + probabilities[owner, top, right] * fx
-    lower = probabilities[owner, bottom, left] * (1 - fx) + probabilities[owner, bottom, right] * fx
-    level = (upper * (1 - fy) + lower * fy) * 255
-    return windows, offsets_of(windows), level.round().clamp(0, 255).to(torch.uint8)
+
+    def level(owner: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        u = ((x + 0.5 - boxes[owner, 0]) * scale[owner, 0] - 0.5).clamp(0, side - 1)
+        v = ((y + 0.5 - boxes[owner, 1]) * scale[owner, 1] - 0.5).clamp(0, side - 1)
+        left, top = u.long().clamp(max=max(0, side - 2)), v.long().clamp(max=max(0, side - 2))
+        fx, fy = u - left, v - top
+        right, bottom = (left + 1).clamp(max=side - 1), (top + 1).clamp(max=side - 1)
+        upper = probabilities[owner, top, left] * (1 - fx) + probabilities[owner, top, right] * fx
+        lower = probabilities[owner, bottom, left] * (1 - fx) + probabilities[owner, bottom, right] * fx
+        return (upper * (1 - fy) + lower * fy) * 255
+
+    return _draw(windows, level)
 
 
 def mask_iou(masks1: "Windows", masks2: "Windows") -> Parts:
@@ -228,13 +249,6 @@ def _overlapping_windows(windows1: Tensor, windows2: Tensor) -> tuple[Tensor, Te
     return torch.cat(rows), torch.cat(columns)
 
 
-def _parts_of(offsets: Tensor) -> tuple[Tensor, ...]:
-    """int64 indices of windows in runs that hold about CHUNK pixels each, one window at least."""
-    all_windows = torch.arange(len(offsets) - 1, device=offsets.device)
-    counts: list[int] = torch.unique_consecutive(offsets[:-1] // CHUNK, return_counts=True)[1].tolist()
-    return torch.split(all_windows, counts)
-
-
 def mask_areas(masks: "Windows") -> Tensor:
     """Pixels inside each mask: int64 `[N]`."""
     total = torch.nn.functional.pad((masks.data >= 128).long().cumsum(0), (1, 0))
@@ -246,10 +260,10 @@ def mask_boxes(masks: "Windows") -> Tensor:
     owner, x, y = window_pixels(masks.windows)
     inside = masks.data >= 128
     owner, x, y = owner[inside], x[inside], y[inside]
-    return _bounds(owner, x, y, len(masks.windows)).float()
+    return bounds(owner, x, y, len(masks.windows)).float()
 
 
-def _bounds(owner: Tensor, x: Tensor, y: Tensor, count: int) -> Tensor:
+def bounds(owner: Tensor, x: Tensor, y: Tensor, count: int) -> Tensor:
     """Bounding windows (exclusive end) of pixels that belong to `owner`, int64 `[count, 4]`; zeros where none."""
     low = torch.full((count, 2), torch.iinfo(torch.int64).max, device=x.device)
     high = torch.zeros(count, 2, dtype=torch.int64, device=x.device)
@@ -283,6 +297,6 @@ def masks_from_label_image(labels: Tensor, ids: Tensor) -> Parts:
     value = labels[y, x].long()
     place = torch.searchsorted(ids[order], value).clamp(max=max(0, len(ids) - 1))
     known = ids[order][place] == value if len(ids) else torch.zeros_like(value, dtype=torch.bool)
-    windows = _bounds(order[place[known]], x[known], y[known], len(ids)).int()
+    windows = bounds(order[place[known]], x[known], y[known], len(ids)).int()
     owner, x, y = window_pixels(windows)
     return windows, offsets_of(windows), (labels[y, x] == ids[owner]).to(torch.uint8) * 255

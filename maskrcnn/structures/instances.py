@@ -91,7 +91,7 @@ class Instances:
 
     def __getitem__(self, index: int | slice | Tensor) -> "Instances":
         """The objects that an index, a slice, a bool or an int tensor picks; always Instances."""
-        at = slice(index, index + 1 or None) if isinstance(index, int) else index
+        at = torch.arange(len(self), device=self.boxes.device)[index].reshape(-1)
         return Instances(
             self.size,
             self.boxes[at],

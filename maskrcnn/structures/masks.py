@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from maskrcnn.ops import masks as ops
@@ -42,20 +43,28 @@ class CroppedMasks:
 
     @staticmethod
     def from_windows(windows: Tensor, levels: Sequence[Tensor], size: tuple[int, int]) -> "CroppedMasks":
-        """From int `[N, 4]` windows and for each a uint8 `[h, w]` tensor of levels."""
+        """From int `[N, 4]` windows and for each a uint8 `[h, w]` tensor of levels.
+
+        Raises:
+            ValueError: a window that leaves the canvas, or levels of another size; names the mask.
+        """
         windows = windows.to(torch.int32).reshape(-1, 4)
-        data = torch.cat([level.reshape(-1) for level in levels]) if levels else torch.zeros(0, dtype=torch.uint8)
-        offsets = reference.offsets_of(windows)
-        if len(data) != int(offsets[-1]):
-            raise ValueError(f"levels hold {len(data)} pixels but windows ask for {int(offsets[-1])}")
-        return CroppedMasks(windows, offsets, data.to(torch.uint8), size)
+        if len(windows) != len(levels):
+            raise ValueError(f"{len(windows)} windows do not belong to levels of {len(levels)} masks")
+        for i, ((x1, y1, x2, y2), level) in enumerate(zip(windows.tolist(), levels, strict=True)):
+            if not (0 <= x1 <= x2 <= size[1] and 0 <= y1 <= y2 <= size[0]):
+                raise ValueError(f"window {i}, {[x1, y1, x2, y2]}, leaves the canvas of {size[0]} x {size[1]} pixels")
+            if level.shape != (y2 - y1, x2 - x1):
+                raise ValueError(f"levels {i} are {list(level.shape)}, their window is {[y2 - y1, x2 - x1]}")
+        data = torch.cat([level.reshape(-1).to(torch.uint8) for level in levels]) if levels else torch.zeros(0)
+        return CroppedMasks(windows, reference.offsets_of(windows), data.to(torch.uint8), size)
 
     @staticmethod
     def from_dense(masks: Tensor) -> "CroppedMasks":
         """From `[N, H, W]`: bool, or uint8 / float in 0..1 where anything above one half is inside."""
         size = (int(masks.shape[1]), int(masks.shape[2]))
         owner, y, x = torch.nonzero(masks > 0, as_tuple=True)
-        windows = reference._bounds(owner, x, y, len(masks)).int()
+        windows = reference.bounds(owner, x, y, len(masks)).int()
         owner, x, y = reference.window_pixels(windows)
         value = masks[owner, y, x]
         levels = (value.float() * 255).round().clamp(0, 255).to(torch.uint8)
@@ -65,7 +74,8 @@ class CroppedMasks:
     def from_label_image(labels: Tensor, ids: Tensor | None = None) -> "CroppedMasks":
         """From an image of instance numbers int `[H, W]`; in the order of `ids` (default: those there, rising)."""
         ids = torch.unique(labels[labels > 0]) if ids is None else ids
-        parts = ops.masks_from_label_image(labels.long(), ids.long())
+        labels = labels if labels.dtype == torch.int64 else labels.int()
+        parts = ops.masks_from_label_image(labels, ids.long())
         return CroppedMasks(*parts, (int(labels.shape[0]), int(labels.shape[1])))
 
     @staticmethod
@@ -84,21 +94,21 @@ class CroppedMasks:
 
     @staticmethod
     def from_polygons(polygons: Sequence[Sequence[Sequence[float]]], size: tuple[int, int]) -> "CroppedMasks":
-        """From COCO polygons: for each mask a list of rings `[x0, y0, x1, y1, …]`, filled as COCO's own tools do."""
-        from faster_coco_eval import mask as coco_mask
+        """From COCO polygons: for each mask a list of rings `[x0, y0, x1, y1, …]`, filled as COCO's own tools do.
 
+        A mask without rings is empty.
+
+        Raises:
+            ValueError: a ring of fewer than three points or with odd or non-finite numbers; names the mask.
+        """
         windows = np.zeros((len(polygons), 4), dtype=np.int32)
         levels = []
         for i, rings in enumerate(polygons):
-            points = np.concatenate([np.asarray(ring, dtype=np.float64).reshape(-1, 2) for ring in rings])
-            low = np.clip(np.floor(points.min(axis=0)).astype(int) - 1, 0, (size[1], size[0]))
-            high = np.clip(np.ceil(points.max(axis=0)).astype(int) + 1, low, (size[1], size[0]))
-            windows[i] = *low, *high
-            width, height = (high - low).tolist()
-            moved = [(np.asarray(ring, dtype=np.float64).reshape(-1, 2) - low).ravel().tolist() for ring in rings]
-            if width * height:
-                decoded = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(moved, height, width)))
-                levels.append(torch.from_numpy(np.ascontiguousarray(decoded)) * 255)
+            outlines = [np.asarray(ring, dtype=np.float64).ravel() for ring in rings]
+            if any(len(ring) < 6 or len(ring) % 2 or not np.isfinite(ring).all() for ring in outlines):
+                raise ValueError(f"polygon {i}: a ring must be at least three finite points [x0, y0, x1, y1, …]")
+            windows[i], level = _fill(outlines, size)
+            levels.append(torch.from_numpy(level))
         return CroppedMasks.from_windows(torch.from_numpy(windows), levels, size)
 
     @staticmethod
@@ -124,9 +134,10 @@ class CroppedMasks:
         """The masks that an index, a slice, a bool or an int tensor picks; always CroppedMasks."""
         chosen = torch.arange(len(self), device=self.windows.device)[index].reshape(-1)
         windows = self.windows[chosen]
-        owner, x, y = reference.window_pixels(windows)
-        data = reference.lookup(self.parts, chosen[owner], x, y)
-        return CroppedMasks(windows, reference.offsets_of(windows), data, self.size)
+        offsets = reference.offsets_of(windows)
+        shift = torch.repeat_interleave(self.offsets[chosen] - offsets[:-1], offsets.diff())
+        data = self.data[shift.add_(torch.arange(len(shift), device=shift.device))]
+        return CroppedMasks(windows, offsets, data, self.size)
 
     def to(self, device: torch.device | str) -> "CroppedMasks":
         return CroppedMasks(self.windows.to(device), self.offsets.to(device), self.data.to(device), self.size)
@@ -194,3 +205,21 @@ class CroppedMasks:
         owner, x, y = reference.window_pixels(self.windows)
         dense[owner, y, x] = self.data >= 128
         return dense
+
+
+def _fill(rings: list[NDArray[np.float64]], size: tuple[int, int]) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+    """Window and levels of a mask made of rings `[x0, y0, x1, y1, …]`: only the window is ever drawn."""
+    from faster_coco_eval import mask as coco_mask
+
+    if not rings:
+        return np.zeros(4, dtype=np.int32), np.zeros((0, 0), dtype=np.uint8)
+    points = np.concatenate(rings).reshape(-1, 2)
+    limit = (size[1], size[0])
+    low = np.clip(np.floor(points.min(axis=0)) - 1, 0, limit).astype(np.int32)
+    high = np.clip(np.ceil(points.max(axis=0)) + 1, low, limit).astype(np.int32)
+    width, height = (high - low).tolist()
+    if width * height == 0:
+        return np.concatenate([low, low]), np.zeros((0, 0), dtype=np.uint8)
+    moved = [(ring.reshape(-1, 2) - low).ravel().tolist() for ring in rings]
+    decoded = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(moved, height, width)))
+    return np.concatenate([low, high]), np.ascontiguousarray(decoded) * np.uint8(255)
