@@ -1,0 +1,96 @@
+"""Weights of torchvision's Mask R-CNN and Faster R-CNN with ResNet-50-FPN, under this project's names."""
+
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from maskrcnn.config import UserError
+from maskrcnn.model.detector import Detector
+
+# torchvision's name → ours; the backbone's names are the same. The published files, older than torchvision's present
+# names, say `rpn.head.conv`, `mask_fcn1` to `mask_fcn4` and `inner_blocks.0.weight` for what became nested modules.
+RENAMES = (
+    (r"(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)", r"\1.0.\2"),
+    (r"rpn\.head\.conv\.(\d+)\.0\.(.+)", r"rpn.convs.\1.\2"),
+    (r"rpn\.head\.conv\.(weight|bias)", r"rpn.convs.0.\1"),
+    (r"rpn\.head\.cls_logits\.(.+)", r"rpn.objectness.\1"),
+    (r"rpn\.head\.bbox_pred\.(.+)", r"rpn.deltas.\1"),
+    (r"roi_heads\.box_head\.fc6\.(.+)", r"box_head.layers.0.\1"),
+    (r"roi_heads\.box_head\.fc7\.(.+)", r"box_head.layers.1.\1"),
+    (r"roi_heads\.box_predictor\.cls_score\.(.+)", r"box_head.classes.\1"),
+    (r"roi_heads\.box_predictor\.bbox_pred\.(.+)", r"box_head.deltas.\1"),
+    (r"roi_heads\.mask_head\.(\d+)\.0\.(.+)", r"mask_head.convs.\1.0.\2"),
+    (r"roi_heads\.mask_head\.mask_fcn(\d+)\.(.+)", lambda m: f"mask_head.convs.{int(m[1]) - 1}.0.{m[2]}"),
+    (r"roi_heads\.mask_predictor\.conv5_mask\.(.+)", r"mask_head.upsample.\1"),
+    (r"roi_heads\.mask_predictor\.mask_fcn_logits\.(.+)", r"mask_head.logits.\1"),
+)
+COUNTER = "num_batches_tracked"  # only ordinary batch normalisation has it, and no result depends on it
+
+
+def load_torchvision(detector: Detector, source: str | Path | Mapping[str, Tensor]) -> None:
+    """Give a detector of the preset `torchvision` the weights of torchvision's model.
+
+    Args:
+        detector: head "mask_rcnn" for `maskrcnn_resnet50_fpn`, "faster_rcnn" for `fasterrcnn_resnet50_fpn`, with as
+            many classes (torchvision counts the background, the detector does not).
+        source: a state dict, or the path of a file that holds one; the file is read without running code from it.
+
+    Raises:
+        UserError: the file cannot be read, or a layer differs; names the first one, in the order of the network.
+    """
+    where = "the state dict" if isinstance(source, Mapping) else str(source)
+    state = source if isinstance(source, Mapping) else _read(Path(source))
+    loaded = {rename(name): value for name, value in state.items() if not name.endswith(COUNTER)}
+    _check({rename(name): name for name in state}, loaded, detector, where)
+    own = detector.state_dict()
+    counters = {rename(name): value for name, value in state.items() if name.endswith(COUNTER)}
+    kept = {name: counters.get(name, value) for name, value in own.items() if name.endswith(COUNTER)}
+    detector.load_state_dict({**loaded, **kept})
+
+
+def rename(name: str) -> str:
+    """Our name of torchvision's parameter or buffer; the name itself where none is known."""
+    for pattern, replacement in RENAMES:
+        if re.fullmatch(pattern, name):
+            return re.sub(pattern, replacement, name)
+    return name
+
+
+def _read(path: Path) -> Mapping[str, Tensor]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise UserError(f"{path}: is no file of weights, or is damaged") from error
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{path}: is no state dict (names and tensors); save model.state_dict() alone")
+    return state
+
+
+def _check(names: Mapping[str, str], loaded: Mapping[str, Tensor], detector: Detector, where: str) -> None:
+    """UserError for the first layer that differs; `names` are torchvision's by ours."""
+    own = {name: value for name, value in detector.state_dict().items() if not name.endswith(COUNTER)}
+    for name in [*own, *loaded]:
+        if name not in own or name not in loaded or own[name].shape != loaded[name].shape:
+            sides = (f"{_shape(loaded, name)} in {where}", f"{_shape(own, name)} in the detector")
+            raise UserError(
+                f"layer {names.get(name, name)} is {' and '.join(sides)}; these weights fit the preset 'torchvision' "
+                f"with the head and the number of classes they were trained for{_trained_for(loaded)}"
+            )
+
+
+def _shape(state: Mapping[str, Tensor], name: str) -> str:
+    return str(list(state[name].shape)) if name in state else "missing"
+
+
+def _trained_for(loaded: Mapping[str, Tensor]) -> str:
+    """What the weights say about themselves."""
+    if "box_head.classes.bias" not in loaded:
+        return ""
+    head = "mask_rcnn" if "mask_head.logits.bias" in loaded else "faster_rcnn"
+    return f": {head}, {len(loaded['box_head.classes.bias']) - 1} without the background"
