@@ -1,5 +1,6 @@
 """Anchors of a pyramid: sizes and ratios at each cell, unrounded unless asked."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -40,3 +41,6 @@ def check_anchors(config: RPNConfig, num_levels: int) -> None:
             f"detector.rpn.anchor_sizes must list one equally long tuple for each of the {num_levels} levels, "
             f"got {config.anchor_sizes}"
         )
+    for name, values in (("sizes", sum(config.anchor_sizes, ())), ("ratios", config.anchor_ratios)):
+        if not values or not all(0 < value < math.inf for value in values):
+            raise UserError(f"detector.rpn.anchor_{name} must be finite numbers above 0, got {values}")

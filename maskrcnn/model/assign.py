@@ -25,7 +25,9 @@ def truths_of(instances: Instances) -> Tensor:
     return torch.nonzero(sound & ~instances.ignore).flatten()
 
 
-def assign_anchors(levels: Sequence[AnchorLevel], anchors: Tensor | None, instances: Instances, config: RPNConfig) -> Assignment:
+def assign_anchors(
+    levels: Sequence[AnchorLevel], anchors: Tensor | None, instances: Instances, config: RPNConfig
+) -> Assignment:
     """Ren et al., arXiv 1506.01497, section 3.1.2: positive above an IoU or best for a truth, negative below another.
 
     `anchors` `[P, 4]` is needed only where objects are to ignore.

@@ -1,5 +1,6 @@
 """ResNets with a stem for small objects, feature pyramid, weights."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
@@ -23,9 +24,10 @@ LAYERS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, ...]]] = {
 
 
 def norm_layer(kind: str, eps: float) -> Callable[[int], nn.Module]:
-    """A constructor of normalisation layers: "batch", "frozen" or "group" (16 channels a group, arXiv 1803.08494)."""
+    """A constructor of normalisation layers: "batch", "frozen" or "group" (16 channels a group, arXiv 1803.08494,
+    or the next number above that divides the channels)."""
     if kind == "group":
-        return lambda channels: nn.GroupNorm(max(1, channels // 16), channels, eps=eps)
+        return lambda channels: nn.GroupNorm(math.gcd(channels, max(1, channels // 16)), channels, eps=eps)
     return partial({"batch": nn.BatchNorm2d, "frozen": FrozenBatchNorm2d}[kind], eps=eps)
 
 

@@ -1,5 +1,6 @@
 """Second stage: class and refined box of each RoI. Girshick, arXiv 1504.08083."""
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -52,7 +53,7 @@ class BoxHead(nn.Module):
         self.config, self.num_classes = config, num_classes
         self.pool = Pooler(config, strides, config.pool_size, config.sampling_ratio)
         widths = [channels * config.pool_size**2, *config.widths]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
         self.classes = nn.Linear(widths[-1], num_classes + 1)
         self.deltas = nn.Linear(widths[-1], 4 if config.class_agnostic else 4 * (num_classes + 1))
         for layer, std in ((self.classes, 0.01), (self.deltas, 0.001)):
@@ -79,7 +80,9 @@ class BoxHead(nn.Module):
             if self.config.append_truths:
                 candidates = torch.cat([candidates, truths.boxes[truths_of(truths)]])
             assigned = assign_proposals(candidates, truths, self.config)
-            hardness = self._hardness(features, candidates, image, assigned.labels) if self.config.hard_negatives else None
+            hardness = (
+                self._hardness(features, candidates, image, assigned.labels) if self.config.hard_negatives else None
+            )
             chosen = sample(assigned.labels, self.config.rois_per_image, self.config.positive_fraction, hardness)
             boxes.append(candidates[chosen])
             labels.append(assigned.labels[chosen])
@@ -124,7 +127,9 @@ class BoxHead(nn.Module):
         counts = [len(p) for p in proposals]
         return [
             self._select(part_scores, clip_boxes(part_boxes, p.size), p.size)
-            for part_scores, part_boxes, p in zip(scores.split(counts), refined.split(counts), proposals, strict=True)
+            for part_scores, part_boxes, p in zip(
+                torch.split(scores, counts), torch.split(refined, counts), proposals, strict=True
+            )
         ]
 
     def _select(self, scores: Tensor, boxes: Tensor, size: tuple[int, int]) -> Instances:

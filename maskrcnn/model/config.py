@@ -17,7 +17,7 @@ class ImageConfig:
 
     standardisation: str = option(
         "std",
-        "std: mean 0, deviation 1 per image; zerocentre: -1..1; zeromean: mean 0 per image; imagenet: ImageNet's figures",
+        "std: mean 0, deviation 1 per image; zerocentre: -1..1; zeromean: mean 0 per image; imagenet: its figures",
         flag="standardisation",
         choices=STANDARDISATIONS,
     )
@@ -44,7 +44,9 @@ class BackboneConfig:
         choices=("resnet18", "resnet34", "resnet50", "resnet101", "unet5_wn", "unet5_bn"),
     )
     weights: str = option("none", "start from ImageNet weights", flag="weights", choices=("none", "imagenet"))
-    stem: str = option("conv3", "conv7: 7x7; conv3: 3x3 (two of them where finest_stride is 4)", choices=("conv7", "conv3"))
+    stem: str = option(
+        "conv3", "conv7: 7x7; conv3: 3x3 (two of them where finest_stride is 4)", choices=("conv7", "conv3")
+    )
     finest_stride: int = option(2, "stride of the finest level; with conv7, 4 adds max-pooling", choices=(2, 4))
     width: int = option(64, "channels of the first stage; each later one doubles them", minimum=8)
     num_levels: int = option(4, "stages of the body, and levels of the pyramid", minimum=1, maximum=4)
@@ -71,14 +73,16 @@ class RPNConfig:
     focal_loss: bool = option(False, "focal loss for the objectness (gamma 2, alpha .25)", flag="focal_loss")
     positive_iou: float = option(0.7, "IoU from which an anchor is positive", minimum=0, maximum=1)
     negative_iou: float = option(0.3, "IoU below which an anchor is negative", minimum=0, maximum=1)
-    forced_ties: str = option("all", "best anchors of a truth made positive: all ties or the nearest", choices=("all", "nearest"))
-    anchors_per_image: int = option(
-        64, "anchors sampled for the loss", flag="rpn_train_anchors_per_image", minimum=1
+    forced_ties: str = option(
+        "all", "best anchors of a truth made positive: all ties or the nearest", choices=("all", "nearest")
     )
+    anchors_per_image: int = option(64, "anchors sampled for the loss", flag="rpn_train_anchors_per_image", minimum=1)
     positive_fraction: float = option(0.5, "largest share of positives among them", minimum=0, maximum=1)
     pre_nms_limit: int = option(6000, "proposals of a level kept before NMS", flag="pre_nms_limit", minimum=1)
     pre_nms_limit_training: int = option(0, "the same in training; 0: as pre_nms_limit", minimum=0)
-    nms_threshold: float = option(0.7, "IoU above which the worse proposal goes", flag="rpn_nms_threshold", minimum=0, maximum=1)
+    nms_threshold: float = option(
+        0.7, "IoU above which the worse proposal goes", flag="rpn_nms_threshold", minimum=0, maximum=1
+    )
     post_nms_training: int = option(2048, "proposals of an image in training", flag="post_nms_rois_training", minimum=1)
     post_nms_inference: int = option(1024, "proposals of an image in use", flag="post_nms_rois_inference", minimum=1)
     min_size: float = option(1e-3, "smallest side of a proposal, px", minimum=0)
@@ -103,8 +107,12 @@ class BoxHeadConfig:
     hard_negatives: bool = option(False, "sample the hardest proposals instead of random ones", flag="rcnn_hard_neg")
     append_truths: bool = option(True, "truths join the proposals in training")
     smooth_l1_beta: float = option(1 / 9, "where the box loss turns linear", minimum=0)
-    min_confidence: float = option(0.05, "least score of a detection", flag="detection_min_confidence", minimum=0, maximum=1)
-    nms_threshold: float = option(0.3, "IoU above which the worse detection of a class goes", flag="detection_nms_threshold", minimum=0, maximum=1)
+    min_confidence: float = option(
+        0.05, "least score of a detection", flag="detection_min_confidence", minimum=0, maximum=1
+    )
+    nms_threshold: float = option(
+        0.3, "IoU above which the worse detection of a class goes", flag="detection_nms_threshold", minimum=0, maximum=1
+    )
     max_instances: int = option(1024, "detections of an image", flag="detection_max_instances", minimum=1)
     min_size: float = option(1e-2, "smallest side of a detection, px", minimum=0)
 
@@ -122,15 +130,21 @@ class MaskHeadConfig:
     rois_per_image: int = option(0, "positives that get a mask loss; 0: all", minimum=0)
     target_sampling_ratio: int = option(0, "samples of the true mask in a cell; 0: adaptive", minimum=0)
     soft_targets: bool = option(True, "targets between 0 and 1; off: thresholded at one half")
-    box_enlarge: float = option(1.0, "factor by which the mask's frame exceeds the box", flag="mask_box_enlarge", minimum=0.1)
-    box_border: float = option(0.0, "least border (px) around the box in the mask's frame", flag="mask_box_border_min", minimum=0)
+    box_enlarge: float = option(
+        1.0, "factor by which the mask's frame exceeds the box", flag="mask_box_enlarge", minimum=1
+    )
+    box_border: float = option(
+        0.0, "least border (px) around the box in the mask's frame", flag="mask_box_border_min", minimum=0
+    )
 
 
 @dataclass(frozen=True)
 class DetectorConfig:
     """The whole detector."""
 
-    per_sample_loss: bool = option(True, "average losses over each image, then the batch; off: pooled", flag="per_sample_loss")
+    per_sample_loss: bool = option(
+        True, "average losses over each image, then the batch; off: pooled", flag="per_sample_loss"
+    )
     image: ImageConfig = field(default_factory=ImageConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     rpn: RPNConfig = field(default_factory=RPNConfig)

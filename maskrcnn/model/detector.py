@@ -19,10 +19,10 @@ from maskrcnn.model.images import (
 )
 from maskrcnn.model.mask_head import MaskHead
 from maskrcnn.model.rpn import RPN, image_index
+from maskrcnn.ops.masks import paste_masks
 from maskrcnn.structures.boxes import scale_boxes
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
-from maskrcnn.ops.masks import paste_masks
 
 
 class Detector(nn.Module):
@@ -66,41 +66,47 @@ class Detector(nn.Module):
         for i, (image, truths) in enumerate(zip(images, instances, strict=True)):
             if image_size(image) != tuple(truths.size):
                 raise ValueError(f"image {i} is {image_size(image)} but its instances are for {tuple(truths.size)}")
-        batch = pad_images(self._prepare(images), self.pad_multiple)
-        truths = [resize_instances(t, size) for t, size in zip(instances, batch.sizes, strict=True)]
+        batch = self._batch(self._prepare(images))
+        scaled = [resize_instances(t, size) for t, size in zip(instances, batch.sizes, strict=True)]
         per_sample = self.config.per_sample_loss
         features = self.backbone(batch.pixels)
         output = self.rpn(features, batch.padded)
-        losses = self.rpn.loss(output, truths, per_sample)
+        losses = self.rpn.loss(output, scaled, per_sample)
         if self.box_head is None:
             return losses
         proposals = self.rpn.propose(output, batch.sizes, training=True)
         features = features[: self.backbone.num_roi_levels]
-        samples = self.box_head.sample(features, proposals, truths)
-        losses |= self.box_head.loss(features, samples, truths, per_sample)
+        samples = self.box_head.sample(features, proposals, scaled)
+        losses |= self.box_head.loss(features, samples, scaled, per_sample)
         if self.mask_head is not None:
-            losses |= self.mask_head.loss(features, samples, truths, per_sample)
+            losses |= self.mask_head.loss(features, samples, scaled, per_sample)
         return losses
 
     @torch.no_grad()
     def detect(self, images: Sequence[Tensor], proposals_only: bool = False) -> list[Instances]:
         prepared = self._prepare(images)
-        multiple = self.pad_multiple
-        groups = [list(range(len(images)))] if self.config.image.pad_to_batch else group_by_padded_size(prepared, multiple)
+        groups = group_by_padded_size(prepared, self.pad_multiple)
+        if self.config.image.pad_to_batch:
+            groups = [list(range(len(images)))]
         results: dict[int, Instances] = {}
         for group in groups:
-            batch = pad_images([prepared[i] for i in group], multiple)
+            batch = self._batch([prepared[i] for i in group])
             found = self._detect(batch, [image_size(images[i]) for i in group], proposals_only)
             results |= dict(zip(group, found, strict=True))
         return [results[i] for i in range(len(images))]
 
     def features(self, images: Sequence[Tensor]) -> list[Tensor]:
         """The maps of the pyramid, `[B, C, h, w]`, finest first, of images padded to one batch."""
-        return self.backbone(pad_images(self._prepare(images), self.pad_multiple).pixels)
+        maps: list[Tensor] = self.backbone(self._batch(self._prepare(images)).pixels)
+        return maps
 
     def propose(self, images: Sequence[Tensor]) -> list[Instances]:
         """The RPN's proposals of each image, whatever the head: class-agnostic, labels all 1."""
         return self.detect(images, proposals_only=True)
+
+    def _batch(self, images: Sequence[Tensor]) -> Batch:
+        # Batch norm in training needs two values a channel, also of an image smaller than the coarsest stride.
+        return pad_images(images, self.pad_multiple, least=2 if self.training else 1)
 
     def _prepare(self, images: Sequence[Tensor]) -> list[Tensor]:
         return [prepare_image(image, self.config.image) for image in images]
@@ -116,14 +122,10 @@ class Detector(nn.Module):
             return [_map_back(f, size) for f, size in zip(found, sizes, strict=True)]
         boxes, labels = torch.cat([f.boxes for f in found]), torch.cat([f.labels for f in found])
         masks = self.mask_head.predict(features, boxes, image_index([f.boxes for f in found]), labels)
-        parts = masks.split([len(f) for f in found])
-        return [self._paste(_map_back(f, size), part) for f, size, part in zip(found, sizes, parts, strict=True)]
-
-    def _paste(self, found: Instances, probabilities: Tensor) -> Instances:
-        assert self.mask_head is not None
-        frames = self.mask_head.frames(found.boxes)
-        found.masks = CroppedMasks(*paste_masks(probabilities, frames, found.size), found.size)
-        return found
+        counts = [len(f) for f in found]
+        frames = self.mask_head.frames(boxes)  # before mapping back: a border is in pixels of the network's image
+        parts = zip(found, sizes, torch.split(masks, counts), torch.split(frames, counts), strict=True)
+        return [_paste(f, size, probabilities, frame) for f, size, probabilities, frame in parts]
 
     def pretrained_parameters(self) -> set[str]:
         """Names of the parameters that start from ImageNet weights."""
@@ -136,3 +138,11 @@ def _map_back(found: Instances, size: tuple[int, int]) -> Instances:
     """Detections in the frame of the network's image → in the frame of the image given, of `size` (H, W)."""
     x, y = size[1] / found.size[1], size[0] / found.size[0]
     return Instances(size, scale_boxes(found.boxes, x, y), found.labels, found.scores)
+
+
+def _paste(found: Instances, size: tuple[int, int], probabilities: Tensor, frames: Tensor) -> Instances:
+    """`_map_back` with masks: probabilities `[K, S, S]` in their frames `[K, 4]` of the network's image."""
+    result = _map_back(found, size)
+    frames = scale_boxes(frames, size[1] / found.size[1], size[0] / found.size[0])
+    result.masks = CroppedMasks(*paste_masks(probabilities, frames, size), size)
+    return result

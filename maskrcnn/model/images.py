@@ -79,10 +79,10 @@ def resize_instances(instances: Instances, size: tuple[int, int]) -> Instances:
     return Instances(size, boxes, instances.labels, instances.scores, masks, instances.ignore, instances.ids)
 
 
-def pad_images(images: Sequence[Tensor], multiple: int) -> Batch:
-    """One batch whose sides are the next multiple of the largest image's."""
+def pad_images(images: Sequence[Tensor], multiple: int, least: int = 1) -> Batch:
+    """One batch whose sides are the next multiple of the largest image's, at least `least` multiples."""
     sizes = [image_size(image) for image in images]
-    height, width = (-(-max(size[axis] for size in sizes) // multiple) * multiple for axis in (0, 1))
+    height, width = (max(least, -(-max(size[axis] for size in sizes) // multiple)) * multiple for axis in (0, 1))
     pixels = images[0].new_zeros(len(images), 3, height, width)
     for into, image, (h, w) in zip(pixels, images, sizes, strict=True):
         into[:, :h, :w] = image

@@ -1,5 +1,6 @@
 """Third stage: a mask for each RoI. He et al., arXiv 1703.06870."""
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -33,7 +34,7 @@ class MaskHead(nn.Module):
         widths = [channels, *[config.channels] * config.depth]
         self.convs = nn.ModuleList(
             nn.Sequential(nn.Conv2d(a, b, 3, padding=1, bias=not config.norm), norm(b), nn.ReLU(inplace=True))
-            for a, b in zip(widths, widths[1:], strict=False)
+            for a, b in itertools.pairwise(widths)
         )
         self.upsample = nn.ConvTranspose2d(widths[-1], config.channels, 2, stride=2)
         self.logits = nn.Conv2d(config.channels, 1 if config.class_agnostic else num_classes + 1, 1)
@@ -56,7 +57,8 @@ class MaskHead(nn.Module):
         x = F.relu(self.upsample(x))
         column = torch.zeros_like(labels) if self.config.class_agnostic else labels
         with torch.autocast(x.device.type, enabled=False):
-            return self.logits(x.float())[torch.arange(len(x), device=x.device), column]
+            logits: Tensor = self.logits(x.float())
+        return logits[torch.arange(len(x), device=x.device), column]
 
     def loss(
         self, features: Sequence[Tensor], samples: Samples, instances: Sequence[Instances], per_sample: bool
@@ -79,9 +81,11 @@ class MaskHead(nn.Module):
     @torch.no_grad()
     def targets(self, boxes: Tensor, truth: Sequence[Tensor], instances: Sequence[Instances]) -> Tensor:
         """float32 `[K, mask_size, mask_size]`: true masks seen through the frames; `truth` per image, int64."""
-        frames = self.frames(boxes).split([len(part) for part in truth])
-        parts = []
+        frames = torch.split(self.frames(boxes), [len(part) for part in truth])
+        parts = [boxes.new_zeros(0, self.config.mask_size, self.config.mask_size)]
         for frame, index, truths in zip(frames, truth, instances, strict=True):
+            if truths.masks is None and len(truths) == 0:
+                continue
             if truths.masks is None:
                 raise UserError("a mask head needs masks, but the data has boxes only; choose --head=faster_rcnn")
             parts.append(
@@ -101,5 +105,5 @@ class MaskHead(nn.Module):
         """Mask probabilities float32 `[K, mask_size, mask_size]`, chunk by chunk."""
         if len(boxes) == 0:
             return boxes.new_zeros(0, self.config.mask_size, self.config.mask_size)
-        parts = zip(boxes.split(CHUNK), images.split(CHUNK), labels.split(CHUNK), strict=True)
+        parts = zip(*(torch.split(part, CHUNK) for part in (boxes, images, labels)), strict=True)
         return torch.cat([self(features, *part).sigmoid() for part in parts])

@@ -113,7 +113,8 @@ class RPN(nn.Module):
 
     def _objectness_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         if self.config.focal_loss:
-            return sigmoid_focal_loss(logits, target)
+            loss: Tensor = sigmoid_focal_loss(logits, target)
+            return loss
         return F.binary_cross_entropy_with_logits(logits, target, reduction="none")
 
 
