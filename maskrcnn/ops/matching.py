@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
-from maskrcnn.ops import reference
+from maskrcnn.ops import anchor_matching, reference
 
 Ties = Literal["all", "nearest"]
 
@@ -56,7 +56,7 @@ def match_anchors(
 ) -> Matches:
     """`match_boxes` for the anchors of a pyramid, in the order level, row, column, anchor."""
     check_boxes(truths=truths)
-    return Matches(*reference.match_anchors(levels, truths, min_iou, forced))
+    return Matches(*anchor_matching.match_anchors(levels, truths, min_iou, forced))
 
 
 def anchors_at(level: AnchorLevel, index: Tensor) -> Tensor:
