@@ -28,6 +28,7 @@ from maskrcnn.training.loading import KeyedSamples, evaluation_batches
 from maskrcnn.training.loop import Callbacks, Training
 from maskrcnn.training.machine import Machine, set_up_machine
 from maskrcnn.training.runlog import RunLog, read_metrics
+from maskrcnn.weights.torchvision import load_torchvision
 
 Predictions = dict[int, Instances]
 FREE_ON_RESUME = ("paths", "output", "data.dataset_root", "data.cache_mb")
@@ -82,7 +83,9 @@ def build_detector(config: ExperimentConfig, data: Data) -> Detector:
     """The detector with the weights of its first step: those of `start_from`, else a function of the seed alone."""
     torch.manual_seed(config.training.seed)
     detector = Detector(config.detector, len(data.class_names), config.head)
-    if config.start_from is not None:
+    if config.start_from is not None and config.start_from.endswith(".pth"):  # torchvision's files; ours end in .pt
+        load_torchvision(detector, config.start_from)
+    elif config.start_from is not None:
         contents = load_checkpoint(config.start_from)
         load_weights(detector, contents["model"], config.start_from)
     return detector

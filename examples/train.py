@@ -76,8 +76,8 @@ def say_what_runs(experiment: Experiment) -> None:
     parameters = sum(p.numel() for p in experiment.detector.parameters())
     precision = "bfloat16" if experiment.machine.amp else "float32"
     experiment.log.say(
-        f"{config.head} ({config.detector.backbone.name}, {parameters / 1e6:.1f} M parameters) on {config.data.dataset}: "
-        f"{len(data.train)} training and {len(data.test)} test images, {experiment.machine.device}, {precision}"
+        f"{config.head} ({config.detector.backbone.name}, {parameters / 1e6:.1f} M parameters) on "
+        f"{config.data.dataset}: {len(data.train)} training and {len(data.test)} test images, {experiment.machine.device}, {precision}"
     )
 
 

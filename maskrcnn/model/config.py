@@ -47,14 +47,14 @@ class BackboneConfig:
     stem: str = option(
         "conv3", "conv7: 7x7; conv3: 3x3 (two of them where finest_stride is 4)", choices=("conv7", "conv3")
     )
-    finest_stride: int = option(2, "stride of the finest level; with conv7, 4 adds max-pooling", choices=(2, 4))
+    finest_stride: int = option(4, "stride of the finest level; with conv7, 4 adds max-pooling", choices=(2, 4))
     width: int = option(64, "channels of the first stage; each later one doubles them", minimum=8)
-    num_levels: int = option(4, "stages of the body, and levels of the pyramid", minimum=1, maximum=4)
+    num_levels: int = option(3, "stages of the body, and levels of the pyramid", minimum=1, maximum=4)
     norm: str = option("batch", "normalisation layers", choices=("batch", "frozen", "group"))
     norm_eps: float = option(1e-5, "epsilon of the normalisation layers", minimum=0)
     fpn_channels: int = option(64, "channels of the pyramid", minimum=8)
     fpn_norm: bool = option(False, "normalise inside the pyramid")
-    pool_level: bool = option(False, "add a coarser level by max-pooling, for the RPN only")
+    pool_level: bool = option(True, "add a coarser level by max-pooling, for the RPN only")
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class RPNConfig:
     """Region proposal network: anchors, matching, sampling, proposals."""
 
     anchor_sizes: tuple[tuple[float, ...], ...] = option(
-        ((8.0,), (16.0,), (32.0,), (64.0,)), "anchor sizes (sqrt of the area, px) of each level, finest first"
+        ((12.0,), (24.0,), (48.0,), (96.0,)), "anchor sizes (sqrt of the area, px) of each level, finest first"
     )
     anchor_ratios: tuple[float, ...] = option((0.5, 1.0, 2.0), "height / width of the anchors")
     anchor_stride: int = option(1, "cells between anchors along each axis", flag="rpn_anchor_stride", minimum=1)
@@ -76,14 +76,14 @@ class RPNConfig:
     forced_ties: str = option(
         "all", "best anchors of a truth made positive: all ties or the nearest", choices=("all", "nearest")
     )
-    anchors_per_image: int = option(64, "anchors sampled for the loss", flag="rpn_train_anchors_per_image", minimum=1)
+    anchors_per_image: int = option(256, "anchors sampled for the loss", flag="rpn_train_anchors_per_image", minimum=1)
     positive_fraction: float = option(0.5, "largest share of positives among them", minimum=0, maximum=1)
-    pre_nms_limit: int = option(6000, "proposals of a level kept before NMS", flag="pre_nms_limit", minimum=1)
-    pre_nms_limit_training: int = option(0, "the same in training; 0: as pre_nms_limit", minimum=0)
+    pre_nms_limit: int = option(1000, "proposals of a level kept before NMS", flag="pre_nms_limit", minimum=1)
+    pre_nms_limit_training: int = option(400, "the same in training; 0: as pre_nms_limit", minimum=0)
     nms_threshold: float = option(
         0.7, "IoU above which the worse proposal goes", flag="rpn_nms_threshold", minimum=0, maximum=1
     )
-    post_nms_training: int = option(2048, "proposals of an image in training", flag="post_nms_rois_training", minimum=1)
+    post_nms_training: int = option(500, "proposals of an image in training", flag="post_nms_rois_training", minimum=1)
     post_nms_inference: int = option(1024, "proposals of an image in use", flag="post_nms_rois_inference", minimum=1)
     min_size: float = option(1e-3, "smallest side of a proposal, px", minimum=0)
     smooth_l1_beta: float = option(1 / 9, "where the box loss turns linear", minimum=0)
@@ -98,12 +98,12 @@ class BoxHeadConfig:
     pool_size: int = option(7, "bins of RoIAlign along each axis", minimum=1)
     sampling_ratio: int = option(2, "samples in a bin along each axis; 0: adaptive", minimum=0)
     aligned: bool = option(True, "half-pixel correction of RoIAlign")
-    widths: tuple[int, ...] = option((1024, 1024), "fully connected layers")
+    widths: tuple[int, ...] = option((512, 512), "fully connected layers")
     class_agnostic: bool = option(False, "one box for all classes")
     coder_weights: tuple[float, ...] = option((10.0, 10.0, 5.0, 5.0), "weights of the box deltas (x, y, w, h)")
     positive_iou: float = option(0.5, "IoU from which a proposal is positive", minimum=0, maximum=1)
     rois_per_image: int = option(100, "proposals sampled for the loss", flag="train_rois_per_image", minimum=1)
-    positive_fraction: float = option(0.25, "largest share of positives among them", minimum=0, maximum=1)
+    positive_fraction: float = option(0.5, "largest share of positives among them", minimum=0, maximum=1)
     hard_negatives: bool = option(False, "sample the hardest proposals instead of random ones", flag="rcnn_hard_neg")
     append_truths: bool = option(True, "truths join the proposals in training")
     smooth_l1_beta: float = option(1 / 9, "where the box loss turns linear", minimum=0)
@@ -111,7 +111,7 @@ class BoxHeadConfig:
         0.05, "least score of a detection", flag="detection_min_confidence", minimum=0, maximum=1
     )
     nms_threshold: float = option(
-        0.3, "IoU above which the worse detection of a class goes", flag="detection_nms_threshold", minimum=0, maximum=1
+        0.5, "IoU above which the worse detection of a class goes", flag="detection_nms_threshold", minimum=0, maximum=1
     )
     max_instances: int = option(1024, "detections of an image", flag="detection_max_instances", minimum=1)
     min_size: float = option(1e-2, "smallest side of a detection, px", minimum=0)
@@ -121,13 +121,13 @@ class BoxHeadConfig:
 class MaskHeadConfig:
     """Third stage: a mask for each detection."""
 
-    mask_size: int = option(28, "side of the predicted mask; RoIAlign pools half of it", flag="mask_size", minimum=2)
+    mask_size: int = option(14, "side of the predicted mask; RoIAlign pools half of it", flag="mask_size", minimum=2)
     sampling_ratio: int = option(2, "samples in a bin along each axis; 0: adaptive", minimum=0)
-    channels: int = option(256, "channels of the convolutions", minimum=1)
+    channels: int = option(128, "channels of the convolutions", minimum=1)
     depth: int = option(4, "3x3 convolutions before up-sampling", minimum=0)
     norm: bool = option(False, "normalise inside the head")
     class_agnostic: bool = option(False, "one mask for all classes")
-    rois_per_image: int = option(0, "positives that get a mask loss; 0: all", minimum=0)
+    rois_per_image: int = option(25, "positives that get a mask loss; 0: all", minimum=0)
     target_sampling_ratio: int = option(0, "samples of the true mask in a cell; 0: adaptive", minimum=0)
     soft_targets: bool = option(True, "targets between 0 and 1; off: thresholded at one half")
     box_enlarge: float = option(

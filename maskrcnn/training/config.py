@@ -24,14 +24,14 @@ Not `num_epochs`: the learning rate follows a curve over all epochs, so a run of
 class TrainingConfig:
     """How a detector is trained: budget, optimiser, schedule, machine, and how often something is measured and kept."""
 
-    num_epochs: int = option(30, "passes over the training images", flag="num_epochs", minimum=1)
+    num_epochs: int = option(10, "passes over the training images", flag="num_epochs", minimum=1)
     minutes: float | None = option(
         None, "train for so many minutes, not for num_epochs (evaluation not counted)", flag="minutes", minimum=0.001
     )
-    batch_size: int = option(4, "images a step", flag="batch_size", minimum=1)
+    batch_size: int = option(2, "images a step", flag="batch_size", minimum=1)
 
     optimizer: str = option("adamw", "the optimiser", flag="optimizer", choices=("adamw", "sgd"))
-    learning_rate: float = option(1e-3, "highest learning rate", flag="learning_rate", minimum=0.0)
+    learning_rate: float = option(3e-3, "highest learning rate", flag="learning_rate", minimum=0.0)
     pretrained_lr_factor: float = option(
         0.1, "learning-rate factor of pretrained parameters", flag="pretrained_lr_factor", minimum=0.0
     )
@@ -55,7 +55,7 @@ class TrainingConfig:
     deterministic: bool = option(False, "only operations that repeat exactly on a GPU, too", flag="deterministic")
 
     eval_every_n_epochs: int = option(
-        10, "evaluate every n epochs (-1: only after the last)", flag="eval_every_n_epochs", minimum=-1
+        5, "evaluate every n epochs (-1: only after the last)", flag="eval_every_n_epochs", minimum=-1
     )
     best_metric: str = option(
         "auto", "what weights/best.pt is best in (auto: mask_ap, or box_ap, or the validation loss)", flag="best_metric"
