@@ -1,15 +1,13 @@
 """COCO annotations of a rendered scene, in NumPy alone: the processes that write images start without PyTorch."""
 
-import functools
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datasets.synthetic.scene import Factors
+from maskrcnn.ops.runs import Ints, encode_runs
 
-Ints = NDArray[np.int64]
 IDS_PER_IMAGE = 65_536
 
 
@@ -73,37 +71,8 @@ def encode_labels(labels: NDArray[np.uint16]) -> tuple[Ints, list[str]]:
     """
     flat = labels.T.ravel()
     edges = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1, [flat.size]])
-    starts, ends, owners = edges[:-1], edges[1:], flat[edges[:-1]]
-    order = np.argsort(owners, kind="stable")
-    order = order[owners[order] > 0]
-    numbers, runs = np.unique(owners[order], return_counts=True)
-    if not len(numbers):
-        return numbers.astype(np.int64), []
-    # Each object: where it goes on, off, on, off, …, and the end of the image unless it reaches it.
-    turns = np.stack([starts[order], ends[order]], axis=1).ravel()
-    last = np.cumsum(2 * runs)
-    turns = np.insert(turns, last, flat.size)
-    first = np.concatenate([[0], last[:-1]]) + np.arange(len(runs))
-    lengths = np.append(first[1:], len(turns)) - first
-    counts = np.diff(turns, prepend=0)
-    counts[first] = turns[first]
-    keep = np.ones(len(turns), dtype=bool)
-    keep[first + lengths - 1] = counts[first + lengths - 1] > 0
-    place = np.arange(len(turns)) - np.repeat(first, lengths)
-    # The code stores the difference to the count before the last one, from the fourth on.
-    deltas = counts - np.where(place > 2, np.concatenate([[0, 0], counts[:-2]]), 0)
-    texts = list(map(_to_text, deltas[keep].tolist()))
-    bounds = np.concatenate([[0], np.cumsum(np.add.reduceat(keep, first))])
-    return numbers.astype(np.int64), ["".join(texts[a:b]) for a, b in pairwise(bounds)]
-
-
-@functools.lru_cache(maxsize=2**16)
-def _to_text(value: int) -> str:
-    """COCO's text of a value: five bits a character, lowest first, 32 marks that more follow."""
-    text = ""
-    while True:
-        bits, value = value & 31, value >> 5
-        more = value != (-1 if bits & 16 else 0)
-        text += chr(48 + bits + 32 * more)
-        if not more:
-            return text
+    start, end = edges[:-1], edges[1:]
+    of_object = flat[start] > 0
+    start, end = start[of_object], end[of_object]
+    numbers, owner = np.unique(flat[start], return_inverse=True)
+    return numbers.astype(np.int64), encode_runs(owner, start, end, len(numbers), flat.size)

@@ -4,66 +4,22 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from maskrcnn.ops import reference_masks as reference
 from maskrcnn.ops.masks import Windows
-
-Ints = NDArray[np.int64]
+from maskrcnn.ops.runs import Ints, encode_runs
 
 
 def encode_rle(masks: Windows, size: tuple[int, int]) -> list[str]:
     """Compressed COCO counts of each mask on a canvas of `size` (H, W)."""
-    if len(masks.windows) == 0:
-        return []
-    owner, end_of_run = _boundaries(masks, size)
-    starts_mask = np.append(True, owner[1:] != owner[:-1])
-    counts = np.where(starts_mask, end_of_run, np.diff(end_of_run, prepend=0))
-    place = np.arange(len(counts)) - np.flatnonzero(starts_mask)[owner]
-    delta = counts.copy()
-    from_third = place > 2
-    delta[from_third] -= counts[np.flatnonzero(from_third) - 2]
-    text, length = _to_text(delta)
-    ends = np.cumsum(np.bincount(owner, weights=length, minlength=len(masks.windows)).astype(np.int64))
-    return [text[start:end].decode("ascii") for start, end in zip(np.append(0, ends[:-1]), ends, strict=True)]
-
-
-def _boundaries(masks: Windows, size: tuple[int, int]) -> tuple[Ints, Ints]:
-    """Ends of all runs (outside, inside, outside, …) as (mask, position in the column-major canvas)."""
-    height, total = size[0], size[0] * size[1]
     # Walking the transposed windows row by row walks the canvas column by column.
     transposed = Windows(*reference.transpose_masks(masks))
     owner, y, x = (part.cpu().numpy() for part in reference.window_pixels(transposed.windows))
     inside = (transposed.data >= 128).cpu().numpy()
-    owner, position = owner[inside], (x * height + y)[inside]
+    owner, position = owner[inside], (x * size[0] + y)[inside]
     breaks = (owner[1:] != owner[:-1]) | (position[1:] != position[:-1] + 1)
     first, last = np.append(True, breaks)[: len(owner)], np.append(breaks, True)[: len(owner)]
-    run_owner, start, end = owner[first], position[first], position[last] + 1
-    all_masks = np.arange(len(masks.windows))
-    owners = np.concatenate([run_owner, run_owner, all_masks])
-    ends = np.concatenate([start, end, np.full(len(all_masks), total)])
-    order = np.lexsort((ends, owners))
-    owners, ends = owners[order], ends[order]
-    # A mask that reaches the last pixel has no run of background after it.
-    twice = np.append(False, (owners[1:] == owners[:-1]) & (ends[1:] == ends[:-1]))
-    return owners[~twice], ends[~twice]
-
-
-def _to_text(values: Ints) -> tuple[bytes, Ints]:
-    """COCO's variable-length code: five bits a character, lowest first; with the characters each value takes."""
-    characters, active = [], []
-    rest, alive = values.copy(), np.ones(len(values), dtype=bool)
-    while alive.any():
-        bits = rest & 0x1F
-        rest >>= 5
-        more = np.where(bits & 0x10, rest != -1, rest != 0)
-        characters.append(bits + np.where(more, 0x20, 0) + 48)
-        active.append(alive)
-        alive = alive & more
-    if not characters:
-        return b"", np.zeros(0, dtype=np.int64)
-    used = np.stack(active, axis=1)
-    return np.stack(characters, axis=1)[used].astype(np.uint8).tobytes(), used.sum(axis=1)
+    return encode_runs(owner[first], position[first], position[last] + 1, len(masks.windows), size[0] * size[1])
 
 
 def decode_rle(counts: Sequence[str | bytes | Sequence[int]], size: tuple[int, int]) -> Windows:
