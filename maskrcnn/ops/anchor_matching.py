@@ -96,10 +96,11 @@ def _nearest_iou(grids: _Grids, boxes: Tensor) -> Tensor:
 
 
 def _iou(boxes: Tensor, centre: Tensor, size: Tensor) -> Tensor:
-    low = torch.maximum(boxes[..., :2], centre - size / 2)
-    high = torch.minimum(boxes[..., 2:], centre + size / 2)
-    shared = (high - low).clamp(min=0).prod(dim=-1)
-    return shared / (box_area(boxes) + size.prod(dim=-1) - shared)
+    """IoU of boxes with the anchors there, step by step as `box_iou` computes it: to the last bit the same."""
+    low, high = centre - size / 2, centre + size / 2
+    shared = (torch.minimum(boxes[..., 2:], high) - torch.maximum(boxes[..., :2], low)).clamp(min=0)
+    intersection = shared[..., 0] * shared[..., 1]
+    return intersection / (box_area(boxes) + box_area(torch.cat([low, high], dim=-1)) - intersection)
 
 
 def _windows(grids: _Grids, boxes: Tensor, min_iou: float, has_best: Tensor) -> tuple[Tensor, Tensor]:
