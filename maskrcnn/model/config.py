@@ -48,7 +48,8 @@ class BackboneConfig:
         "conv3", "conv7: 7x7; conv3: 3x3 (two of them where finest_stride is 4)", choices=("conv7", "conv3")
     )
     finest_stride: int = option(4, "stride of the finest level; with conv7, 4 adds max-pooling", choices=(2, 4))
-    width: int = option(64, "channels of the first stage; each later one doubles them", minimum=8)
+    # Below 16 the strided 1x1 convolutions' backward pass writes out of bounds (oneDNN, channels-last, AVX-512).
+    width: int = option(64, "channels of the first stage; each later one doubles them", minimum=16)
     num_levels: int = option(3, "stages of the body, and levels of the pyramid", minimum=1, maximum=4)
     norm: str = option("batch", "normalisation layers", choices=("batch", "frozen", "group"))
     norm_eps: float = option(1e-5, "epsilon of the normalisation layers", minimum=0)
