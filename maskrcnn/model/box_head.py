@@ -67,7 +67,7 @@ class BoxHead(nn.Module):
         for layer in self.layers:
             x = F.relu(layer(x))
         with torch.autocast(x.device.type, enabled=False):
-            return self.classes(x.float()), self.deltas(x.float()).view(len(x), -1, 4)
+            return self.classes(x.float()), self.deltas(x.float()).unflatten(1, (-1, 4))
 
     @torch.no_grad()
     def sample(

@@ -63,9 +63,7 @@ class Detector(nn.Module):
         return self.detect(images) if instances is None else self.losses(images, instances)
 
     def losses(self, images: Sequence[Tensor], instances: Sequence[Instances]) -> dict[str, Tensor]:
-        for i, (image, truths) in enumerate(zip(images, instances, strict=True)):
-            if image_size(image) != tuple(truths.size):
-                raise ValueError(f"image {i} is {image_size(image)} but its instances are for {tuple(truths.size)}")
+        self._check_truths(images, instances)
         batch = self._batch(self._prepare(images))
         scaled = [resize_instances(t, size) for t, size in zip(instances, batch.sizes, strict=True)]
         per_sample = self.config.per_sample_loss
@@ -81,6 +79,14 @@ class Detector(nn.Module):
         if self.mask_head is not None:
             losses |= self.mask_head.loss(features, samples, scaled, per_sample)
         return losses
+
+    def _check_truths(self, images: Sequence[Tensor], instances: Sequence[Instances]) -> None:
+        for i, (image, truths) in enumerate(zip(images, instances, strict=True)):
+            if image_size(image) != tuple(truths.size):
+                raise ValueError(f"image {i} is {image_size(image)} but its instances are for {tuple(truths.size)}")
+            wrong = truths.labels[(truths.labels < 1) | (truths.labels > self.num_classes)]
+            if len(wrong):
+                raise ValueError(f"image {i} has an object of label {int(wrong[0])}, beyond 1..{self.num_classes}")
 
     @torch.no_grad()
     def detect(self, images: Sequence[Tensor], proposals_only: bool = False) -> list[Instances]:
