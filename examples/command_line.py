@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import errno
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, get_origin
 
 import click
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def click_options(cls: type[DataclassInstance]) -> Callable[[Command], Command]:
-    """A decorator that gives a click command every flag of a configuration, as keyword arguments for `flag_values`.
+def click_options(cls: type[DataclassInstance], without: Collection[str] = ()) -> Callable[[Command], Command]:
+    """A decorator that gives a click command the flags of a configuration, as keyword arguments for `flag_values`.
 
     Each flag has the spellings --plot_dir and --plot-dir; a boolean one is turned off by --no-hflip or --no_hflip.
     Flags that are not given are None, so that the layers below show through.
@@ -24,7 +25,7 @@ def click_options(cls: type[DataclassInstance]) -> Callable[[Command], Command]:
 
     def decorate(command: Command) -> Command:
         for setting in reversed(settings(cls).values()):
-            if setting.flag:
+            if setting.flag and setting.flag not in without:
                 command = click.option(*_spellings(setting), cls=_SettingOption, setting=setting)(command)
         return command
 
@@ -61,11 +62,14 @@ class _OneLineError(click.ClickException):
     exit_code = 2
 
     def show(self, file: Any = None) -> None:
-        click.echo(f"error: {self.format_message()}", file=file, err=file is None)
+        click.echo(f"error: {' '.join(self.format_message().split())}", file=file, err=file is None)
 
 
 class SettingsCommand(click.Command):
-    """A click command whose --help is grouped by section and whose errors (UserError too) are one line, exit code 2."""
+    """A click command whose --help is grouped by section and whose errors are one line, exit code 2.
+
+    Errors are those of the command line, every UserError, and whatever the disk says no to.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -81,6 +85,10 @@ class SettingsCommand(click.Command):
         try:
             return super().invoke(ctx)
         except UserError as error:
+            raise _OneLineError(str(error)) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # `... | head` has seen enough: click ends quietly
+                raise
             raise _OneLineError(str(error)) from error
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import io
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from examples.command_line import SettingsCommand
-from examples.config import experiment_options, load_config
+from examples.config import ExperimentConfig, experiment_options, load_config
 from examples.train import train
 from maskrcnn.model.config import HEADS
 
@@ -35,33 +36,40 @@ COLUMNS = {
     "inference_ms": "ms/image",
     "parameters": "parameters",
 }
+OF_ONE_HEAD = ("head", "start_from", "model_file", "plot_dir", "predictions_dir")  # settings of a single run
 
 
 @click.command(cls=SettingsCommand)
-@experiment_options
+@functools.partial(experiment_options, without=OF_ONE_HEAD)
 def main(**flags: Any) -> None:
     """Train the RPN, Faster R-CNN and Mask R-CNN on the same data with the same seed and budget, and print one table.
 
     Box AP is class-agnostic here, so that the RPN's proposals can be compared with detections. AR is that of the
-    proposals of each detector's RPN.
+    proposals of each detector's RPN. The three runs lie in one new folder, beside the table and its picture.
     """
     from maskrcnn.plotting.curves import plot_heads
-    from maskrcnn.training.runlog import create_run
+    from maskrcnn.training.runlog import create_run, removed_if_empty
 
     config = load_config(flags=flags)
     folder = create_run(config.output.output_dir, f"{config.data.dataset.replace(':', '-')}-heads")
-    rows = []
-    for head in HEADS:
-        output = dataclasses.replace(config.output, output_dir=str(folder), plot_dir=None, predictions_dir=None)
-        experiment = train(dataclasses.replace(config, head=head, output=output))
-        assert experiment is not None
-        if not experiment.training.state.finished:
-            raise click.Abort
-        rows.append(measure(experiment))
+    with removed_if_empty(folder):
+        rows = [measure(trained(config, head, folder)) for head in HEADS]
     show(rows)
     write_csv(rows, folder / "heads.csv")
     plot_heads(rows, folder / "heads.png")
     click.echo(f"Wrote {folder / 'heads.csv'} and {folder / 'heads.png'}; the runs are beside them.")
+
+
+def trained(config: ExperimentConfig, head: str, folder: Path) -> Experiment:
+    """A detector with this head after its training, whose run lies in the folder."""
+    output = dataclasses.replace(
+        config.output, output_dir=str(folder), model_file=None, plot_dir=None, predictions_dir=None
+    )
+    experiment = train(dataclasses.replace(config, head=head, start_from=None, output=output))
+    assert experiment is not None
+    if not experiment.training.state.finished:
+        raise click.Abort
+    return experiment
 
 
 def measure(experiment: Experiment) -> Row:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,9 +103,9 @@ class WaitingConfig:
     invert: str | None = option(None, "invert colours: none or random", flag="invert")
 
 
-def experiment_options(command: Command) -> Command:
-    """Give a click command every flag of an experiment, as keyword arguments for `load_config`."""
-    return click_options(ExperimentConfig)(click_options(WaitingConfig)(command))
+def experiment_options(command: Command, without: Collection[str] = ()) -> Command:
+    """Give a click command every flag of an experiment but some, as keyword arguments for `load_config`."""
+    return click_options(ExperimentConfig, without)(click_options(WaitingConfig)(command))
 
 
 def load_config(

@@ -40,7 +40,7 @@ def describe(config: ExperimentConfig, data: Data) -> None:
         click.echo(f"parameters   {name}: {sum(p.numel() for p in module.parameters()):,}")
     click.echo(f"parameters   all: {sum(p.numel() for p in detector.parameters()):,}")
     for name, value in losses.items():
-        click.echo(f"loss         {name}: {float(value):.4f}")
+        click.echo(f"loss         {name}: {value.item():.4f}")
     click.echo(f"time         {seconds:.2f} s for the first step on {machine.device}, bfloat16 {machine.amp}")
     click.echo(f"peak memory  {peak_memory(machine.device)}")
 

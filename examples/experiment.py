@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import sys
@@ -17,7 +18,7 @@ from datasets.registry import PATH_KEYS, check_name, open_dataset
 from examples.config import CONFIG_FILE, ExperimentConfig
 from maskrcnn.config import UserError, to_toml
 from maskrcnn.evaluation.coco import write_coco_results
-from maskrcnn.evaluation.figures import Evaluation, evaluate_in_detail
+from maskrcnn.evaluation.figures import Evaluation, evaluate, evaluate_in_detail
 from maskrcnn.files import written_beside
 from maskrcnn.model.detector import Detector
 from maskrcnn.plotting.curves import plot_ap, plot_losses, plot_precision_recall, plot_sizes_found_and_missed
@@ -25,7 +26,7 @@ from maskrcnn.plotting.predictions import render_prediction, save_picture
 from maskrcnn.structures.instances import Instances
 from maskrcnn.training.checkpoint import load_checkpoint, load_weights
 from maskrcnn.training.loading import KeyedSamples, evaluation_batches
-from maskrcnn.training.loop import Callbacks, Training
+from maskrcnn.training.loop import Callbacks, Training, best_metric_name
 from maskrcnn.training.machine import Machine, set_up_machine
 from maskrcnn.training.runlog import RunLog, read_metrics
 from maskrcnn.weights.torchvision import load_torchvision
@@ -134,11 +135,28 @@ class Experiment:
 
     def resume(self) -> None:
         """Go on from where the run's folder stands."""
+        self.check()
         self.training.resume(FREE_ON_RESUME)
 
     def start(self) -> None:
         """Write down what this run is."""
+        self.check()
         self.log.start(to_toml(self.config), command=shlex.join(sys.argv))
+
+    def check(self) -> None:
+        """UserError now, not after hours of training, for a metric that is none or a place that cannot be written."""
+        wanted = self.config.training.best_metric
+        if wanted not in ("auto", "validation_loss"):
+            nothing = {image_id: no_detections(truth.size) for image_id, truth in self.truths.items()}
+            metrics = evaluate(self.truths, nothing, self.data.class_names, self.config.head)
+            best_metric_name(wanted, {"validation_loss": 0.0} | metrics)
+        output = self.config.output
+        for file in filter(None, (output.model_file, output.log_file)):
+            make_folder(Path(file).parent)
+            if Path(file).is_dir():
+                raise UserError(f"cannot write {file}: it is a folder; choose another file")
+        for folder in filter(None, (output.plot_dir, output.predictions_dir)):
+            make_folder(Path(folder))
 
     def predictions(self) -> Predictions:
         """Detections in the test images with the weights as they are, found once a step."""
@@ -220,11 +238,19 @@ class Experiment:
             )
 
 
+def no_detections(size: tuple[int, int]) -> Instances:
+    none = Instances.empty(size, with_masks=True)
+    return Instances(size, none.boxes, none.labels, torch.zeros(0), none.masks)
+
+
 def make_folder(path: Path) -> None:
+    """UserError where there is none after this that can be written."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the folder {path}: {error.strerror}; choose another") from error
+    if not os.access(path, os.W_OK):
+        raise UserError(f"cannot write to {path}: permission denied; choose another folder")
 
 
 def headline(metrics: Mapping[str, float]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,9 @@ def main(resume: str | None, dry_run: bool, **flags: Any) -> None:
     """
     folder = None if resume is None else find_run(resume, load_config(flags=flags).output.output_dir)
     config = load_config(None if folder is None else folder / "config.toml", flags)
-    train(config, folder, dry_run)
+    experiment = train(config, folder, dry_run)
+    if experiment is not None and experiment.training.state.finished:
+        click.echo(what_next(experiment.config))
 
 
 def find_run(name: str, output_dir: str) -> Path:
@@ -48,7 +51,7 @@ def train(config: ExperimentConfig, resumed: Path | None = None, dry_run: bool =
     """Run an experiment to its end; None after a dry run."""
     from examples.experiment import Experiment, open_data
     from maskrcnn.training.progress import ProgressDisplay
-    from maskrcnn.training.runlog import RunLog, create_run
+    from maskrcnn.training.runlog import RunLog, create_run, removed_if_empty
 
     data = open_data(config, click.echo)
     if dry_run:
@@ -58,7 +61,7 @@ def train(config: ExperimentConfig, resumed: Path | None = None, dry_run: bool =
         return None
     output = config.output
     folder = resumed or create_run(output.output_dir, f"{config.data.dataset.replace(':', '-')}-{config.head}")
-    with ProgressDisplay(output.hide_progress_bar) as display:
+    with removed_if_empty(folder), ProgressDisplay(output.hide_progress_bar) as display:
         log = RunLog(folder, display.say, output.log_file)
         experiment = Experiment(config, log, data, display.on_step)
         if resumed:
@@ -77,18 +80,19 @@ def say_what_runs(experiment: Experiment) -> None:
     precision = "bfloat16" if experiment.machine.amp else "float32"
     experiment.log.say(
         f"{config.head} ({config.detector.backbone.name}, {parameters / 1e6:.1f} M parameters) on "
-        f"{config.data.dataset}: {len(data.train)} training and {len(data.test)} test images, {experiment.machine.device}, {precision}"
+        f"{config.data.dataset}: {len(data.train)} training and {len(data.test)} test images, "
+        f"{experiment.machine.device}, {precision}"
     )
 
 
 def finish(experiment: Experiment) -> None:
-    """The last pictures, where everything is, and what to type next."""
+    """The last pictures, and where everything is."""
     from examples.experiment import headline
 
     log, state = experiment.log, experiment.training.state
     if not state.finished:
         log.say(f"Stopped after step {state.step}; all is saved.")
-        log.say(f"Go on with: python example_smallobject_train.py --resume={log.folder}")
+        log.say(f"Go on with: {shlex.join(['python', 'example_smallobject_train.py', f'--resume={log.folder}'])}")
         log.close()
         return
     if experiment.evaluation is None:  # a run resumed after its end
@@ -103,9 +107,15 @@ def finish(experiment: Experiment) -> None:
     log.say(f"Weights      {log.weights / 'best.pt'}, last.pt")
     log.say(f"Pictures     {experiment.plots}")
     log.say(f"Predictions  {experiment.results / 'coco_results.json'}")
-    log.say(f"Next: tensorboard --logdir {experiment.config.output.output_dir}")
-    log.say("      python -m examples.compare_heads --num_epochs=10")
     log.close()
+
+
+def what_next(config: ExperimentConfig) -> str:
+    """What to type next."""
+    given = {name: getattr(config.data, name) for name in ("dataset", "dataset_root", "split_file")}
+    flags = [f"--{name}={value}" for name, value in given.items() if value != getattr(ExperimentConfig().data, name)]
+    compare = shlex.join(["python", "-m", "examples.compare_heads", "--num_epochs=10", *flags])
+    return f"Next: {shlex.join(['tensorboard', '--logdir', config.output.output_dir])}\n      {compare}"
 
 
 if __name__ == "__main__":

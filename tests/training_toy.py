@@ -28,6 +28,7 @@ CONFIG = TrainingConfig(
     learning_rate=0.05,
     warmup_steps=2,
     device="cpu",
+    torch_threads=1,  # runs in this process and in others are compared bit for bit
     eval_every_n_epochs=2,
     log_every_n_steps=1,
 )  # 7 images: 4 steps an epoch, the last with one image
@@ -123,7 +124,6 @@ def main() -> None:
         if training.state.step == at:
             os.kill(os.getpid(), signal.SIGKILL if "--kill-at" in options else signal.SIGINT)
 
-    torch.set_num_threads(1)
     config = replace(CONFIG, checkpoint_every_n_seconds=8.0)  # by the clock above: in the middle of an epoch
     training = toy_training(Path(folder), config, on_step=on_step)
     if "--resume" in options:

@@ -101,7 +101,9 @@ class BoxHeadConfig:
     aligned: bool = option(True, "half-pixel correction of RoIAlign")
     widths: tuple[int, ...] = option((512, 512), "fully connected layers")
     class_agnostic: bool = option(False, "one box for all classes")
-    coder_weights: tuple[float, ...] = option((10.0, 10.0, 5.0, 5.0), "weights of the box deltas (x, y, w, h)")
+    coder_weights: tuple[float, float, float, float] = option(
+        (10.0, 10.0, 5.0, 5.0), "weights of the box deltas (x, y, w, h)", minimum=1e-3
+    )
     positive_iou: float = option(0.5, "IoU from which a proposal is positive", minimum=0, maximum=1)
     rois_per_image: int = option(100, "proposals sampled for the loss", flag="train_rois_per_image", minimum=1)
     positive_fraction: float = option(0.5, "largest share of positives among them", minimum=0, maximum=1)

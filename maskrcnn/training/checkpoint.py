@@ -34,7 +34,9 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise UserError(f"no weights at {path}; give a .pt file from a run's weights folder")
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except pickle.UnpicklingError as error:  # its own advice is to run what is in the file
+        raise UserError(f"{path} is damaged or no file of weights (it holds more than tensors, or is none)") from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         reason = str(error).strip().split("\n")[0]
         raise UserError(f"{path} is damaged or no file of weights ({reason})") from error
     if not isinstance(contents, dict) or not isinstance(contents.get("model"), dict):

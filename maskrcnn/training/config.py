@@ -44,7 +44,9 @@ class TrainingConfig:
     warmup_steps: int = option(20, "steps over which the learning rate rises from 0", flag="warmup_steps", minimum=0)
     final_lr_factor: float = option(0.01, "learning-rate factor at the end of the cosine", minimum=0.0, maximum=1.0)
 
-    seed: int = option(0, "the number that all randomness of training is keyed by", flag="seed")
+    seed: int = option(
+        0, "the number that all randomness of training is keyed by", flag="seed", minimum=0, maximum=2**63 - 1
+    )
     device: str = option("auto", "auto, cpu, cuda, or the number of a GPU", flag="device")
     num_threads: int = option(
         0, "background loaders of training images (0: load between steps)", flag="num_threads", minimum=0

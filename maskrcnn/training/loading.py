@@ -133,7 +133,16 @@ def training_batches(
 ) -> Iterator[Batch]:
     """Endless shuffled batches from `first_step` on; with loaders, they are made ahead in other processes."""
     keys = ShuffledBatches(len(samples), batch_size, samples.seed, first_step)
-    return iter(_loader(samples, keys, num_loaders))
+    return _in_one_line(_loader(samples, keys, num_loaders))
+
+
+def _in_one_line(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """A loader's process hands over a `UserError` with its whole traceback as message; its last line is the message."""
+    try:
+        yield from batches
+    except UserError as error:
+        last = str(error).rstrip().split("\n")[-1]
+        raise UserError(last.removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")) from error
 
 
 def evaluation_batches(samples: KeyedSamples, batch_size: int, num_loaders: int = 0) -> Iterable[Batch]:

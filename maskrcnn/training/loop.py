@@ -226,7 +226,7 @@ class Training:
 
     def contents(self) -> dict[str, Any]:
         """What weights are saved with: all that is needed to build the model and to know where it comes from."""
-        where = {"state": asdict(self.state), "config": to_dict(self.experiment)}
+        where = {"state": asdict(self.state), "config": to_dict(self.experiment), "num_images": len(self.samples)}
         return self.about | where | {"model": self.model.state_dict()}
 
     def save(self) -> None:
@@ -248,13 +248,18 @@ class Training:
         """Go on from `weights/last.pt` of the run's folder; what was recorded after it is forgotten.
 
         `may_differ`: dotted keys or sections of `experiment` that need not be as they were. `UserError` where the
-        file is missing, of another architecture, or of another configuration.
+        file is missing, of another architecture, of another configuration, or of another number of images.
         """
         path = self.log.weights / "last.pt"
         saved = load_checkpoint(path)
         if "optimizer" not in saved:
             raise UserError(f"{path} holds weights without an optimiser's state; a run cannot be resumed from it")
         check_same_configuration(saved["config"], self.experiment, path, may_differ)
+        if saved["num_images"] != len(self.samples):
+            raise UserError(
+                f"cannot resume {path} with other data: it was trained on {saved['num_images']} images, now there are "
+                f"{len(self.samples)}; bring those back, or start a new run"
+            )
         load_weights(self.model, saved["model"], path)
         self.optimizer.load_state_dict(saved["optimizer"])
         self.state = TrainingState(**saved["state"])

@@ -6,7 +6,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,10 +37,20 @@ def create_run(output_dir: str | os.PathLike[str], name: str) -> Path:
             except FileExistsError:
                 number += 1
             else:
-                (folder / "weights").mkdir()
                 return folder
     except OSError as error:
         raise _not_writable(parent, error) from error
+
+
+@contextmanager
+def removed_if_empty(folder: Path) -> Iterator[None]:
+    """Take a new run's folder away again when the block raises before anything lies in it."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # raised where something lies in it, which then stays
+            folder.rmdir()
+        raise
 
 
 def _numbers(parent: Path, name: str) -> Iterable[int]:
@@ -85,6 +96,7 @@ class RunLog:
     def start(self, config_toml: str, **environment: str) -> None:
         """Write `config.toml` and `environment.json`; keyword arguments are added to the latter."""
         try:
+            self.weights.mkdir(exist_ok=True)
             write_text(self.folder / "config.toml", config_toml)
             description = describe_environment() | environment
             write_text(self.folder / "environment.json", json.dumps(description, indent=2) + "\n")
