@@ -91,10 +91,10 @@ class BoxHead(nn.Module):
         return Samples(torch.cat(boxes), image_index(boxes), torch.cat(labels), torch.cat(truth), counts)
 
     def _hardness(self, features: Sequence[Tensor], boxes: Tensor, image: int, labels: Tensor) -> Tensor:
-        """How wrong the head is now: p(background) of positives, 1 - p(background) of negatives."""
+        """How wrong the head is now: p(background) of positives, -p(background) of negatives (1 - p would saturate)."""
         logits, _ = self(features, boxes, torch.full_like(labels, image))
         background = logits.softmax(dim=1)[:, 0]
-        return torch.where(labels > 0, background, 1 - background)
+        return torch.where(labels > 0, background, -background)
 
     def loss(
         self, features: Sequence[Tensor], samples: Samples, instances: Sequence[Instances], per_sample: bool
