@@ -1,7 +1,27 @@
-"""Settings of all tests."""
+"""Settings of all tests, and the place where whole programs are run."""
 
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
 
 # Machines that run the tests are slow and shared: an example that takes long is no failure.
 settings.register_profile("project", deadline=None)
 settings.load_profile("project")
+
+
+@pytest.fixture(scope="session")
+def tiny_ellipses(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six training and three test images of 64 x 64; to be read only."""
+    from programs_toy import make_ellipses
+
+    return make_ellipses(tmp_path_factory.mktemp("data") / "ellipses")
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_ellipses: Path) -> Path:
+    """A working directory with settings for a narrow detector and an own copy of the ellipses."""
+    from programs_toy import settle
+
+    monkeypatch.chdir(tmp_path)
+    return settle(tmp_path, tiny_ellipses)

@@ -60,7 +60,7 @@ def plot_ap(metrics: Iterable[Row], path: Path) -> None:
     prefix = "mask_ap_" if any("mask_ap" in row for row in rows) else "box_ap_"
     for size, colour in zip(_SIZES, COLOURS, strict=False):
         _line(by_size, *_by_epoch(rows, "evaluation", prefix + size), _SIZES[size], colour, "-")
-    _finish(all_sizes, "Average precision", "epoch", "AP", unit_range=True, legend="upper left")
+    _finish(all_sizes, "Average precision", "epoch", "AP", unit_range=True, legend="beside")
     _finish(
         by_size,
         f"{_metric_label(prefix[:-1])} by size of the object",
