@@ -91,9 +91,9 @@ class BoxHead(nn.Module):
         return Samples(torch.cat(boxes), image_index(boxes), torch.cat(labels), torch.cat(truth), counts)
 
     def _hardness(self, features: Sequence[Tensor], boxes: Tensor, image: int, labels: Tensor) -> Tensor:
-        """How wrong the head is now: p(background) of positives, -p(background) of negatives (1 - p would saturate)."""
+        """How wrong the head is now: log p(background) of positives, minus that of negatives (1 - p would saturate)."""
         logits, _ = self(features, boxes, torch.full_like(labels, image))
-        background = logits.softmax(dim=1)[:, 0]
+        background = logits.log_softmax(dim=1)[:, 0]
         return torch.where(labels > 0, background, -background)
 
     def loss(
