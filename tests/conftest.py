@@ -1,9 +1,14 @@
 """Settings of all tests, and the place where whole programs are run."""
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+# Tests run many small operations: threads that wait for each other on a busy machine cost ten times what they save.
+# Set before PyTorch is imported; programs that the tests start inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Machines that run the tests are slow and shared: an example that takes long is no failure.
 settings.register_profile("project", deadline=None)

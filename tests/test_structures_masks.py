@@ -132,6 +132,7 @@ ring = st.lists(st.floats(-8, 40), min_size=3, max_size=8).flatmap(
 )
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # pycocotools under NumPy 2
 @given(st.lists(st.lists(ring, min_size=1, max_size=2), min_size=1, max_size=3))
 def test_polygons_are_filled_as_pycocotools_fills_them(shapes: list[list[tuple[list[float], list[float]]]]) -> None:
     polygons = [[np.stack(points, axis=1).ravel().tolist() for points in rings] for rings in shapes]
