@@ -4,6 +4,7 @@ import json
 import platform
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,9 +38,17 @@ class Point:
 
 
 def trace(
-    name: str, model: Detector | TorchvisionMaskRCNN, data: Data, augment: AugmentConfig, config: TrainingConfig
+    name: str,
+    model: Detector | TorchvisionMaskRCNN,
+    data: Data,
+    augment: AugmentConfig,
+    config: TrainingConfig,
+    until: float | None = None,
 ) -> list[Point]:
-    """Train `model` and measure it on the test images every `eval_every_n_epochs`; prints each point."""
+    """Train `model` and measure it on the test images every `eval_every_n_epochs`; prints each point.
+
+    Stops early when mask AP reaches `until`.
+    """
     machine = set_up_machine(config)
     test = KeyedSamples(data.test)
     truths = {image_id: data.test[i][1] for i, image_id in enumerate(data.test.image_ids)}
@@ -50,6 +59,8 @@ def trace(
         metrics = evaluate(truths, found, data.class_names, "mask_rcnn")
         points.append(Point(training.state.seconds, epoch, metrics))
         print(f"{name:12s} {training.state.seconds:7.1f} s  epoch {epoch:4d}  {describe(metrics)}", flush=True)
+        if until is not None and metrics["mask_ap"] >= until:
+            raise Reached
         return metrics
 
     with tempfile.TemporaryDirectory() as folder:
@@ -57,8 +68,13 @@ def trace(
         log = RunLog(folder, console=lambda line: None, tensorboard=False)
         samples = KeyedSamples(data.train, training_transform(augment), config.seed)
         training = Training(model, samples, config, machine, log, Callbacks(measure))
-        training.run()
+        with suppress(Reached):
+            training.run()
     return points
+
+
+class Reached(Exception):  # noqa: N818  # no error
+    """The figure that training was for."""
 
 
 def describe(metrics: dict[str, float]) -> str:

@@ -63,9 +63,11 @@ class RPNConfig:
     """Region proposal network: anchors, matching, sampling, proposals."""
 
     anchor_sizes: tuple[tuple[float, ...], ...] = option(
-        ((12.0,), (24.0,), (48.0,), (96.0,)), "anchor sizes (sqrt of the area, px) of each level, finest first"
+        ((12.0,), (24.0,), (48.0,), (96.0,)),
+        "anchor sizes (sqrt of the area, px) of each level, finest first",
+        minimum=0.1,
     )
-    anchor_ratios: tuple[float, ...] = option((0.5, 1.0, 2.0), "height / width of the anchors")
+    anchor_ratios: tuple[float, ...] = option((0.5, 1.0, 2.0), "height / width of the anchors", minimum=0.01)
     anchor_stride: int = option(1, "cells between anchors along each axis", flag="rpn_anchor_stride", minimum=1)
     anchor_offset: float = option(0.5, "centre of the first anchor, in strides", minimum=0, maximum=1)
     round_anchors: bool = option(False, "round half sides to whole pixels, as torchvision does")
