@@ -1,5 +1,7 @@
 """Matching against a dense loop: best truth, thresholds, forced matches, chunks."""
 
+from random import Random
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -88,11 +90,45 @@ def test_matching_anchors_is_matching_all_of_them(forced: Ties | None) -> None:
     assert_same(found, brute_force(all_anchors(LEVELS), truths, 0.3, forced))
 
 
+def random_pyramid(random: Random) -> tuple[list[AnchorLevel], torch.Tensor]:
+    """Grids of any shape, and truths in and beyond the image, doubled, broken, on whole pixels half of the time."""
+    generator = torch.Generator().manual_seed(random.randrange(2**31))
+    whole, height, width = random.random() < 0.5, random.randint(1, 64), random.randint(1, 64)
+    levels, per_cell, finest = [], random.randint(1, 3), random.choice([2, 4, 8])
+    for stride in [finest, finest * 2, finest * 4][: random.randint(1, 3)]:
+        sizes = torch.rand(per_cell, 2, generator=generator) * 40 + 0.5
+        steps = (float(stride), float(stride + random.choice([0, 0, 1])))
+        offset = random.choice([0.0, 0.5]) * stride
+        levels.append(
+            AnchorLevel(
+                steps, (offset, offset), sizes.ceil() if whole else sizes, -(-height // stride), -(-width // stride)
+            )
+        )
+    truths = truths_in(width, height, random.randint(0, 10), random.randrange(2**31)) * random.choice([1.0, 1.3])
+    truths = truths.round() if whole else truths
+    if len(truths) > 4:
+        truths[1], truths[2] = truths[0], torch.tensor([0, 0, INF, 4])
+        truths[3] = truths[3].flip(0)
+    return levels, truths
+
+
+@pytest.mark.parametrize("forced", [None, "all", "nearest"])
+@pytest.mark.parametrize("min_iou", [0.0, 0.1, 0.3, 0.5, 1.0])
+def test_anchors_near_a_truth_are_all_that_match(min_iou: float, forced: Ties | None) -> None:
+    """The matching of grids, which skips anchors far from a truth, against the dense one."""
+    for seed in range(25):
+        levels, truths = random_pyramid(Random(seed))
+        found = match_anchors(levels, truths, min_iou, forced)
+        assert_same(found, match_boxes(all_anchors(levels), truths, min_iou, forced))
+
+
 @pytest.mark.parametrize("forced", [None, "all", "nearest"])
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch, forced: Ties | None) -> None:
     truths = torch.cat([truths_in(36, 28, 20), truths_in(36, 28, 20)])  # each twice: ties across chunks
-    whole = match_anchors(LEVELS, truths, 0.2, forced)
+    priors = all_anchors(LEVELS)
+    whole = match_boxes(priors, truths, 0.2, forced)
     monkeypatch.setattr(reference, "CHUNK", 700)
+    assert_same(match_boxes(priors, truths, 0.2, forced), whole)
     assert_same(match_anchors(LEVELS, truths, 0.2, forced), whole)
     assert int(whole.index.max()) < 20  # of equal truths the lower
 
