@@ -1,8 +1,8 @@
 """Matching of gridded anchors that visits, for each truth, only the anchors near it.
 
-2-D IoU is at most 1-D IoU, so IoU ≥ t needs side ratios ≥ t and centres closer than ½ (w₁ + w₂) (1 - t) / (1 + t), along
-x and along y. The best anchor of a truth on one grid is the one with the nearest centre. Cost follows the truths, not
-the anchors times the truths.
+2-D IoU is at most 1-D IoU, so IoU ≥ t needs side ratios ≥ t and centres closer than ½ (w₁ + w₂) (1 - t) / (1 + t),
+along x and along y. The best anchor of a truth on one grid is the one with the nearest centre. Cost follows the
+truths, not the anchors times the truths.
 """
 
 from collections.abc import Sequence
