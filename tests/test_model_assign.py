@@ -9,7 +9,8 @@ from maskrcnn.model.assign import assign_anchors, assign_proposals, mean_loss, s
 from maskrcnn.model.config import BoxHeadConfig, RPNConfig
 from maskrcnn.model.rpn import RPNOutput, image_index
 from maskrcnn.ops.boxes import box_iou
-from maskrcnn.ops.matching import AnchorLevel, all_anchors
+from maskrcnn.ops.matching import all_anchors
+from maskrcnn.ops.types import AnchorLevel
 from maskrcnn.structures.boxes import encode_boxes
 from maskrcnn.structures.instances import Instances
 

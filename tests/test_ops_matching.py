@@ -9,16 +9,8 @@ from hypothesis import strategies as st
 
 from maskrcnn.ops import reference
 from maskrcnn.ops.boxes import box_iou
-from maskrcnn.ops.matching import (
-    AnchorLevel,
-    Matches,
-    Ties,
-    all_anchors,
-    anchors_at,
-    covered,
-    match_anchors,
-    match_boxes,
-)
+from maskrcnn.ops.matching import all_anchors, anchors_at, covered, match_anchors, match_boxes
+from maskrcnn.ops.types import AnchorLevel, Matches, Ties
 
 NAN, INF = float("nan"), float("inf")
 

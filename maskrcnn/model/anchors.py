@@ -8,7 +8,7 @@ from torch import Tensor
 
 from maskrcnn.config import UserError
 from maskrcnn.model.config import RPNConfig
-from maskrcnn.ops.matching import AnchorLevel
+from maskrcnn.ops.types import AnchorLevel
 
 
 def base_sizes(sizes: Sequence[float], ratios: Sequence[float], rounded: bool) -> Tensor:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from maskrcnn.model.config import BoxHeadConfig, RPNConfig
-from maskrcnn.ops.matching import AnchorLevel, covered, match_anchors, match_boxes
+from maskrcnn.ops.matching import covered, match_anchors, match_boxes
+from maskrcnn.ops.types import AnchorLevel
 from maskrcnn.structures.instances import Instances
 
 

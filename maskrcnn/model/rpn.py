@@ -11,8 +11,9 @@ from torchvision.ops import sigmoid_focal_loss
 from maskrcnn.model.anchors import anchor_levels, check_anchors
 from maskrcnn.model.assign import assign_anchors, mean_loss, sample
 from maskrcnn.model.config import RPNConfig
-from maskrcnn.ops.matching import AnchorLevel, all_anchors, anchors_at
+from maskrcnn.ops.matching import all_anchors, anchors_at
 from maskrcnn.ops.nms import nms
+from maskrcnn.ops.types import AnchorLevel
 from maskrcnn.structures.boxes import clip_boxes, decode_boxes, encode_boxes
 from maskrcnn.structures.instances import Instances
 

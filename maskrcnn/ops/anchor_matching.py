@@ -6,16 +6,14 @@ truths, not the anchors times the truths.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from maskrcnn.ops import reference
 from maskrcnn.ops.boxes import box_area
-
-if TYPE_CHECKING:
-    from maskrcnn.ops.matching import AnchorLevel, Ties
+from maskrcnn.ops.types import AnchorLevel, Ties
 
 TIE = 1e-5  # IoUs closer than this, relative, tie: exact ties on unrounded anchors are chaotic
 MARGIN = 1e-3  # pixels by which windows are wider than the bound, so that rounding loses no anchor
@@ -42,7 +40,7 @@ class _Pairs(NamedTuple):
 
 
 def match_anchors(
-    levels: "Sequence[AnchorLevel]", truths: Tensor, min_iou: float, forced: "Ties | None"
+    levels: Sequence[AnchorLevel], truths: Tensor, min_iou: float, forced: Ties | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What `reference.match_anchors` computes."""
     count = sum(level.height * level.width * len(level.sizes) for level in levels)
@@ -72,7 +70,7 @@ def match_anchors(
     return index.masked_fill(unmatched, -1), iou.masked_fill(unmatched, 0.0), is_forced
 
 
-def _grids(levels: "Sequence[AnchorLevel]", device: torch.device) -> _Grids:
+def _grids(levels: Sequence[AnchorLevel], device: torch.device) -> _Grids:
     rows, first = [], 0
     for level in levels:
         count = len(level.sizes)
@@ -135,7 +133,7 @@ def _near(grids: _Grids, boxes: Tensor, first: Tensor, last: Tensor) -> _Pairs:
     return _Pairs(truth, anchor, _iou(boxes[truth], centre, grids.size[grid]), distance)
 
 
-def _forced(pairs: _Pairs, best: Tensor, forced: "Ties") -> Tensor:
+def _forced(pairs: _Pairs, best: Tensor, forced: Ties) -> Tensor:
     """The anchors that a truth overlaps best, int64: all ties, or the nearest, of these the first."""
     ties = torch.nonzero((pairs.iou >= best[pairs.truth] * (1 - TIE)) & (pairs.iou > 0)).flatten()
     if forced == "all":

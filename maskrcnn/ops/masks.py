@@ -4,19 +4,10 @@ N masks are three tensors: `windows` int32 `[N, 4]` (x1 y1 x2 y2, exclusive end,
 int64 `[N + 1]` and `data` uint8 `[sum of window areas]`, row-major, a level 0..255 a pixel; inside where ≥ 128.
 """
 
-from typing import NamedTuple
-
 from torch import Tensor
 
 from maskrcnn.ops import reference_masks as reference
-
-
-class Windows(NamedTuple):
-    """The three tensors of N masks."""
-
-    windows: Tensor
-    offsets: Tensor
-    data: Tensor
+from maskrcnn.ops.types import Windows
 
 
 def crop_masks(masks: Windows, x: int, y: int, size: tuple[int, int]) -> Windows:

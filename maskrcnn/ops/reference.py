@@ -3,16 +3,13 @@ defines, and `reference_masks.py` for masks.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torchvision import ops as tv
 
 from maskrcnn.ops.boxes import box_area, box_intersection, box_iou
-
-if TYPE_CHECKING:
-    from maskrcnn.ops.matching import AnchorLevel, Ties
+from maskrcnn.ops.types import AnchorLevel, Ties
 
 CHUNK = 1 << 22  # elements of a temporary: bounds the memory of every loop below
 Parts = tuple[Tensor, Tensor, Tensor]
@@ -35,7 +32,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, groups: Tensor) -> 
     return order[kept[order]]
 
 
-def match_boxes(priors: Tensor, truths: Tensor, min_iou: float, forced: "Ties | None") -> Parts:
+def match_boxes(priors: Tensor, truths: Tensor, min_iou: float, forced: Ties | None) -> Parts:
     index = torch.full((len(priors),), -1, dtype=torch.int64, device=priors.device)
     iou = torch.zeros(len(priors), device=priors.device)
     is_forced = torch.zeros(len(priors), dtype=torch.bool, device=priors.device)
@@ -55,7 +52,7 @@ def match_boxes(priors: Tensor, truths: Tensor, min_iou: float, forced: "Ties | 
     return index.masked_fill(unmatched, -1), iou.masked_fill(unmatched, 0.0), is_forced
 
 
-def _forced(priors: Tensor, truths: Tensor, ious: Tensor, forced: "Ties") -> Tensor:
+def _forced(priors: Tensor, truths: Tensor, ious: Tensor, forced: Ties) -> Tensor:
     best = ious.max(dim=1, keepdim=True).values
     ties = (ious >= best * (1 - 1e-5)) & (best > 0)
     if forced == "all":
@@ -68,11 +65,11 @@ def _forced(priors: Tensor, truths: Tensor, ious: Tensor, forced: "Ties") -> Ten
     return nearest
 
 
-def match_anchors(levels: "Sequence[AnchorLevel]", truths: Tensor, min_iou: float, forced: "Ties | None") -> Parts:
+def match_anchors(levels: Sequence[AnchorLevel], truths: Tensor, min_iou: float, forced: Ties | None) -> Parts:
     return match_boxes(all_anchors(levels), truths, min_iou, forced)
 
 
-def anchors_at(level: "AnchorLevel", index: Tensor) -> Tensor:
+def anchors_at(level: AnchorLevel, index: Tensor) -> Tensor:
     count = len(level.sizes)
     cell, size = index // count, level.sizes[index % count]
     x = (cell % level.width) * level.stride[1] + level.offset[1]
@@ -81,7 +78,7 @@ def anchors_at(level: "AnchorLevel", index: Tensor) -> Tensor:
     return torch.cat([centre - size / 2, centre + size / 2], dim=-1)
 
 
-def all_anchors(levels: "Sequence[AnchorLevel]") -> Tensor:
+def all_anchors(levels: Sequence[AnchorLevel]) -> Tensor:
     counts = [level.height * level.width * len(level.sizes) for level in levels]
     device = levels[0].sizes.device
     return torch.cat(

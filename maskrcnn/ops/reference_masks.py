@@ -4,15 +4,12 @@ Masks are windows, offsets and data as in `masks.py`; x counts columns, y rows.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from maskrcnn.ops.reference import Parts, box_centres
-
-if TYPE_CHECKING:
-    from maskrcnn.ops.masks import Windows
+from maskrcnn.ops.types import Windows
 
 CHUNK = 1 << 22  # elements of a temporary: bounds the memory of the loops below
 
@@ -52,7 +49,7 @@ def _draw(windows: Tensor, level: Callable[[Tensor, Tensor, Tensor], Tensor]) ->
     return windows, offsets, data
 
 
-def lookup(masks: "Windows", owner: Tensor, x: Tensor, y: Tensor) -> Tensor:
+def lookup(masks: Windows, owner: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Levels of masks `owner` at integer pixels, uint8; 0 outside the window."""
     windows, offsets, data = masks
     if len(data) == 0:
@@ -63,7 +60,7 @@ def lookup(masks: "Windows", owner: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return data[torch.where(inside, position, 0)] * inside
 
 
-def bilinear(masks: "Windows", owner: Tensor, x: Tensor, y: Tensor) -> Tensor:
+def bilinear(masks: Windows, owner: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Levels at continuous coordinates where pixel j has its centre at j; float32."""
     left, top = x.floor(), y.floor()
     fx, fy = x - left, y - top
@@ -73,7 +70,7 @@ def bilinear(masks: "Windows", owner: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return upper * (1 - fy) + lower * fy
 
 
-def crop_masks(masks: "Windows", x: int, y: int, size: tuple[int, int]) -> Parts:
+def crop_masks(masks: Windows, x: int, y: int, size: tuple[int, int]) -> Parts:
     origin = torch.tensor([x, y, x, y], dtype=torch.int32, device=masks.windows.device)
     windows = clip_windows(masks.windows - origin, size)
     return _draw(windows, lambda owner, column, row: lookup(masks, owner, column + x, row + y))
@@ -88,7 +85,7 @@ def clip_windows(windows: Tensor, size: tuple[int, int]) -> Tensor:
     return torch.cat([low, torch.where(empty, low, high)], dim=1)
 
 
-def flip_masks(masks: "Windows", size: tuple[int, int], horizontal: bool, vertical: bool) -> Parts:
+def flip_masks(masks: Windows, size: tuple[int, int], horizontal: bool, vertical: bool) -> Parts:
     x1, y1, x2, y2 = masks.windows.unbind(dim=1)
     if horizontal:
         x1, x2 = size[1] - x2, size[1] - x1
@@ -101,11 +98,11 @@ def flip_masks(masks: "Windows", size: tuple[int, int], horizontal: bool, vertic
     return _draw(torch.stack([x1, y1, x2, y2], dim=1), level)
 
 
-def transpose_masks(masks: "Windows") -> Parts:
+def transpose_masks(masks: Windows) -> Parts:
     return _draw(masks.windows[:, [1, 0, 3, 2]], lambda owner, x, y: lookup(masks, owner, y, x))
 
 
-def resize_masks(masks: "Windows", size: tuple[int, int], new_size: tuple[int, int]) -> Parts:
+def resize_masks(masks: Windows, size: tuple[int, int], new_size: tuple[int, int]) -> Parts:
     # float32 throughout, so that pixels are those that PyTorch's nearest interpolation takes.
     step_y, step_x = (
         torch.tensor(old / new, device=masks.windows.device) for old, new in zip(size, new_size, strict=True)
@@ -117,7 +114,7 @@ def resize_masks(masks: "Windows", size: tuple[int, int], new_size: tuple[int, i
     return _draw(windows, lambda owner, x, y: lookup(masks, owner, (x * step_x).long(), (y * step_y).long()))
 
 
-def warp_masks(masks: "Windows", matrix: Tensor, size: tuple[int, int]) -> Parts:
+def warp_masks(masks: Windows, matrix: Tensor, size: tuple[int, int]) -> Parts:
     matrix = matrix.to(masks.windows.device, torch.float64)
     if not torch.isfinite(matrix).all() or abs(float(torch.linalg.det(matrix[:, :2]))) < 1e-12:
         raise ValueError(f"matrix must be finite and invertible, got {matrix.tolist()}")
@@ -136,7 +133,7 @@ def warp_masks(masks: "Windows", matrix: Tensor, size: tuple[int, int]) -> Parts
 
 
 def sample_masks(
-    masks: "Windows",
+    masks: Windows,
     size: tuple[int, int],
     boxes: Tensor,
     index: Tensor,
@@ -169,7 +166,7 @@ def _bin_samples(start: Tensor, extent: Tensor, bins: int, samples: int, limit: 
     return torch.where((at < -1) | (at > limit), -2, at.clamp(0, limit - 1))
 
 
-def _levels_on_grid(masks: "Windows", index: Tensor, x: Tensor, y: Tensor) -> Tensor:
+def _levels_on_grid(masks: Windows, index: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """`bilinear` of masks `index [K]` at the grids of `x [K, X]` and `y [K, Y]`: float32 `[K, Y, X]`."""
     windows, offsets, data = masks
     level = torch.zeros(len(x), y.shape[1], x.shape[1], device=x.device)
@@ -218,7 +215,7 @@ def paste_masks(probabilities: Tensor, boxes: Tensor, size: tuple[int, int]) -> 
     return _draw(windows, level)
 
 
-def mask_iou(masks1: "Windows", masks2: "Windows") -> Parts:
+def mask_iou(masks1: Windows, masks2: Windows) -> Parts:
     rows, columns = _overlapping_windows(masks1.windows, masks2.windows)
     low = torch.maximum(masks1.windows[rows, :2], masks2.windows[columns, :2])
     high = torch.minimum(masks1.windows[rows, 2:], masks2.windows[columns, 2:])
@@ -249,13 +246,13 @@ def _overlapping_windows(windows1: Tensor, windows2: Tensor) -> tuple[Tensor, Te
     return torch.cat(rows), torch.cat(columns)
 
 
-def mask_areas(masks: "Windows") -> Tensor:
+def mask_areas(masks: Windows) -> Tensor:
     """Pixels inside each mask: int64 `[N]`."""
     total = torch.nn.functional.pad((masks.data >= 128).long().cumsum(0), (1, 0))
     return total[masks.offsets].diff()
 
 
-def mask_boxes(masks: "Windows") -> Tensor:
+def mask_boxes(masks: Windows) -> Tensor:
     """Tight boxes of the pixels inside, float32 `[N, 4]`; zeros where a mask is empty."""
     owner, x, y = window_pixels(masks.windows)
     inside = masks.data >= 128
@@ -273,7 +270,7 @@ def bounds(owner: Tensor, x: Tensor, y: Tensor, count: int) -> Tensor:
     return torch.cat([torch.where(high > 0, low, 0), high], dim=1)
 
 
-def label_image(masks: "Windows", size: tuple[int, int], min_visible_fraction: float) -> tuple[Tensor, Tensor]:
+def label_image(masks: Windows, size: tuple[int, int], min_visible_fraction: float) -> tuple[Tensor, Tensor]:
     labels = torch.zeros(size, dtype=torch.int32).numpy()
     windows, offsets, data = masks.windows.tolist(), masks.offsets.tolist(), (masks.data >= 128).cpu().numpy()
     kept = torch.zeros(len(windows), dtype=torch.bool)

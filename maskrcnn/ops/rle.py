@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from maskrcnn.ops import reference_masks as reference
-from maskrcnn.ops.masks import Windows
 from maskrcnn.ops.runs import Ints, encode_runs
+from maskrcnn.ops.types import Windows
 
 
 def encode_rle(masks: Windows, size: tuple[int, int]) -> list[str]:

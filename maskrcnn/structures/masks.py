@@ -12,6 +12,7 @@ from torch import Tensor
 from maskrcnn.ops import masks as ops
 from maskrcnn.ops import reference_masks as reference
 from maskrcnn.ops.rle import decode_rle, encode_rle
+from maskrcnn.ops.types import Windows
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,8 +122,8 @@ class CroppedMasks:
         return CroppedMasks(windows, reference.offsets_of(windows), data, masks[0].size)
 
     @property
-    def parts(self) -> ops.Windows:
-        return ops.Windows(self.windows, self.offsets, self.data)
+    def parts(self) -> Windows:
+        return Windows(self.windows, self.offsets, self.data)
 
     def __len__(self) -> int:
         return len(self.windows)

@@ -1,7 +1,7 @@
 """Weights of torchvision's Mask R-CNN and Faster R-CNN with ResNet-50-FPN, under this project's names."""
 
-import pickle
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -62,10 +62,11 @@ def rename(name: str) -> str:
 
 def _read(path: Path) -> Mapping[str, Tensor]:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of what it takes the first bytes for
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except Exception as error:  # bytes that are none can raise anything in there
         raise UserError(f"{path}: is no file of weights, or is damaged") from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path}: is no state dict (names and tensors); save model.state_dict() alone")
