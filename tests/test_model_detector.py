@@ -298,3 +298,17 @@ def test_an_unknown_head_and_no_classes_are_refused() -> None:
         Detector(DetectorConfig(), 1, "mask")
     with pytest.raises(ValueError, match="num_classes"):
         Detector(DetectorConfig(), 0, "rpn")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("head", HEADS)
+def test_a_gpu_gives_what_the_cpu_gives(head: str) -> None:
+    detector = awake(head)
+    wanted = detector(IMAGES)
+    detector.to("cuda")
+    images = [image.to("cuda") for image in IMAGES]
+    for result, expected in zip(detector(images), wanted, strict=True):
+        assert result.boxes.device.type == "cuda"
+        assert_close(result.to("cpu"), expected)
+    assert_trains(detector, images, [truths.to("cuda") for truths in TRUTHS])
+    assert_trains(detector, images, [Instances.empty(truths.size, with_masks=True).to("cuda") for truths in TRUTHS])
