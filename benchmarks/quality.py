@@ -56,7 +56,7 @@ def trace(
 
     def measure(trained: nn.Module, epoch: int) -> dict[str, float]:
         found = predict(model, test, machine, config.batch_size)
-        metrics = evaluate(truths, found, data.class_names, "mask_rcnn")
+        metrics = evaluate(truths, found, data.class_names, "mask_rcnn").metrics
         points.append(Point(training.state.seconds, epoch, metrics))
         print(f"{name:12s} {training.state.seconds:7.1f} s  epoch {epoch:4d}  {describe(metrics)}", flush=True)
         if until is not None and metrics["mask_ap"] >= until:

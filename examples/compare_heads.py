@@ -85,7 +85,7 @@ def measure(experiment: Experiment) -> Row:
     inference = (time.perf_counter() - started) / len(truths)
     proposals = predict(experiment.detector, experiment.test, experiment.machine, batch_size, proposals_only=True)
     row: Row = {"head": config.head}
-    row |= evaluate(truths, found, classes, config.head, class_agnostic=True)
+    row |= evaluate(truths, found, classes, config.head, class_agnostic=True).metrics
     row |= proposal_recall(truths, proposals)
     row["train_seconds"] = experiment.training.state.seconds
     row["inference_ms"] = inference * 1000

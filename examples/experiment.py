@@ -18,7 +18,7 @@ from datasets.registry import PATH_KEYS, check_name, open_dataset
 from examples.config import CONFIG_FILE, ExperimentConfig
 from maskrcnn.config import UserError, to_toml
 from maskrcnn.evaluation.coco import write_coco_results
-from maskrcnn.evaluation.figures import Evaluation, evaluate, evaluate_in_detail
+from maskrcnn.evaluation.figures import Evaluation, evaluate
 from maskrcnn.files import written_beside
 from maskrcnn.model.detector import Detector
 from maskrcnn.plotting.curves import plot_ap, plot_losses, plot_precision_recall, plot_sizes_found_and_missed
@@ -148,7 +148,7 @@ class Experiment:
         wanted = self.config.training.best_metric
         if wanted not in ("auto", "validation_loss"):
             nothing = {image_id: no_detections(truth.size) for image_id, truth in self.truths.items()}
-            metrics = evaluate(self.truths, nothing, self.data.class_names, self.config.head)
+            metrics = evaluate(self.truths, nothing, self.data.class_names, self.config.head).metrics
             best_metric_name(wanted, {"validation_loss": 0.0} | metrics)
         output = self.config.output
         for file in filter(None, (output.model_file, output.log_file)):
@@ -167,7 +167,7 @@ class Experiment:
 
     def evaluate(self, detector: torch.nn.Module, epoch: int) -> dict[str, float]:
         """Figures of quality on the test images."""
-        self.evaluation = evaluate_in_detail(
+        self.evaluation = evaluate(
             self.truths,
             self.predictions(),
             self.data.class_names,

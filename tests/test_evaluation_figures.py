@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from maskrcnn.evaluation.figures import evaluate, evaluate_in_detail
+from maskrcnn.evaluation.figures import evaluate
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 
@@ -33,7 +33,7 @@ FOUND = {1: square(10, 0.9), 2: square(0, 0.8)}
     ],
 )
 def test_each_head_has_its_figures(head, there, absent):
-    figures = evaluate(TRUTHS, FOUND, ("square",), head)
+    figures = evaluate(TRUTHS, FOUND, ("square",), head).metrics
     assert there <= set(figures)
     assert not absent & set(figures)
     assert figures["box_ap50"] == pytest.approx(51 / 101)
@@ -43,25 +43,25 @@ def test_each_head_has_its_figures(head, there, absent):
 
 def test_proposals_are_measured_without_classes():
     wrong = {1: square(10, 0.9, label=2)}
-    assert evaluate({1: square(10)}, wrong, ("a", "b"), "rpn")["box_ap"] == pytest.approx(1.0)
-    assert evaluate({1: square(10)}, wrong, ("a", "b"), "faster_rcnn")["box_ap"] == pytest.approx(0.0)
-    assert evaluate({1: square(10)}, wrong, ("a", "b"), "faster_rcnn", class_agnostic=True)["box_ap"] == 1.0
+    assert evaluate({1: square(10)}, wrong, ("a", "b"), "rpn").metrics["box_ap"] == pytest.approx(1.0)
+    assert evaluate({1: square(10)}, wrong, ("a", "b"), "faster_rcnn").metrics["box_ap"] == pytest.approx(0.0)
+    assert evaluate({1: square(10)}, wrong, ("a", "b"), "faster_rcnn", class_agnostic=True).metrics["box_ap"] == 1.0
 
 
 def test_several_classes_are_listed_and_those_without_truths_left_out():
-    figures = evaluate({1: square(10, label=2)}, {1: square(10, 0.9, label=2)}, ("a", "b"), "mask_rcnn")
+    figures = evaluate({1: square(10, label=2)}, {1: square(10, 0.9, label=2)}, ("a", "b"), "mask_rcnn").metrics
     assert figures["mask_ap_class_b"] == pytest.approx(1.0)
     assert "mask_ap_class_a" not in figures
 
 
 def test_truths_without_masks_are_measured_by_boxes():
     truth = Instances(SIZE, torch.tensor([[10.0, 10, 22, 22]]), torch.tensor([1]))
-    evaluation = evaluate_in_detail({1: truth}, {1: square(10, 0.9)}, ("square",), "mask_rcnn")
+    evaluation = evaluate({1: truth}, {1: square(10, 0.9)}, ("square",), "mask_rcnn")
     assert evaluation.metrics["box_ap"] == pytest.approx(1.0)
     assert evaluation.mask is None and "mask_ap" not in evaluation.metrics
 
 
 @pytest.mark.parametrize("head", ["rpn", "faster_rcnn", "mask_rcnn"])
 def test_nothing_to_find_gives_no_average_precision(head):
-    figures = evaluate({1: Instances.empty(SIZE)}, {}, ("square",), head)
+    figures = evaluate({1: Instances.empty(SIZE)}, {}, ("square",), head).metrics
     assert not any("ap" in name or "ar" in name for name in figures)

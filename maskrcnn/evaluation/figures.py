@@ -31,21 +31,6 @@ def evaluate(
     class_agnostic: bool = False,
     score_threshold: float = 0.5,
     min_visible_fraction: float = 0.9,
-) -> dict[str, float]:
-    """The figures of ``evaluate_in_detail`` alone."""
-    return evaluate_in_detail(
-        truths, predictions, class_names, head, class_agnostic, score_threshold, min_visible_fraction
-    ).metrics
-
-
-def evaluate_in_detail(
-    truths: Mapping[int, Instances],
-    predictions: Mapping[int, Instances],
-    class_names: Sequence[str],
-    head: Head,
-    class_agnostic: bool = False,
-    score_threshold: float = 0.5,
-    min_visible_fraction: float = 0.9,
 ) -> Evaluation:
     """Everything that is measured for a head, from truths and predictions by image id.
 
