@@ -312,3 +312,13 @@ def test_a_gpu_gives_what_the_cpu_gives(head: str) -> None:
         assert_close(result.to("cpu"), expected)
     assert_trains(detector, images, [truths.to("cuda") for truths in TRUTHS])
     assert_trains(detector, images, [Instances.empty(truths.size, with_masks=True).to("cuda") for truths in TRUTHS])
+
+
+def test_square_images_are_padded_to_one_square() -> None:
+    detector = toy_detector("rpn", image__resize="square", image__max_size=64)
+    small, wide = torch.rand(3, 20, 40), torch.rand(3, 64, 10)
+    assert {tuple(m.shape[-2:]) for m in detector.features([small])[:1]} == {
+        tuple(m.shape[-2:]) for m in detector.features([wide])[:1]
+    }
+    finest = detector.features([small])[0]
+    assert finest.shape[-2] == finest.shape[-1] == 64 // detector.backbone.strides[0]

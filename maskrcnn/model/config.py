@@ -23,7 +23,7 @@ class ImageConfig:
     )
     resize: str = option(
         "none",
-        "none; minmax: shorter side to min_size, longer at most max_size; square: longer side to max_size",
+        "none; minmax: shorter side to min_size, longer at most max_size; square: longer side to max_size, padded",
         flag="resize",
         choices=("none", "minmax", "square"),
     )

@@ -91,7 +91,7 @@ class Detector(nn.Module):
     @torch.no_grad()
     def detect(self, images: Sequence[Tensor], proposals_only: bool = False) -> list[Instances]:
         prepared = self._prepare(images)
-        groups = group_by_padded_size(prepared, self.pad_multiple)
+        groups = group_by_padded_size(prepared, self.pad_multiple, self._least_multiples)
         if self.config.image.pad_to_batch:
             groups = [list(range(len(images)))]
         results: dict[int, Instances] = {}
@@ -111,8 +111,15 @@ class Detector(nn.Module):
         return self.detect(images, proposals_only=True)
 
     def _batch(self, images: Sequence[Tensor]) -> Batch:
+        return pad_images(images, self.pad_multiple, self._least_multiples)
+
+    @property
+    def _least_multiples(self) -> int:
+        """Least sides of a padded image, in multiples."""
+        if self.config.image.resize == "square":
+            return -(-self.config.image.max_size // self.pad_multiple)
         # Batch norm in training needs two values a channel, also of an image smaller than the coarsest stride.
-        return pad_images(images, self.pad_multiple, least=2 if self.training else 1)
+        return 2 if self.training else 1
 
     def _prepare(self, images: Sequence[Tensor]) -> list[Tensor]:
         return [prepare_image(image, self.config.image) for image in images]

@@ -89,10 +89,11 @@ def pad_images(images: Sequence[Tensor], multiple: int, least: int = 1) -> Batch
     return Batch(pixels.contiguous(memory_format=torch.channels_last), sizes)
 
 
-def group_by_padded_size(images: Sequence[Tensor], multiple: int) -> list[list[int]]:
-    """Indices of the images that share a padded size: what one forward pass takes."""
+def group_by_padded_size(images: Sequence[Tensor], multiple: int, least: int = 1) -> list[list[int]]:
+    """Indices of the images that share a padded size (see `pad_images`): what one forward pass takes."""
     groups: dict[tuple[int, int], list[int]] = {}
     for i, image in enumerate(images):
         height, width = image_size(image)
-        groups.setdefault((-(-height // multiple), -(-width // multiple)), []).append(i)
+        padded = max(least, -(-height // multiple)), max(least, -(-width // multiple))
+        groups.setdefault(padded, []).append(i)
     return list(groups.values())
