@@ -1,0 +1,162 @@
+"""Stopped programs go on where they were, and only with what they had."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import signal
+from collections.abc import Callable
+from contextlib import chdir
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from programs_toy import SETTINGS, call, fail, settle, snapshot, succeed
+
+from examples.train import main
+from maskrcnn.training.checkpoint import load_checkpoint
+from maskrcnn.training.loop import Training
+from maskrcnn.training.progress import ProgressDisplay
+from maskrcnn.training.runlog import read_metrics
+
+NAME = "ellipses-mask_rcnn-1"
+FLAGS = ("--num_epochs=3", "--eval_every_n_epochs=1")  # 3 steps an epoch
+EVERY_STEP = SETTINGS + "checkpoint_every_n_seconds = 0\nlog_every_n_steps = 1\n"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, tiny_ellipses: Path) -> Path:
+    """The working directory of a run that nothing stopped."""
+    place = settle(tmp_path_factory.mktemp("whole"), tiny_ellipses)
+    (place / "smallobjects.toml").write_text(EVERY_STEP)
+    with chdir(place):
+        succeed(main, *FLAGS)
+    return place
+
+
+def interrupt() -> None:
+    """Ctrl-C."""
+    signal.raise_signal(signal.SIGINT)
+
+
+def crash() -> None:
+    """The end of a program that can no longer save anything."""
+    raise KeyboardInterrupt
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, how: Callable[[], None]) -> None:
+    original = ProgressDisplay.on_step
+
+    def on_step(self: ProgressDisplay, training: Training) -> None:
+        original(self, training)
+        if training.state.step == step:
+            how()
+
+    monkeypatch.setattr(ProgressDisplay, "on_step", on_step)
+
+
+def figures(run: Path) -> list[dict[str, Any]]:
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in read_metrics(run / "metrics.jsonl")]
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    assert figures(a) == figures(b)
+    for name in ("best.pt", "last.pt"):
+        one, other = (load_checkpoint(run / "weights" / name) for run in (a, b))
+        assert one["model"].keys() == other["model"].keys()
+        assert all(torch.equal(one["model"][key], other["model"][key]) for key in one["model"])
+    pictures = [{k: v for k, v in snapshot(run).items() if k.endswith("coco_results.json")} for run in (a, b)]
+    assert pictures[0] and pictures[0] == pictures[1]
+
+
+@pytest.mark.parametrize("step", [1, 3, 5])
+def test_an_interrupted_run_says_how_to_go_on_and_ends_as_if_nothing_had_been(
+    workplace: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    (workplace / "smallobjects.toml").write_text(EVERY_STEP)
+    with monkeypatch.context() as patch:
+        stop_at(patch, step, interrupt)
+        lines = succeed(main, *FLAGS)
+    assert lines[-2] == f"Stopped after step {step}; all is saved."
+    command = shlex.split(lines[-1].removeprefix("Go on with: "))
+    assert command == ["python", "example_smallobject_train.py", f"--resume={Path('runs', NAME)}"]
+    (workplace / "smallobjects.toml").write_text("")  # the run's own settings count
+    succeed(main, *command[2:])
+    assert_same_run(whole / "runs" / NAME, workplace / "runs" / NAME)
+    assert [path.name for path in (workplace / "runs").iterdir()] == [NAME]
+
+
+def test_a_crashed_run_goes_on_from_the_middle_of_its_epoch(
+    workplace: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (workplace / "smallobjects.toml").write_text(EVERY_STEP)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 5, crash)
+        assert call(main, *FLAGS).exit_code == 1
+    run = workplace / "runs" / NAME
+    assert load_checkpoint(run / "weights/last.pt")["state"]["step"] == 4
+    succeed(main, "--resume")
+    assert_same_run(whole / "runs" / NAME, run)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--head=rpn", ['head: "mask_rcnn" -> "rpn"']),
+        ("--learning_rate=0.5 --no-hflip", ["training.learning_rate: 0.003 -> 0.5", "augment.hflip: true -> false"]),
+        ("--num_epochs=30", ["training.num_epochs: 3 -> 30", "whole budget"]),
+        ("--backbone=resnet34", ['detector.backbone.name: "resnet18" -> "resnet34"']),
+        ("--plot_dir=smallobjects.toml", ["smallobjects.toml", "cannot make the folder"]),
+    ],
+)
+def test_another_configuration_is_refused_by_name_and_the_run_stays(whole: Path, flags: str, words: list[str]) -> None:
+    before = snapshot(whole)
+    with chdir(whole):
+        error = fail(main, f"--resume={NAME}", *flags.split())
+    assert all(word in error for word in words), error
+    assert snapshot(whole) == before
+
+
+def test_settings_of_the_output_may_change(whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "copy")
+    with chdir(tmp_path / "copy"):
+        succeed(main, f"--resume={NAME}", "--plot_dir=elsewhere", "--num_threads=1")
+    assert (tmp_path / "copy/elsewhere/losses.png").is_file()
+
+
+def remove_image(place: Path) -> None:
+    for kind in ("images", "labels"):
+        (place / "data/ellipses/train" / kind / "000005.png").unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "flag", "words"),
+    [
+        (lambda place: None, "--resume=nothing", ["--resume=nothing", "no run there"]),
+        (lambda place: shutil.rmtree(place / "runs"), "--resume", ["no run in runs"]),
+        (lambda place: (place / "runs" / NAME / "weights/last.pt").unlink(), "--resume", ["no weights at", "last.pt"]),
+        (
+            lambda place: (place / "runs" / NAME / "weights/last.pt").write_bytes(b"half"),
+            "--resume",
+            ["last.pt is damaged"],
+        ),
+        (
+            lambda place: (place / "runs" / NAME / "config.toml").write_text("[training\n"),
+            f"--resume={NAME}",
+            [f"{Path(NAME, 'config.toml')}: not valid TOML", "line 1"],
+        ),
+        (remove_image, "--resume", ["with other data", "6 images", "5"]),
+    ],
+)
+def test_what_cannot_be_resumed_is_said_and_stays(
+    whole: Path, tmp_path: Path, spoil: Callable[[Path], Any], flag: str, words: list[str]
+) -> None:
+    place = tmp_path / "copy"
+    shutil.copytree(whole, place)
+    spoil(place)
+    before = snapshot(place)
+    with chdir(place):
+        error = fail(main, flag)
+    assert all(word in error for word in words), error
+    assert snapshot(place) == before

@@ -1,0 +1,199 @@
+"""The training program from end to end, in miniature."""
+
+from __future__ import annotations
+
+import json
+import math
+from contextlib import chdir
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from PIL import Image
+from programs_toy import N_TEST, N_TRAIN, settle, snapshot, succeed
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from examples.config import load_config
+from examples.train import main
+from maskrcnn.model.config import HEADS
+from maskrcnn.training.checkpoint import load_checkpoint
+from maskrcnn.training.runlog import read_metrics
+
+LOSSES = {
+    "rpn": {"loss_objectness", "loss_rpn_box_reg"},
+    "faster_rcnn": {"loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg"},
+    "mask_rcnn": {"loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_mask"},
+}
+
+
+class Finished(NamedTuple):
+    """A run that ended well: its head, its working directory and folder, and what it printed."""
+
+    head: str
+    place: Path
+    run: Path
+    lines: list[str]
+
+
+@pytest.fixture(scope="module", params=HEADS)
+def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_ellipses: Path) -> Finished:
+    head = request.param
+    place = settle(tmp_path_factory.mktemp(head), tiny_ellipses)
+    with chdir(place):
+        lines = succeed(main, "--dataset=ellipses", f"--head={head}")
+    return Finished(head, place, place / "runs" / f"ellipses-{head}-1", lines)
+
+
+def test_a_run_leaves_what_the_readme_lists(finished: Finished) -> None:
+    left = set(snapshot(finished.run))
+    events = {name for name in left if name.startswith("tensorboard/events")}
+    curves = {f"plots/{name}.png" for name in ("losses", "ap", "precision_recall", "sizes")}
+    pictures = {f"plots/epoch-0002/{image:06d}.png" for image in range(N_TEST)}
+    assert len(events) == 1
+    assert left - events - curves - pictures == {
+        "config.toml",
+        "environment.json",
+        "metrics.jsonl",
+        "train.log",
+        "weights/best.pt",
+        "weights/last.pt",
+        "predictions/coco_results.json",
+    }
+    assert curves | pictures < left
+    for name in curves | pictures:
+        with Image.open(finished.run / name) as picture:
+            picture.load()
+            assert min(picture.size) >= 64, name
+
+
+def test_the_last_lines_say_where_things_are_and_what_to_type(finished: Finished) -> None:
+    run = Path("runs", f"ellipses-{finished.head}-1")
+    *_, weights, pictures, predictions, first, second = finished.lines
+    assert weights.split(maxsplit=1) == ["Weights", f"{run / 'weights' / 'best.pt'}, last.pt"]
+    assert pictures.split() == ["Pictures", str(run / "plots")]
+    assert predictions.split() == ["Predictions", str(run / "predictions" / "coco_results.json")]
+    assert first == "Next: tensorboard --logdir runs"
+    assert second.strip() == "python -m examples.compare_heads --num_epochs=10"
+    headline = next(line for line in finished.lines if line.startswith("Test images: "))
+    assert ("mask_ap " in headline) == (finished.head == "mask_rcnn") and "box_ap " in headline
+
+
+def test_an_epoch_is_one_readable_line_that_the_log_keeps(finished: Finished) -> None:
+    epochs = [line for line in finished.lines if line.startswith("epoch ")]
+    assert [line.split()[1] for line in epochs] == ["1/2", "2/2"]
+    log = (finished.run / "train.log").read_text(encoding="utf-8")
+    assert all(f"  {line}\n" in log for line in epochs)
+
+
+def test_figures_are_json_lines_with_the_losses_of_the_head(finished: Finished) -> None:
+    lines = [json.loads(line) for line in (finished.run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    by_kind = {line["kind"]: line for line in lines}
+    assert set(by_kind) >= {"train", "validation", "evaluation"}
+    for kind in ("train", "validation"):
+        assert {name for name in by_kind[kind] if name.startswith("loss_")} == LOSSES[finished.head]
+        assert all(math.isfinite(by_kind[kind][name]) for name in LOSSES[finished.head])
+    assert by_kind["evaluation"]["epoch"] == 2
+    assert by_kind["evaluation"]["step"] == 2 * N_TRAIN // 2
+    environment = json.loads((finished.run / "environment.json").read_text(encoding="utf-8"))
+    assert {"command", "packages", "cpus"} <= set(environment)
+
+
+def test_the_saved_configuration_is_the_one_that_ran(finished: Finished) -> None:
+    config = load_config(finished.run / "config.toml", environ={})
+    assert config.head == finished.head
+    with chdir(finished.place):
+        assert config == load_config(flags={"head": finished.head, "dataset": "ellipses"}, environ={})
+
+
+def test_pycocotools_reads_the_results_and_finds_the_same_ap(finished: Finished) -> None:
+    last = [line for line in read_metrics(finished.run / "metrics.jsonl") if line["kind"] == "evaluation"][-1]
+    truths = COCO(finished.place / "data/ellipses/test/annotations.json")
+    results = json.loads((finished.run / "predictions/coco_results.json").read_text(encoding="utf-8"))
+    assert results and {each["image_id"] for each in results} <= set(truths.getImgIds())
+    for kind, figure in {"bbox": "box_ap", "segm": "mask_ap"}.items():
+        if figure in last:
+            assert ap(truths, truths.loadRes(results), kind) == pytest.approx(last[figure], abs=1e-6)
+
+
+def ap(truths: COCO, found: COCO, kind: str) -> float:
+    """With all detections counted."""
+    evaluation = COCOeval(truths, found, kind)
+    evaluation.params.maxDets = [1, 100, 1000]
+    evaluation.evaluate()
+    evaluation.accumulate()
+    precision = evaluation.eval["precision"][:, :, :, 0, -1]
+    return float(precision[precision > -1].mean())
+
+
+# ---- what the flags change
+
+
+@pytest.mark.parametrize(
+    ("flags", "epochs"),
+    [
+        ("--eval_every_n_epochs=2", {2, 3}),
+        ("--prediction_every_n_epochs=-1 --eval_every_n_epochs=1", {1, 2, 3}),
+        ("--prediction_every_n_epochs=2 --eval_every_n_epochs=-1", {2, 3}),
+        ("--prediction-every-n-epochs=1", {1, 2, 3}),
+        ("--prediction_every_n_epochs=10", {3}),
+        ("--prediction_every_n_epochs=0 --eval_every_n_epochs=1", {3}),
+    ],
+)
+def test_pictures_appear_when_asked_for_and_after_the_last_epoch(workplace: Path, flags: str, epochs: set[int]) -> None:
+    lines = succeed(main, "--head=rpn", "--num_epochs=3", "--plot_dir=my pictures", *flags.split())
+    folders = {path.name for path in (workplace / "my pictures").iterdir() if path.is_dir()}
+    assert folders == {f"epoch-{epoch:04d}" for epoch in epochs}
+    assert all(len(list((workplace / "my pictures" / name).iterdir())) == N_TEST for name in folders)
+    assert (workplace / "my pictures/losses.png").is_file()
+    assert not (workplace / "runs/ellipses-rpn-1/plots").exists()
+    assert any(line.split(maxsplit=1) == ["Pictures", "my pictures"] for line in lines)
+
+
+def test_weights_predictions_and_log_also_go_where_flags_say(workplace: Path) -> None:
+    flags = ["--predictions-dir=found", "--model_file=new/best.pt", "--log_file=logs/a.txt"]
+    lines = succeed(main, "--head=rpn", "--dataset_root=data/ellipses", *flags)
+    run = workplace / "runs/ellipses-rpn-1"
+    assert (workplace / "found/coco_results.json").is_file() and not (run / "predictions").exists()
+    assert (workplace / "new/best.pt").read_bytes() == (run / "weights/best.pt").read_bytes()
+    assert (workplace / "logs/a.txt").read_text() == (run / "train.log").read_text()
+    assert lines[-1].strip() == "python -m examples.compare_heads --num_epochs=10 --dataset_root=data/ellipses"
+
+
+def test_each_run_gets_a_folder_of_its_own(workplace: Path) -> None:
+    succeed(main, "--head=rpn", "--output_dir=here", "--num_epochs=1")
+    before = snapshot(workplace)
+    succeed(main, "--head=rpn", "--output_dir=here", "--num_epochs=1")
+    assert {path.name for path in (workplace / "here").iterdir()} == {"ellipses-rpn-1", "ellipses-rpn-2"}
+    assert before.items() <= snapshot(workplace).items()
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_dry_run_says_what_it_takes_and_leaves_nothing(workplace: Path, head: str) -> None:
+    before = snapshot(workplace)
+    text = "\n".join(succeed(main, "--dry_run", f"--head={head}"))
+    assert "width = 16" in text and f'head = "{head}"' in text
+    assert "features     stride 4: [2, 16, 16, 16]" in text
+    assert f"data         {N_TRAIN} training and {N_TEST} test images" in text
+    assert {line.split()[1].rstrip(":") for line in text.splitlines() if line.startswith("loss ")} == LOSSES[head]
+    assert all(word in text for word in ("parameters   all: ", "peak memory ", " MiB"))
+    assert snapshot(workplace) == before and not (workplace / "runs").exists()
+
+
+def test_training_starts_from_given_weights(finished: Finished) -> None:
+    source = finished.run / "weights/best.pt"
+    with chdir(finished.place):
+        flags = [f"--head={finished.head}", "--num_epochs=1", "--learning_rate=0", "--weight_decay=0"]
+        succeed(main, f"--start_from={source}", "--output_dir=again", *flags)
+    weights = load_checkpoint(source)["model"]
+    after = load_checkpoint(finished.place / f"again/ellipses-{finished.head}-1/weights/last.pt")["model"]
+    for name, value in weights.items():
+        assert value.equal(after[name]) or "running" in name or "tracked" in name, name
+
+
+def test_a_run_that_has_ended_says_again_what_it_found(finished: Finished) -> None:
+    weights = snapshot(finished.run / "weights")
+    with chdir(finished.place):
+        lines = succeed(main, f"--resume={finished.run.name}")
+    assert lines[-5:] == finished.lines[-5:]
+    assert snapshot(finished.run / "weights") == weights
