@@ -38,7 +38,7 @@ def main(dataset_root: str, minutes: float, peer_minutes: float) -> None:
     if peer_minutes:
         torch.manual_seed(0)
         peer = TorchvisionMaskRCNN(1, config.box.max_instances, MIN_CONFIDENCE)
-        peers = trace("torchvision", peer, data, AugmentConfig(), peer_training(peer_minutes, eval_every_n_epochs=2))
+        peers = trace("torchvision", peer, data, AugmentConfig(), peer_training(peer_minutes))
     command = f"python -m benchmarks.nuclei --dataset_root FOLDER --minutes={minutes} --peer_minutes={peer_minutes}"
     path = write_results("nuclei", command, {"ours": table(ours), "torchvision": table(peers)})
     print(f"wrote {path}")
