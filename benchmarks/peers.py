@@ -23,8 +23,9 @@ class TorchvisionMaskRCNN(nn.Module):
             box_detections_per_img=max_instances,
             box_score_thresh=min_confidence,
             box_batch_size_per_image=100,  # as ours; the default of 512 makes a step on a CPU four times as long
-            _skip_resize=True,
         )
+        # Its own switch for this, _skip_resize, works in training only.
+        self.model.transform.resize = lambda image, target=None: (image, target)
 
     def forward(self, images: Sequence[Tensor], instances: Sequence[Instances]) -> dict[str, Tensor]:
         truths = [t[~t.ignore].to_torchvision() for t in instances]
