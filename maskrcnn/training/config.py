@@ -14,7 +14,7 @@ MAY_DIFFER_ON_RESUME = (
     "save_model_every_n_epochs",
     "checkpoint_every_n_seconds",
 )
-"""Fields of `TrainingConfig` that a resumed run may change: on the same kind of machine they move no weight.
+"""Fields of `TrainingConfig` that a resumed run may change: of the weights they move the last bits at most.
 
 Not `num_epochs`: the learning rate follows a curve over all epochs, so a run of 60 is no prolonged run of 30.
 """
