@@ -30,7 +30,7 @@ def test_truths_are_the_sound_objects_that_are_not_ignored() -> None:
 
 def test_anchors_are_positive_negative_or_neither_by_iou() -> None:
     truths = squares(SIZE, [[20, 20, 36, 36], [0, 0, 16, 16]])
-    labels, truth = assign_anchors([LEVEL], None, truths, RPNConfig(positive_iou=0.7, negative_iou=0.3))
+    labels, truth = assign_anchors([LEVEL], ANCHORS, truths, RPNConfig(positive_iou=0.7, negative_iou=0.3))
     iou = box_iou(ANCHORS, truths.boxes).max(dim=1).values
     best = {8 * 3 + 3, 8 + 1}  # anchor centres (28, 28) and (12, 12): all ties of the second are listed below
     assert labels[8 * 3 + 3] == 1 and truth[8 * 3 + 3] == 0

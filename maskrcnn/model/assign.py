@@ -27,18 +27,18 @@ def truths_of(instances: Instances) -> Tensor:
 
 
 def assign_anchors(
-    levels: Sequence[AnchorLevel], anchors: Tensor | None, instances: Instances, config: RPNConfig
+    levels: Sequence[AnchorLevel], anchors: Tensor, instances: Instances, config: RPNConfig
 ) -> Assignment:
     """Ren et al., arXiv 1506.01497, section 3.1.2: positive above an IoU or best for a truth, negative below another.
 
-    `anchors` `[P, 4]` is needed only where objects are to ignore.
+    `anchors` `[P, 4]` are those of `levels`, which the caller has made already.
     """
     targets = truths_of(instances)
     match = match_anchors(levels, instances.boxes[targets], config.negative_iou, config.forced_ties)  # type: ignore[arg-type]
     labels = torch.where(match.iou >= config.positive_iou, 1, -1)
     labels[match.forced] = 1
     labels[(match.iou < config.negative_iou) & ~match.forced] = 0
-    if anchors is not None and instances.ignore.any():
+    if instances.ignore.any():
         labels[(labels == 0) & covered(anchors, instances.boxes[instances.ignore])] = -1
     return Assignment(labels, _original(match.index, targets))
 
