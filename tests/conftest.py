@@ -15,6 +15,15 @@ settings.register_profile("project", deadline=None)
 settings.load_profile("project")
 
 
+@pytest.fixture(params=["native", "definition"])
+def core(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs a test twice: with the kernels, and with the plain PyTorch definitions that serve where they are missing."""
+    from maskrcnn.ops import _native
+
+    if request.param == "definition":
+        monkeypatch.setattr(_native, "LOADED", frozenset())
+
+
 @pytest.fixture(scope="session")
 def tiny_ellipses(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six training and three test images of 64 x 64; to be read only."""

@@ -14,6 +14,8 @@ from maskrcnn.ops import reference_masks
 from maskrcnn.ops.masks import label_image, masks_from_label_image, paste_masks
 from maskrcnn.structures.masks import CroppedMasks
 
+pytestmark = pytest.mark.usefixtures("core")
+
 H, W = SIZE
 
 

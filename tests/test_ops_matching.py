@@ -12,6 +12,8 @@ from maskrcnn.ops.boxes import box_iou
 from maskrcnn.ops.matching import all_anchors, anchors_at, covered, match_anchors, match_boxes
 from maskrcnn.ops.types import AnchorLevel, Matches, Ties
 
+pytestmark = pytest.mark.usefixtures("core")
+
 NAN, INF = float("nan"), float("inf")
 
 

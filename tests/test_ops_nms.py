@@ -9,6 +9,8 @@ from torchvision.ops import batched_nms
 from maskrcnn.ops.boxes import box_iou
 from maskrcnn.ops.nms import nms
 
+pytestmark = pytest.mark.usefixtures("core")
+
 NAN, INF = float("nan"), float("inf")
 
 

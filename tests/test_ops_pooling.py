@@ -7,6 +7,8 @@ from torchvision.ops import roi_align as torchvision_roi_align
 from maskrcnn.ops import reference
 from maskrcnn.ops.pooling import roi_align
 
+pytestmark = pytest.mark.usefixtures("core")
+
 STRIDES = (2, 4, 8)
 
 

@@ -9,6 +9,8 @@ from pycocotools import mask as coco
 
 from maskrcnn.structures.masks import CroppedMasks
 
+pytestmark = pytest.mark.usefixtures("core")
+
 
 def coco_codes(dense: np.ndarray) -> list[dict[str, object]]:
     codes = [coco.encode(np.asfortranarray(mask.astype(np.uint8))) for mask in dense]

@@ -2,32 +2,57 @@
 
 N masks are three tensors: `windows` int32 `[N, 4]` (x1 y1 x2 y2, exclusive end, inside the canvas), `offsets`
 int64 `[N + 1]` and `data` uint8 `[sum of window areas]`, row-major, a level 0..255 a pixel; inside where ≥ 128.
+
+Errors of all: ValueError or RuntimeError for shapes, types or devices that do not belong together, offsets that are not
+the sums of the windows' areas, an index out of range or a box that is not finite.
 """
 
+import torch
 from torch import Tensor
 
 from maskrcnn.ops import reference_masks as reference
+from maskrcnn.ops._native import native
+from maskrcnn.ops.checks import check_boxes, check_like, check_positive
 from maskrcnn.ops.types import Windows
 
 
 def crop_masks(masks: Windows, x: int, y: int, size: tuple[int, int]) -> Windows:
     """The masks on a canvas of `size` (H, W) whose origin lies at (x, y), negative allowed, of the old one."""
-    return Windows(*reference.crop_masks(masks, x, y, size))
+    origin = torch.tensor([x, y, x, y], dtype=torch.int32, device=masks.windows.device)
+    return _warped(masks, [[1, 0, x], [0, 1, y]], clip_windows(masks.windows - origin, size))
 
 
 def flip_masks(masks: Windows, size: tuple[int, int], horizontal: bool, vertical: bool) -> Windows:
     """The masks mirrored on their canvas of `size` (H, W)."""
-    return Windows(*reference.flip_masks(masks, size, horizontal, vertical))
+    x1, y1, x2, y2 = masks.windows.unbind(dim=1)
+    matrix = [[1, 0, 0], [0, 1, 0]]
+    if horizontal:
+        x1, x2, matrix[0] = size[1] - x2, size[1] - x1, [-1, 0, size[1]]
+    if vertical:
+        y1, y2, matrix[1] = size[0] - y2, size[0] - y1, [0, -1, size[0]]
+    return _warped(masks, matrix, torch.stack([x1, y1, x2, y2], dim=1))
 
 
 def transpose_masks(masks: Windows) -> Windows:
     """The masks with x and y exchanged."""
-    return Windows(*reference.transpose_masks(masks))
+    return _warped(masks, [[0, 1, 0], [1, 0, 0]], masks.windows[:, [1, 0, 3, 2]].contiguous())
 
 
 def resize_masks(masks: Windows, size: tuple[int, int], new_size: tuple[int, int]) -> Windows:
     """The masks of a canvas of `size` on one of `new_size` (H, W): pixel j takes pixel floor(j * old / new)."""
-    return Windows(*reference.resize_masks(masks, size, new_size))
+    # float32 throughout, so that pixels are those that PyTorch's nearest interpolation takes.
+    step_y, step_x = (
+        torch.tensor(old / new, device=masks.windows.device) for old, new in zip(size, new_size, strict=True)
+    )
+    step = torch.stack([step_x, step_y])
+    low, high = masks.windows[:, :2] / step, masks.windows[:, 2:] / step
+    windows = _nonempty(masks, clip_windows(torch.cat([low.floor() - 1, high.ceil() + 1], dim=1).int(), new_size))
+    offsets = reference.offsets_of(windows)
+
+    def level(owner: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return reference.lookup(masks, owner, (x * step_x).long(), (y * step_y).long())
+
+    return Windows(windows, offsets, reference.draw(windows, offsets, level))
 
 
 def warp_masks(masks: Windows, matrix: Tensor, size: tuple[int, int]) -> Windows:
@@ -39,7 +64,24 @@ def warp_masks(masks: Windows, matrix: Tensor, size: tuple[int, int]) -> Windows
     Raises:
         ValueError: the matrix is singular or not finite.
     """
-    return Windows(*reference.warp_masks(masks, matrix, size))
+    if matrix.shape != (2, 3):
+        raise ValueError(f"matrix must be [2, 3], got {list(matrix.shape)}")
+    matrix = matrix.to(masks.windows.device, torch.float64)
+    if not torch.isfinite(matrix).all() or abs(float(torch.linalg.det(matrix[:, :2]))) < 1e-12:
+        raise ValueError(f"matrix must be finite and invertible, got {matrix.tolist()}")
+    inverse = torch.linalg.inv(matrix[:, :2])
+    back = torch.cat([inverse, -inverse @ matrix[:, 2:]], dim=1)
+    corners = masks.windows[:, [0, 1, 2, 1, 0, 3, 2, 3]].view(-1, 4, 2).double() @ matrix[:, :2].T + matrix[:, 2]
+    low, high = corners.amin(dim=1).floor() - 1, corners.amax(dim=1).ceil() + 1
+    return _warped(masks, back, _nonempty(masks, clip_windows(_held(torch.cat([low, high], dim=1), size), size)))
+
+
+def _warped(masks: Windows, matrix: Tensor | list[list[int]], windows: Tensor) -> Windows:
+    """The masks in `windows`, where `matrix` leads from new to old coordinates."""
+    device = masks.windows.device
+    back = torch.as_tensor(matrix, dtype=torch.float64, device=device).contiguous()
+    offsets = reference.offsets_of(windows)
+    return Windows(windows, offsets, native(reference.warp_masks, device)(*masks, back, windows, offsets))
 
 
 def sample_masks(
@@ -56,7 +98,7 @@ def sample_masks(
 
     Args:
         size: canvas (H, W).
-        boxes: float `[K, 4]`, xyxy in pixels.
+        boxes: float `[K, 4]`, xyxy in pixels, finite.
         index: int64 `[K]`, the mask that each box looks at.
         output_size: S.
         sampling_ratio: samples in each bin along each axis; 0: adaptive, as many as the bin has pixels, rounded up.
@@ -66,9 +108,14 @@ def sample_masks(
     Returns:
         float32 `[K, S, S]` in [0, 1].
     """
-    if index.shape != boxes.shape[:1]:
-        raise ValueError(f"index must be [{len(boxes)}] like boxes, got {list(index.shape)}")
-    return reference.sample_masks(masks, size, boxes, index, output_size, sampling_ratio, aligned, soft)
+    check_boxes(boxes=boxes)
+    check_like(boxes, index=index)
+    check_positive(output_size=output_size)
+    if sampling_ratio < 0:
+        raise ValueError(f"sampling_ratio must not be negative, got {sampling_ratio}")
+    sample = native(reference.sample_masks, boxes.device)
+    boxes, index = boxes.float().contiguous(), index.long().contiguous()
+    return sample(*masks, *size, boxes, index, output_size, sampling_ratio, aligned, soft)
 
 
 def paste_masks(probabilities: Tensor, boxes: Tensor, size: tuple[int, int]) -> Windows:
@@ -80,12 +127,45 @@ def paste_masks(probabilities: Tensor, boxes: Tensor, size: tuple[int, int]) -> 
         boxes: float `[N, 4]`, xyxy in pixels. A box between pixel centres gets the one pixel it lies on.
         size: canvas (H, W).
     """
-    return Windows(*reference.paste_masks(probabilities, boxes, size))
+    check_boxes(boxes=boxes)
+    if probabilities.ndim != 3 or len(probabilities) != len(boxes) or probabilities.shape[1] != probabilities.shape[2]:
+        raise ValueError(f"probabilities must be [{len(boxes)}, S, S] like boxes, got {list(probabilities.shape)}")
+    if probabilities.device != boxes.device:
+        raise ValueError(f"probabilities must be on {boxes.device} like boxes, got {probabilities.device}")
+    boxes = boxes.float().contiguous()
+    low, high = (boxes[:, :2] - 0.5).ceil(), (boxes[:, 2:] - 0.5).ceil()
+    centre = ((boxes[:, :2] + boxes[:, 2:]) / 2).floor()
+    missed = high <= low
+    low, high = torch.where(missed, centre, low), torch.where(missed, centre + 1, high)
+    windows = clip_windows(_held(torch.cat([low, high], dim=1), size), size)
+    offsets = reference.offsets_of(windows)
+    paste = native(reference.paste_masks, boxes.device)
+    return Windows(windows, offsets, paste(probabilities.float().contiguous(), boxes, windows, offsets))
+
+
+def clip_windows(windows: Tensor, size: tuple[int, int]) -> Tensor:
+    """Windows cut to a canvas (H, W); those outside become empty."""
+    limit = torch.tensor([size[1], size[0]], dtype=windows.dtype, device=windows.device)
+    low = torch.minimum(windows[:, :2].clamp(min=0), limit)
+    high = torch.maximum(torch.minimum(windows[:, 2:], limit), low)
+    empty = ((high - low) == 0).any(dim=1, keepdim=True)
+    return torch.cat([low, torch.where(empty, low, high)], dim=1)
+
+
+def _held(windows: Tensor, size: tuple[int, int]) -> Tensor:
+    """As int32, which would not hold windows far outside the canvas; NaN becomes 0."""
+    limit = 2 * max(size)
+    return windows.nan_to_num(0.0).clamp(-limit, limit).int()
+
+
+def _nonempty(masks: Windows, windows: Tensor) -> Tensor:
+    """`windows`, but empty where the masks' own are."""
+    return torch.where((masks.offsets.diff() == 0)[:, None], torch.zeros_like(windows), windows)
 
 
 def mask_iou(masks1: Windows, masks2: Windows) -> tuple[Tensor, Tensor, Tensor]:
     """IoU of all pairs that overlap, as `(rows int64 [P], columns int64 [P], iou float32 [P])`, by row, then column."""
-    return reference.mask_iou(masks1, masks2)
+    return native(reference.mask_iou, masks1.windows.device)(*masks1, *masks2)
 
 
 def label_image(masks: Windows, size: tuple[int, int], min_visible_fraction: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -96,9 +176,13 @@ def label_image(masks: Windows, size: tuple[int, int], min_visible_fraction: flo
     Returns:
         labels int32 `[H, W]` and kept bool `[N]`.
     """
-    return reference.label_image(masks, size, min_visible_fraction)
+    return native(reference.label_image, masks.windows.device)(*masks, *size, float(min_visible_fraction))
 
 
 def masks_from_label_image(labels: Tensor, ids: Tensor) -> Windows:
-    """The masks of `ids` int64 `[N]` in an image of instance numbers `[H, W]`; one not there gives an empty mask."""
-    return Windows(*reference.masks_from_label_image(labels, ids))
+    """The masks of `ids` int64 `[N]`, distinct, in an image of instance numbers int `[H, W]`; empty if not there."""
+    if labels.ndim != 2:
+        raise ValueError(f"labels must be [H, W], got {list(labels.shape)}")
+    return Windows(
+        *native(reference.masks_from_label_image, labels.device)(labels.int().contiguous(), ids.long().contiguous())
+    )

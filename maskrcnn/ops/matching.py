@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
-from maskrcnn.ops import anchor_matching, reference
-from maskrcnn.ops.types import AnchorLevel, Matches, Ties
+from maskrcnn.ops import reference
+from maskrcnn.ops._native import native
+from maskrcnn.ops.checks import check_boxes, check_positive
+from maskrcnn.ops.types import TIES, AnchorLevel, Matches, Ties
 
 
 def match_boxes(priors: Tensor, truths: Tensor, min_iou: float = 0.0, forced: Ties | None = None) -> Matches:
@@ -14,39 +17,82 @@ def match_boxes(priors: Tensor, truths: Tensor, min_iou: float = 0.0, forced: Ti
     Args:
         priors: float `[P, 4]`, xyxy in pixels. Non-finite boxes never match.
         truths: float `[T, 4]`.
-        min_iou: below this IoU a prior has no match.
+        min_iou: below this IoU, in 0..1, a prior has no match.
         forced: mark for each truth the prior it overlaps best: `"all"` priors within 1e-5 of the best (relative), or
             of those only the one with the `"nearest"` centre.
+
+    Raises:
+        ValueError: shapes, devices or a `min_iou` that cannot be.
     """
     check_boxes(priors=priors, truths=truths)
-    return Matches(*reference.match_boxes(priors, truths, min_iou, forced))
+    _check(priors, truths, min_iou)
+    match = native(reference.match_boxes, priors.device)
+    return Matches(*match(priors.float().contiguous(), truths.float().contiguous(), min_iou, TIES[forced]))
 
 
 def match_anchors(
     levels: Sequence[AnchorLevel], truths: Tensor, min_iou: float = 0.0, forced: Ties | None = None
 ) -> Matches:
-    """`match_boxes` for the anchors of a pyramid, in the order level, row, column, anchor."""
+    """`match_boxes` for the anchors of a pyramid, in the order level, row, column, anchor.
+
+    Raises:
+        ValueError: no level, a stride or size that is not positive, or what `match_boxes` refuses.
+    """
     check_boxes(truths=truths)
-    return Matches(*anchor_matching.match_anchors(levels, truths, min_iou, forced))
+    if not levels:
+        raise ValueError("levels must be one AnchorLevel at least, got none")
+    for level in levels:
+        check_positive(stride_y=level.stride[0], stride_x=level.stride[1])
+        if level.height < 0 or level.width < 0:
+            raise ValueError(f"height and width of a level must not be negative, got {level.height}, {level.width}")
+    _check(levels[0].sizes, truths, min_iou)
+    match = native(reference.match_anchors, truths.device)
+    return Matches(*match(*_grids(levels), truths.float().contiguous(), min_iou, TIES[forced]))
+
+
+def _check(priors: Tensor, truths: Tensor, min_iou: float) -> None:
+    if not 0 <= min_iou <= 1:
+        raise ValueError(f"min_iou must be in 0..1, got {min_iou}")
+    if priors.device != truths.device:
+        raise ValueError(f"truths must be on {priors.device} like the priors, got {truths.device}")
+
+
+def _grids(levels: Sequence[AnchorLevel]) -> tuple[Tensor, Tensor, Tensor]:
+    """One regular grid for each level and base size.
+
+    Returns:
+        float32 `[G, 2]` (width, height); float32 `[G, 4]` (stride x, stride y, offset x, offset y); int64 `[G, 4]`
+        (columns, rows, number of the first anchor, step from one cell's anchor to the next).
+    """
+    grids: list[tuple[float, ...]] = []
+    cells: list[tuple[int, ...]] = []
+    first = 0
+    for level in levels:
+        count = len(level.sizes)
+        grids += [(*level.stride[::-1], *level.offset[::-1])] * count
+        cells += [(level.width, level.height, first + a, count) for a in range(count)]
+        first += level.height * level.width * count
+    device = levels[0].sizes.device
+    sizes = torch.cat([level.sizes for level in levels]).float().contiguous()
+    return sizes, torch.tensor(grids, device=device).view(-1, 4), torch.tensor(cells, device=device).view(-1, 4)
 
 
 def anchors_at(level: AnchorLevel, index: Tensor) -> Tensor:
     """Boxes float32 `[..., 4]` of the anchors `index` int64 (row, column, anchor) of a level, none but these."""
-    return reference.anchors_at(level, index)
+    count = len(level.sizes)
+    cell, size = index // count, level.sizes[index % count]
+    x = (cell % level.width) * level.stride[1] + level.offset[1]
+    y = (cell // level.width) * level.stride[0] + level.offset[0]
+    centre = torch.stack([x, y], dim=-1).to(size)
+    return torch.cat([centre - size / 2, centre + size / 2], dim=-1)
 
 
 def all_anchors(levels: Sequence[AnchorLevel]) -> Tensor:
     """Every anchor of a pyramid, float32 `[P, 4]`, in the order level, row, column, anchor."""
-    return reference.all_anchors(levels)
+    return reference.all_anchors(*_grids(levels))
 
 
 def covered(priors: Tensor, regions: Tensor, min_fraction: float = 0.5) -> Tensor:
     """bool `[P]`: priors `[P, 4]` of whose area at least `min_fraction` lies inside one of `regions [R, 4]`."""
     check_boxes(priors=priors, regions=regions)
     return reference.covered(priors, regions, min_fraction)
-
-
-def check_boxes(**named: Tensor) -> None:
-    for name, boxes in named.items():
-        if boxes.ndim != 2 or boxes.shape[1] != 4:
-            raise ValueError(f"{name} must be [N, 4], got {list(boxes.shape)}")

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 
 from maskrcnn.ops import reference
+from maskrcnn.ops._native import native
+from maskrcnn.ops.checks import check_boxes, check_like
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, groups: Tensor | None = None) -> Tensor:
@@ -12,19 +14,21 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, groups: Tensor | No
     Args:
         boxes: float `[N, 4]`, xyxy in pixels. Non-finite boxes never overlap.
         scores: float `[N]`; of equal scores the lower index is better.
-        iou_threshold: IoU above which the worse box goes.
+        iou_threshold: IoU in 0..1 above which the worse box goes.
         groups: int64 `[N]`, anything that keeps boxes apart (image, level, class); None: one group.
 
     Returns:
         int64 `[K]`: indices of the kept boxes by falling score.
 
     Raises:
-        ValueError: shapes that do not belong together.
+        ValueError: shapes that do not belong together, or a threshold outside 0..1.
     """
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"boxes must be [N, 4], got {list(boxes.shape)}")
-    for name, values in (("scores", scores), ("groups", groups)):
-        if values is not None and values.shape != boxes.shape[:1]:
-            raise ValueError(f"{name} must be [{len(boxes)}] like boxes, got {list(values.shape)}")
+    check_boxes(boxes=boxes)
+    check_like(boxes, scores=scores)
+    if not 0 <= iou_threshold <= 1:
+        raise ValueError(f"iou_threshold must be in 0..1, got {iou_threshold}")
     groups = torch.zeros_like(scores, dtype=torch.int64) if groups is None else groups
-    return reference.nms(boxes.float(), scores.float(), iou_threshold, groups)
+    check_like(boxes, groups=groups)
+    order = torch.argsort(scores, descending=True, stable=True)
+    kept = native(reference.nms, boxes.device)(boxes.float()[order], groups.long()[order], iou_threshold)
+    return order[kept]

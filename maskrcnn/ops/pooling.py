@@ -1,10 +1,12 @@
-"""RoIAlign over a pyramid."""
+"""RoIAlign over a pyramid, and TensorFlow's crop_and_resize."""
 
 from collections.abc import Sequence
 
 from torch import Tensor
 
 from maskrcnn.ops import reference
+from maskrcnn.ops._native import native
+from maskrcnn.ops.checks import check_boxes, check_like, check_positive
 
 
 def roi_align(
@@ -20,8 +22,8 @@ def roi_align(
     """Pool each RoI from its image and its level; all levels and images in one call.
 
     Args:
-        features: for each level `[B, C, H_l, W_l]`.
-        boxes: float `[K, 4]`, xyxy in pixels of the image.
+        features: for each level `[B, C, H_l, W_l]`, float32, float64, bfloat16 or float16; channels-last is fastest.
+        boxes: float `[K, 4]`, xyxy in pixels of the image, finite.
         images: int64 `[K]` in 0..B-1.
         levels: int64 `[K]`, index into `features`.
         strides: for each level the pixels of the image per cell of the feature map.
@@ -30,13 +32,72 @@ def roi_align(
         aligned: half-pixel correction (Detectron2's `aligned=True`); False is the original of the paper.
 
     Returns:
-        `[K, C, S, S]`, dtype of the features. Differentiable in the features.
+        `[K, C, S, S]`, dtype of the features, channels-last. Differentiable in the features.
+
+    Raises:
+        ValueError, RuntimeError: shapes, types or devices that do not belong together, an index out of range, a box
+            that is not finite.
 
     Source: He et al., Mask R-CNN, arXiv 1703.06870, section 3.
     """
     if len(features) != len(strides) or not features:
         raise ValueError(f"strides must name one number for each of {len(features)} levels, got {len(strides)}")
-    for name, values in (("images", images), ("levels", levels)):
-        if values.shape != boxes.shape[:1]:
-            raise ValueError(f"{name} must be [{len(boxes)}] like boxes, got {list(values.shape)}")
-    return reference.roi_align(features, boxes, images, levels, strides, output_size, sampling_ratio, aligned)
+    check_boxes(boxes=boxes)
+    check_like(boxes, images=images, levels=levels)
+    check_positive(output_size=output_size, **{f"stride {i}": stride for i, stride in enumerate(strides)})
+    if sampling_ratio < 0:
+        raise ValueError(f"sampling_ratio must not be negative, got {sampling_ratio}")
+    pooled: Tensor = native(reference.roi_align, boxes.device)(
+        [_channels_last(feature, boxes) for feature in features],
+        boxes.float().contiguous(),
+        images.long().contiguous(),
+        levels.long().contiguous(),
+        [float(stride) for stride in strides],
+        output_size,
+        sampling_ratio,
+        aligned,
+    )
+    return pooled.permute(0, 3, 1, 2)
+
+
+def crop_and_resize(
+    features: Tensor, boxes: Tensor, images: Tensor, output_size: int, extrapolation_value: float = 0.0
+) -> Tensor:
+    """TensorFlow's `crop_and_resize`: one bilinear sample a bin, corners on corners. Matterport's models need it.
+
+    Args:
+        features: `[B, C, H, W]`, float32, float64, bfloat16 or float16.
+        boxes: float `[K, 4]`, x1 y1 x2 y2 where 0 is the centre of the first cell and 1 that of the last; finite.
+            (TensorFlow orders them y1 x1 y2 x2.)
+        images: int64 `[K]` in 0..B-1.
+        output_size: S; with 1, the sample is the middle of the box.
+        extrapolation_value: what samples outside the map give.
+
+    Returns:
+        `[K, C, S, S]`, dtype of the features, channels-last. Differentiable in the features.
+
+    Raises:
+        ValueError, RuntimeError: as `roi_align`.
+
+    Source: https://www.tensorflow.org/api_docs/python/tf/image/crop_and_resize
+    """
+    check_boxes(boxes=boxes)
+    check_like(boxes, images=images)
+    check_positive(output_size=output_size)
+    pooled: Tensor = native(reference.crop_and_resize, boxes.device)(
+        _channels_last(features, boxes),
+        boxes.float().contiguous(),
+        images.long().contiguous(),
+        output_size,
+        float(extrapolation_value),
+    )
+    return pooled.permute(0, 3, 1, 2)
+
+
+def _channels_last(feature: Tensor, boxes: Tensor) -> Tensor:
+    """`[B, C, H, W]` as contiguous `[B, H, W, C]`, which costs nothing where it lies so already."""
+    if feature.ndim != 4:
+        raise ValueError(f"features must be [B, C, H, W], got {list(feature.shape)}")
+    if feature.device != boxes.device:
+        raise ValueError(f"features must be on {boxes.device} like boxes, got {feature.device}")
+    return feature.permute(0, 2, 3, 1).contiguous()

@@ -1,5 +1,7 @@
-"""What each operation computes, in plain PyTorch. The faces beside this file document and check; this file
-defines, and `reference_masks.py` for masks.
+"""What each operation computes, in plain PyTorch; `reference_masks.py` for masks.
+
+Each function here has the name and the signature of an operation `torch.ops.maskrcnn.*` and defines it. The faces
+beside this file document and check.
 """
 
 from collections.abc import Sequence
@@ -9,7 +11,7 @@ from torch import Tensor
 from torchvision import ops as tv
 
 from maskrcnn.ops.boxes import box_area, box_intersection, box_iou
-from maskrcnn.ops.types import AnchorLevel, Ties
+from maskrcnn.ops.types import TIES
 
 CHUNK = 1 << 22  # elements of a temporary: bounds the memory of every loop below
 Parts = tuple[Tensor, Tensor, Tensor]
@@ -18,26 +20,26 @@ Parts = tuple[Tensor, Tensor, Tensor]
 # boxes
 
 
-def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, groups: Tensor) -> Tensor:
-    order = torch.argsort(scores, descending=True, stable=True)
-    kept = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
+def nms(boxes: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
+    """Which of the boxes `[N, 4]`, given from the best to the worst, are kept: bool `[N]`."""
+    kept = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
     # Group by group: shifting boxes apart by an offset instead would cost float32 precision.
-    by_group = order[torch.argsort(groups[order], stable=True)]
+    by_group = torch.argsort(groups, stable=True)
     counts: list[int] = torch.unique_consecutive(groups[by_group], return_counts=True)[1].tolist()
     for members in torch.split(by_group, counts):
-        finite = torch.isfinite(boxes[members]).all(dim=1)
-        kept[members[~finite]] = True
-        members = members[finite]
-        kept[members[tv.nms(boxes[members], scores[members], iou_threshold)]] = True
-    return order[kept[order]]
+        members = members[torch.isfinite(boxes[members]).all(dim=1)]
+        kept[members] = False
+        falling = torch.arange(len(members), 0, -1, dtype=torch.float32, device=boxes.device)
+        kept[members[tv.nms(boxes[members], falling, iou_threshold)]] = True
+    return kept
 
 
-def match_boxes(priors: Tensor, truths: Tensor, min_iou: float, forced: Ties | None) -> Parts:
+def match_boxes(priors: Tensor, truths: Tensor, min_iou: float, ties: int) -> Parts:
     index = torch.full((len(priors),), -1, dtype=torch.int64, device=priors.device)
     iou = torch.zeros(len(priors), device=priors.device)
-    is_forced = torch.zeros(len(priors), dtype=torch.bool, device=priors.device)
+    forced = torch.zeros(len(priors), dtype=torch.bool, device=priors.device)
     if len(priors) == 0 or len(truths) == 0:
-        return index, iou, is_forced
+        return index, iou, forced
     first = 0
     for chunk in torch.split(truths, max(1, CHUNK // len(priors))):
         ious = box_iou(chunk, priors)
@@ -45,45 +47,43 @@ def match_boxes(priors: Tensor, truths: Tensor, min_iou: float, forced: Ties | N
         better = best > iou
         iou = torch.where(better, best, iou)
         index = torch.where(better, best_index + first, index)
-        if forced is not None:
-            is_forced |= _forced(priors, chunk, ious, forced)
+        if ties != TIES[None]:
+            forced |= _forced(priors, chunk, ious, ties)
         first += len(chunk)
-    unmatched = (iou < min_iou) & ~is_forced
-    return index.masked_fill(unmatched, -1), iou.masked_fill(unmatched, 0.0), is_forced
+    unmatched = (iou < min_iou) & ~forced
+    return index.masked_fill(unmatched, -1), iou.masked_fill(unmatched, 0.0), forced
 
 
-def _forced(priors: Tensor, truths: Tensor, ious: Tensor, forced: Ties) -> Tensor:
+def _forced(priors: Tensor, truths: Tensor, ious: Tensor, ties: int) -> Tensor:
+    # IoUs closer than 1e-5, relative, tie: exact ties on unrounded anchors are chaotic.
     best = ious.max(dim=1, keepdim=True).values
-    ties = (ious >= best * (1 - 1e-5)) & (best > 0)
-    if forced == "all":
-        return ties.any(dim=0)
+    tied = (ious >= best * (1 - 1e-5)) & (best > 0)
+    if ties == TIES["all"]:
+        return tied.any(dim=0)
     # Not torch.cdist, whose matrix product loses whole pixels far from the origin.
     apart = (box_centres(truths)[:, None] - box_centres(priors)).square().sum(dim=2)
-    distance = apart.masked_fill(~ties, torch.inf)
+    distance = apart.masked_fill(~tied, torch.inf)
     nearest = torch.zeros(len(priors), dtype=torch.bool, device=priors.device)
-    nearest[distance.argmin(dim=1)[ties.any(dim=1)]] = True
+    nearest[distance.argmin(dim=1)[tied.any(dim=1)]] = True
     return nearest
 
 
-def match_anchors(levels: Sequence[AnchorLevel], truths: Tensor, min_iou: float, forced: Ties | None) -> Parts:
-    return match_boxes(all_anchors(levels), truths, min_iou, forced)
+def match_anchors(sizes: Tensor, grids: Tensor, cells: Tensor, truths: Tensor, min_iou: float, ties: int) -> Parts:
+    """`match_boxes` of all anchors of the grids that `matching._grids` describes."""
+    return match_boxes(all_anchors(sizes, grids, cells), truths, min_iou, ties)
 
 
-def anchors_at(level: AnchorLevel, index: Tensor) -> Tensor:
-    count = len(level.sizes)
-    cell, size = index // count, level.sizes[index % count]
-    x = (cell % level.width) * level.stride[1] + level.offset[1]
-    y = (cell // level.width) * level.stride[0] + level.offset[0]
-    centre = torch.stack([x, y], dim=-1).to(size)
-    return torch.cat([centre - size / 2, centre + size / 2], dim=-1)
-
-
-def all_anchors(levels: Sequence[AnchorLevel]) -> Tensor:
-    counts = [level.height * level.width * len(level.sizes) for level in levels]
-    device = levels[0].sizes.device
-    return torch.cat(
-        [anchors_at(level, torch.arange(count, device=device)) for level, count in zip(levels, counts, strict=True)]
-    )
+def all_anchors(sizes: Tensor, grids: Tensor, cells: Tensor) -> Tensor:
+    columns, rows, first, step = cells.unbind(dim=1)
+    counts = columns * rows
+    grid = torch.repeat_interleave(counts)
+    cell = torch.arange(len(grid), device=sizes.device) - (counts.cumsum(0) - counts)[grid]
+    place = torch.stack([cell % columns[grid], cell // columns[grid]], dim=1)
+    centre = place * grids[grid, :2] + grids[grid, 2:]
+    half = sizes[grid] / 2
+    anchors = torch.empty(len(grid), 4, device=sizes.device)
+    anchors[first[grid] + cell * step[grid]] = torch.cat([centre - half, centre + half], dim=1)
+    return anchors
 
 
 def covered(priors: Tensor, regions: Tensor, min_fraction: float) -> Tensor:
@@ -98,7 +98,7 @@ def box_centres(boxes: Tensor) -> Tensor:
     return (boxes[:, :2] + boxes[:, 2:]) / 2
 
 
-# pooling
+# pooling: maps are [B, H, W, C]
 
 
 def roi_align(
@@ -113,13 +113,14 @@ def roi_align(
 ) -> Tensor:
     # All maps as rows of one table: each bin is then a weighted bag of rows, for all levels and images in one call,
     # in parallel and vectorised over channels.
-    channels = features[0].shape[1]
-    table = torch.cat([feature.permute(0, 2, 3, 1).reshape(-1, channels) for feature in features])
-    shapes = torch.tensor([feature.shape[2:] for feature in features], device=boxes.device)
-    rows = torch.tensor([0] + [len(feature) * feature[0, 0].numel() for feature in features], device=boxes.device)
+    channels = features[0].shape[3]
+    table = torch.cat([feature.reshape(-1, channels) for feature in features])
+    shapes = torch.tensor([feature.shape[1:3] for feature in features], device=boxes.device)
+    rows = torch.tensor([0] + [feature[..., 0].numel() for feature in features], device=boxes.device)
     height, width = shapes[levels].unbind(dim=1)
     first = rows.cumsum(0)[levels] + images * height * width
-    boxes = boxes.float() / torch.tensor(strides, device=boxes.device)[levels][:, None] - (0.5 if aligned else 0.0)
+    boxes = boxes.double() if table.dtype == torch.float64 else boxes
+    boxes = boxes / torch.tensor(strides).to(boxes)[levels][:, None] - (0.5 if aligned else 0.0)
     extent = boxes[:, 2:] - boxes[:, :2]
     extent = extent if aligned else extent.clamp(min=1)
     ratio = (extent / output_size).ceil().clamp(min=1).long()
@@ -128,21 +129,21 @@ def roi_align(
     for gx, gy in torch.unique(ratio, dim=0).tolist():
         members = torch.nonzero((ratio[:, 0] == gx) & (ratio[:, 1] == gy)).flatten()
         for part in torch.split(members, max(1, CHUNK // (4 * output_size**2 * gx * gy))):
-            x, x_weight = _corners(boxes[part, 0], extent[part, 0], output_size, gx, width[part])
-            y, y_weight = _corners(boxes[part, 1], extent[part, 1], output_size, gy, height[part])
-            row = (first[part, None, None] + y * width[part, None, None])[:, :, None, :, None] + x[:, None, :, None, :]
-            weight = (y_weight[:, :, None, :, None] * x_weight[:, None, :, None, :]).flatten(3) / (gx * gy)
-            pooled = torch.nn.functional.embedding_bag(
-                row.flatten(3).flatten(0, 2), table, per_sample_weights=weight.flatten(0, 2).to(table), mode="sum"
-            )
-            result[part] = pooled.view(len(part), output_size, output_size, channels)
-    return result.permute(0, 3, 1, 2)
+            at = bin_samples(boxes[part], extent[part], output_size, (gx, gy))
+            taps = [_corners(*axis, output_size) for axis in zip(at, (width[part], height[part]), strict=True)]
+            result[part] = _pooled(table, first[part], width[part], *taps, 1 / (gx * gy))
+    return result
 
 
-def _corners(start: Tensor, extent: Tensor, bins: int, samples: int, limit: Tensor) -> tuple[Tensor, Tensor]:
+def bin_samples(boxes: Tensor, extent: Tensor, bins: int, samples: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Coordinates of the samples along x and y, `[K, bins * samples]`; `extent [K, 2]` from the corner x1 y1 on."""
+    steps = [(torch.arange(bins * n, device=boxes.device) + 0.5).to(boxes) / (bins * n) for n in samples]
+    x, y = (boxes[:, axis, None] + extent[:, axis, None] * step for axis, step in enumerate(steps))
+    return x, y
+
+
+def _corners(at: Tensor, limit: Tensor, bins: int) -> tuple[Tensor, Tensor]:
     """The cells that the samples of each bin touch along one axis and their weights, `[K, bins, 2 * samples]`."""
-    step = (torch.arange(bins * samples, device=start.device) + 0.5) / (bins * samples)
-    at = start[:, None] + extent[:, None] * step
     inside = (at >= -1) & (at <= limit[:, None])
     last = (limit - 1)[:, None]
     at = torch.minimum(at.clamp(min=0), last.to(at))
@@ -150,4 +151,46 @@ def _corners(start: Tensor, extent: Tensor, bins: int, samples: int, limit: Tens
     fraction = at - low
     cells = torch.stack([low, torch.minimum(low + 1, last)], dim=-1)
     weights = torch.stack([1 - fraction, fraction], dim=-1) * inside[..., None]
-    return cells.view(len(start), bins, -1), weights.view(len(start), bins, -1)
+    taps = 2 * (at.shape[1] // bins)
+    return cells.view(len(at), bins, taps), weights.view(len(at), bins, taps)
+
+
+def _pooled(
+    table: Tensor,
+    first: Tensor,
+    width: Tensor,
+    columns: tuple[Tensor, Tensor],
+    rows: tuple[Tensor, Tensor],
+    scale: float,
+) -> Tensor:
+    """Weighted sums `[K, S, S, C]` of rows of the table; maps begin at `first [K]`, with `width [K]` cells a line."""
+    (x, x_weight), (y, y_weight) = columns, rows
+    row = (first[:, None, None] + y * width[:, None, None])[:, :, None, :, None] + x[:, None, :, None, :]
+    weight = (y_weight[:, :, None, :, None] * x_weight[:, None, :, None, :]).flatten(3) * scale
+    pooled = torch.nn.functional.embedding_bag(
+        row.flatten(3).flatten(0, 2), table, per_sample_weights=weight.flatten(0, 2).to(table), mode="sum"
+    )
+    return pooled.view(len(first), y.shape[1], x.shape[1], table.shape[1])
+
+
+def crop_and_resize(
+    features: Tensor, boxes: Tensor, images: Tensor, output_size: int, extrapolation_value: float
+) -> Tensor:
+    height, width, channels = features.shape[1:]
+    boxes = boxes.double() if features.dtype == torch.float64 else boxes
+    bins = torch.arange(output_size).to(boxes)
+    step = bins / (output_size - 1) if output_size > 1 else bins + 0.5
+    result = []
+    for part in torch.split(torch.arange(len(boxes), device=boxes.device), max(1, CHUNK // (4 * output_size**2))):
+        axes = []
+        for low, high, size in ((0, 2, width), (1, 3, height)):
+            at = (boxes[part, low, None] + (boxes[part, high] - boxes[part, low])[:, None] * step) * (size - 1)
+            outside = (at < 0) | (at > size - 1)
+            limit = torch.full_like(part, size)
+            axes.append((_corners(at, limit, output_size), outside))
+        (columns, no_column), (rows, no_row) = axes
+        first = images[part] * height * width
+        pooled = _pooled(features.reshape(-1, channels), first, torch.full_like(part, width), columns, rows, 1.0)
+        outside = no_row[:, :, None] | no_column[:, None, :]
+        result.append(pooled.masked_fill(outside[..., None], extrapolation_value))
+    return torch.cat(result) if result else features.new_zeros(0, output_size, output_size, channels)

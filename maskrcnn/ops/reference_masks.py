@@ -1,6 +1,7 @@
-"""What each operation on masks computes, in plain PyTorch; the faces in `masks.py` and `rle.py` document and check.
+"""What each operation on masks computes, in plain PyTorch, as `reference.py` does for boxes and features.
 
-Masks are windows, offsets and data as in `masks.py`; x counts columns, y rows.
+Masks are windows, offsets and data as in `masks.py`; x counts columns, y rows. Operations that draw masks are given
+the new windows and offsets, and return the data.
 """
 
 from collections.abc import Callable
@@ -8,10 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from maskrcnn.ops.reference import Parts, box_centres
+from maskrcnn.ops.reference import CHUNK, Parts, bin_samples
 from maskrcnn.ops.types import Windows
-
-CHUNK = 1 << 22  # elements of a temporary: bounds the memory of the loops below
 
 
 def offsets_of(windows: Tensor) -> Tensor:
@@ -37,16 +36,15 @@ def _parts_of(offsets: Tensor) -> tuple[Tensor, ...]:
     return torch.split(all_windows, counts)
 
 
-def _draw(windows: Tensor, level: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Parts:
-    """Masks in `windows` whose levels 0..255 are `level(owner, x, y)`, asked for part by part."""
-    offsets = offsets_of(windows)
+def draw(windows: Tensor, offsets: Tensor, level: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
+    """Data of masks in `windows` whose levels 0..255 are `level(owner, x, y)`, asked for part by part."""
     data = torch.empty(int(offsets[-1]), dtype=torch.uint8, device=windows.device)
     for part in _parts_of(offsets):
         owner, x, y = window_pixels(windows[part])
         values = level(part[owner], x, y)
         values = values.round().clamp(0, 255) if values.is_floating_point() else values
         data[offsets[part[0]] : offsets[part[-1] + 1]] = values.to(torch.uint8)
-    return windows, offsets, data
+    return data
 
 
 def lookup(masks: Windows, owner: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -70,71 +68,26 @@ def bilinear(masks: Windows, owner: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return upper * (1 - fy) + lower * fy
 
 
-def crop_masks(masks: Windows, x: int, y: int, size: tuple[int, int]) -> Parts:
-    origin = torch.tensor([x, y, x, y], dtype=torch.int32, device=masks.windows.device)
-    windows = clip_windows(masks.windows - origin, size)
-    return _draw(windows, lambda owner, column, row: lookup(masks, owner, column + x, row + y))
-
-
-def clip_windows(windows: Tensor, size: tuple[int, int]) -> Tensor:
-    """Windows cut to a canvas (H, W); those outside become empty."""
-    limit = torch.tensor([size[1], size[0]], dtype=windows.dtype, device=windows.device)
-    low = torch.minimum(windows[:, :2].clamp(min=0), limit)
-    high = torch.maximum(torch.minimum(windows[:, 2:], limit), low)
-    empty = ((high - low) == 0).any(dim=1, keepdim=True)
-    return torch.cat([low, torch.where(empty, low, high)], dim=1)
-
-
-def flip_masks(masks: Windows, size: tuple[int, int], horizontal: bool, vertical: bool) -> Parts:
-    x1, y1, x2, y2 = masks.windows.unbind(dim=1)
-    if horizontal:
-        x1, x2 = size[1] - x2, size[1] - x1
-    if vertical:
-        y1, y2 = size[0] - y2, size[0] - y1
+def warp_masks(
+    windows: Tensor, offsets: Tensor, data: Tensor, matrix: Tensor, new_windows: Tensor, new_offsets: Tensor
+) -> Tensor:
+    """`matrix` float64 `[2, 3]` leads from new to old continuous coordinates."""
+    masks = Windows(windows, offsets, data)
 
     def level(owner: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        return lookup(masks, owner, size[1] - 1 - x if horizontal else x, size[0] - 1 - y if vertical else y)
+        # Term by term: a matrix product may round otherwise.
+        u, v = (row[0] * (x + 0.5) + row[1] * (y + 0.5) + row[2] - 0.5 for row in matrix)
+        return bilinear(masks, owner, u.float(), v.float())
 
-    return _draw(torch.stack([x1, y1, x2, y2], dim=1), level)
-
-
-def transpose_masks(masks: Windows) -> Parts:
-    return _draw(masks.windows[:, [1, 0, 3, 2]], lambda owner, x, y: lookup(masks, owner, y, x))
-
-
-def resize_masks(masks: Windows, size: tuple[int, int], new_size: tuple[int, int]) -> Parts:
-    # float32 throughout, so that pixels are those that PyTorch's nearest interpolation takes.
-    step_y, step_x = (
-        torch.tensor(old / new, device=masks.windows.device) for old, new in zip(size, new_size, strict=True)
-    )
-    step = torch.stack([step_x, step_y])
-    low, high = masks.windows[:, :2] / step, masks.windows[:, 2:] / step
-    windows = clip_windows(torch.cat([low.floor() - 1, high.ceil() + 1], dim=1).int(), new_size)
-    windows = torch.where((masks.offsets.diff() == 0)[:, None], torch.zeros_like(windows), windows)
-    return _draw(windows, lambda owner, x, y: lookup(masks, owner, (x * step_x).long(), (y * step_y).long()))
-
-
-def warp_masks(masks: Windows, matrix: Tensor, size: tuple[int, int]) -> Parts:
-    matrix = matrix.to(masks.windows.device, torch.float64)
-    if not torch.isfinite(matrix).all() or abs(float(torch.linalg.det(matrix[:, :2]))) < 1e-12:
-        raise ValueError(f"matrix must be finite and invertible, got {matrix.tolist()}")
-    inverse = torch.linalg.inv(matrix[:, :2])
-    corners = masks.windows[:, [0, 1, 2, 1, 0, 3, 2, 3]].view(-1, 4, 2).double() @ matrix[:, :2].T + matrix[:, 2]
-    low, high = corners.amin(dim=1).floor() - 1, corners.amax(dim=1).ceil() + 1
-    limit = 2 * max(size)  # int32 holds the clipped windows whatever the matrix
-    windows = clip_windows(torch.cat([low, high], dim=1).clamp(-limit, limit).int(), size)
-    windows = torch.where((masks.offsets.diff() == 0)[:, None], torch.zeros_like(windows), windows)
-
-    def level(owner: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        source = (torch.stack([x, y], dim=1) + 0.5 - matrix[:, 2]) @ inverse.T - 0.5
-        return bilinear(masks, owner, source[:, 0].float(), source[:, 1].float())
-
-    return _draw(windows, level)
+    return draw(new_windows, new_offsets, level)
 
 
 def sample_masks(
-    masks: Windows,
-    size: tuple[int, int],
+    windows: Tensor,
+    offsets: Tensor,
+    data: Tensor,
+    height: int,
+    width: int,
     boxes: Tensor,
     index: Tensor,
     output_size: int,
@@ -142,28 +95,26 @@ def sample_masks(
     aligned: bool,
     soft: bool,
 ) -> Tensor:
-    start = boxes[:, :2] - (0.5 if aligned else 0.0)
-    extent = boxes[:, 2:] - boxes[:, :2] if aligned else (boxes[:, 2:] - boxes[:, :2]).clamp(min=1)
+    masks, limits = Windows(windows, offsets, data), (width, height)
+    start = boxes - (0.5 if aligned else 0.0)
+    extent = boxes[:, 2:] - boxes[:, :2]
+    extent = extent if aligned else extent.clamp(min=1)
     result = torch.zeros(len(boxes), output_size, output_size, device=boxes.device)
     ratio = (extent / output_size).ceil().clamp(min=1).long()
     ratio = torch.full_like(ratio, sampling_ratio) if sampling_ratio else ratio
     for gx, gy in torch.unique(ratio, dim=0).tolist():
         members = torch.nonzero((ratio[:, 0] == gx) & (ratio[:, 1] == gy)).flatten()
         for part in torch.split(members, max(1, CHUNK // (output_size**2 * gx * gy))):
-            x = _bin_samples(start[part, 0], extent[part, 0], output_size, gx, size[1])
-            y = _bin_samples(start[part, 1], extent[part, 1], output_size, gy, size[0])
+            samples = bin_samples(start[part], extent[part], output_size, (gx, gy))
+            # Held inside the canvas; -2, where no pixel is, for those beyond it.
+            x, y = (
+                torch.where((at < -1) | (at > limit), -2, at.clamp(0, limit - 1))
+                for at, limit in zip(samples, limits, strict=True)
+            )
             rows = torch.split(y, max(1, CHUNK // x.numel()), dim=1)
             level = torch.cat([_levels_on_grid(masks, index[part], x, some) for some in rows], dim=1)
-            level = level.view(len(part), output_size, gy, output_size, gx).mean(dim=(2, 4))
-            result[part] = level / 255
+            result[part] = level.view(len(part), output_size, gy, output_size, gx).mean(dim=(2, 4)) / 255
     return result if soft else (result >= 0.5).float()
-
-
-def _bin_samples(start: Tensor, extent: Tensor, bins: int, samples: int, limit: int) -> Tensor:
-    """Coordinates along one axis, `[K, bins * samples]`, held inside the canvas; -2 where over a pixel beyond it."""
-    step = (torch.arange(bins * samples, device=start.device) + 0.5) / (bins * samples)
-    at = start[:, None] + extent[:, None] * step
-    return torch.where((at < -1) | (at > limit), -2, at.clamp(0, limit - 1))
 
 
 def _levels_on_grid(masks: Windows, index: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -192,14 +143,8 @@ def _taps(at: Tensor, low: Tensor, high: Tensor) -> list[tuple[Tensor, Tensor]]:
     return [(torch.minimum(p.clamp(min=0), last.clamp(min=0)), w * ((p >= 0) & (p <= last))) for p, w in taps]
 
 
-def paste_masks(probabilities: Tensor, boxes: Tensor, size: tuple[int, int]) -> Parts:
+def paste_masks(probabilities: Tensor, boxes: Tensor, new_windows: Tensor, new_offsets: Tensor) -> Tensor:
     side = probabilities.shape[-1]
-    low, high = (boxes[:, :2] - 0.5).ceil(), (boxes[:, 2:] - 0.5).ceil()
-    centre = box_centres(boxes).floor()
-    missed = high <= low
-    low, high = torch.where(missed, centre, low), torch.where(missed, centre + 1, high)
-    limit = 2 * max(size)
-    windows = clip_windows(torch.cat([low, high], dim=1).clamp(-limit, limit).int(), size)
     scale = side / (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-6)
 
     def level(owner: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -212,13 +157,16 @@ def paste_masks(probabilities: Tensor, boxes: Tensor, size: tuple[int, int]) -> 
         lower = probabilities[owner, bottom, left] * (1 - fx) + probabilities[owner, bottom, right] * fx
         return (upper * (1 - fy) + lower * fy) * 255
 
-    return _draw(windows, level)
+    return draw(new_windows, new_offsets, level)
 
 
-def mask_iou(masks1: Windows, masks2: Windows) -> Parts:
-    rows, columns = _overlapping_windows(masks1.windows, masks2.windows)
-    low = torch.maximum(masks1.windows[rows, :2], masks2.windows[columns, :2])
-    high = torch.minimum(masks1.windows[rows, 2:], masks2.windows[columns, 2:])
+def mask_iou(
+    windows1: Tensor, offsets1: Tensor, data1: Tensor, windows2: Tensor, offsets2: Tensor, data2: Tensor
+) -> Parts:
+    masks1, masks2 = Windows(windows1, offsets1, data1), Windows(windows2, offsets2, data2)
+    rows, columns = _overlapping_windows(windows1, windows2)
+    low = torch.maximum(windows1[rows, :2], windows2[columns, :2])
+    high = torch.minimum(windows1[rows, 2:], windows2[columns, 2:])
     shared = torch.cat([low, high], dim=1)
     intersection = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
     for part in _parts_of(offsets_of(shared)):
@@ -270,13 +218,15 @@ def bounds(owner: Tensor, x: Tensor, y: Tensor, count: int) -> Tensor:
     return torch.cat([torch.where(high > 0, low, 0), high], dim=1)
 
 
-def label_image(masks: Windows, size: tuple[int, int], min_visible_fraction: float) -> tuple[Tensor, Tensor]:
-    labels = torch.zeros(size, dtype=torch.int32).numpy()
-    windows, offsets, data = masks.windows.tolist(), masks.offsets.tolist(), (masks.data >= 128).cpu().numpy()
+def label_image(
+    windows: Tensor, offsets: Tensor, data: Tensor, height: int, width: int, min_visible_fraction: float
+) -> tuple[Tensor, Tensor]:
+    labels = torch.zeros(height, width, dtype=torch.int32).numpy()
+    ends, is_inside = offsets.tolist(), (data >= 128).cpu().numpy()
     kept = torch.zeros(len(windows), dtype=torch.bool)
     number = 0
-    for i, (x1, y1, x2, y2) in enumerate(windows):
-        inside = data[offsets[i] : offsets[i + 1]].reshape(y2 - y1, x2 - x1)
+    for i, (x1, y1, x2, y2) in enumerate(windows.tolist()):
+        inside = is_inside[ends[i] : ends[i + 1]].reshape(y2 - y1, x2 - x1)
         under = labels[y1:y2, x1:x2]
         free = inside & (under == 0)
         visible, total = int(free.sum()), int(inside.sum())
@@ -284,12 +234,11 @@ def label_image(masks: Windows, size: tuple[int, int], min_visible_fraction: flo
             number += 1
             under[free] = number
             kept[i] = True
-    device = masks.windows.device
-    return torch.from_numpy(labels).to(device), kept.to(device)
+    return torch.from_numpy(labels).to(windows.device), kept.to(windows.device)
 
 
 def masks_from_label_image(labels: Tensor, ids: Tensor) -> Parts:
-    order = torch.argsort(ids)
+    order = torch.argsort(ids, stable=True)
     y, x = torch.nonzero(labels, as_tuple=True)
     value = labels[y, x].long()
     place = torch.searchsorted(ids[order], value).clamp(max=max(0, len(ids) - 1))

@@ -34,6 +34,13 @@ def encode_runs(owner: Ints, start: Ints, end: Ints, count: int, total: int) -> 
     return [text[a:b].decode("ascii") for a, b in zip(np.append(0, last[:-1]), last, strict=True)]
 
 
+def counts_to_text(counts: Ints) -> bytes:
+    """Compressed COCO counts of one mask's plain run lengths."""
+    delta = counts.copy()
+    delta[3:] -= counts[1:-2]
+    return _to_text(delta)[0]
+
+
 def _to_text(values: Ints) -> tuple[bytes, Ints]:
     """COCO's variable-length code: five bits a character, lowest first; with the characters each value takes."""
     characters, active = [], []

@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 from torch import Tensor
 
 Ties = Literal["all", "nearest"]
+TIES: dict[Ties | None, int] = {None: 0, "all": 1, "nearest": 2}  # as the operations number them
 
 
 class AnchorLevel(NamedTuple):

@@ -1,0 +1,270 @@
+"""What each core operation costs: ours, its plain PyTorch definition, and torchvision's or the dense way, in one run.
+
+`python -m benchmarks.ops` prints median seconds, peak extra memory and the ratio of the peer's time to ours, for three
+sizes of each operation; `--only=nms` runs one.
+"""
+
+import gc
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from torch import Tensor
+from torchvision import ops as tv
+from torchvision.models.detection.roi_heads import paste_masks_in_image, project_masks_on_boxes
+
+from benchmarks.quality import write_results
+from maskrcnn.ops import masks as mask_ops
+from maskrcnn.ops import matching, reference, reference_masks
+from maskrcnn.ops.nms import nms
+from maskrcnn.ops.pooling import roi_align
+from maskrcnn.ops.types import AnchorLevel, Windows
+
+LONGEST = 20.0  # seconds that the runs of one case together may take
+Run = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """The same work done in several ways; None where a way would not fit into memory."""
+
+    operation: str
+    size: str
+    ours: Run
+    reference: Run | None
+    peer: Run | None
+
+
+@dataclass(frozen=True)
+class Cost:
+    seconds: float
+    megabytes: float | None
+
+
+def boxes_at(count: int, side: float, low: float, high: float, seed: int = 0) -> Tensor:
+    """Spread boxes with sides from `low` to `high` in a square image of `side` pixels."""
+    generator = torch.Generator().manual_seed(seed)
+    corner = torch.rand(count, 2, generator=generator) * (side - high)
+    return torch.cat([corner, corner + low + torch.rand(count, 2, generator=generator) * (high - low)], dim=1)
+
+
+def nms_cases() -> Iterator[Case]:
+    for count in (1_000, 10_000, 100_000):
+        boxes = boxes_at(count, 1024 * (count / 10_000) ** 0.5, 8, 24)
+        scores = torch.rand(count, generator=torch.Generator().manual_seed(1))
+        peer = partial(tv.nms, boxes, scores, 0.5)
+        yield Case("nms", f"{count:,} boxes", partial(nms, boxes, scores, 0.5), None, peer)
+
+
+def match_cases() -> Iterator[Case]:
+    sizes = torch.tensor([[16.0, 16.0]])
+    level = AnchorLevel((4.0, 4.0), (2.0, 2.0), sizes, 512, 512)
+    grids = matching._grids([level])
+    anchors = matching.all_anchors([level])
+    for count in (100, 1_000, 10_000):
+        truths = boxes_at(count, 2048, 8, 24)
+        ours = partial(matching.match_anchors, [level], truths, 0.3, "all")
+        plain = partial(reference.match_anchors, *grids, truths, 0.3, 1) if count <= 1_000 else None
+        peer = partial(dense_match, anchors, truths) if count <= 1_000 else None
+        yield Case("match_anchors", f"{len(anchors):,} x {count:,}", ours, plain, peer)
+    for count in (100, 1_000, 10_000):
+        truths = boxes_at(count, 2048, 8, 24)
+        priors = boxes_at(2_000, 2048, 8, 24, seed=1)
+        ours = partial(matching.match_boxes, priors, truths, 0.5)
+        plain = partial(reference.match_boxes, priors, truths, 0.5, 0)
+        yield Case("match_boxes", f"2,000 x {count:,}", ours, plain, partial(dense_match, priors, truths))
+
+
+def dense_match(priors: Tensor, truths: Tensor) -> Tensor:
+    """As torchvision's Matcher: the whole matrix, low-quality matches by equality."""
+    from torchvision.models.detection._utils import Matcher
+
+    return Matcher(0.5, 0.3, allow_low_quality_matches=True)(tv.box_iou(truths, priors))
+
+
+def pooling_cases() -> Iterator[Case]:
+    for count, bins, channels in ((100, 7, 64), (512, 7, 256), (33, 14, 256)):
+        feature = torch.randn(2, channels, 64, 64).to(memory_format=torch.channels_last)
+        boxes = boxes_at(count, 256, 8, 40)
+        images = torch.arange(count) % 2
+        levels = torch.zeros_like(images)
+        rois = torch.cat([images[:, None], boxes], dim=1)
+        nhwc = feature.permute(0, 2, 3, 1)
+        ours = partial(both_ways, roi_align, [feature], boxes, images, levels, [4.0], bins, 2, True)
+        plain = partial(both_ways, reference.roi_align, [nhwc], boxes, images, levels, [4.0], bins, 2, True)
+        peer = partial(both_ways, tv.roi_align, [feature], rois, bins, 0.25, 2, True)
+        yield Case("roi_align, both ways", f"{channels} ch, {count} x {bins}²", ours, plain, peer)
+
+
+def both_ways(pool: Callable[..., Tensor], features: list[Tensor], *settings: Any) -> Tensor:
+    leaf = features[0].detach().requires_grad_()
+    pooled = pool([leaf] if pool is not tv.roi_align else leaf, *settings)
+    pooled.backward(torch.ones_like(pooled))
+    assert leaf.grad is not None
+    return leaf.grad
+
+
+def paste_cases() -> Iterator[Case]:
+    for count in (100, 1_000, 10_000):
+        size, boxes = (1024, 1024), boxes_at(count, 1024, 8, 40)
+        values = torch.rand(count, 28, 28, generator=torch.Generator().manual_seed(0))
+        ours = partial(mask_ops.paste_masks, values, boxes, size)
+        windows, offsets, _ = ours()
+        plain = partial(reference_masks.paste_masks, values, boxes, windows, offsets)
+        peer = partial(paste_masks_in_image, values[:, None], boxes, size) if count <= 1_000 else None
+        yield Case("paste_masks", f"{count:,} of 28² in 1024²", ours, plain, peer)
+
+
+def ellipses(count: int, side: int, seed: int = 0) -> Windows:
+    """Soft masks that fill spread boxes."""
+    values = (1.2 - (torch.linspace(-1, 1, 28).square()[:, None] + torch.linspace(-1, 1, 28).square())).clamp(0, 1)
+    return mask_ops.paste_masks(values.expand(count, -1, -1), boxes_at(count, side, 8, 40, seed), (side, side))
+
+
+def target_cases() -> Iterator[Case]:
+    for count, rois in ((100, 128), (1_000, 512), (10_000, 2_000)):
+        masks, side = ellipses(count, 1024), 1024
+        index = torch.arange(rois) % count
+        boxes = boxes_at(count, side, 8, 40)[index] + torch.rand(rois, 4)
+        arguments = (boxes, index, 28, 2, False)
+        ours = partial(mask_ops.sample_masks, masks, (side, side), *arguments)
+        plain = partial(reference_masks.sample_masks, *masks, side, side, *arguments, True)
+        peer = partial(project_masks_on_boxes, dense(masks, side), boxes, index, 28) if count <= 1_000 else None
+        yield Case("sample_masks", f"{count:,} truths, {rois} x 28²", ours, plain, peer)
+
+
+def dense(masks: Windows, side: int) -> Tensor:
+    result = torch.zeros(len(masks.windows), side, side, dtype=torch.uint8)
+    owner, x, y = reference_masks.window_pixels(masks.windows)
+    result[owner, y, x] = (masks.data >= 128).to(torch.uint8)
+    return result
+
+
+def iou_cases() -> Iterator[Case]:
+    for count in (100, 1_000, 10_000):
+        first, second = ellipses(count, 1024), ellipses(count, 1024, seed=1)
+        plain = partial(reference_masks.mask_iou, *first, *second)
+        peer = partial(dense_iou, dense(first, 1024), dense(second, 1024)) if count <= 1_000 else None
+        yield Case("mask_iou", f"{count:,} x {count:,}", partial(mask_ops.mask_iou, first, second), plain, peer)
+
+
+def dense_iou(first: Tensor, second: Tensor) -> Tensor:
+    one, two = first.flatten(1).float(), second.flatten(1).float()
+    shared = one @ two.T
+    return shared / (one.sum(dim=1)[:, None] + two.sum(dim=1) - shared)
+
+
+def warp_cases() -> Iterator[Case]:
+    matrix = torch.tensor([[0.9, 0.3, 10.0], [-0.3, 0.9, 200.0]])
+    for count in (100, 1_000, 10_000):
+        masks = ellipses(count, 1024)
+        ours = partial(mask_ops.warp_masks, masks, matrix, (1024, 1024))
+        windows, offsets, _ = ours()
+        back = torch.linalg.inv(torch.cat([matrix, torch.tensor([[0.0, 0, 1]])]).double())[:2].contiguous()
+        plain = partial(reference_masks.warp_masks, *masks, back, windows, offsets)
+        peer = partial(dense_warp, dense(masks, 1024)) if count <= 1_000 else None
+        yield Case("warp_masks", f"{count:,} in 1024²", ours, plain, peer)
+
+
+def dense_warp(masks: Tensor) -> Tensor:
+    from torchvision.transforms.v2 import functional as v2
+
+    return v2.affine(masks, angle=-18.4, translate=[10, 200], scale=0.95, shear=[0.0, 0.0])
+
+
+def code_cases() -> Iterator[Case]:
+    from pycocotools import mask as coco
+
+    from maskrcnn.ops import reference_rle
+    from maskrcnn.ops.rle import decode_rle, encode_rle
+
+    for count in (100, 1_000, 10_000):
+        masks, size = ellipses(count, 1024), (1024, 1024)
+        columns = dense(masks, 1024).permute(1, 2, 0).numpy().copy(order="F") if count <= 1_000 else None
+        peer = partial(coco.encode, columns) if columns is not None else None
+        plain = partial(reference_rle.encode_rle, *masks, *size)
+        yield Case("encode_rle", f"{count:,} in 1024²", partial(encode_rle, masks, size), plain, peer)
+        codes = encode_rle(masks, size)
+        as_coco = [{"size": list(size), "counts": code} for code in codes]
+        text, ends = reference_rle.encode_rle(*masks, *size)
+        plain = partial(reference_rle.decode_rle, text, ends, *size)
+        peer = partial(coco.decode, as_coco) if count <= 1_000 else None
+        yield Case("decode_rle", f"{count:,} in 1024²", partial(decode_rle, codes, size), plain, peer)
+
+
+def partial(function: Callable[..., Any], *arguments: Any) -> Run:
+    return lambda: function(*arguments)
+
+
+CASES = (nms_cases, match_cases, pooling_cases, paste_cases, target_cases, iou_cases, warp_cases, code_cases)
+
+
+def cost(run: Run) -> Cost:
+    """Median time of a few runs, and the resident memory that the first one adds at its peak (Linux only)."""
+    gc.collect()
+    before = reset_peak()
+    times = [timed(run)]
+    megabytes = None if before is None else max(0.0, resident("VmHWM") - before) / 1e3
+    while len(times) < 3 or (len(times) < 25 and sum(times) < 1.0):
+        if sum(times) > LONGEST:
+            break
+        times.append(timed(run))
+    return Cost(statistics.median(times), megabytes)
+
+
+def timed(run: Run) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def reset_peak() -> float | None:
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return None
+    return resident("VmRSS")
+
+
+def resident(field: str) -> float:
+    """kB from /proc/self/status."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return float(next(line.split()[1] for line in lines if line.startswith(field)))
+
+
+@click.command()
+@click.option("--only", default="", help="operations whose name holds this text")
+def main(only: str) -> None:
+    rows = []
+    print(f"{'operation':22s} {'size':26s} {'ours':>16s} {'definition':>18s} {'peer':>18s} {'peer / ours':>12s}")
+    for cases in CASES:
+        for case in cases():
+            if only not in case.operation:
+                continue
+            costs = {way: cost(run) for way in ("ours", "reference", "peer") if (run := getattr(case, way))}
+            ratio = costs["peer"].seconds / costs["ours"].seconds if "peer" in costs else None
+            cells = [describe(costs.get(way)) for way in ("ours", "reference", "peer")]
+            print(f"{case.operation:22s} {case.size:26s} {cells[0]:>16s} {cells[1]:>18s} {cells[2]:>18s} "
+                  + (f"{ratio:11.1f}x" if ratio else " " * 12), flush=True)  # fmt: skip
+            rows.append({"operation": case.operation, "size": case.size, "ratio": ratio,
+                         **{way: asdict(value) for way, value in costs.items()}})  # fmt: skip
+    if not only:
+        path = write_results("ops", " ".join(["python -m benchmarks.ops", *sys.argv[1:]]), {"cases": rows})
+        print(f"wrote {path}")
+
+
+def describe(value: Cost | None) -> str:
+    if value is None:
+        return "-"
+    memory = "" if value.megabytes is None else f" {value.megabytes:.0f} MB"
+    return f"{value.seconds * 1e3:.2f} ms{memory}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""A training step of the default Mask R-CNN with our operations and with torchvision's, on the same samples in one run.
+
+The second is the same network with torchvision's RoIAlign level by level, its batched NMS, a dense IoU matrix for
+matching and masks of whole images for the targets. `python -m benchmarks.train_step`
+"""
+
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import click
+import torch
+from torch import Tensor
+from torchvision import ops as tv
+
+from benchmarks.quality import write_results
+from benchmarks.time_to_quality import our_detector
+from datasets.registry import open_dataset
+from datasets.synthetic.config import EllipsesConfig
+from datasets.synthetic.writer import create
+from maskrcnn.ops.matching import all_anchors
+from maskrcnn.ops.types import Matches
+from maskrcnn.structures.masks import CroppedMasks
+from maskrcnn.training.config import TrainingConfig
+from maskrcnn.training.loading import KeyedSamples, training_batches
+from maskrcnn.training.machine import set_up_machine
+
+
+def match_boxes(priors: Tensor, truths: Tensor, min_iou: float = 0.0, forced: str | None = None) -> Matches:
+    if len(truths) == 0:
+        nothing = torch.zeros(len(priors))
+        return Matches(nothing.long() - 1, nothing, nothing.bool())
+    ious = tv.box_iou(truths, priors)
+    iou, index = ious.max(dim=0)
+    marked = torch.zeros(len(priors), dtype=torch.bool)
+    if forced is not None:
+        best = ious.max(dim=1, keepdim=True).values
+        marked = ((ious >= best * (1 - 1e-5)) & (best > 0)).any(dim=0)
+    unmatched = (iou < min_iou) & ~marked
+    return Matches(index.masked_fill(unmatched, -1), iou.masked_fill(unmatched, 0.0), marked)
+
+
+def match_anchors(levels: Sequence[Any], truths: Tensor, min_iou: float = 0.0, forced: str | None = None) -> Matches:
+    return match_boxes(all_anchors(levels), truths, min_iou, forced)
+
+
+def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, groups: Tensor | None = None) -> Tensor:
+    groups = torch.zeros(len(boxes), dtype=torch.int64) if groups is None else groups
+    return tv.batched_nms(boxes.float(), scores.float(), groups, iou_threshold)
+
+
+def roi_align(
+    features: Sequence[Tensor],
+    boxes: Tensor,
+    images: Tensor,
+    levels: Tensor,
+    strides: Sequence[float],
+    output_size: int,
+    sampling_ratio: int = 0,
+    aligned: bool = True,
+) -> Tensor:
+    rois = torch.cat([images[:, None].to(boxes), boxes], dim=1)
+    result = features[0].new_zeros(len(boxes), features[0].shape[1], output_size, output_size, dtype=torch.float32)
+    for level, (feature, stride) in enumerate(zip(features, strides, strict=True)):
+        here = torch.nonzero(levels == level).flatten()
+        pooled = tv.roi_align(feature.float(), rois[here], output_size, 1 / stride, sampling_ratio or -1, aligned)
+        result[here] = pooled
+    return result.to(features[0].dtype)
+
+
+def sample(
+    masks: CroppedMasks,
+    boxes: Tensor,
+    output_size: int,
+    index: Tensor,
+    sampling_ratio: int = 0,
+    aligned: bool = True,
+    soft: bool = True,
+) -> Tensor:
+    dense = torch.zeros(len(masks), 1, *masks.size)
+    for i, (x1, y1, x2, y2) in enumerate(masks.windows.tolist()):
+        dense[i, 0, y1:y2, x1:x2] = masks.window(i) / 255
+    rois = torch.cat([index[:, None].to(boxes), boxes], dim=1)
+    targets: Tensor = tv.roi_align(dense, rois, output_size, 1.0, sampling_ratio or -1, aligned)[:, 0]
+    return targets if soft else (targets >= 0.5).float()
+
+
+@contextmanager
+def torchvision_operations() -> Iterator[None]:
+    with ExitStack() as stack:
+        for place, function in (
+            ("maskrcnn.model.assign.match_boxes", match_boxes),
+            ("maskrcnn.model.assign.match_anchors", match_anchors),
+            ("maskrcnn.model.rpn.nms", nms),
+            ("maskrcnn.model.box_head.nms", nms),
+            ("maskrcnn.model.box_head.roi_align", roi_align),
+            ("maskrcnn.structures.masks.CroppedMasks.sample", sample),
+        ):
+            stack.enter_context(patch(place, function))
+        yield
+
+
+@contextmanager
+def our_operations() -> Iterator[None]:
+    yield
+
+
+WAYS = {"ours": our_operations, "torchvision": torchvision_operations}
+
+
+@click.command()
+@click.option("--steps", default=30, help="steps timed of each, in turn")
+@click.option("--batch_size", default=2)
+@click.option("--side", default=256, help="pixels of the square images")
+@click.option("--groups", default=4, help="groups of 7 ellipses an image; 20 more lie free")
+def main(steps: int, batch_size: int, side: int, groups: int) -> None:
+    config = TrainingConfig()
+    machine = set_up_machine(config)
+    detector = our_detector()
+    machine.place(detector).train()
+    with tempfile.TemporaryDirectory() as folder:
+        create(f"{folder}/ellipses", EllipsesConfig(width=side, height=side, n_groups=groups), 4 * batch_size, 1)
+        samples = KeyedSamples(open_dataset("ellipses", f"{folder}/ellipses", "train"))
+        batches = [
+            batch.to(machine.device) for batch, _ in zip(training_batches(samples, batch_size), range(4), strict=False)
+        ]
+
+        def step(way: str, number: int) -> tuple[float, list[float]]:
+            batch = batches[number % len(batches)]
+            torch.manual_seed(number)
+            with WAYS[way]():
+                start = time.perf_counter()
+                with machine.autocast():
+                    losses = detector.losses(batch.images, batch.instances)
+                torch.stack([value.float() for value in losses.values()]).sum().backward()
+                seconds = time.perf_counter() - start
+            detector.zero_grad()
+            return seconds, [value.item() for value in losses.values()]
+
+        times: dict[str, list[float]] = {way: [] for way in WAYS}
+        apart = 0.0
+        for number in range(-3, steps):
+            found = {way: step(way, number % steps) for way in WAYS}
+            ours, theirs = (found[way][1] for way in WAYS)
+            apart = max(apart, *(abs(a - b) for a, b in zip(ours, theirs, strict=True)))
+            if number >= 0:
+                for way in WAYS:
+                    times[way].append(found[way][0])
+    medians = {way: statistics.median(values) for way, values in times.items()}
+    ratio = medians["torchvision"] / medians["ours"]
+    print("  ".join(f"{way} {seconds * 1e3:.1f} ms" for way, seconds in medians.items()) + f"  ratio {ratio:.2f}")
+    print(f"losses at most {apart:.1e} apart")
+    path = write_results(
+        "train_step",
+        " ".join(["python -m benchmarks.train_step", *sys.argv[1:]]),
+        {"seconds": medians, "ratio": ratio, "losses_apart": apart},
+    )
+    print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main()
