@@ -40,9 +40,9 @@ public:
     }
 
     // Calls `visit(i)` for at least those boxes of the group whose IoU with the sound `box` is above, or within rounding
-    // at, `iou`; some others too, and some twice. Stops when it returns true.
+    // at, `iou`; some others too, and some twice. Stops when it returns true. (`near` is a macro of the Windows headers.)
     template <class Visit>
-    void near(const Box& box, int64_t of_group, double iou, const Visit& visit) const {
+    void nearby(const Box& box, int64_t of_group, double iou, const Visit& visit) const {
         const double threshold = iou * (1 - rounding), side = side_of(box);
         const double shrink = (1 - threshold) / (1 + threshold) * (1 + rounding);
         const int lowest = level_of(side * threshold);

@@ -189,7 +189,7 @@ inline std::vector<MaskOverlap> mask_iou(const Masks& rows, const Masks& columns
         for (int64_t i = begin; i < end; i++) {
             if (row_areas[i] == 0) continue;
             candidates.clear();
-            grid.near(box_of(rows.windows[i]), 0, 0.0, [&](int64_t j) {
+            grid.nearby(box_of(rows.windows[i]), 0, 0.0, [&](int64_t j) {
                 candidates.push_back(j);
                 return false;
             });

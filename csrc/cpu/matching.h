@@ -43,7 +43,7 @@ public:
     void match(const Box& prior, int64_t p, float min_iou, const Matches& matches) const {
         matches.clear(p);
         if (!prior.sound()) return;
-        grid_.near(prior, 0, min_iou, [&](int64_t i) {
+        grid_.nearby(prior, 0, min_iou, [&](int64_t i) {
             matches.take_better(p, i, iou_of(box_at(boxes_, i), prior));
             return false;
         });
@@ -68,7 +68,7 @@ inline void force_boxes(const float* priors, int64_t prior_count, const float* t
         if (!truth.sound()) continue;
         overlaps.clear();
         float best = 0;
-        grid.near(truth, 0, 0.0, [&](int64_t p) {
+        grid.nearby(truth, 0, 0.0, [&](int64_t p) {
             const float iou = iou_of(truth, box_at(priors, p));
             if (iou > 0) overlaps.emplace_back(p, iou);
             best = std::max(best, iou);

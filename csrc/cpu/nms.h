@@ -12,7 +12,7 @@ inline void nms(const float* boxes, const int64_t* groups, int64_t count, float 
         const Box box = box_at(boxes, i);
         kept[i] = true;
         if (!box.sound()) continue;
-        grid.near(box, groups ? groups[i] : 0, threshold, [&](int64_t j) {
+        grid.nearby(box, groups ? groups[i] : 0, threshold, [&](int64_t j) {
             const Box other = box_at(boxes, j);
             const float shared = intersection_of(box, other);
             kept[i] = !(shared > threshold * (box.area() + other.area() - shared));
