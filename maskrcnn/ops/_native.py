@@ -12,6 +12,8 @@ from maskrcnn.ops import _registration
 VERSION = 1  # of the operations' signatures; csrc/bind_cpu.cpp states it too
 LIBRARIES = {"cpu": "_cpu", "cuda": "_cuda"}  # by device; that for the CPU defines the operations
 
+WAY_OUT = "run `pip install -e .` with a C++ compiler to build it"
+
 F = TypeVar("F", bound=Callable[..., object])
 
 
@@ -22,21 +24,28 @@ def find_library(device: str) -> Path | None:
 
 
 def load() -> frozenset[str]:
-    """Device types whose kernels are loaded; warns once where there is none for the CPU."""
-    path, way_out = find_library("cpu"), "run `pip install -e .` with a C++ compiler to build it"
-    if path is None:
-        warnings.warn(f"the native core is not built, plain PyTorch serves, slower: {way_out}", stacklevel=2)
-        return frozenset()
-    torch.ops.load_library(path)
-    if torch.ops.maskrcnn.version() != VERSION:
-        warnings.warn(f"the native core in {path} is of another version and not used: {way_out}", stacklevel=2)
+    """Device types whose kernels are loaded; warns once where there are none."""
+    try:
+        problem = _load("cpu")
+        if problem is None and torch.ops.maskrcnn.version() != VERSION:
+            problem = "is of another version"
+    except OSError as error:
+        problem = f"cannot be loaded ({error})"
+    if problem is not None:
+        warnings.warn(f"the native core {problem}; plain PyTorch serves, slower: {WAY_OUT}", stacklevel=3)
         return frozenset()
     _registration.register()
-    cuda = find_library("cuda")
-    if cuda is None or not torch.cuda.is_available():
-        return frozenset({"cpu"})
-    torch.ops.load_library(cuda)
-    return frozenset(LIBRARIES)
+    if torch.cuda.is_available() and _load("cuda") is None:
+        return frozenset(LIBRARIES)
+    return frozenset({"cpu"})
+
+
+def _load(device: str) -> str | None:
+    path = find_library(device)
+    if path is None:
+        return "is not built"
+    torch.ops.load_library(path)
+    return None
 
 
 LOADED = load()

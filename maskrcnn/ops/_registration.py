@@ -11,10 +11,9 @@ from torch import Tensor
 _Three = tuple[Tensor, Tensor, Tensor]
 
 
-def _count() -> int:
+def _count() -> int | torch.SymInt:
     """A size that only the kernel knows."""
-    size: int = torch.library.get_ctx().new_dynamic_size()
-    return size
+    return torch.library.get_ctx().new_dynamic_size()
 
 
 def _masks(like: Tensor, count: int) -> _Three:
@@ -23,7 +22,7 @@ def _masks(like: Tensor, count: int) -> _Three:
     return windows, offsets, like.new_empty(_count(), dtype=torch.uint8)
 
 
-def _matches(like: Tensor, count: int) -> _Three:
+def _matches(like: Tensor, count: int | torch.SymInt) -> _Three:
     index, forced = like.new_empty(count, dtype=torch.int64), like.new_empty(count, dtype=torch.bool)
     return index, like.new_empty(count, dtype=torch.float32), forced
 

@@ -116,9 +116,9 @@ def roi_align(
     channels = features[0].shape[3]
     table = torch.cat([feature.reshape(-1, channels) for feature in features])
     shapes = torch.tensor([feature.shape[1:3] for feature in features], device=boxes.device)
-    rows = torch.tensor([0] + [feature[..., 0].numel() for feature in features], device=boxes.device)
+    sizes = torch.tensor([0] + [feature[..., 0].numel() for feature in features], device=boxes.device)
     height, width = shapes[levels].unbind(dim=1)
-    first = rows.cumsum(0)[levels] + images * height * width
+    first = sizes.cumsum(0)[levels] + images * height * width
     boxes = boxes.double() if table.dtype == torch.float64 else boxes
     boxes = boxes / torch.tensor(strides).to(boxes)[levels][:, None] - (0.5 if aligned else 0.0)
     extent = boxes[:, 2:] - boxes[:, :2]
@@ -130,8 +130,8 @@ def roi_align(
         members = torch.nonzero((ratio[:, 0] == gx) & (ratio[:, 1] == gy)).flatten()
         for part in torch.split(members, max(1, CHUNK // (4 * output_size**2 * gx * gy))):
             at = bin_samples(boxes[part], extent[part], output_size, (gx, gy))
-            taps = [_corners(*axis, output_size) for axis in zip(at, (width[part], height[part]), strict=True)]
-            result[part] = _pooled(table, first[part], width[part], *taps, 1 / (gx * gy))
+            columns, rows = (_corners(*axis, output_size) for axis in zip(at, (width[part], height[part]), strict=True))
+            result[part] = _pooled(table, first[part], width[part], columns, rows, 1 / (gx * gy))
     return result
 
 
