@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "checks.h"
+#include "checks_values.h"
 #include "cpu/masks.h"
 #include "cpu/matching.h"
 #include "cpu/nms.h"
