@@ -1,0 +1,373 @@
+// The CUDA kernels of torch.ops.maskrcnn.*, which bind_cpu.cpp defines: checks the tensors and hands them over.
+//
+// Shapes, types and devices are checked. Values are not, because to read one means to wait for the GPU: kernels pass over
+// what cannot be, RoIs that cannot be give NaN, masks whose windows and offsets do not fit are empty.
+
+#include "bind_cuda.h"
+#include "cuda/anchors.cuh"
+#include "cuda/labels.cuh"
+#include "cuda/mask_iou.cuh"
+#include "cuda/masks.cuh"
+#include "cuda/matching.cuh"
+#include "cuda/nms.cuh"
+#include "cuda/pooling.cuh"
+#include "cuda/rle.cuh"
+
+namespace smallobjects {
+namespace {
+
+// boxes and matching
+
+Tensor nms_cuda(const Tensor& boxes, const Tensor& groups, double iou_threshold) {
+    const Place place(boxes, "boxes");
+    const int64_t count = boxes.size(0);
+    place.check(boxes, "boxes", ScalarType::Float, {any_size, 4});
+    place.check(groups, "groups", ScalarType::Long, {count});
+    const BoxGrid grid(place, boxes, data<int64_t>(groups));
+    const float threshold = static_cast<float>(iou_threshold);
+    Tensor fates = zeros(boxes, {count}, ScalarType::Byte), kept = empty(boxes, {count}, ScalarType::Bool);
+    for (int round = 0; round < 8; round++) LAUNCH_EACH(nms_round, count, place.stream(), grid, threshold, out<uint8_t>(fates));
+    LAUNCH(nms_finish, 1, 4 * block_size, 0, place.stream(), grid, threshold, out<uint8_t>(fates), out<bool>(kept));
+    return kept;
+}
+
+using Three = std::tuple<Tensor, Tensor, Tensor>;
+
+Three empty_matches(const Tensor& like, int64_t count) {
+    return {empty(like, {count}, ScalarType::Long), empty(like, {count}, ScalarType::Float), zeros(like, {count}, ScalarType::Bool)};
+}
+
+Matches matches_of(const Three& tensors) {
+    return {out<int64_t>(std::get<0>(tensors)), out<float>(std::get<1>(tensors)), out<bool>(std::get<2>(tensors))};
+}
+
+Three match_boxes_cuda(const Tensor& priors, const Tensor& truths, double min_iou, int64_t ties) {
+    const Place place(priors, "priors");
+    const int64_t prior_count = priors.size(0), truth_count = truths.size(0);
+    place.check(priors, "priors", ScalarType::Float, {any_size, 4});
+    place.check(truths, "truths", ScalarType::Float, {any_size, 4});
+    Three result = empty_matches(priors, prior_count);
+    const Matches matches = matches_of(result);
+    if (static_cast<Ties>(ties) != Ties::none) {
+        const BoxGrid grid(place, priors);
+        LAUNCH_EACH(force_priors, truth_count, place.stream(), grid, data<float>(truths), truth_count, static_cast<Ties>(ties), matches.forced);
+    }
+    const BoxGrid grid(place, truths);
+    LAUNCH_EACH(match_priors, prior_count, place.stream(), grid, data<float>(priors), prior_count, static_cast<float>(min_iou), matches);
+    return result;
+}
+
+// How many anchors there are. Waits for the GPU, because the result is as long.
+int64_t count_anchors(const Tensor& cells) {
+    const Tensor host = on_host(cells);
+    const int64_t *all = data<int64_t>(host), *end = all + host.numel();
+    int64_t count = 0;
+    for (const int64_t* cell = all; cell != end; cell += 4) {
+        STD_TORCH_CHECK(cell[0] >= 0 && cell[1] >= 0 && cell[2] >= 0 && cell[3] > 0, "cells must not be negative, but are in row ", (cell - all) / 4);
+        count += cell[0] * cell[1];
+    }
+    for (const int64_t* cell = all; cell != end; cell += 4) {
+        STD_TORCH_CHECK(cell[0] * cell[1] == 0 || cell[2] + (cell[0] * cell[1] - 1) * cell[3] < count, "cells must number ", count, " anchors");
+    }
+    return count;
+}
+
+Three match_anchors_cuda(const Tensor& sizes, const Tensor& grids, const Tensor& cells, const Tensor& truths, double min_iou, int64_t ties) {
+    const Place place(truths, "truths");
+    const int64_t grid_count = sizes.size(0), truth_count = truths.size(0);
+    place.check(sizes, "sizes", ScalarType::Float, {any_size, 2});
+    place.check(grids, "grids", ScalarType::Float, {grid_count, 4});
+    place.check(cells, "cells", ScalarType::Long, {grid_count, 4});
+    place.check(truths, "truths", ScalarType::Float, {any_size, 4});
+    STD_TORCH_CHECK(truth_count < (int64_t{1} << 32), "truths must be fewer than 2^32, got ", truth_count);
+    const int64_t count = count_anchors(cells);
+    Three result = empty_matches(truths, count);
+    const Matches matches = matches_of(result);
+    const AnchorGrids all = {data<float>(sizes), data<float>(grids), data<int64_t>(cells), grid_count};
+    Tensor best = empty(truths, {truth_count}, ScalarType::Float), codes = zeros(truths, {count}, ScalarType::Long);
+    Tensor windows = empty(truths, {truth_count, grid_count, 4}, ScalarType::Long);
+    auto* window = reinterpret_cast<AnchorWindow*>(out<int64_t>(windows));
+    auto* code = reinterpret_cast<unsigned long long*>(out<int64_t>(codes));
+    const float* boxes = data<float>(truths);
+    const float least = static_cast<float>(min_iou);
+    const Ties rule = static_cast<Ties>(ties);
+    LAUNCH_EACH(look_around, truth_count, place.stream(), all, boxes, truth_count, least, rule, out<float>(best), window, matches.forced);
+    LAUNCH_WARPS(visit_windows, truth_count * grid_count, place.stream(), all, boxes, truth_count, rule, data<float>(best), window, code,
+                 matches.forced);
+    const BoxGrid grid(place, truths);
+    LAUNCH_EACH(settle_anchors, count, place.stream(), all, grid, least, code, matches);
+    return result;
+}
+
+// pooling
+
+template <class T>
+Pyramid<T> pyramid_of(const std::vector<Tensor>& features, const std::vector<double>& strides) {
+    Pyramid<T> pyramid = {{}, static_cast<int64_t>(features.size()), features[0].size(0), features[0].size(3)};
+    for (size_t l = 0; l < features.size(); l++) {
+        pyramid.maps[l] = {static_cast<T*>(features[l].data_ptr()), features[l].size(1), features[l].size(2), strides[l]};
+    }
+    return pyramid;
+}
+
+Rois check_rois(const Place& place, const std::vector<Tensor>& features, const Tensor& boxes, const Tensor& images) {
+    check_features(features);
+    for (const Tensor& feature : features) place.check_here(feature, "features");
+    place.check(boxes, "boxes", ScalarType::Float, {any_size, 4});
+    place.check(images, "images", ScalarType::Long, {boxes.size(0)});
+    return {data<float>(boxes), data<int64_t>(images), nullptr, boxes.size(0)};
+}
+
+Rois check_rois(const Place& place, const std::vector<Tensor>& features, const Tensor& boxes, const Tensor& images, const Tensor& levels,
+                const std::vector<double>& strides) {
+    Rois rois = check_rois(place, features, boxes, images);
+    const int64_t count = static_cast<int64_t>(features.size());
+    STD_TORCH_CHECK(count <= most_levels, "features must be at most ", most_levels, " levels, got ", count);
+    STD_TORCH_CHECK(features.size() == strides.size(), "strides must be one number for each of ", count, " levels, got ", strides.size());
+    place.check(levels, "levels", ScalarType::Long, {boxes.size(0)});
+    rois.levels = data<int64_t>(levels);
+    return rois;
+}
+
+// Threads for channels: whole warps.
+unsigned threads_for(int64_t channels) {
+    return static_cast<unsigned>(channels < block_size ? (channels + lanes - 1) / lanes * lanes : block_size);
+}
+
+template <class Rule>
+Tensor pool_cuda(const Place& place, const Rule& rule, const std::vector<Tensor>& features, const Rois& rois, const std::vector<double>& strides,
+                 double outside) {
+    const int64_t channels = features[0].size(3);
+    Tensor result = empty(features[0], {rois.count, rule.bins, rule.bins, channels}, features[0].scalar_type());
+    if (result.numel() == 0) return result;
+    dispatch(features[0].scalar_type(), [&](auto zero) {
+        using T = decltype(zero);
+        using Acc = accumulator_t<T>;
+        LAUNCH((pool<T, Acc, Rule>), blocks_for(rois.count * rule.bins * rule.bins, 1), threads_for(channels), 0, place.stream(), rule,
+               pyramid_of<const T>(features, strides), rois, static_cast<Acc>(outside), out<T>(result));
+    });
+    return result;
+}
+
+template <class Rule>
+std::vector<Tensor> pool_backward_cuda(const Place& place, const Rule& rule, const Tensor& grad, const std::vector<Tensor>& features,
+                                       const Rois& rois, const std::vector<double>& strides) {
+    const int64_t channels = features[0].size(3);
+    place.check(grad, "grad", features[0].scalar_type(), {rois.count, rule.bins, rule.bins, channels});
+    std::vector<Tensor> sums;
+    int64_t rows = 0;
+    dispatch(features[0].scalar_type(), [&](auto zero) {
+        using T = decltype(zero);
+        using Acc = accumulator_t<T>;
+        for (const Tensor& feature : features) {
+            sums.push_back(torch::stable::new_zeros(feature, feature.sizes(), scalar_type_of<Acc>()));
+            rows += feature.size(0) * feature.size(1);
+        }
+        if (grad.numel() == 0) return;
+        const int64_t slices = (channels + block_size - 1) / block_size;
+        LAUNCH((pool_backward<T, Acc, Rule>), blocks_for(rows * slices, 1), threads_for(channels), 0, place.stream(), rule,
+               pyramid_of<Acc>(sums, strides), rois, data<T>(grad));
+    });
+    return sums;
+}
+
+Tensor roi_align_cuda(const std::vector<Tensor>& features, const Tensor& boxes, const Tensor& images, const Tensor& levels,
+                      const std::vector<double>& strides, int64_t output_size, int64_t sampling_ratio, bool aligned) {
+    const Place place(boxes, "boxes");
+    check_bins(output_size, sampling_ratio);
+    const Rois rois = check_rois(place, features, boxes, images, levels, strides);
+    return pool_cuda(place, RoiAlign{output_size, sampling_ratio, aligned}, features, rois, strides, 0.0);
+}
+
+std::vector<Tensor> roi_align_backward_cuda(const Tensor& grad, const std::vector<Tensor>& features, const Tensor& boxes, const Tensor& images,
+                                            const Tensor& levels, const std::vector<double>& strides, int64_t output_size,
+                                            int64_t sampling_ratio, bool aligned) {
+    const Place place(boxes, "boxes");
+    check_bins(output_size, sampling_ratio);
+    const Rois rois = check_rois(place, features, boxes, images, levels, strides);
+    return pool_backward_cuda(place, RoiAlign{output_size, sampling_ratio, aligned}, grad, features, rois, strides);
+}
+
+Tensor crop_and_resize_cuda(const Tensor& features, const Tensor& boxes, const Tensor& images, int64_t output_size, double extrapolation_value) {
+    const Place place(boxes, "boxes");
+    check_bins(output_size, 0);
+    const Rois rois = check_rois(place, {features}, boxes, images);
+    return pool_cuda(place, CropAndResize{output_size}, {features}, rois, {1.0}, extrapolation_value);
+}
+
+Tensor crop_and_resize_backward_cuda(const Tensor& grad, const Tensor& features, const Tensor& boxes, const Tensor& images, int64_t output_size) {
+    const Place place(boxes, "boxes");
+    check_bins(output_size, 0);
+    const Rois rois = check_rois(place, {features}, boxes, images);
+    return pool_backward_cuda(place, CropAndResize{output_size}, grad, {features}, rois, {1.0})[0];
+}
+
+// masks
+
+const Window* windows_of(const Tensor& windows) {
+    return reinterpret_cast<const Window*>(data<int32_t>(windows));
+}
+
+Masks masks_of(const Place& place, const Tensor& windows, const Tensor& offsets, const Tensor& levels) {
+    place.check(windows, "windows", ScalarType::Int, {any_size, 4});
+    place.check(offsets, "offsets", ScalarType::Long, {windows.size(0) + 1});
+    place.check(levels, "data", ScalarType::Byte, {any_size});
+    return {windows_of(windows), data<int64_t>(offsets), data<uint8_t>(levels), windows.size(0), levels.size(0)};
+}
+
+Drawing drawing_of(const Tensor& windows, const Tensor& offsets, const Tensor& levels) {
+    return {windows_of(windows), data<int64_t>(offsets), out<uint8_t>(levels), windows.size(0), levels.size(0)};
+}
+
+// Data of new masks, in which `level` draws.
+template <class Level>
+Tensor drawn(const Place& place, const Tensor& windows, const Tensor& offsets, int64_t count, const Level& level) {
+    place.check(windows, "new_windows", ScalarType::Int, {count, 4});
+    place.check(offsets, "new_offsets", ScalarType::Long, {count + 1});
+    const int64_t total = total_of(offsets);
+    STD_TORCH_CHECK(total >= 0, "new_offsets must be the sums of the windows' areas, got ", total);
+    Tensor levels = empty(windows, {total}, ScalarType::Byte);
+    LAUNCH(draw<Level>, blocks_for(count, 1), block_size, 0, place.stream(), drawing_of(windows, offsets, levels), level);
+    return levels;
+}
+
+// Ends the search for windows; gives the offsets of their pixels.
+Tensor finish(const Place& place, Tensor& windows, const int64_t* broken) {
+    const int64_t count = windows.size(0);
+    Tensor areas = zeros(windows, {count + 1}, ScalarType::Long);
+    auto* window = reinterpret_cast<Window*>(out<int32_t>(windows));
+    LAUNCH_EACH(close_windows, count, place.stream(), window, count, broken, out<int64_t>(areas) + 1);
+    return cumulated(areas);
+}
+
+Tensor sample_masks_cuda(const Tensor& windows, const Tensor& offsets, const Tensor& levels, int64_t height, int64_t width, const Tensor& boxes,
+                         const Tensor& index, int64_t output_size, int64_t sampling_ratio, bool aligned, bool soft) {
+    const Place place(boxes, "boxes");
+    check_bins(output_size, sampling_ratio);
+    const Masks masks = masks_of(place, windows, offsets, levels);
+    const int64_t count = boxes.size(0);
+    place.check(boxes, "boxes", ScalarType::Float, {any_size, 4});
+    place.check(index, "index", ScalarType::Long, {count});
+    Tensor result = empty(boxes, {count, output_size, output_size}, ScalarType::Float);
+    LAUNCH_EACH(sample_masks, result.numel(), place.stream(), masks, height, width, data<float>(boxes), data<int64_t>(index), count,
+                RoiAlign{output_size, sampling_ratio, aligned}, soft, out<float>(result));
+    return result;
+}
+
+Tensor paste_masks_cuda(const Tensor& probabilities, const Tensor& boxes, const Tensor& windows, const Tensor& offsets) {
+    const Place place(boxes, "boxes");
+    place.check(boxes, "boxes", ScalarType::Float, {any_size, 4});
+    const int64_t count = boxes.size(0), side = probabilities.dim() == 3 ? probabilities.size(2) : any_size;
+    place.check(probabilities, "probabilities", ScalarType::Float, {count, side, side});
+    return drawn(place, windows, offsets, count, Pasted{data<float>(probabilities), data<float>(boxes), side});
+}
+
+Tensor warp_masks_cuda(const Tensor& windows, const Tensor& offsets, const Tensor& levels, const Tensor& matrix, const Tensor& new_windows,
+                       const Tensor& new_offsets) {
+    const Place place(windows, "windows");
+    const Masks masks = masks_of(place, windows, offsets, levels);
+    place.check(matrix, "matrix", ScalarType::Double, {2, 3});
+    return drawn(place, new_windows, new_offsets, masks.count, Warped{masks, data<double>(matrix)});
+}
+
+Three mask_iou_cuda(const Tensor& windows1, const Tensor& offsets1, const Tensor& levels1, const Tensor& windows2, const Tensor& offsets2,
+                    const Tensor& levels2) {
+    const Place place(windows1, "windows1");
+    const Masks rows = masks_of(place, windows1, offsets1, levels1), columns = masks_of(place, windows2, offsets2, levels2);
+    Tensor row_boxes = empty(windows1, {rows.count, 4}, ScalarType::Float), row_areas = empty(windows1, {rows.count}, ScalarType::Long);
+    Tensor boxes = empty(windows1, {columns.count, 4}, ScalarType::Float), areas = empty(windows1, {columns.count}, ScalarType::Long);
+    LAUNCH_WARPS(measure_masks, rows.count, place.stream(), rows, out<float>(row_boxes), out<int64_t>(row_areas));
+    LAUNCH_WARPS(measure_masks, columns.count, place.stream(), columns, out<float>(boxes), out<int64_t>(areas));
+    const BoxGrid grid(place, boxes);
+    Tensor counts = zeros(windows1, {rows.count + 1}, ScalarType::Long);
+    LAUNCH_EACH(count_pairs, rows.count, place.stream(), rows, columns, grid, data<float>(row_boxes), out<int64_t>(counts) + 1);
+    const Tensor offsets = cumulated(counts);
+    const int64_t pair_count = total_of(offsets);
+    Tensor pairs = empty(windows1, {pair_count}, ScalarType::Long), shared = empty(windows1, {pair_count}, ScalarType::Long);
+    LAUNCH_EACH(list_pairs, rows.count, place.stream(), rows, columns, grid, data<float>(row_boxes), data<int64_t>(offsets), out<int64_t>(pairs));
+    pairs = std::get<0>(sorted(pairs));
+    LAUNCH_WARPS(share_pixels, pair_count, place.stream(), rows, columns, data<int64_t>(pairs), pair_count, out<int64_t>(shared));
+    const Tensor hits = nonzero(shared);
+    const int64_t count = hits.size(0);
+    Three result = {empty(windows1, {count}, ScalarType::Long), empty(windows1, {count}, ScalarType::Long), empty(windows1, {count}, ScalarType::Float)};
+    LAUNCH_EACH(write_overlaps, count, place.stream(), data<int64_t>(pairs), data<int64_t>(shared), data<int64_t>(hits), count, columns.count,
+                data<int64_t>(row_areas), data<int64_t>(areas), out<int64_t>(std::get<0>(result)), out<int64_t>(std::get<1>(result)),
+                out<float>(std::get<2>(result)));
+    return result;
+}
+
+std::tuple<Tensor, Tensor> label_image_cuda(const Tensor& windows, const Tensor& offsets, const Tensor& levels, int64_t height, int64_t width,
+                                            double min_visible_fraction) {
+    const Place place(windows, "windows");
+    const Masks masks = masks_of(place, windows, offsets, levels);
+    Tensor labels = zeros(windows, {height, width}, ScalarType::Int), kept = empty(windows, {masks.count}, ScalarType::Bool);
+    LAUNCH(label_image, 1, block_size, 2 * sizeof(unsigned long long), place.stream(), masks, height, width, min_visible_fraction,
+           out<int32_t>(labels), out<bool>(kept));
+    return {labels, kept};
+}
+
+Three masks_from_label_image_cuda(const Tensor& labels, const Tensor& ids) {
+    const Place place(labels, "labels");
+    place.check(labels, "labels", ScalarType::Int, {any_size, any_size});
+    place.check(ids, "ids", ScalarType::Long, {any_size});
+    const int64_t height = labels.size(0), width = labels.size(1), count = ids.size(0);
+    Tensor windows = empty(labels, {count, 4}, ScalarType::Int);
+    auto* window = reinterpret_cast<Window*>(out<int32_t>(windows));
+    const auto [ascending, places] = sorted(ids);
+    LAUNCH_EACH(open_windows, count, place.stream(), window, count);
+    LAUNCH_EACH(grow_windows, height * width, place.stream(), data<int32_t>(labels), height, width, data<int64_t>(ascending),
+                data<int64_t>(places), count, window);
+    const Tensor offsets = finish(place, windows, nullptr);
+    return {windows, offsets, drawn(place, windows, offsets, count, Cut{data<int32_t>(labels), data<int64_t>(ids), width})};
+}
+
+std::tuple<Tensor, Tensor> encode_rle_cuda(const Tensor& windows, const Tensor& offsets, const Tensor& levels, int64_t height, int64_t width) {
+    const Place place(windows, "windows");
+    const Masks masks = masks_of(place, windows, offsets, levels);
+    Tensor lengths = zeros(windows, {masks.count + 1}, ScalarType::Long);
+    LAUNCH_EACH(encode_rle, masks.count, place.stream(), masks, height, width, out<int64_t>(lengths) + 1, nullptr, nullptr);
+    const Tensor text_offsets = cumulated(lengths);
+    Tensor text = empty(windows, {total_of(text_offsets)}, ScalarType::Byte);
+    LAUNCH_EACH(encode_rle, masks.count, place.stream(), masks, height, width, nullptr, data<int64_t>(text_offsets), out<uint8_t>(text));
+    return {text, text_offsets};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> decode_rle_cuda(const Tensor& text, const Tensor& text_offsets, int64_t height, int64_t width) {
+    const Place place(text, "text");
+    place.check(text, "text", ScalarType::Byte, {any_size});
+    place.check(text_offsets, "text_offsets", ScalarType::Long, {any_size});
+    STD_TORCH_CHECK(text_offsets.size(0) > 0, "text_offsets must be one at least, got none");
+    const Texts texts = {data<uint8_t>(text), data<int64_t>(text_offsets), text_offsets.size(0) - 1, text.size(0)};
+    Tensor windows = empty(text, {texts.count, 4}, ScalarType::Int), broken = empty(text, {}, ScalarType::Long);
+    auto* window = reinterpret_cast<Window*>(out<int32_t>(windows));
+    LAUNCH_EACH(open_broken, 1, place.stream(), out<int64_t>(broken));
+    LAUNCH_EACH(windows_of_rle, texts.count, place.stream(), texts, height, width, window,
+                reinterpret_cast<unsigned long long*>(out<int64_t>(broken)));
+    LAUNCH_EACH(settle_broken, 1, place.stream(), out<int64_t>(broken));
+    const Tensor offsets = finish(place, windows, data<int64_t>(broken));
+    Tensor levels = zeros(text, {total_of(offsets)}, ScalarType::Byte);
+    LAUNCH_EACH(decode_rle, texts.count, place.stream(), texts, drawing_of(windows, offsets, levels), height, width);
+    return {windows, offsets, levels, broken};
+}
+
+}  // namespace
+}  // namespace smallobjects
+
+STABLE_TORCH_LIBRARY_IMPL(NAMESPACE, DEVICE_KEY, m) {
+    using namespace smallobjects;
+    m.impl("nms", TORCH_BOX(&nms_cuda));
+    m.impl("match_boxes", TORCH_BOX(&match_boxes_cuda));
+    m.impl("match_anchors", TORCH_BOX(&match_anchors_cuda));
+    m.impl("roi_align", TORCH_BOX(&roi_align_cuda));
+    m.impl("roi_align_backward", TORCH_BOX(&roi_align_backward_cuda));
+    m.impl("crop_and_resize", TORCH_BOX(&crop_and_resize_cuda));
+    m.impl("crop_and_resize_backward", TORCH_BOX(&crop_and_resize_backward_cuda));
+    m.impl("sample_masks", TORCH_BOX(&sample_masks_cuda));
+    m.impl("paste_masks", TORCH_BOX(&paste_masks_cuda));
+    m.impl("warp_masks", TORCH_BOX(&warp_masks_cuda));
+    m.impl("mask_iou", TORCH_BOX(&mask_iou_cuda));
+    m.impl("label_image", TORCH_BOX(&label_image_cuda));
+    m.impl("masks_from_label_image", TORCH_BOX(&masks_from_label_image_cuda));
+    m.impl("encode_rle", TORCH_BOX(&encode_rle_cuda));
+    m.impl("decode_rle", TORCH_BOX(&decode_rle_cuda));
+}

@@ -1,0 +1,183 @@
+// Matches the anchors of regular grids: each truth looks only at the windows of cells that an IoU can reach. The bounds
+// are those of csrc/cpu/matching.h.
+#pragma once
+
+#include "matching.cuh"
+
+namespace smallobjects {
+
+// A range of cells along one axis; last < first: none.
+struct Cells {
+    int64_t first, last;
+};
+
+__device__ inline Cells cells_within(double centre, double reach, double stride, double offset, int64_t count) {
+    const double at = (centre - offset) / stride, cells = reach / stride;
+    const double first = held(ceil(at - cells), 0.0, static_cast<double>(count));
+    const double last = held(floor(at + cells), -1.0, static_cast<double>(count - 1));
+    return {static_cast<int64_t>(first), static_cast<int64_t>(last)};
+}
+
+__device__ inline int64_t nearest_cell(double centre, double stride, double offset, int64_t count) {
+    return static_cast<int64_t>(held(rint((centre - offset) / stride), 0.0, count - 1.0));
+}
+
+// The regular grid of anchors of one size on one level; anchor (row, column) is number
+// first + (row * columns + column) * step of the pyramid.
+struct AnchorGrid {
+    float stride_x, stride_y, offset_x, offset_y, width, height;
+    int64_t columns, rows, first, step;
+
+    __device__ bool empty() const { return columns == 0 || rows == 0; }
+    __device__ Box anchor(int64_t row, int64_t column) const {
+        const float x = static_cast<float>(column) * stride_x + offset_x;
+        const float y = static_cast<float>(row) * stride_y + offset_y;
+        return {x - width / 2, y - height / 2, x + width / 2, y + height / 2};
+    }
+    __device__ int64_t number(int64_t row, int64_t column) const { return first + (row * columns + column) * step; }
+    __device__ int64_t nearest_column(double x) const { return nearest_cell(x, stride_x, offset_x, columns); }
+    __device__ int64_t nearest_row(double y) const { return nearest_cell(y, stride_y, offset_y, rows); }
+};
+
+// The anchors of one grid that matter to one truth.
+struct AnchorWindow {
+    Cells columns, rows;
+};
+
+struct AnchorGrids {
+    const float* sizes;    // [count, 2] width, height
+    const float* grids;    // [count, 4] stride x, stride y, offset x, offset y
+    const int64_t* cells;  // [count, 4] columns, rows, first, step
+    int64_t count;
+
+    __device__ AnchorGrid at(int64_t g) const {
+        const float *size = sizes + 2 * g, *grid = grids + 4 * g;
+        const int64_t* cell = cells + 4 * g;
+        return {grid[0], grid[1], grid[2], grid[3], size[0], size[1], cell[0], cell[1], cell[2], cell[3]};
+    }
+};
+
+// IoU with the anchor whose centre is nearest, on one grid the best.
+__device__ inline float nearest_iou(const Box& truth, const AnchorGrid& grid) {
+    if (grid.empty()) return 0;
+    return iou_of(truth, grid.anchor(grid.nearest_row(truth.centre_y()), grid.nearest_column(truth.centre_x())));
+}
+
+__device__ inline AnchorWindow anchor_window(const Box& truth, const AnchorGrid& grid, float min_iou, bool has_best) {
+    const double margin = 1e-3;  // pixels by which windows are wider than the bound, for rounding
+    const AnchorWindow none = {{0, -1}, {0, -1}};
+    if (grid.empty()) return none;
+    const double width = truth.width(), height = truth.height(), x = truth.centre_x(), y = truth.centre_y();
+    const double shrink = (1.0 - min_iou) / (1.0 + min_iou), least = min_iou * tie;
+    const bool may_match = smaller<double>(width, grid.width) >= least * larger<double>(width, grid.width) &&
+                           smaller<double>(height, grid.height) >= least * larger<double>(height, grid.height);
+    double reach_x = may_match ? (width + grid.width) / 2 * shrink : -1.0;
+    double reach_y = may_match ? (height + grid.height) / 2 * shrink : -1.0;
+    if (has_best) {
+        // Where one box holds the other, IoU does not change with the distance: all these anchors tie for the best.
+        const double off_x = fabs(grid.nearest_column(x) * static_cast<double>(grid.stride_x) + grid.offset_x - x);
+        const double off_y = fabs(grid.nearest_row(y) * static_cast<double>(grid.stride_y) + grid.offset_y - y);
+        reach_x = larger(reach_x, larger(fabs(width - grid.width) / 2, off_x));
+        reach_y = larger(reach_y, larger(fabs(height - grid.height) / 2, off_y));
+    }
+    if (reach_x < 0 || reach_y < 0) return none;
+    return {cells_within(x, reach_x + margin, grid.stride_x, grid.offset_x, grid.columns),
+            cells_within(y, reach_y + margin, grid.stride_y, grid.offset_y, grid.rows)};
+}
+
+// Of the anchors that tie for the best, the one with the nearest centre, of these the first: on each grid among the
+// cells around the centre.
+__device__ inline int64_t nearest_tie(const Box& truth, const AnchorGrids& grids, float best) {
+    int64_t nearest = -1;
+    float distance = 0;
+    for (int64_t g = 0; g < grids.count; g++) {
+        const AnchorGrid grid = grids.at(g);
+        if (grid.empty()) continue;
+        const int64_t middle_row = grid.nearest_row(truth.centre_y()), middle_column = grid.nearest_column(truth.centre_x());
+        for (int64_t row = larger<int64_t>(middle_row - 1, 0); row <= smaller(middle_row + 1, grid.rows - 1); row++) {
+            for (int64_t column = larger<int64_t>(middle_column - 1, 0); column <= smaller(middle_column + 1, grid.columns - 1); column++) {
+                const Box anchor = grid.anchor(row, column);
+                if (iou_of(truth, anchor) < best * tie) continue;
+                const float apart = squared_distance(truth, anchor);
+                const int64_t number = grid.number(row, column);
+                if (nearest < 0 || apart < distance || (apart == distance && number < nearest)) {
+                    nearest = number;
+                    distance = apart;
+                }
+            }
+        }
+    }
+    return nearest;
+}
+
+// best [T] IoU of each truth and windows [T, grids]; marks nearest ties in forced [P], zeroed.
+__global__ void look_around(AnchorGrids grids, const float* truths, int64_t truth_count, float min_iou, Ties ties, float* best,
+                            AnchorWindow* windows, bool* forced) {
+    for (int64_t t = this_thread(); t < truth_count; t += all_threads()) {
+        const Box truth = box_at(truths, t);
+        const bool sound = truth.sound();
+        float best_here = 0;
+        for (int64_t g = 0; sound && g < grids.count; g++) best_here = larger(best_here, nearest_iou(truth, grids.at(g)));
+        for (int64_t g = 0; g < grids.count; g++) {
+            AnchorWindow& window = windows[t * grids.count + g];
+            window = {{0, -1}, {0, -1}};
+            if (!sound) continue;
+            const AnchorGrid grid = grids.at(g);
+            const float iou = nearest_iou(truth, grid);
+            window = anchor_window(truth, grid, min_iou, ties == Ties::all && iou > 0 && iou >= best_here * tie);
+        }
+        best[t] = best_here;
+        if (ties != Ties::nearest || best_here <= 0) continue;
+        const int64_t nearest = nearest_tie(truth, grids, best_here);
+        if (nearest >= 0) poke(&forced[nearest], true);
+    }
+}
+
+// Of two candidates the larger code is the better: the higher IoU, of equal ones the lower truth.
+__device__ inline unsigned long long code_of(float iou, int64_t truth) {
+    return static_cast<unsigned long long>(__float_as_uint(iou)) << 32 | (0xFFFFFFFFull - static_cast<unsigned long long>(truth));
+}
+
+// A warp for each truth and grid; codes [P], zeroed.
+__global__ void visit_windows(AnchorGrids grids, const float* truths, int64_t truth_count, Ties ties, const float* best,
+                              const AnchorWindow* windows, unsigned long long* codes, bool* forced) {
+    for (int64_t i = this_warp(); i < truth_count * grids.count; i += all_warps()) {
+        const int64_t t = i / grids.count;
+        const AnchorWindow window = windows[i];
+        const int64_t columns = window.columns.last - window.columns.first + 1, rows = window.rows.last - window.rows.first + 1;
+        if (columns <= 0 || rows <= 0) continue;
+        const AnchorGrid grid = grids.at(i % grids.count);
+        const Box truth = box_at(truths, t);
+        for (int64_t cell = this_lane(); cell < rows * columns; cell += lanes) {
+            const int64_t row = window.rows.first + cell / columns, column = window.columns.first + cell % columns;
+            const float iou = iou_of(truth, grid.anchor(row, column));
+            if (!(iou > 0)) continue;
+            const int64_t number = grid.number(row, column);
+            atomicMax(&codes[number], code_of(iou, t));
+            if (ties == Ties::all && iou >= best[t] * tie) poke(&forced[number], true);
+        }
+    }
+}
+
+// What is below min_iou was perhaps not seen whole: a forced anchor wants its best truth all the same.
+__global__ void settle_anchors(AnchorGrids grids, Grid truths, float min_iou, const unsigned long long* codes, Matches matches) {
+    for (int64_t g = 0; g < grids.count; g++) {
+        const AnchorGrid grid = grids.at(g);
+        for (int64_t cell = this_thread(); cell < grid.rows * grid.columns; cell += all_threads()) {
+            const int64_t row = cell / grid.columns, column = cell % grid.columns, number = grid.number(row, column);
+            const unsigned long long code = codes[number];
+            const float iou = __uint_as_float(static_cast<unsigned>(code >> 32));
+            if (code != 0 && iou >= min_iou) {
+                matches.index[number] = static_cast<int64_t>(0xFFFFFFFFull - (code & 0xFFFFFFFFull));
+                matches.iou[number] = iou;
+            } else if (matches.forced[number]) {
+                match_prior(truths, grid.anchor(row, column), 0.0f, number, matches);
+            } else {
+                matches.index[number] = -1;
+                matches.iou[number] = 0;
+            }
+        }
+    }
+}
+
+}  // namespace smallobjects

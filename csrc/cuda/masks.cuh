@@ -1,0 +1,142 @@
+// Masks kept as windows: sampled, drawn, compared. What is computed: maskrcnn/ops/reference_masks.py.
+#pragma once
+
+#include "pooling.cuh"
+
+namespace smallobjects {
+
+struct Window {
+    int32_t x1, y1, x2, y2;
+
+    __device__ int64_t width() const { return static_cast<int64_t>(x2) - x1; }
+    __device__ int64_t height() const { return static_cast<int64_t>(y2) - y1; }
+    __device__ int64_t area() const { return width() * height(); }
+    __device__ bool holds(int64_t x, int64_t y) const { return x >= x1 && x < x2 && y >= y1 && y < y2; }
+    __device__ bool inside(int64_t canvas_height, int64_t canvas_width) const {
+        return x1 >= 0 && y1 >= 0 && x2 <= canvas_width && y2 <= canvas_height;
+    }
+};
+
+constexpr uint8_t inside = 128;  // the level from which on a pixel belongs to its mask
+
+// Masks to read (of const uint8_t) or to draw.
+template <class Level>
+struct MaskArrays {
+    const Window* windows;   // [count]
+    const int64_t* offsets;  // [count + 1]
+    Level* data;             // [size]
+    int64_t count, size;
+
+    // Empty where window, offsets and data do not belong together: to complain would mean to wait for the GPU.
+    __device__ Window window(int64_t i) const {
+        const Window window = windows[i];
+        const int64_t begin = offsets[i], end = offsets[i + 1];
+        const bool fits = window.width() >= 0 && window.height() >= 0 && begin >= 0 && end <= size && end - begin == window.area();
+        return fits ? window : Window{0, 0, 0, 0};
+    }
+    __device__ Level* pixels(int64_t i) const { return data + offsets[i]; }
+};
+using Masks = MaskArrays<const uint8_t>;
+using Drawing = MaskArrays<uint8_t>;
+
+// result [K, S, S]: RoIAlign of masks `index [K]` at `boxes`; pixels outside the canvas (height, width) do not count,
+// those outside a mask's window are 0.
+__global__ void sample_masks(Masks masks, int64_t height, int64_t width, const float* boxes, const int64_t* index, int64_t count,
+                             RoiAlign rule, bool soft, float* result) {
+    for (int64_t at = this_thread(); at < count * rule.bins * rule.bins; at += all_threads()) {
+        const int64_t k = at / (rule.bins * rule.bins), bin_row = at / rule.bins % rule.bins, bin_column = at % rule.bins;
+        const float* box = boxes + 4 * k;
+        if (index[k] < 0 || index[k] >= masks.count || !(is_finite(box[0]) && is_finite(box[1]) && is_finite(box[2]) && is_finite(box[3]))) {
+            result[at] = nanf("");
+            continue;
+        }
+        const Window window = masks.window(index[k]);
+        const uint8_t* data = masks.pixels(index[k]);
+        const Axis<float> rows = rule.axis<float>(box[1], box[3], 1.0, height, bin_row);
+        const Axis<float> columns = rule.axis<float>(box[0], box[2], 1.0, width, bin_column);
+        float sum = 0;
+        for (int64_t i = rows.begin; i < rows.end; i++) {
+            const float v = rows.at(i);
+            const Taps<float> y(v, height);
+            if (!rows.inside(v) || y.high < window.y1 || y.low >= window.y2) continue;
+            for (int64_t j = columns.begin; j < columns.end; j++) {
+                const float u = columns.at(j);
+                const Taps<float> x(u, width);
+                if (!columns.inside(u)) continue;
+                const auto level = [&](int64_t column, int64_t row) {
+                    return window.holds(column, row) ? static_cast<float>(data[(row - window.y1) * window.width() + column - window.x1]) : 0.0f;
+                };
+                sum += level(x.low, y.low) * ((1 - y.fraction) * (1 - x.fraction)) + level(x.high, y.low) * ((1 - y.fraction) * x.fraction) +
+                       level(x.low, y.high) * (y.fraction * (1 - x.fraction)) + level(x.high, y.high) * (y.fraction * x.fraction);
+            }
+        }
+        const float mean = sum / static_cast<float>(rows.samples * columns.samples) / 255;
+        result[at] = soft ? mean : static_cast<float>(mean >= 0.5f);
+    }
+}
+
+__device__ inline uint8_t level_from(float value) {
+    return static_cast<uint8_t>(held(rintf(value), 0.0f, 255.0f));
+}
+
+// Data of the drawing: `level(i, x, y)` at each pixel; a block for each mask, its threads over the pixels.
+template <class Level>
+__global__ void draw(Drawing masks, Level level) {
+    for (int64_t i = blockIdx.x; i < masks.count; i += gridDim.x) {
+        const Window window = masks.window(i);
+        for (int64_t p = threadIdx.x; p < window.area(); p += blockDim.x) {
+            masks.pixels(i)[p] = level(i, window.x1 + p % window.width(), window.y1 + p / window.width());
+        }
+    }
+}
+
+// Probabilities [count, side, side] put into their boxes.
+struct Pasted {
+    const float* probabilities;
+    const float* boxes;
+    int64_t side;
+
+    struct Tap {
+        int64_t low, high;
+        float fraction;
+    };
+    __device__ Tap tap(int64_t pixel, float start, float end) const {
+        const float scale = static_cast<float>(side) / larger(end - start, 1e-6f);
+        const float at = held((static_cast<float>(pixel) + 0.5f - start) * scale - 0.5f, 0.0f, static_cast<float>(side - 1));
+        const int64_t low = smaller(static_cast<int64_t>(at), larger<int64_t>(side - 2, 0));
+        return {low, smaller(low + 1, side - 1), at - static_cast<float>(low)};
+    }
+    __device__ uint8_t operator()(int64_t i, int64_t x, int64_t y) const {
+        const float* box = boxes + 4 * i;
+        const Tap column = tap(x, box[0], box[2]), row = tap(y, box[1], box[3]);
+        const float *above = probabilities + (i * side + row.low) * side, *below = probabilities + (i * side + row.high) * side;
+        const float upper = above[column.low] * (1 - column.fraction) + above[column.high] * column.fraction;
+        const float lower = below[column.low] * (1 - column.fraction) + below[column.high] * column.fraction;
+        return level_from((upper * (1 - row.fraction) + lower * row.fraction) * 255);
+    }
+};
+
+// The masks where `matrix [2, 3]` leads from the centres of new pixels to continuous old coordinates.
+struct Warped {
+    Masks masks;
+    const double* matrix;
+
+    __device__ uint8_t operator()(int64_t i, int64_t x, int64_t y) const {
+        const Window old = masks.window(i);
+        const double at_x = x + 0.5, at_y = y + 0.5;
+        const float u = static_cast<float>(matrix[0] * at_x + matrix[1] * at_y + matrix[2] - 0.5);
+        const float v = static_cast<float>(matrix[3] * at_x + matrix[4] * at_y + matrix[5] - 0.5);
+        // Written so that coordinates beyond 64 bits, and NaN, fall outside too.
+        if (!(u > old.x1 - 1.0f && u < static_cast<float>(old.x2) && v > old.y1 - 1.0f && v < static_cast<float>(old.y2))) return 0;
+        const float left = floorf(u), top = floorf(v), fx = u - left, fy = v - top;
+        const int64_t column = static_cast<int64_t>(left), row = static_cast<int64_t>(top);
+        const float upper = level(i, old, column, row) * (1 - fx) + level(i, old, column + 1, row) * fx;
+        const float lower = level(i, old, column, row + 1) * (1 - fx) + level(i, old, column + 1, row + 1) * fx;
+        return level_from(upper * (1 - fy) + lower * fy);
+    }
+    __device__ float level(int64_t i, const Window& old, int64_t x, int64_t y) const {
+        return old.holds(x, y) ? static_cast<float>(masks.pixels(i)[(y - old.y1) * old.width() + (x - old.x1)]) : 0.0f;
+    }
+};
+
+}  // namespace smallobjects
