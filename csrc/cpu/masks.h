@@ -34,8 +34,9 @@ struct Masks {
 
 constexpr uint8_t inside = 128;  // the level from which on a pixel belongs to its mask
 
+// NaN becomes 0, here and below, by the order of the arguments of max.
 inline uint8_t level_from(float value) {
-    return static_cast<uint8_t>(std::min(std::max(std::nearbyint(value), 0.0f), 255.0f));
+    return static_cast<uint8_t>(std::min(std::max(0.0f, std::nearbyint(value)), 255.0f));
 }
 
 // result [K, S, S]: RoIAlign of masks `index [K]` at `boxes`; pixels outside the canvas (height, width) do not count,
@@ -82,7 +83,7 @@ inline void paste_masks(const float* probabilities, int64_t side, const float* b
         };
         std::vector<Tap> columns;
         auto tap = [&](int64_t pixel, float start, float scale) {
-            const float at = std::min(std::max((static_cast<float>(pixel) + 0.5f - start) * scale - 0.5f, 0.0f), last);
+            const float at = std::min(std::max(0.0f, (static_cast<float>(pixel) + 0.5f - start) * scale - 0.5f), last);
             const int64_t low = std::min(static_cast<int64_t>(at), std::max<int64_t>(side - 2, 0));
             return Tap{low, std::min(low + 1, side - 1), at - static_cast<float>(low)};
         };

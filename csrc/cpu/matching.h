@@ -180,7 +180,7 @@ private:
     // The best IoU of a truth, which on each grid the anchor with the nearest centre has, and its windows.
     void look_around(int64_t t) {
         const Box truth = box_at(truths_, t);
-        AnchorWindow* windows = &windows_[t * grids_.size()];
+        AnchorWindow* windows = windows_.data() + t * grids_.size();
         best_[t] = 0;
         for (size_t g = 0; g < grids_.size(); g++) windows[g] = {{0, -1}, {0, -1}};
         if (!truth.sound()) return;
@@ -229,6 +229,7 @@ private:
         float distance = 0;
         if (best_[t] <= 0) return nearest;
         for (const AnchorGrid& grid : grids_) {
+            if (grid.columns == 0 || grid.rows == 0) continue;
             const Cells columns = around(centre_x(truth), grid.stride_x, grid.offset_x, grid.columns);
             const Cells rows = around(centre_y(truth), grid.stride_y, grid.offset_y, grid.rows);
             for (int64_t row = rows.first; row <= rows.last; row++) {

@@ -81,11 +81,21 @@ struct RoiAlign {
             auto at = [&](int64_t i) {
                 return low + extent * ((static_cast<Acc>(bin * samples + i) + Acc(0.5)) / static_cast<Acc>(bins * samples));
             };
-            auto inside = [&](Acc x) { return x >= Acc(-1) && x <= static_cast<Acc>(size); };
-            // Samples go along the axis in one direction, so those inside are a range.
-            int64_t begin = 0, stop = samples;
-            while (begin < stop && !inside(at(begin))) begin++;
-            while (begin < stop && !inside(at(stop - 1))) stop--;
+            // Samples go along the axis in one direction, so those on the map are a range; found by halves, because a
+            // huge RoI has up to 1e9 of them.
+            const bool rising = extent >= Acc(0);
+            const Acc edge = static_cast<Acc>(size);
+            auto first = [&](auto&& holds) {
+                int64_t from = 0, to = samples;
+                while (from < to) {
+                    const int64_t middle = from + (to - from) / 2;
+                    if (holds(at(middle))) to = middle;
+                    else from = middle + 1;
+                }
+                return from;
+            };
+            const int64_t begin = first([&](Acc x) { return rising ? x >= Acc(-1) : x <= edge; });
+            const int64_t stop = first([&](Acc x) { return rising ? x > edge : x < Acc(-1); });
             if (begin == stop) {
                 axis.begin_bin(0, -1);
                 continue;
