@@ -8,6 +8,7 @@
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 
+#include <limits>
 #include <sstream>
 #include <string>
 #include <tuple>
@@ -182,6 +183,12 @@ std::tuple<const Window*, Tensor> frame(const Tensor& windows, const Tensor& off
     return {reinterpret_cast<const Window*>(data<int32_t>(windows)), cpu({data<int64_t>(offsets)[count]}, ScalarType::Byte)};
 }
 
+// Windows are of 32 bits.
+void check_canvas(int64_t height, int64_t width) {
+    constexpr int64_t limit = std::numeric_limits<int32_t>::max();
+    STD_TORCH_CHECK(height >= 0 && width >= 0 && height <= limit && width <= limit, "a canvas cannot be ", height, " x ", width, " pixels");
+}
+
 std::tuple<Tensor, Tensor, Tensor> masks_in(const std::vector<Window>& windows) {
     const int64_t count = static_cast<int64_t>(windows.size());
     Tensor frame = cpu({count, 4}, ScalarType::Int), offsets = cpu({count + 1}, ScalarType::Long);
@@ -200,6 +207,7 @@ std::tuple<Tensor, Tensor, Tensor> masks_in(const std::vector<Window>& windows) 
 Tensor sample_masks_cpu(const Tensor& windows, const Tensor& offsets, const Tensor& levels, int64_t height, int64_t width, const Tensor& boxes,
                         const Tensor& index, int64_t output_size, int64_t sampling_ratio, bool aligned, bool soft) {
     check_bins(output_size, sampling_ratio);
+    check_canvas(height, width);
     const Masks masks = masks_of(windows, offsets, levels);
     check(boxes, "boxes", ScalarType::Float, {any_size, 4});
     check(index, "index", ScalarType::Long, {boxes.size(0)});
@@ -212,9 +220,11 @@ Tensor sample_masks_cpu(const Tensor& windows, const Tensor& offsets, const Tens
 }
 
 Tensor paste_masks_cpu(const Tensor& probabilities, const Tensor& boxes, const Tensor& windows, const Tensor& offsets) {
-    const int64_t count = boxes.size(0), side = probabilities.size(2);
     check(boxes, "boxes", ScalarType::Float, {any_size, 4});
+    check(probabilities, "probabilities", ScalarType::Float, {boxes.size(0), any_size, any_size});
+    const int64_t count = boxes.size(0), side = probabilities.size(2);
     check(probabilities, "probabilities", ScalarType::Float, {count, side, side});
+    STD_TORCH_CHECK(side > 0 || count == 0, "probabilities must have one cell at least");
     auto [frames, levels] = frame(windows, offsets, count);
     paste_masks(data<float>(probabilities), side, data<float>(boxes), frames, data<int64_t>(offsets), count, out<uint8_t>(levels), threads);
     return levels;
@@ -244,6 +254,7 @@ std::tuple<Tensor, Tensor, Tensor> mask_iou_cpu(const Tensor& windows1, const Te
 
 std::tuple<Tensor, Tensor> label_image_cpu(const Tensor& windows, const Tensor& offsets, const Tensor& levels, int64_t height, int64_t width,
                                            double min_visible_fraction) {
+    check_canvas(height, width);
     const Masks masks = masks_of(windows, offsets, levels);
     check_inside(windows, height, width);
     Tensor labels = cpu({height, width}, ScalarType::Int), kept = cpu({masks.count}, ScalarType::Bool);
@@ -264,6 +275,7 @@ std::tuple<Tensor, Tensor, Tensor> masks_from_label_image_cpu(const Tensor& labe
 }
 
 std::tuple<Tensor, Tensor> encode_rle_cpu(const Tensor& windows, const Tensor& offsets, const Tensor& levels, int64_t height, int64_t width) {
+    check_canvas(height, width);
     const Masks masks = masks_of(windows, offsets, levels);
     check_inside(windows, height, width);
     const auto texts = encode_rle(masks, height, width, threads);
@@ -281,6 +293,7 @@ std::tuple<Tensor, Tensor> encode_rle_cpu(const Tensor& windows, const Tensor& o
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> decode_rle_cpu(const Tensor& text, const Tensor& text_offsets, int64_t height, int64_t width) {
+    check_canvas(height, width);
     check(text, "text", ScalarType::Byte, {any_size});
     check(text_offsets, "text_offsets", ScalarType::Long, {any_size});
     check_ascending(text_offsets, "text_offsets", text.size(0));

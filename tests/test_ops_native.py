@@ -175,6 +175,9 @@ MAPS = [torch.randn(2, 5, 6, 3)]
             "offsets must begin with 0",
         ),
         ("label_image", (MASKS[0], MASKS[1], MASKS[2][1:], 23, 31, 0.5), "data must be"),
+        ("paste_masks", (torch.zeros(1, 0, 0), BOX, *MASKS[:2]), "probabilities must have one cell at least"),
+        ("decode_rle", (MASKS[2], ZERO, -4, -4), "a canvas cannot be -4 x -4 pixels"),
+        ("encode_rle", (*MASKS, 2**31, 5), "a canvas cannot be 2147483648 x 5 pixels"),
         ("label_image", (*MASKS, 5, 5, 0.5), "windows must lie inside the canvas of 5 x 5 pixels"),
         (
             "decode_rle",
