@@ -1,12 +1,14 @@
 """The native core; everything else about the package stands in pyproject.toml.
 
-`pip install -e .` and `python setup.py build_ext` build it. FORCE_CUDA=1 or 0 overrides the search for nvcc and a GPU,
-TORCH_CUDA_ARCH_LIST is heeded. Without a compiler the package is installed all the same and plain PyTorch serves.
+`pip install -e .` and `python setup.py build_ext` build it: for the CPU, and, where there are nvcc and a GPU, for that
+GPU. FORCE_CUDA=1 or 0 overrides the search, TORCH_CUDA_ARCH_LIST is heeded. Without a compiler the package is installed
+all the same and plain PyTorch serves.
 """
 
 import os
 import sys
 
+import torch
 from setuptools import setup
 from setuptools.errors import BaseError
 from torch.utils import cpp_extension
@@ -21,6 +23,12 @@ if sys.platform == "win32":
 else:
     FLAGS = ["-O3", "-std=c++20", "-ffp-contract=off", "-fvisibility=hidden", "-g0", "-Wall", "-Wextra"]
     FLAGS += [f"-DTORCH_TARGET_VERSION={TARGET}", f"-ffile-prefix-map={os.getcwd()}/="]
+NVCC_FLAGS = ["-O3", "-std=c++20", "-fmad=false", "-DUSE_CUDA", f"-DTORCH_TARGET_VERSION={TARGET}"]
+if sys.platform == "win32":
+    NVCC_FLAGS += [f"-Xcompiler={flag}" for flag in ("/permissive-", "/Zc:__cplusplus", "/Zc:preprocessor", "/EHsc")]
+    NVCC_FLAGS += ["-DNOMINMAX"]
+else:
+    NVCC_FLAGS += ["-Xcompiler=-fvisibility=hidden", f"-Xcompiler=-ffile-prefix-map={os.getcwd()}/="]
 
 
 class BuildCore(cpp_extension.BuildExtension):
@@ -38,17 +46,26 @@ class BuildCore(cpp_extension.BuildExtension):
             if os.environ.get("SMALLOBJECTS_REQUIRE_CORE"):
                 raise
             print(f"The native core was not built, plain PyTorch will serve, slower: {error}", file=sys.stderr)
-            self.extensions.clear()  # nothing to copy
+            # What came before the failure is copied, the rest is not there.
+            self.extensions[:] = [ext for ext in self.extensions if os.path.exists(self.get_ext_fullpath(ext.name))]
 
     def get_export_symbols(self, ext: object) -> list[str]:
         return []  # loaded by torch.ops.load_library, not imported
 
 
+def wants_cuda() -> bool:
+    found = torch.cuda.is_available() and cpp_extension.CUDA_HOME is not None
+    return os.environ.get("FORCE_CUDA", "1" if found else "0") == "1"
+
+
 def core() -> list[object]:
     headers = [
-        os.path.join(folder, name) for folder, _, names in os.walk("csrc") for name in names if name.endswith(".h")
+        os.path.join(folder, name)
+        for folder, _, names in os.walk("csrc")
+        for name in names
+        if name.endswith((".h", ".cuh"))
     ]
-    return [
+    libraries = [
         cpp_extension.CppExtension(
             "maskrcnn.ops._cpu",
             ["csrc/bind_cpu.cpp"],
@@ -57,6 +74,19 @@ def core() -> list[object]:
             py_limited_api=True,
         )
     ]
+    if wants_cuda():
+        if not torch.cuda.is_available():  # no GPU to ask for its architecture: Turing to Hopper, and newer ones by PTX
+            os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "7.5;8.0;8.6;8.9;9.0+PTX")
+        libraries.append(
+            cpp_extension.CUDAExtension(
+                "maskrcnn.ops._cuda",
+                ["csrc/bind_cuda.cu"],
+                depends=headers,
+                extra_compile_args={"cxx": FLAGS, "nvcc": NVCC_FLAGS},
+                py_limited_api=True,
+            )
+        )
+    return libraries
 
 
 setup(
