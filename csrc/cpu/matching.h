@@ -146,8 +146,6 @@ public:
           best_(truth_count), windows_(truth_count * grids.size()) {}
 
     void match(const Matches& matches, const Parallel& parallel) {
-        int64_t total = 0;
-        for (const AnchorGrid& grid : grids_) total += grid.columns * grid.rows;
         std::vector<int64_t> nearest(ties_ == Ties::nearest ? truth_count_ : 0, -1);
         parallel(truth_count_, 16, [&](int64_t begin, int64_t end) {
             for (int64_t t = begin; t < end; t++) {

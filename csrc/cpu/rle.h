@@ -47,9 +47,8 @@ inline void encode_mask(const Window& window, const uint8_t* data, int64_t heigh
         written = end;
     };
     for (int64_t x = window.x1; x < window.x2; x++) {
-        const uint8_t* column = data + (x - window.x1);
         for (int64_t y = window.y1; y < window.y2; y++) {
-            if (column[(y - window.y1) * window.width()] < inside) continue;
+            if (data[(y - window.y1) * window.width() + x - window.x1] < inside) continue;
             const int64_t at = x * height + y;
             if (start < 0 || at != end) {
                 flush();
