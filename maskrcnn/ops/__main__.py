@@ -1,4 +1,9 @@
-"""`python -m maskrcnn.ops` prints what of the native core is loaded, for which devices, and how it was built."""
+"""`python -m maskrcnn.ops` prints what of the native core is loaded, for which devices, and how it was built.
+
+Ends with status 1 where the CPU's is missing.
+"""
+
+import sys
 
 import torch
 
@@ -13,6 +18,7 @@ def main() -> None:
         path = find_library(device)
         state = "loaded" if device in LOADED else "not loaded" if path else "not built: plain PyTorch serves"
         print(f"{device:5s} {state}" + (f", {path}" if path else ""))
+    sys.exit("cpu" not in LOADED)
 
 
 if __name__ == "__main__":
