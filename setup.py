@@ -10,7 +10,7 @@ import sys
 
 import torch
 from setuptools import setup
-from setuptools.errors import BaseError
+from setuptools.errors import BaseError, CCompilerError
 from torch.utils import cpp_extension
 
 # The oldest PyTorch that the libraries run on: the stable ABI serves it and all newer ones.
@@ -18,6 +18,8 @@ TARGET = "0x020b000000000000"
 
 # Multiply-adds are not contracted: IoUs, and with them ties and thresholds, equal the plain PyTorch definitions.
 if sys.platform == "win32":
+    if "VSCMD_ARG_TGT_ARCH" in os.environ:  # a developer's prompt: PyTorch asks for this to use its compiler
+        os.environ.setdefault("DISTUTILS_USE_SDK", "1")
     FLAGS = ["/O2", "/std:c++20", "/fp:precise", "/permissive-", "/Zc:__cplusplus", "/utf-8", "/EHsc", "/DNOMINMAX"]
     FLAGS += [f"/DTORCH_TARGET_VERSION={TARGET}"]
 else:
@@ -42,7 +44,7 @@ class BuildCore(cpp_extension.BuildExtension):
     def build_extensions(self) -> None:
         try:
             super().build_extensions()
-        except (BaseError, OSError, RuntimeError) as error:
+        except (BaseError, CCompilerError, OSError, RuntimeError) as error:
             if os.environ.get("SMALLOBJECTS_REQUIRE_CORE"):
                 raise
             print(f"The native core was not built, plain PyTorch will serve, slower: {error}", file=sys.stderr)
