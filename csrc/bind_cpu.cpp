@@ -8,7 +8,6 @@
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 
-#include <limits>
 #include <sstream>
 #include <string>
 #include <tuple>
@@ -181,12 +180,6 @@ std::tuple<const Window*, Tensor> frame(const Tensor& windows, const Tensor& off
     check(windows, "new_windows", ScalarType::Int, {count, 4});
     check_offsets(windows, offsets, "new_offsets");
     return {reinterpret_cast<const Window*>(data<int32_t>(windows)), cpu({data<int64_t>(offsets)[count]}, ScalarType::Byte)};
-}
-
-// Windows are of 32 bits.
-void check_canvas(int64_t height, int64_t width) {
-    constexpr int64_t limit = std::numeric_limits<int32_t>::max();
-    STD_TORCH_CHECK(height >= 0 && width >= 0 && height <= limit && width <= limit, "a canvas cannot be ", height, " x ", width, " pixels");
 }
 
 std::tuple<Tensor, Tensor, Tensor> masks_in(const std::vector<Window>& windows) {

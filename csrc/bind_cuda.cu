@@ -244,6 +244,7 @@ Tensor sample_masks_cuda(const Tensor& windows, const Tensor& offsets, const Ten
                          const Tensor& index, int64_t output_size, int64_t sampling_ratio, bool aligned, bool soft) {
     const Place place(boxes, "boxes");
     check_bins(output_size, sampling_ratio);
+    check_canvas(height, width);
     const Masks masks = masks_of(place, windows, offsets, levels);
     const int64_t count = boxes.size(0);
     place.check(boxes, "boxes", ScalarType::Float, {any_size, 4});
@@ -257,8 +258,10 @@ Tensor sample_masks_cuda(const Tensor& windows, const Tensor& offsets, const Ten
 Tensor paste_masks_cuda(const Tensor& probabilities, const Tensor& boxes, const Tensor& windows, const Tensor& offsets) {
     const Place place(boxes, "boxes");
     place.check(boxes, "boxes", ScalarType::Float, {any_size, 4});
-    const int64_t count = boxes.size(0), side = probabilities.dim() == 3 ? probabilities.size(2) : any_size;
-    place.check(probabilities, "probabilities", ScalarType::Float, {count, side, side});
+    place.check(probabilities, "probabilities", ScalarType::Float, {boxes.size(0), any_size, any_size});
+    const int64_t count = boxes.size(0), side = probabilities.size(2);
+    check(probabilities, "probabilities", ScalarType::Float, {count, side, side});
+    STD_TORCH_CHECK(side > 0 || count == 0, "probabilities must have one cell at least");
     return drawn(place, windows, offsets, count, Pasted{data<float>(probabilities), data<float>(boxes), side});
 }
 
@@ -299,6 +302,7 @@ Three mask_iou_cuda(const Tensor& windows1, const Tensor& offsets1, const Tensor
 std::tuple<Tensor, Tensor> label_image_cuda(const Tensor& windows, const Tensor& offsets, const Tensor& levels, int64_t height, int64_t width,
                                             double min_visible_fraction) {
     const Place place(windows, "windows");
+    check_canvas(height, width);
     const Masks masks = masks_of(place, windows, offsets, levels);
     Tensor labels = zeros(windows, {height, width}, ScalarType::Int), kept = empty(windows, {masks.count}, ScalarType::Bool);
     LAUNCH(label_image, 1, block_size, 2 * sizeof(unsigned long long), place.stream(), masks, height, width, min_visible_fraction,
@@ -323,6 +327,7 @@ Three masks_from_label_image_cuda(const Tensor& labels, const Tensor& ids) {
 
 std::tuple<Tensor, Tensor> encode_rle_cuda(const Tensor& windows, const Tensor& offsets, const Tensor& levels, int64_t height, int64_t width) {
     const Place place(windows, "windows");
+    check_canvas(height, width);
     const Masks masks = masks_of(place, windows, offsets, levels);
     Tensor lengths = zeros(windows, {masks.count + 1}, ScalarType::Long);
     LAUNCH_EACH(encode_rle, masks.count, place.stream(), masks, height, width, out<int64_t>(lengths) + 1, nullptr, nullptr);
@@ -334,6 +339,7 @@ std::tuple<Tensor, Tensor> encode_rle_cuda(const Tensor& windows, const Tensor& 
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> decode_rle_cuda(const Tensor& text, const Tensor& text_offsets, int64_t height, int64_t width) {
     const Place place(text, "text");
+    check_canvas(height, width);
     place.check(text, "text", ScalarType::Byte, {any_size});
     place.check(text_offsets, "text_offsets", ScalarType::Long, {any_size});
     STD_TORCH_CHECK(text_offsets.size(0) > 0, "text_offsets must be one at least, got none");

@@ -7,6 +7,7 @@
 #include <torch/headeronly/util/Half.h>
 
 #include <initializer_list>
+#include <limits>
 #include <sstream>
 #include <string>
 #include <type_traits>
@@ -70,6 +71,12 @@ inline void check_features(const std::vector<Tensor>& features) {
 inline void check_bins(int64_t output_size, int64_t sampling_ratio) {
     STD_TORCH_CHECK(output_size > 0, "output_size must be positive, got ", output_size);
     STD_TORCH_CHECK(sampling_ratio >= 0, "sampling_ratio must not be negative, got ", sampling_ratio);
+}
+
+// Windows are of 32 bits.
+inline void check_canvas(int64_t height, int64_t width) {
+    constexpr int64_t limit = std::numeric_limits<int32_t>::max();
+    STD_TORCH_CHECK(height >= 0 && width >= 0 && height <= limit && width <= limit, "a canvas cannot be ", height, " x ", width, " pixels");
 }
 
 template <class T>

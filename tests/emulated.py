@@ -23,8 +23,9 @@ def compiler() -> str | None:
 
 
 def compile_with(*arguments: str | Path) -> None:
-    command = [compiler(), *FLAGS, *arguments]
-    result = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    command = [str(part) for part in (compiler(), *FLAGS, *arguments)]
+    environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}  # a sanitizer's
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr
 
 

@@ -79,7 +79,8 @@ struct Grid {
         const double threshold = iou * (1 - rounding), side = side_of(box);
         const double shrink = (1 - threshold) / (1 + threshold) * (1 + rounding);
         const int lowest = level_of(side * threshold);
-        const int highest = threshold > 0 ? level_of(smaller(side / threshold, 1e38)) : number_of_levels - 1;
+        // 1e39 is above every float and within what ilogb tells.
+        const int highest = threshold > 0 ? level_of(smaller(side / threshold, 1e39)) : number_of_levels - 1;
         for (int level = lowest; level <= highest; level++) {
             const int64_t begin = starts[level], end = starts[level + 1];
             if (begin == end) continue;

@@ -35,9 +35,10 @@ template <class T>
 __device__ T larger(T a, T b) {
     return a < b ? b : a;
 }
+// NaN becomes `low`.
 template <class T>
 __device__ T held(T value, T low, T high) {
-    return smaller(larger(value, low), high);
+    return smaller(larger(low, value), high);
 }
 __device__ inline bool is_finite(float x) { return fabsf(x) <= FLT_MAX; }
 __device__ inline float floor_of(float x) { return floorf(x); }

@@ -3,7 +3,7 @@
 
 #include <ucontext.h>
 
-#include <cstdlib>
+#include <memory>
 #include <stdexcept>
 #include <vector>
 
@@ -11,7 +11,6 @@
 extern "C" {
 __attribute__((weak)) void* __tsan_get_current_fiber();
 __attribute__((weak)) void* __tsan_create_fiber(unsigned flags);
-__attribute__((weak)) void __tsan_destroy_fiber(void* fiber);
 __attribute__((weak)) void __tsan_switch_to_fiber(void* fiber, unsigned flags);
 __attribute__((weak)) void __tsan_acquire(void* at);
 __attribute__((weak)) void __tsan_release(void* at);
@@ -22,16 +21,9 @@ thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
 namespace emulator {
 namespace {
 
-constexpr size_t stack_bytes = 64 << 10;
+constexpr size_t stack_bytes = 32 << 10;
+constexpr size_t front = 16;  // room in front of shared memory for a word of the block's own
 constexpr unsigned without_order = 1;  // a switch between fibers orders nothing
-
-// Memory as new: what was seen at the same address before does not count.
-struct Memory {
-    explicit Memory(size_t size) : begin(static_cast<char*>(std::malloc(size))) { std::memset(begin, 0xcd, size); }
-    Memory(Memory&& other) noexcept : begin(other.begin) { other.begin = nullptr; }
-    ~Memory() { std::free(begin); }
-    char* begin;
-};
 
 // Where `expected` threads meet. Meetings take the two tags in turn: a thread that is late in leaving must not see what
 // another does on its way to the next one.
@@ -42,7 +34,8 @@ struct Gate {
 
 struct Fiber {
     ucontext_t context;
-    void* sanitizer = nullptr;
+    std::vector<char> stack = std::vector<char>(stack_bytes);
+    void* sanitizer = __tsan_create_fiber ? __tsan_create_fiber(0) : nullptr;
     bool done = false;
 };
 
@@ -52,15 +45,10 @@ struct Warp {
 };
 
 struct Block {
-    explicit Block(unsigned threads, size_t shared_bytes) : fibers(threads), warps((threads + 31) / 32), shared(shared_bytes + 16) {
-        for (unsigned i = 0; i < threads; i++) stacks.emplace_back(stack_bytes);
-    }
-    std::vector<Fiber> fibers;
+    std::vector<std::unique_ptr<Fiber>> fibers;  // of the largest launch so far
     std::vector<Warp> warps;
     Gate gate;
-    std::vector<Memory> stacks;
-    Memory shared;
-    char finished;
+    std::vector<char> shared;
 };
 
 struct Run {
@@ -70,8 +58,12 @@ struct Run {
     Block* block;
     Fiber* fiber;
     bool moved;  // some thread came to a barrier, passed one or ended
+    char begin, end;
 };
 thread_local Run run;
+
+// One block's memory serves all. A sanitizer, though, would take two that share it for one.
+thread_local std::vector<std::unique_ptr<Block>> blocks_so_far;
 
 void switch_to_scheduler() {
     Fiber* self = run.fiber;
@@ -80,9 +72,10 @@ void switch_to_scheduler() {
 }
 
 void body() {
+    if (__tsan_acquire) __tsan_acquire(&run.begin);
     (*run.kernel)();
     run.fiber->done = run.moved = true;
-    if (__tsan_release) __tsan_release(&run.block->finished);
+    if (__tsan_release) __tsan_release(&run.end);
     switch_to_scheduler();
 }
 
@@ -107,28 +100,35 @@ unsigned lanes_of(unsigned mask) {
 }
 
 void resume(unsigned thread) {
-    run.fiber = &run.block->fibers[thread];
+    run.fiber = run.block->fibers[thread].get();
     if (run.fiber->done) return;
     threadIdx = {thread, 0, 0};
     if (__tsan_switch_to_fiber) __tsan_switch_to_fiber(run.fiber->sanitizer, without_order);
     swapcontext(&run.scheduler, &run.fiber->context);
 }
 
-void prepare(Fiber& fiber, const Memory& stack) {
-    getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = stack.begin;
-    fiber.context.uc_stack.ss_size = stack_bytes;
-    fiber.context.uc_link = nullptr;
-    makecontext(&fiber.context, body, 0);
-    if (__tsan_create_fiber) fiber.sanitizer = __tsan_create_fiber(0);
+void prepare(Block& block, unsigned threads, size_t shared_bytes) {
+    while (block.fibers.size() < threads) block.fibers.push_back(std::make_unique<Fiber>());
+    block.warps.assign((threads + 31) / 32, Warp());
+    block.gate = Gate();
+    block.shared.assign(shared_bytes + front, static_cast<char>(0xcd));
+    for (unsigned i = 0; i < threads; i++) {
+        Fiber& fiber = *block.fibers[i];
+        getcontext(&fiber.context);
+        fiber.context.uc_stack.ss_sp = fiber.stack.data();
+        fiber.context.uc_stack.ss_size = stack_bytes;
+        fiber.context.uc_link = nullptr;
+        makecontext(&fiber.context, body, 0);
+        fiber.done = false;
+    }
 }
 
 // Threads take turns in one order, then the other, so that none relies on its neighbours being ahead.
-void run_block(Block& block) {
+void run_block(Block& block, unsigned threads) {
     run.block = &block;
-    const unsigned threads = static_cast<unsigned>(block.fibers.size());
-    for (unsigned i = 0; i < threads; i++) prepare(block.fibers[i], block.stacks[i]);
-    const auto running = [&] { return std::any_of(block.fibers.begin(), block.fibers.end(), [](const Fiber& f) { return !f.done; }); };
+    const auto running = [&] {
+        return std::any_of(block.fibers.begin(), block.fibers.begin() + threads, [](const auto& fiber) { return !fiber->done; });
+    };
     for (bool forward = true; running(); forward = !forward) {
         run.moved = false;
         for (unsigned i = 0; i < threads; i++) resume(forward ? i : threads - 1 - i);
@@ -144,27 +144,19 @@ void launch(unsigned blocks, unsigned threads, size_t shared_bytes, const std::f
     blockDim = {threads, 1, 1};
     run.kernel = &kernel;
     run.sanitizer = __tsan_get_current_fiber ? __tsan_get_current_fiber() : nullptr;
-    // Without a sanitizer one block's memory serves all. With one it must be fresh, and last until all have ended.
-    std::vector<Block> all;
-    all.reserve(blocks);
+    const unsigned separate = __tsan_create_fiber ? blocks : 1;
+    while (blocks_so_far.size() < separate) blocks_so_far.push_back(std::make_unique<Block>());
+    for (unsigned i = 0; i < separate; i++) prepare(*blocks_so_far[i], threads, shared_bytes);
+    if (__tsan_release) __tsan_release(&run.begin);
     for (unsigned i = 0; i < blocks; i++) {
-        if (i == 0 || __tsan_create_fiber) {
-            all.emplace_back(threads, shared_bytes);
-        } else {
-            for (Fiber& fiber : all[0].fibers) fiber.done = false;
-        }
+        if (i >= separate) prepare(*blocks_so_far[0], threads, shared_bytes);
         blockIdx = {i, 0, 0};
-        run_block(all.back());
+        run_block(*blocks_so_far[separate > 1 ? i : 0], threads);
     }
-    for (Block& block : all) {
-        if (__tsan_acquire) __tsan_acquire(&block.finished);
-        for (Fiber& fiber : block.fibers) {
-            if (__tsan_destroy_fiber) __tsan_destroy_fiber(fiber.sanitizer);
-        }
-    }
+    if (__tsan_acquire) __tsan_acquire(&run.end);
 }
 
-void* shared_memory() { return run.block->shared.begin + 16; }
+void* shared_memory() { return run.block->shared.data() + front; }
 void block_barrier() { meet(run.block->gate, blockDim.x); }
 void warp_barrier(unsigned mask) { meet(run.block->warps[threadIdx.x / 32].gate, lanes_of(mask)); }
 unsigned lane() { return threadIdx.x % 32; }
