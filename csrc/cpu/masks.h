@@ -180,9 +180,6 @@ inline std::vector<MaskOverlap> mask_iou(const Masks& rows, const Masks& columns
         std::copy_n(&box.x1, 4, &boxes[4 * j]);
     }
     BoxGrid grid(boxes.data(), nullptr, columns.count);
-    for (int64_t j = 0; j < columns.count; j++) {
-        if (columns.windows[j].area() > 0) grid.insert(j);
-    }
     const std::vector<int64_t> row_areas = mask_areas(rows), column_areas = mask_areas(columns);
     std::vector<std::vector<MaskOverlap>> found(rows.count);
     parallel(rows.count, 16, [&](int64_t begin, int64_t end) {
@@ -190,7 +187,7 @@ inline std::vector<MaskOverlap> mask_iou(const Masks& rows, const Masks& columns
         for (int64_t i = begin; i < end; i++) {
             if (row_areas[i] == 0) continue;
             candidates.clear();
-            grid.nearby(box_of(rows.windows[i]), 0, 0.0, [&](int64_t j) {
+            grid.nearby(box_of(rows.windows[i]), 0, 0.0, [&](int64_t j, const Box&) {
                 candidates.push_back(j);
                 return false;
             });

@@ -33,25 +33,20 @@ struct Matches {
 
 class Truths {
 public:
-    Truths(const float* boxes, int64_t count) : boxes_(boxes), grid_(boxes, nullptr, count) {
-        for (int64_t i = 0; i < count; i++) {
-            if (box_at(boxes, i).sound()) grid_.insert(i);
-        }
-    }
+    Truths(const float* boxes, int64_t count) : grid_(boxes, nullptr, count) {}
 
     // Writes the best truth of a prior, none if it is below `min_iou`.
     void match(const Box& prior, int64_t p, float min_iou, const Matches& matches) const {
         matches.clear(p);
         if (!prior.sound()) return;
-        grid_.nearby(prior, 0, min_iou, [&](int64_t i) {
-            matches.take_better(p, i, iou_of(box_at(boxes_, i), prior));
+        grid_.nearby(prior, 0, min_iou, [&](int64_t i, const Box& truth) {
+            matches.take_better(p, i, iou_of(truth, prior));
             return false;
         });
         if (matches.iou[p] < min_iou) matches.clear(p);
     }
 
 private:
-    const float* boxes_;
     BoxGrid grid_;
 };
 
@@ -59,17 +54,14 @@ private:
 inline void force_boxes(const float* priors, int64_t prior_count, const float* truths, int64_t truth_count, Ties ties,
                         bool* forced) {
     BoxGrid grid(priors, nullptr, prior_count);
-    for (int64_t p = 0; p < prior_count; p++) {
-        if (box_at(priors, p).sound()) grid.insert(p);
-    }
     std::vector<std::pair<int64_t, float>> overlaps;
     for (int64_t t = 0; t < truth_count; t++) {
         const Box truth = box_at(truths, t);
         if (!truth.sound()) continue;
         overlaps.clear();
         float best = 0;
-        grid.nearby(truth, 0, 0.0, [&](int64_t p) {
-            const float iou = iou_of(truth, box_at(priors, p));
+        grid.nearby(truth, 0, 0.0, [&](int64_t p, const Box& prior) {
+            const float iou = iou_of(truth, prior);
             if (iou > 0) overlaps.emplace_back(p, iou);
             best = std::max(best, iou);
             return false;

@@ -18,7 +18,7 @@ void check_nms() {
     for (int64_t& group : groups) group = pick(-1, one_of({-1, 3}));
     const float threshold = one_of({0.0f, 0.3f, 0.5f, 0.7f, 1.0f});
     Flags kept = std::make_unique<bool[]>(count);
-    nms(boxes.data(), groups.data(), count, threshold, kept.get());
+    nms(boxes.data(), groups.data(), count, threshold, kept.get(), threads);
     for (int64_t i = 0; i < count; i++) {
         const Box box = box_at(boxes.data(), i);
         bool wanted = true;
