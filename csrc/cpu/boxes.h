@@ -28,7 +28,7 @@ inline float intersection_of(const Box& a, const Box& b) {
 }
 
 // Written without branches: what the outcome is cannot be predicted.
-inline bool overlap(const Box& a, const Box& b) { return (a.x1 < b.x2) & (b.x1 < a.x2) & (a.y1 < b.y2) & (b.y1 < a.y2); }
+inline bool meet(const Box& a, const Box& b) { return (a.x1 < b.x2) & (b.x1 < a.x2) & (a.y1 < b.y2) & (b.y1 < a.y2); }
 
 // Of two sound boxes.
 inline float iou_of(const Box& a, const Box& b) {

@@ -66,7 +66,7 @@ public:
         const auto stops_within = [&](int64_t from, int64_t to) {
             for (int64_t at = from; at < to; at++) {
                 const Entry& entry = entries_[at];
-                if (overlap(box, entry.box) && entry.group == of_group && visit(entry.index, entry.box)) return true;
+                if (meet(box, entry.box) && entry.group == of_group && visit(entry.index, entry.box)) return true;
             }
             return false;
         };

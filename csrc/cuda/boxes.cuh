@@ -1,8 +1,8 @@
 // Boxes xyxy in pixels, float32, as csrc/cpu/boxes.h has them, and the grid that finds those near a given one.
 //
-// The grid is csrc/cpu/grid.h's, with one sorted list instead of buckets: a key holds the level in its upper bits and a
-// hash of group and cell below, so a level, and within it a cell, is a run of equal keys. Two cells may share a hash,
-// which costs time but never an answer.
+// The grid rests on the bound of csrc/cpu/grid.h. Instead of buckets it is one sorted list: a key holds the level in its
+// upper bits and a hash of group and cell below, so a level is a run of keys and a cell one of equal keys. Two cells may
+// share a hash, which costs time but never an answer.
 #pragma once
 
 #include "device.cuh"
@@ -49,9 +49,9 @@ constexpr int64_t key_of_unsound = INT64_MAX;
 
 __device__ inline double side_of(const Box& box) { return larger(box.width(), box.height()); }
 __device__ inline int level_of(double side) { return side > 0 ? held(ilogb(side) - lowest_power, 0, number_of_levels - 1) : 0; }
-__device__ inline double cell_of(int level) { return ldexp(1.0, level + lowest_power); }
-// Cells further out than 2^61 merge.
-__device__ inline int64_t cell_index(double at, double cell) { return static_cast<int64_t>(held(floor(at / cell), -2e18, 2e18)); }
+__device__ inline double cells_per_pixel(int level) { return ldexp(1.0, -(level + lowest_power)); }
+// Cells further out than 2^59 merge.
+__device__ inline int64_t cell_index(double cell) { return static_cast<int64_t>(held(floor(cell), -1e18, 1e18)); }
 __device__ inline int64_t key_of_level(int level) { return static_cast<int64_t>(level) << hash_bits; }
 __device__ inline int64_t key_of(int level, int64_t group, int64_t x, int64_t y) {
     uint64_t key = static_cast<uint64_t>(x) * 0x9E3779B97F4A7C15ull;
@@ -87,11 +87,11 @@ struct Grid {
             double reach = __uint_as_float(longest[level]);
             if (threshold > 0) reach = smaller(reach, side / threshold * (1 + rounding));
             const double reach_x = (box.width() + reach) / 2 * shrink, reach_y = (box.height() + reach) / 2 * shrink;
-            const double cell = cell_of(level);
-            const int64_t x0 = cell_index(box.centre_x() - reach_x, cell), x1 = cell_index(box.centre_x() + reach_x, cell);
-            const int64_t y0 = cell_index(box.centre_y() - reach_y, cell), y1 = cell_index(box.centre_y() + reach_y, cell);
-            const double cells = (static_cast<double>(x1) - x0 + 1) * (static_cast<double>(y1) - y0 + 1);
-            if (cells > static_cast<double>(end - begin)) {
+            const double cells = cells_per_pixel(level);
+            const int64_t x0 = cell_index((box.centre_x() - reach_x) * cells), x1 = cell_index((box.centre_x() + reach_x) * cells);
+            const int64_t y0 = cell_index((box.centre_y() - reach_y) * cells), y1 = cell_index((box.centre_y() + reach_y) * cells);
+            const double probes = (static_cast<double>(x1) - x0 + 1) * (static_cast<double>(y1) - y0 + 1);
+            if (probes > static_cast<double>(end - begin)) {
                 for (int64_t k = begin; k < end; k++) {
                     if (group(order[k]) == of_group && visit(order[k])) return;
                 }
@@ -116,8 +116,8 @@ __global__ void grid_keys(const float* boxes, const int64_t* groups, int64_t cou
         keys[i] = key_of_unsound;
         if (!box.sound()) continue;
         const int level = level_of(side_of(box));
-        const double cell = cell_of(level);
-        keys[i] = key_of(level, groups ? groups[i] : 0, cell_index(box.centre_x(), cell), cell_index(box.centre_y(), cell));
+        const double cells = cells_per_pixel(level);
+        keys[i] = key_of(level, groups ? groups[i] : 0, cell_index(box.centre_x() * cells), cell_index(box.centre_y() * cells));
         atomicMax(&longest[level], __float_as_uint(larger(box.width(), box.height())));
     }
 }

@@ -144,7 +144,8 @@ def plot_heads(rows: Sequence[Row], path: Path) -> None:
         for axes, (title, names) in zip(panels, groups.items(), strict=True):
             _bars(axes, rows, names, [_metric_label(name) for name in names], "{:.2f}")
             _finish(axes, title, "", "", unit_range=True)
-        panels[0].legend(frameon=False, loc="upper left", ncols=len(rows), fontsize=9)
+        handles = panels[0].get_legend_handles_labels()
+        figure.legend(*handles, frameon=False, loc="outside upper center", ncols=len(rows), fontsize=10)
     if costs:
         for axes, name in zip(below.subplots(1, len(costs), squeeze=False)[0], costs, strict=True):
             _bars(axes, rows, [name], [""], "{:,.3g}", divisor=_COSTS[name][1])

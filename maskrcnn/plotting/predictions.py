@@ -239,7 +239,9 @@ def _proposal_legend(scene: _Scene) -> Legend:
     scores = _scores(scene.shown)
     if len(scores):
         steps = np.linspace(scores.max(), scores.min(), 4).astype(np.float32)
-        entries = [(c, f"score {s:.2f}") for c, s in zip(_score_colours(steps), steps.tolist(), strict=True)]
+        # An RPN that has learnt gives its best proposals scores close to 1: as many digits as tell them apart.
+        digits = next((n for n in (2, 3, 4) if len({f"{s:.{n}f}" for s in steps}) == len(steps)), 4)
+        entries = [(c, f"score {s:.{digits}f}") for c, s in zip(_score_colours(steps), steps.tolist(), strict=True)]
     return [*entries, (WHITE, "object found"), (RED, "missed")]
 
 

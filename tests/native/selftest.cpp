@@ -41,16 +41,16 @@ struct OwnMatches {
     Matches view() { return {index.data(), iou.data(), forced.get()}; }
 };
 
-float overlap(const Box& a, const Box& b) { return a.sound() && b.sound() ? iou_of(a, b) : 0.0f; }
+float iou_or_zero(const Box& a, const Box& b) { return a.sound() && b.sound() ? iou_of(a, b) : 0.0f; }
 
 OwnMatches match_densely(const std::vector<Box>& priors, const std::vector<Box>& truths, float min_iou, Ties ties) {
     OwnMatches matches(static_cast<int64_t>(priors.size()));
     for (const Box& truth : truths) {
         float best = 0, distance = 0;
-        for (const Box& prior : priors) best = std::max(best, overlap(truth, prior));
+        for (const Box& prior : priors) best = std::max(best, iou_or_zero(truth, prior));
         int64_t nearest = -1;
         for (size_t p = 0; p < priors.size() && best > 0; p++) {
-            const float iou = overlap(truth, priors[p]), apart = squared_distance(truth, priors[p]);
+            const float iou = iou_or_zero(truth, priors[p]), apart = squared_distance(truth, priors[p]);
             if (iou == 0 || iou < best * tie) continue;
             if (ties == Ties::all) matches.forced[p] = true;
             if (nearest < 0 || apart < distance) nearest = static_cast<int64_t>(p), distance = apart;
@@ -60,7 +60,7 @@ OwnMatches match_densely(const std::vector<Box>& priors, const std::vector<Box>&
     for (size_t p = 0; p < priors.size(); p++) {
         matches.index[p] = -1;
         for (size_t t = 0; t < truths.size(); t++) {
-            const float iou = overlap(truths[t], priors[p]);
+            const float iou = iou_or_zero(truths[t], priors[p]);
             if (iou > matches.iou[p]) matches.iou[p] = iou, matches.index[p] = static_cast<int64_t>(t);
         }
         if (matches.iou[p] < min_iou && !matches.forced[p]) matches.iou[p] = 0, matches.index[p] = -1;
