@@ -31,7 +31,7 @@ def kernels(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             pytest.skip("no CUDA device, or the native core is not built for it")
         return on_gpu
     if emulated.compiler() is None:
-        pytest.skip("no g++ to build the emulated kernels with")
+        pytest.skip("the emulated kernels need Linux and g++")
     library = emulated.build(tmp_path_factory.mktemp("emulated"))
     emulated.load(library, [*NAMES, *(f"{name}_backward" for name in POOLING)])
     return on_emulator
@@ -195,7 +195,7 @@ def test_opcheck_on_a_gpu(name: str) -> None:
 
 def test_the_emulator_keeps_its_promises(tmp_path: Path) -> None:
     if emulated.compiler() is None:
-        pytest.skip("no g++ to build the emulator with")
+        pytest.skip("the emulator needs Linux and g++")
     program, folder = tmp_path / "selftest", emulated.ROOT / "tests" / "cuda"
     emulated.compile_with(folder / "selftest.cpp", folder / "emulator.cpp", "-o", program)
     result = subprocess.run([program], capture_output=True, text=True)

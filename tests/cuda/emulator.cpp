@@ -22,7 +22,7 @@ namespace emulator {
 namespace {
 
 constexpr size_t stack_bytes = 32 << 10;
-constexpr size_t front = 16;  // room in front of shared memory for a word of the block's own
+constexpr size_t front = 16;  // bytes before shared memory, for a word of the block's own
 constexpr unsigned without_order = 1;  // a switch between fibers orders nothing
 
 // Where `expected` threads meet. Meetings take the two tags in turn: a thread that is late in leaving must not see what
@@ -62,7 +62,7 @@ struct Run {
 };
 thread_local Run run;
 
-// One block's memory serves all. A sanitizer, though, would take two that share it for one.
+// One block's memory serves all; under a sanitizer each has its own, because what another saw there would count.
 thread_local std::vector<std::unique_ptr<Block>> blocks_so_far;
 
 void switch_to_scheduler() {

@@ -22,7 +22,7 @@ race() {
         return 1
     fi
     echo "CUDA kernels on the emulator under ThreadSanitizer:"
-    if ! CXX=g++ SMALLOBJECTS_SANITIZE=thread LD_PRELOAD=$(g++ -print-file-name=libtsan.so) OMP_NUM_THREADS=1 \
+    if ! SMALLOBJECTS_SANITIZE=thread LD_PRELOAD=$(g++ -print-file-name=libtsan.so) OMP_NUM_THREADS=1 \
         TSAN_OPTIONS="log_path=$work/races" python -m pytest -q -p no:cacheprovider tests/test_ops_cuda.py; then
         cat "$work"/races* 2>/dev/null | head -n 200
         return 1
