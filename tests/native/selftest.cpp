@@ -311,13 +311,17 @@ void check_rle() {
             require((masks.at(i, x, y) >= inside) == (whole.masks.at(i, x, y) == 255), "masks and RLE");
         }
     }
-    // Broken text: whatever it says, nothing outside is touched, and what is accepted is coded as it was.
+    // Broken text, some of it with numbers of too many digits: nothing outside is touched, other letters are refused.
     for (Text& text : texts) {
-        if (chance(0.3)) text.resize(pick(0, 12));
+        const bool made_up = chance(0.5);
+        if (made_up) text.resize(pick(0, 40));
         for (uint8_t& letter : text) {
-            if (chance(0.3)) letter = static_cast<uint8_t>(chance(0.5) ? pick(0, 255) : pick(48, 111));
+            if (made_up) letter = static_cast<uint8_t>(pick(chance(0.8) ? 80 : 48, 111));
+            if (chance(0.05)) letter = static_cast<uint8_t>(pick(0, 255));
         }
+        const bool foreign = std::any_of(text.begin(), text.end(), [](uint8_t letter) { return letter < 48 || letter > 111; });
         const Decoded one = decode({text}, height, width);
+        require(one.broken == 0 || !foreign, "RLE in other letters");
         require(one.broken == 0 || decode(encode_rle(one.masks.view(), height, width, threads), height, width).masks.levels == one.masks.levels, "broken RLE");
     }
     decode(texts, height, width);
