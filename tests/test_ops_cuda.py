@@ -193,6 +193,21 @@ def test_opcheck_on_a_gpu(name: str) -> None:
         torch.library.opcheck(getattr(torch.ops.maskrcnn, name).default, there)
 
 
+@pytest.mark.parametrize(("built", "problem"), [(False, "is not built"), (True, "cannot be loaded")])
+def test_a_gpu_without_its_library_is_told_of_and_the_cpu_keeps_its_kernels(
+    built: bool, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    libraries = {"cpu": _native.find_library("cpu"), "cuda": tmp_path / "_cuda.so" if built else None}
+    if libraries["cpu"] is None:
+        pytest.skip("the native core is not built")
+    (tmp_path / "_cuda.so").write_text("no library")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(_native, "find_library", libraries.__getitem__)
+    monkeypatch.setattr(_native._registration, "register", lambda: None)  # is done
+    with pytest.warns(UserWarning, match=f"the native core for CUDA {problem}"):
+        assert _native.load() == {"cpu"}
+
+
 def test_the_emulator_keeps_its_promises(tmp_path: Path) -> None:
     if emulated.compiler() is None:
         pytest.skip("the emulator needs Linux and g++")

@@ -24,27 +24,33 @@ def find_library(device: str) -> Path | None:
 
 
 def load() -> frozenset[str]:
-    """Device types whose kernels are loaded; warns once where there are none."""
-    try:
-        problem = _load("cpu")
-        if problem is None and torch.ops.maskrcnn.version() != VERSION:
-            problem = "is of another version"
-    except OSError as error:
-        problem = f"cannot be loaded ({error})"
+    """Device types whose kernels are loaded; warns once of what is missing."""
+    problem = _load("cpu")
+    if problem is None and torch.ops.maskrcnn.version() != VERSION:
+        problem = "is of another version"
     if problem is not None:
         warnings.warn(f"the native core {problem}; plain PyTorch serves, slower: {WAY_OUT}", stacklevel=3)
         return frozenset()
     _registration.register()
-    if torch.cuda.is_available() and _load("cuda") is None:
-        return frozenset(LIBRARIES)
-    return frozenset({"cpu"})
+    if not torch.cuda.is_available():
+        return frozenset({"cpu"})
+    problem = _load("cuda")
+    if problem is not None:
+        text = f"the native core for CUDA {problem}; plain PyTorch serves on GPUs, slower: {WAY_OUT}, nvcc on PATH"
+        warnings.warn(text, stacklevel=3)
+        return frozenset({"cpu"})
+    return frozenset(LIBRARIES)
 
 
 def _load(device: str) -> str | None:
+    """What went wrong, if anything."""
     path = find_library(device)
     if path is None:
         return "is not built"
-    torch.ops.load_library(path)
+    try:
+        torch.ops.load_library(path)
+    except OSError as error:
+        return f"cannot be loaded ({error})"
     return None
 
 
