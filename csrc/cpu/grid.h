@@ -2,8 +2,9 @@
 //
 // 2-D IoU is at most 1-D IoU. So IoU > t needs sides whose ratio is above t and centres closer than
 // (w1 + w2) / 2 * (1 - t) / (1 + t), along x and along y. Boxes lie in square cells, in levels by the power of two of
-// their longer side; a level's cells are as large as its smallest box. The cells of a level are the buckets of a hash
-// table, whose boxes lie side by side in memory: two cells may share a bucket, which costs time but never an answer.
+// their longer side; a level's cells are as large as its smallest box. Each row of cells begins at some bucket of a
+// table, by a hash of the row, and goes on cell by cell, so that the boxes of neighbours lie side by side in memory. Two
+// cells may share a bucket, which costs time but never an answer.
 #pragma once
 
 #include <array>
@@ -52,6 +53,10 @@ public:
         }
     }
 
+    // The sound boxes in the order in which they lie in memory: to look near each of them is fastest in it.
+    int64_t size() const { return static_cast<int64_t>(entries_.size()); }
+    int64_t box_number(int64_t at) const { return entries_[at].index; }
+
     // From now on the box, which must be sound, is not found.
     void remove(int64_t i) { entries_[slots_[i]].box = Box{INFINITY, INFINITY, -INFINITY, -INFINITY}; }
 
@@ -86,10 +91,11 @@ public:
                 continue;
             }
             for (int64_t y = y0; y <= y1; y++) {
-                for (int64_t x = x0; x <= x1; x++) {
-                    const int64_t bucket = bucket_at(level, of_group, x, y);
-                    if (stops_within(starts_[bucket], starts_[bucket + 1])) return;
-                }
+                const int64_t from = bucket_at(level, of_group, x0, y), to = from + x1 - x0;
+                const int64_t end = level.first + static_cast<int64_t>(level.mask);
+                if (stops_within(starts_[from], starts_[std::min(to, end) + 1])) return;
+                // Behind the last bucket comes the first.
+                if (to > end && stops_within(starts_[level.first], starts_[level.first + to - end])) return;
             }
         }
     }
@@ -133,10 +139,9 @@ private:
         return bucket_at(levels_[number], of_group, index(centre_x(box) * cells), index(centre_y(box) * cells));
     }
     static int64_t bucket_at(const Level& level, int64_t of_group, int64_t x, int64_t y) {
-        uint64_t key = static_cast<uint64_t>(x) * 0x9E3779B97F4A7C15ull + static_cast<uint64_t>(y) * 0xC2B2AE3D27D4EB4Full;
-        key += static_cast<uint64_t>(of_group) * 0x165667B19E3779F9ull;
-        key = (key ^ (key >> 32)) * 0xD6E8FEB86659FD93ull;
-        return level.first + static_cast<int64_t>((key ^ (key >> 32)) & level.mask);
+        uint64_t row = static_cast<uint64_t>(y) * 0x9E3779B97F4A7C15ull + static_cast<uint64_t>(of_group) * 0xC2B2AE3D27D4EB4Full;
+        row = (row ^ (row >> 32)) * 0xD6E8FEB86659FD93ull;
+        return level.first + static_cast<int64_t>(((row ^ (row >> 32)) + static_cast<uint64_t>(x)) & level.mask);
     }
 
     const int64_t* groups_;

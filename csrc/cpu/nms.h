@@ -10,35 +10,42 @@ namespace smallobjects {
 
 // boxes [count, 4] from the best to the worst score; kept [count].
 //
-// Block by block: side by side, each box of a block looks for a kept one of earlier blocks, which settles it, and for
-// better ones of its own block, among which the greedy order then decides. Boxes that go leave the grid. So memory is
-// bounded by the pairs of one block, however much boxes overlap.
+// First, side by side, each box looks for the better boxes that overlap it too much, its rivals. Then the greedy order
+// decides: a box stays if none of its rivals does. One with more rivals than are noted looks again, among those that have
+// stayed so far. So memory follows the boxes, however much they overlap.
 inline void nms(const float* boxes, const int64_t* groups, int64_t count, float threshold, bool* kept, const Parallel& parallel) {
-    constexpr int64_t block = 1024;
+    constexpr int64_t most = 3;
+    struct Rivals {
+        int64_t count = 0;
+        int64_t boxes[most];
+    };
     BoxGrid grid(boxes, groups, count);
-    std::vector<std::vector<int64_t>> rivals(std::min(block, count));
-    for (int64_t start = 0; start < count; start += block) {
-        const int64_t size = std::min(block, count - start);
-        parallel(size, 64, [&](int64_t begin, int64_t end) {
-            for (int64_t i = start + begin; i < start + end; i++) {
-                std::vector<int64_t>& better = rivals[i - start];
-                better.clear();
-                kept[i] = true;
-                const Box box = box_at(boxes, i);
-                if (!box.sound()) continue;
-                grid.nearby(box, groups ? groups[i] : 0, threshold, [&](int64_t j, const Box& other) {
-                    const float shared = intersection_of(box, other);
-                    if (j >= i || !(shared > threshold * (box.area() + other.area() - shared))) return false;
-                    if (j < start) kept[i] = false;
-                    else better.push_back(j);
-                    return !kept[i];
-                });
-            }
+    std::vector<Rivals> rivals(count);
+    // Calls `found(j)` for each better box that overlaps box i too much, until it returns true.
+    const auto look = [&](int64_t i, const auto& found) {
+        const Box box = box_at(boxes, i);
+        grid.nearby(box, groups ? groups[i] : 0, threshold, [&](int64_t j, const Box& other) {
+            const float shared = intersection_of(box, other);
+            return j < i && shared > threshold * (box.area() + other.area() - shared) && found(j);
         });
-        for (int64_t i = start; i < start + size; i++) {
-            for (const int64_t j : rivals[i - start]) kept[i] = kept[i] && !kept[j];
-            if (!kept[i]) grid.remove(i);
+    };
+    parallel(grid.size(), 256, [&](int64_t begin, int64_t end) {
+        for (int64_t at = begin; at < end; at++) {
+            const int64_t i = grid.box_number(at);
+            look(i, [&](int64_t j) {
+                if (rivals[i].count < most) rivals[i].boxes[rivals[i].count] = j;
+                return ++rivals[i].count > most;
+            });
         }
+    });
+    for (int64_t i = 0; i < count; i++) {
+        kept[i] = true;
+        if (rivals[i].count > most) {
+            look(i, [&](int64_t) { return !(kept[i] = false); });
+        } else {
+            for (int64_t r = 0; r < rivals[i].count; r++) kept[i] = kept[i] && !kept[rivals[i].boxes[r]];
+        }
+        if (!kept[i]) grid.remove(i);
     }
 }
 
