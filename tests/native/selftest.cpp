@@ -311,6 +311,9 @@ void check_rle() {
             require((masks.at(i, x, y) >= inside) == (whole.masks.at(i, x, y) == 255), "masks and RLE");
         }
     }
+    Text huge;  // forty runs, each so long that their sum is no number
+    for (int letter = 0; letter < 12 * 40; letter++) huge.push_back(letter % 12 == 11 ? 63 : 111);
+    require(decode({huge}, height, width).broken == 0, "RLE of huge runs");
     // Broken text, some of it with numbers of too many digits: nothing outside is touched, other letters are refused.
     for (Text& text : texts) {
         const bool made_up = chance(0.5);
