@@ -76,6 +76,32 @@ def test_no_boxes_give_no_indices() -> None:
     assert kept.shape == (0,) and kept.dtype == torch.int64
 
 
+def test_boxes_in_any_memory_layout() -> None:
+    generator = torch.Generator().manual_seed(0)
+    corner = torch.rand(200, 2, generator=generator) * 60
+    boxes = torch.cat([corner, corner + 8], dim=1)
+    scores, groups = torch.rand(400, generator=generator)[::2], torch.arange(200).repeat_interleave(2)[::2] % 3
+    wide = torch.cat([boxes, boxes], dim=1)[:, 2:6].roll(2, dims=1)
+    wanted = nms(boxes, scores.clone(), 0.3, groups.clone())
+    assert torch.equal(nms(boxes.T.contiguous().T, scores, 0.3, groups), wanted)
+    assert torch.equal(nms(wide, scores, 0.3, groups), wanted)
+
+
+@pytest.mark.parametrize("groups", [1, 50])
+def test_what_is_kept_does_not_overlap_and_what_goes_does(groups: int) -> None:
+    generator = torch.Generator().manual_seed(groups)
+    corner = torch.rand(1500, 2, generator=generator) * 200
+    boxes = torch.cat([corner, corner + 4 + torch.rand(1500, 2, generator=generator) * 30], dim=1)
+    scores, group = torch.rand(1500, generator=generator), torch.randint(groups, (1500,), generator=generator)
+    kept = nms(boxes, scores, 0.4, group)
+    overlaps = (box_iou(boxes, boxes) > 0.4) & (group[:, None] == group)
+    among = overlaps[kept][:, kept]
+    assert not among.fill_diagonal_(False).any()
+    gone = torch.ones(1500, dtype=torch.bool).index_fill_(0, kept, False)
+    better = overlaps[:, kept] & (scores[kept] > scores[:, None])
+    assert better[gone].any(dim=1).all()
+
+
 def test_half_precision_is_compared_in_single() -> None:
     boxes = torch.tensor([[0, 0, 8, 8], [0, 0, 8, 4.25]], dtype=torch.float16)
     assert nms(boxes, torch.tensor([0.5, 0.25], dtype=torch.float16), 0.53).tolist() == [0]
