@@ -23,7 +23,7 @@ from benchmarks.quality import write_results
 from maskrcnn.ops import masks as mask_ops
 from maskrcnn.ops import matching, reference, reference_masks
 from maskrcnn.ops.nms import nms
-from maskrcnn.ops.pooling import roi_align
+from maskrcnn.ops.pooling import crop_and_resize, roi_align
 from maskrcnn.ops.types import AnchorLevel, Windows
 
 LONGEST = 20.0  # seconds that the runs of one case together may take
@@ -58,8 +58,10 @@ def nms_cases() -> Iterator[Case]:
     for count in (1_000, 10_000, 100_000):
         boxes = boxes_at(count, 1024 * (count / 10_000) ** 0.5, 8, 24)
         scores = torch.rand(count, generator=torch.Generator().manual_seed(1))
+        order = torch.argsort(scores, descending=True)
+        plain = partial(reference.nms, boxes[order], torch.zeros_like(order), 0.5)
         peer = partial(tv.nms, boxes, scores, 0.5)
-        yield Case("nms", f"{count:,} boxes", partial(nms, boxes, scores, 0.5), None, peer)
+        yield Case("nms", f"{count:,} boxes", partial(nms, boxes, scores, 0.5), plain, peer)
 
 
 def match_cases() -> Iterator[Case]:
@@ -100,6 +102,34 @@ def pooling_cases() -> Iterator[Case]:
         plain = partial(both_ways, reference.roi_align, [nhwc], boxes, images, levels, [4.0], bins, 2, True)
         peer = partial(both_ways, tv.roi_align, [feature], rois, bins, 0.25, 2, True)
         yield Case("roi_align, both ways", f"{channels} ch, {count} x {bins}²", ours, plain, peer)
+
+
+def crop_cases() -> Iterator[Case]:
+    for count, channels in ((100, 64), (512, 256), (2_000, 256)):
+        feature = torch.randn(2, channels, 64, 64).to(memory_format=torch.channels_last)
+        boxes = boxes_at(count, 256, 8, 40) / 256
+        images = torch.arange(count) % 2
+        ours = partial(both_ways, single(crop_and_resize), [feature], boxes, images, 7)
+        plain = partial(
+            both_ways, single(reference.crop_and_resize), [feature.permute(0, 2, 3, 1)], boxes, images, 7, 0.0
+        )
+        peer = partial(both_ways, single(sampled_crops), [feature], boxes, images) if count <= 512 else None
+        yield Case("crop_and_resize, both ways", f"{channels} ch, {count} x 7²", ours, plain, peer)
+
+
+def single(pool: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return lambda features, *settings: pool(features[0], *settings)
+
+
+def sampled_crops(features: Tensor, boxes: Tensor, images: Tensor) -> Tensor:
+    """With PyTorch's grid_sample, which wants a copy of the map for each box."""
+    steps = torch.linspace(0, 1, 7)
+    x, y = (
+        low[:, None] + (high - low)[:, None] * steps
+        for low, high in ((boxes[:, 0], boxes[:, 2]), (boxes[:, 1], boxes[:, 3]))
+    )
+    grid = torch.stack([x[:, None, :].expand(-1, 7, -1), y[:, :, None].expand(-1, -1, 7)], dim=-1) * 2 - 1
+    return torch.nn.functional.grid_sample(features[images], grid, align_corners=True)
 
 
 def both_ways(pool: Callable[..., Tensor], features: list[Tensor], *settings: Any) -> Tensor:
@@ -178,6 +208,26 @@ def dense_warp(masks: Tensor) -> Tensor:
     return v2.affine(masks, angle=-18.4, translate=[10, 200], scale=0.95, shear=[0.0, 0.0])
 
 
+def label_cases() -> Iterator[Case]:
+    for count in (100, 1_000, 10_000):
+        masks, size = ellipses(count, 1024), (1024, 1024)
+        stack = dense(masks, 1024) if count <= 1_000 else None
+        plain = partial(reference_masks.label_image, *masks, *size, 0.0)
+        peer = partial(painted, stack) if stack is not None else None
+        yield Case("label_image", f"{count:,} in 1024²", partial(mask_ops.label_image, masks, size), plain, peer)
+        labels, kept = mask_ops.label_image(masks, size)
+        ids = torch.arange(1, int(kept.sum()) + 1)
+        plain = partial(reference_masks.masks_from_label_image, labels, ids)
+        peer = partial(lambda labels, ids: labels == ids[:, None, None], labels, ids) if count <= 1_000 else None
+        ours = partial(mask_ops.masks_from_label_image, labels, ids)
+        yield Case("masks_from_label_image", f"{count:,} in 1024²", ours, plain, peer)
+
+
+def painted(masks: Tensor) -> Tensor:
+    """The first mask of each pixel."""
+    return torch.where(masks.bool().any(dim=0), masks.argmax(dim=0) + 1, 0)
+
+
 def code_cases() -> Iterator[Case]:
     from pycocotools import mask as coco
 
@@ -202,7 +252,10 @@ def partial(function: Callable[..., Any], *arguments: Any) -> Run:
     return lambda: function(*arguments)
 
 
-CASES = (nms_cases, match_cases, pooling_cases, paste_cases, target_cases, iou_cases, warp_cases, code_cases)
+CASES = (
+    nms_cases, match_cases, pooling_cases, crop_cases, paste_cases, target_cases, iou_cases, warp_cases, label_cases,
+    code_cases,
+)  # fmt: skip
 
 
 def cost(run: Run) -> Cost:
@@ -242,7 +295,7 @@ def resident(field: str) -> float:
 @click.option("--only", default="", help="operations whose name holds this text")
 def main(only: str) -> None:
     rows = []
-    print(f"{'operation':22s} {'size':26s} {'ours':>16s} {'definition':>18s} {'peer':>18s} {'peer / ours':>12s}")
+    print(f"{'operation':26s} {'size':26s} {'ours':>16s} {'definition':>18s} {'peer':>18s} {'peer / ours':>12s}")
     for cases in CASES:
         for case in cases():
             if only not in case.operation:
@@ -250,7 +303,7 @@ def main(only: str) -> None:
             costs = {way: cost(run) for way in ("ours", "reference", "peer") if (run := getattr(case, way))}
             ratio = costs["peer"].seconds / costs["ours"].seconds if "peer" in costs else None
             cells = [describe(costs.get(way)) for way in ("ours", "reference", "peer")]
-            print(f"{case.operation:22s} {case.size:26s} {cells[0]:>16s} {cells[1]:>18s} {cells[2]:>18s} "
+            print(f"{case.operation:26s} {case.size:26s} {cells[0]:>16s} {cells[1]:>18s} {cells[2]:>18s} "
                   + (f"{ratio:11.1f}x" if ratio else " " * 12), flush=True)  # fmt: skip
             rows.append({"operation": case.operation, "size": case.size, "ratio": ratio,
                          **{way: asdict(value) for way, value in costs.items()}})  # fmt: skip

@@ -95,11 +95,14 @@ def test_warp_by_a_quarter_turn_is_exact(angle: float | None) -> None:
     assert torch.equal(dense_levels(turned), dense_levels(masks).rot90(-1, dims=(1, 2)))
 
 
-def test_warp_there_and_back_keeps_small_ellipses() -> None:
+@settings(max_examples=40)
+@given(st.floats(0, 2 * math.pi), st.floats(0.7, 2), st.floats(-9, 9), st.floats(-9, 9))
+def test_warp_there_and_back_keeps_small_ellipses(angle: float, scale: float, x_shift: float, y_shift: float) -> None:
     y, x = torch.meshgrid(torch.arange(64) + 0.5, torch.arange(64) + 0.5, indexing="ij")
     coverage = (6.0 - ((x - 30.3).square() + ((y - 33.7) * 1.5).square()).sqrt()).clamp(0, 1)
     masks = CroppedMasks.from_dense(coverage[None])
-    turn = affine((math.cos(0.6), -math.sin(0.6), 20), (math.sin(0.6), math.cos(0.6), -8))
+    cos, sin = scale * math.cos(angle), scale * math.sin(angle)  # about the middle of the canvas
+    turn = affine((cos, -sin, 32 - 32 * (cos - sin) + x_shift), (sin, cos, 32 - 32 * (sin + cos) + y_shift))
     inverse = torch.linalg.inv(torch.cat([turn, affine((0, 0, 1))]))[:2]
     back = masks.warp(turn, (64, 64)).warp(inverse, (64, 64))
     assert float(back.iou(masks)[2]) >= 0.95

@@ -107,6 +107,8 @@ def sample_masks(
 
     Returns:
         float32 `[K, S, S]` in [0, 1].
+
+    Source: He et al., Mask R-CNN, arXiv 1703.06870, section 3.1.
     """
     check_boxes(boxes=boxes)
     check_like(boxes, index=index)
@@ -126,6 +128,9 @@ def paste_masks(probabilities: Tensor, boxes: Tensor, size: tuple[int, int]) -> 
             from the outermost centres to the edge.
         boxes: float `[N, 4]`, xyxy in pixels. A box between pixel centres gets the one pixel it lies on.
         size: canvas (H, W).
+
+    Source: He et al., Mask R-CNN, arXiv 1703.06870, section 3.1: the m × m output is resized to the RoI and binarized
+    at .5; here levels are kept, and binarized when read.
     """
     check_boxes(boxes=boxes)
     if probabilities.ndim != 3 or len(probabilities) != len(boxes) or probabilities.shape[1] != probabilities.shape[2]:
@@ -172,6 +177,7 @@ def label_image(masks: Windows, size: tuple[int, int], min_visible_fraction: flo
     """Paint the masks into one image, earlier ones on top.
 
     A mask is kept if more than `min_visible_fraction` of it is still free; kept masks are numbered 1, 2, …
+    (the ancestor's rule for its predictions of the Data Science Bowl of 2018).
 
     Returns:
         labels int32 `[H, W]` and kept bool `[N]`.

@@ -23,6 +23,8 @@ def match_boxes(priors: Tensor, truths: Tensor, min_iou: float = 0.0, forced: Ti
 
     Raises:
         ValueError: shapes, devices or a `min_iou` that cannot be.
+
+    Source: Ren et al., Faster R-CNN, arXiv 1506.01497, section 3.1.2.
     """
     check_boxes(priors=priors, truths=truths)
     _check(priors, truths, min_iou)

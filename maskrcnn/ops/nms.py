@@ -22,6 +22,9 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, groups: Tensor | No
 
     Raises:
         ValueError: shapes that do not belong together, or a threshold outside 0..1.
+
+    Source: Felzenszwalb et al., Object Detection with Discriminatively Trained Part-Based Models, TPAMI 2010,
+    section 6.2; exact, the search pruned as csrc/cpu/grid.h says.
     """
     check_boxes(boxes=boxes)
     check_like(boxes, scores=scores)

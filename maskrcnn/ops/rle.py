@@ -1,4 +1,7 @@
-"""COCO's run-length code of masks kept as windows: runs down the columns of the canvas, counts in COCO's text form."""
+"""COCO's run-length code of masks kept as windows: runs down the columns of the canvas, counts in COCO's text form.
+
+Source: Lin et al., Microsoft COCO, arXiv 1405.0312; the text form is that of the COCO API's `maskApi.c`.
+"""
 
 import itertools
 from collections.abc import Sequence
