@@ -9,6 +9,7 @@ import os
 import secrets
 import shutil
 import signal
+import threading
 import tomllib
 import zlib
 from collections import deque
@@ -186,17 +187,39 @@ def _run(tasks: list[Task], processes: int) -> Iterator[list[Written]]:
     pool = ProcessPoolExecutor(min(processes, len(tasks)), mp_context=context, initializer=_leave_interrupts)
     waiting: deque[Future[list[Written]]] = deque()
     rest = iter(tasks)
+    with _interrupts_held_back() as raise_interrupt:
+        try:
+            while True:
+                raise_interrupt()
+                more = itertools.islice(rest, 2 * processes - len(waiting))
+                waiting.extend(pool.submit(_write_chunk, task) for task in more)
+                if not waiting:
+                    return
+                yield waiting.popleft().result()
+        except BrokenProcessPool as error:
+            raise_interrupt()  # Ctrl-C may have hit a process that had only begun
+            raise UserError("a process that draws images ended early (out of memory?); make smaller images") from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _interrupts_held_back() -> Iterator[Callable[[], None]]:
+    """Ctrl-C is raised where the function given is called: amid the pool's own work it can leave the pool hanging."""
+    pressed = threading.Event()
+
+    def raise_interrupt() -> None:
+        if pressed.is_set():
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield raise_interrupt
+        return
+    before = signal.signal(signal.SIGINT, lambda number, frame: pressed.set())
     try:
-        while True:
-            more = itertools.islice(rest, 2 * processes - len(waiting))
-            waiting.extend(pool.submit(_write_chunk, task) for task in more)
-            if not waiting:
-                return
-            yield waiting.popleft().result()
-    except BrokenProcessPool as error:
-        raise UserError("a process that draws images ended early (out of memory?); make smaller images") from error
+        yield raise_interrupt
     finally:
-        pool.shutdown(cancel_futures=True)
+        signal.signal(signal.SIGINT, before)
 
 
 def _leave_interrupts() -> None:
