@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -249,8 +249,11 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the folder {path}: {error.strerror}; choose another") from error
-    if not os.access(path, os.W_OK):
-        raise UserError(f"cannot write to {path}: permission denied; choose another folder")
+    try:
+        with tempfile.TemporaryFile(dir=path):  # asking for permission does not tell of a file system that takes none
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write to {path}: {error.strerror}; choose another folder") from error
 
 
 def headline(metrics: Mapping[str, float]) -> str:

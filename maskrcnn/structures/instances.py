@@ -9,7 +9,7 @@ from torch import Tensor
 from maskrcnn.structures.masks import CroppedMasks
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Instances:
     """N objects of an image of `size` (H, W), true or predicted.
 
@@ -88,6 +88,10 @@ class Instances:
 
     def __len__(self) -> int:
         return len(self.boxes)
+
+    def __repr__(self) -> str:
+        given = [name for name in ("scores", "masks", "ids") if getattr(self, name) is not None]
+        return f"Instances({len(self)} in {self.size[0]} x {self.size[1]}, {', '.join(['boxes', 'labels', *given])})"
 
     def __getitem__(self, index: int | slice | Tensor) -> "Instances":
         """The objects that an index, a slice, a bool or an int tensor picks; always Instances."""
