@@ -4,9 +4,6 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/Dispatch_v2.h>
-#include <torch/headeronly/util/BFloat16.h>
-#include <torch/headeronly/util/Half.h>
 
 #include <sstream>
 #include <string>
@@ -65,19 +62,10 @@ std::tuple<Tensor, Tensor, Tensor> match_anchors_cpu(const Tensor& sizes, const 
     check(grids, "grids", ScalarType::Float, {sizes.size(0), 4});
     check(cells, "cells", ScalarType::Long, {sizes.size(0), 4});
     check(truths, "truths", ScalarType::Float, {any_size, 4});
+    const AnchorGrids arrays = {data<float>(sizes), data<float>(grids), data<int64_t>(cells), sizes.size(0)};
     std::vector<AnchorGrid> all;
-    int64_t count = 0;
-    for (int64_t g = 0; g < sizes.size(0); g++) {
-        const float *size = data<float>(sizes) + 2 * g, *grid = data<float>(grids) + 4 * g;
-        const int64_t* cell = data<int64_t>(cells) + 4 * g;
-        all.push_back({grid[0], grid[1], grid[2], grid[3], size[0], size[1], cell[0], cell[1], cell[2], cell[3]});
-        count += cell[0] * cell[1];
-        STD_TORCH_CHECK(cell[0] >= 0 && cell[1] >= 0 && cell[2] >= 0 && cell[3] > 0, "cells must not be negative, but are in row ", g);
-    }
-    for (const AnchorGrid& grid : all) {
-        STD_TORCH_CHECK(grid.columns * grid.rows == 0 || grid.number(grid.rows - 1, grid.columns - 1) < count, "cells must number ", count, " anchors");
-    }
-    auto result = empty_matches(count);
+    for (int64_t g = 0; g < arrays.count; g++) all.push_back(arrays.at(g));
+    auto result = empty_matches(count_anchors(cells));
     AnchorMatcher(all, data<float>(truths), truths.size(0), static_cast<float>(min_iou), static_cast<Ties>(ties))
         .match(matches_of(result), threads);
     return result;

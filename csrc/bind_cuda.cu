@@ -4,6 +4,7 @@
 // what cannot be, RoIs that cannot be give NaN, masks whose windows and offsets do not fit are empty.
 
 #include "bind_cuda.h"
+#include "checks_values.h"
 #include "cuda/anchors.cuh"
 #include "cuda/labels.cuh"
 #include "cuda/mask_iou.cuh"
@@ -57,21 +58,6 @@ Three match_boxes_cuda(const Tensor& priors, const Tensor& truths, double min_io
     return result;
 }
 
-// How many anchors there are. Waits for the GPU, because the result is as long.
-int64_t count_anchors(const Tensor& cells) {
-    const Tensor host = on_host(cells);
-    const int64_t *all = data<int64_t>(host), *end = all + host.numel();
-    int64_t count = 0;
-    for (const int64_t* cell = all; cell != end; cell += 4) {
-        STD_TORCH_CHECK(cell[0] >= 0 && cell[1] >= 0 && cell[2] >= 0 && cell[3] > 0, "cells must not be negative, but are in row ", (cell - all) / 4);
-        count += cell[0] * cell[1];
-    }
-    for (const int64_t* cell = all; cell != end; cell += 4) {
-        STD_TORCH_CHECK(cell[0] * cell[1] == 0 || cell[2] + (cell[0] * cell[1] - 1) * cell[3] < count, "cells must number ", count, " anchors");
-    }
-    return count;
-}
-
 Three match_anchors_cuda(const Tensor& sizes, const Tensor& grids, const Tensor& cells, const Tensor& truths, double min_iou, int64_t ties) {
     const Place place(truths, "truths");
     const int64_t grid_count = sizes.size(0), truth_count = truths.size(0);
@@ -80,7 +66,7 @@ Three match_anchors_cuda(const Tensor& sizes, const Tensor& grids, const Tensor&
     place.check(cells, "cells", ScalarType::Long, {grid_count, 4});
     place.check(truths, "truths", ScalarType::Float, {any_size, 4});
     STD_TORCH_CHECK(truth_count < (int64_t{1} << 32), "truths must be fewer than 2^32, got ", truth_count);
-    const int64_t count = count_anchors(cells);
+    const int64_t count = count_anchors(on_host(cells));  // waits for the GPU, because the result is as long
     Three result = empty_matches(truths, count);
     const Matches matches = matches_of(result);
     const AnchorGrids all = {data<float>(sizes), data<float>(grids), data<int64_t>(cells), grid_count};

@@ -21,6 +21,20 @@ inline void check_range(const Tensor& index, const char* name, int64_t limit) {
     }
 }
 
+// How many anchors grids have whose cells [G, 4] are columns, rows, first and step.
+inline int64_t count_anchors(const Tensor& cells) {
+    const int64_t *all = data<int64_t>(cells), *end = all + cells.numel();
+    int64_t count = 0;
+    for (const int64_t* cell = all; cell != end; cell += 4) {
+        STD_TORCH_CHECK(cell[0] >= 0 && cell[1] >= 0 && cell[2] >= 0 && cell[3] > 0, "cells must not be negative, but are in row ", (cell - all) / 4);
+        count += cell[0] * cell[1];
+    }
+    for (const int64_t* cell = all; cell != end; cell += 4) {
+        STD_TORCH_CHECK(cell[0] * cell[1] == 0 || cell[2] + (cell[0] * cell[1] - 1) * cell[3] < count, "cells must number ", count, " anchors");
+    }
+    return count;
+}
+
 inline void check_ascending(const Tensor& offsets, const char* name, int64_t total) {
     const int64_t *values = data<int64_t>(offsets), count = offsets.numel();
     STD_TORCH_CHECK(count > 0 && values[0] == 0 && values[count - 1] == total, name, " must go from 0 to ", total);

@@ -7,11 +7,12 @@
 // cells may share a bucket, which costs time but never an answer.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <vector>
 
-#include "boxes.h"
+#include "../shared/boxes.h"
 
 namespace smallobjects {
 
@@ -23,9 +24,9 @@ public:
         for (int64_t i = 0; i < count; i++) {
             const Box box = box_at(boxes, i);
             if (!box.sound()) continue;
-            const int number = level_of(side_of(box));
+            const int number = level_of(box.longer_side());
             counts[number]++;
-            levels_[number].longest = std::max(levels_[number].longest, side_of(box));
+            levels_[number].longest = std::max<double>(levels_[number].longest, box.longer_side());
         }
         int64_t buckets = 0;
         for (int number = 0; number < number_of_levels; number++) {
@@ -64,7 +65,7 @@ public:
     // rounding at, `iou`; some others too, and some twice. Stops when it returns true. (`near` is a macro of Windows.)
     template <class Visit>
     void nearby(const Box& box, int64_t of_group, double iou, const Visit& visit) const {
-        const double threshold = iou * (1 - rounding), side = side_of(box);
+        const double threshold = iou * (1 - rounding), side = box.longer_side();
         const double shrink = (1 - threshold) / (1 + threshold) * (1 + rounding);
         const int lowest = level_of(side * threshold);
         const int highest = threshold > 0 ? level_of(side / threshold) : number_of_levels - 1;
@@ -79,11 +80,11 @@ public:
             const Level& level = levels_[number];
             if (level.count == 0) continue;
             const double longest = threshold > 0 ? std::min(level.longest, side / threshold * (1 + rounding)) : level.longest;
-            const double reach_x = (box.x2 - box.x1 + longest) / 2 * shrink;
-            const double reach_y = (box.y2 - box.y1 + longest) / 2 * shrink;
+            const double reach_x = (box.width() + longest) / 2 * shrink;
+            const double reach_y = (box.height() + longest) / 2 * shrink;
             const double cells = cells_per_pixel(number);
-            const int64_t x0 = index((centre_x(box) - reach_x) * cells), x1 = index((centre_x(box) + reach_x) * cells);
-            const int64_t y0 = index((centre_y(box) - reach_y) * cells), y1 = index((centre_y(box) + reach_y) * cells);
+            const int64_t x0 = index((box.centre_x() - reach_x) * cells), x1 = index((box.centre_x() + reach_x) * cells);
+            const int64_t y0 = index((box.centre_y() - reach_y) * cells), y1 = index((box.centre_y() + reach_y) * cells);
             const double probes = (static_cast<double>(x1) - x0 + 1) * (static_cast<double>(y1) - y0 + 1);
             if (probes > static_cast<double>(level.count)) {
                 const int64_t end = level.first + static_cast<int64_t>(level.mask) + 1;
@@ -114,9 +115,6 @@ private:
     static constexpr double rounding = 1e-6;  // of float32 IoUs, generously
     static constexpr int lowest_power = -30, number_of_levels = 160;
 
-    static double side_of(const Box& box) { return std::max<double>(box.x2 - box.x1, box.y2 - box.y1); }
-    static double centre_x(const Box& box) { return (static_cast<double>(box.x1) + box.x2) / 2; }
-    static double centre_y(const Box& box) { return (static_cast<double>(box.y1) + box.y2) / 2; }
     // By the exponent of the side, which is not negative.
     static int level_of(double side) {
         const int power = static_cast<int>(std::bit_cast<uint64_t>(side) >> 52) - 1023;
@@ -134,9 +132,9 @@ private:
     }
     int64_t group(int64_t i) const { return groups_ ? groups_[i] : 0; }
     int64_t bucket_of(const Box& box, int64_t of_group) const {
-        const int number = level_of(side_of(box));
+        const int number = level_of(box.longer_side());
         const double cells = cells_per_pixel(number);
-        return bucket_at(levels_[number], of_group, index(centre_x(box) * cells), index(centre_y(box) * cells));
+        return bucket_at(levels_[number], of_group, index(box.centre_x() * cells), index(box.centre_y() * cells));
     }
     static int64_t bucket_at(const Level& level, int64_t of_group, int64_t x, int64_t y) {
         uint64_t row = static_cast<uint64_t>(y) * 0x9E3779B97F4A7C15ull + static_cast<uint64_t>(of_group) * 0xC2B2AE3D27D4EB4Full;

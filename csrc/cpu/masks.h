@@ -8,20 +8,12 @@
 #include <unordered_map>
 #include <vector>
 
+#include "../shared/windows.h"
 #include "grid.h"
 #include "parallel.h"
 #include "pooling.h"
 
 namespace smallobjects {
-
-struct Window {
-    int32_t x1, y1, x2, y2;
-
-    int64_t width() const { return static_cast<int64_t>(x2) - x1; }
-    int64_t height() const { return static_cast<int64_t>(y2) - y1; }
-    int64_t area() const { return width() * height(); }
-    bool holds(int64_t x, int64_t y) const { return x >= x1 && x < x2 && y >= y1 && y < y2; }
-};
 
 struct Masks {
     const Window* windows;
@@ -31,13 +23,6 @@ struct Masks {
 
     const uint8_t* pixels(int64_t i) const { return data + offsets[i]; }
 };
-
-constexpr uint8_t inside = 128;  // the level from which on a pixel belongs to its mask
-
-// NaN becomes 0, here and below, by the order of the arguments of max.
-inline uint8_t level_from(float value) {
-    return static_cast<uint8_t>(std::min(std::max(0.0f, std::nearbyint(value)), 255.0f));
-}
 
 // result [K, S, S]: RoIAlign of masks `index [K]` at `boxes`; pixels outside the canvas (height, width) do not count,
 // those outside a mask's window are 0.

@@ -1,53 +1,18 @@
-// Boxes xyxy in pixels, float32, as csrc/cpu/boxes.h has them, and the grid that finds those near a given one.
+// The grid that finds the boxes near a given one.
 //
 // The grid rests on the bound of csrc/cpu/grid.h. Instead of buckets it is one sorted list: a key holds the level in its
 // upper bits and a hash of group and cell below, so a level is a run of keys and a cell one of equal keys. Two cells may
 // share a hash, which costs time but never an answer.
 #pragma once
 
+#include "../shared/boxes.h"
 #include "device.cuh"
 
 namespace smallobjects {
 
-struct Box {
-    float x1, y1, x2, y2;
-
-    __device__ float width() const { return x2 - x1; }
-    __device__ float height() const { return y2 - y1; }
-    __device__ float area() const { return larger(width(), 0.0f) * larger(height(), 0.0f); }
-    __device__ bool finite() const { return is_finite(x1) && is_finite(y1) && is_finite(x2) && is_finite(y2); }
-    // Only such a box overlaps anything; the area of a finite box may overflow.
-    __device__ bool sound() const { return finite() && area() > 0 && is_finite(area()); }
-    __device__ double centre_x() const { return (static_cast<double>(x1) + x2) / 2; }
-    __device__ double centre_y() const { return (static_cast<double>(y1) + y2) / 2; }
-};
-
-__device__ inline Box box_at(const float* boxes, int64_t i) {
-    return {boxes[4 * i], boxes[4 * i + 1], boxes[4 * i + 2], boxes[4 * i + 3]};
-}
-
-__device__ inline float intersection_of(const Box& a, const Box& b) {
-    const float width = smaller(a.x2, b.x2) - larger(a.x1, b.x1);
-    const float height = smaller(a.y2, b.y2) - larger(a.y1, b.y1);
-    return larger(width, 0.0f) * larger(height, 0.0f);
-}
-
-// Of two sound boxes.
-__device__ inline float iou_of(const Box& a, const Box& b) {
-    const float shared = intersection_of(a, b);
-    return shared / (a.area() + b.area() - shared);
-}
-
-__device__ inline float squared_distance(const Box& a, const Box& b) {
-    const float x = (a.x1 + a.x2) / 2 - (b.x1 + b.x2) / 2;
-    const float y = (a.y1 + a.y2) / 2 - (b.y1 + b.y2) / 2;
-    return x * x + y * y;
-}
-
 constexpr int lowest_power = -30, number_of_levels = 160, hash_bits = 55;
 constexpr int64_t key_of_unsound = INT64_MAX;
 
-__device__ inline double side_of(const Box& box) { return larger(box.width(), box.height()); }
 __device__ inline int level_of(double side) { return side > 0 ? held(ilogb(side) - lowest_power, 0, number_of_levels - 1) : 0; }
 __device__ inline double cells_per_pixel(int level) { return ldexp(1.0, -(level + lowest_power)); }
 // Cells further out than 2^59 merge.
@@ -76,7 +41,7 @@ struct Grid {
     template <class Visit>
     __device__ void nearby(const Box& box, int64_t of_group, double iou, const Visit& visit) const {
         const double rounding = 1e-6;  // of float32 IoUs, generously
-        const double threshold = iou * (1 - rounding), side = side_of(box);
+        const double threshold = iou * (1 - rounding), side = box.longer_side();
         const double shrink = (1 - threshold) / (1 + threshold) * (1 + rounding);
         const int lowest = level_of(side * threshold);
         // 1e39 is above every float and within what ilogb tells.
@@ -115,10 +80,10 @@ __global__ void grid_keys(const float* boxes, const int64_t* groups, int64_t cou
         const Box box = box_at(boxes, i);
         keys[i] = key_of_unsound;
         if (!box.sound()) continue;
-        const int level = level_of(side_of(box));
+        const int level = level_of(box.longer_side());
         const double cells = cells_per_pixel(level);
         keys[i] = key_of(level, groups ? groups[i] : 0, cell_index(box.centre_x() * cells), cell_index(box.centre_y() * cells));
-        atomicMax(&longest[level], __float_as_uint(larger(box.width(), box.height())));
+        atomicMax(&longest[level], __float_as_uint(box.longer_side()));
     }
 }
 

@@ -5,9 +5,7 @@
 #include "emulator.h"  // tests/cuda: the kernels on a CPU
 #endif
 
-#include <cfloat>
-#include <cmath>
-#include <cstdint>
+#include "../shared/arithmetic.h"
 
 namespace smallobjects {
 
@@ -27,20 +25,6 @@ __device__ inline int64_t warp_sum(int64_t value) {
     return value;
 }
 
-template <class T>
-__device__ T smaller(T a, T b) {
-    return b < a ? b : a;
-}
-template <class T>
-__device__ T larger(T a, T b) {
-    return a < b ? b : a;
-}
-// NaN becomes `low`.
-template <class T>
-__device__ T held(T value, T low, T high) {
-    return smaller(larger(low, value), high);
-}
-__device__ inline bool is_finite(float x) { return fabsf(x) <= FLT_MAX; }
 __device__ inline float floor_of(float x) { return floorf(x); }
 __device__ inline double floor_of(double x) { return floor(x); }
 __device__ inline float ceil_of(float x) { return ceilf(x); }

@@ -1,23 +1,10 @@
 // Masks kept as windows: sampled, drawn, compared. What is computed: maskrcnn/ops/reference_masks.py.
 #pragma once
 
+#include "../shared/windows.h"
 #include "pooling.cuh"
 
 namespace smallobjects {
-
-struct Window {
-    int32_t x1, y1, x2, y2;
-
-    __device__ int64_t width() const { return static_cast<int64_t>(x2) - x1; }
-    __device__ int64_t height() const { return static_cast<int64_t>(y2) - y1; }
-    __device__ int64_t area() const { return width() * height(); }
-    __device__ bool holds(int64_t x, int64_t y) const { return x >= x1 && x < x2 && y >= y1 && y < y2; }
-    __device__ bool inside(int64_t canvas_height, int64_t canvas_width) const {
-        return x1 >= 0 && y1 >= 0 && x2 <= canvas_width && y2 <= canvas_height;
-    }
-};
-
-constexpr uint8_t inside = 128;  // the level from which on a pixel belongs to its mask
 
 // Masks to read (of const uint8_t) or to draw.
 template <class Level>
@@ -73,10 +60,6 @@ __global__ void sample_masks(Masks masks, int64_t height, int64_t width, const f
         const float mean = sum / static_cast<float>(rows.samples * columns.samples) / 255;
         result[at] = soft ? mean : static_cast<float>(mean >= 0.5f);
     }
-}
-
-__device__ inline uint8_t level_from(float value) {
-    return static_cast<uint8_t>(held(rintf(value), 0.0f, 255.0f));
 }
 
 // Data of the drawing: `level(i, x, y)` at each pixel; a block for each mask, its threads over the pixels.

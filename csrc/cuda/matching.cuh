@@ -5,11 +5,6 @@
 
 namespace smallobjects {
 
-enum class Ties : int64_t { none = 0, all = 1, nearest = 2 };
-
-// IoUs closer than this, relative, tie: exact ties on unrounded anchors are chaotic.
-constexpr float tie = static_cast<float>(1 - 1e-5);
-
 // What P priors match: index [P], iou [P], forced [P].
 struct Matches {
     int64_t* index;
