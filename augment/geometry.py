@@ -1,169 +1,175 @@
-"""Flips, transposes and crops of a sample: image, boxes and masks moved as one, exactly.
+"""A sample under an affine map: image, boxes and masks moved as one, by one matrix in one coordinate convention.
 
-A sample is an image ``[C, H, W]`` (uint8, or float in [0, 1]) and its ``Instances``. Every function returns a new
-sample and leaves the given one as it was. Boxes of truths that have masks are derived from the moved masks; boxes
-without masks, and those of predictions (which have scores), are moved themselves.
+A sample is an image `[C, H, W]` (uint8, or float32 in [0, 1]) and its `Instances`. Nothing given is changed. Boxes of
+truths that have masks are derived from the moved masks; boxes without masks, and those of predictions (which have
+scores), are moved themselves.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from augment.config import PAD_MODES
+from augment.affine import Size, is_axis_aligned, map_boxes, map_points, map_round_boxes, mirror, then, translation
+from augment.config import CUTS, PAD_MODES
+from maskrcnn.ops.affine import inverse_of
+from maskrcnn.ops.images import warp_image
+from maskrcnn.ops.reference_masks import window_pixels
+from maskrcnn.structures.boxes import clip_boxes
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 
 Sample = tuple[Tensor, Instances]
 
 
-def flip(image: Tensor, instances: Instances, horizontal: bool = False, vertical: bool = False) -> Sample:
-    """Mirror a sample left to right (``horizontal``), upside down (``vertical``), or both.
+@dataclass(frozen=True)
+class Edges:
+    """What happens at the edges of an image.
 
-    ``image [C, H, W]`` keeps its size. Raises ``ValueError`` when the image's and the instances' sizes differ.
+    pad_mode: what is shown beyond them: `constant` black, `replicate` the nearest edge pixel, `reflect` the image
+        mirrored about the centres of its edge pixels, again and again (`numpy.pad`'s `edge` and `reflect`). Mirrored
+        objects come last, with their originals' labels and ids, and set to ignore: they look like objects, so as
+        background they would teach the wrong thing. `replicate` smears objects that touch the edge over the padding,
+        where nothing is labelled.
+    cut: what becomes of objects of which less than `min_visible_fraction` stays on the canvas: `ignore`, `drop` or
+        `keep`. Those with nothing left are always dropped, all others keep their ids.
+
+    Raises ValueError for unknown names and a fraction outside [0, 1].
     """
-    _check_sizes(image, instances)
-    axes = [axis for axis, wanted in ((2, horizontal), (1, vertical)) if wanted]
-    return image.flip(axes), _flip_instances(instances, horizontal, vertical)
+
+    pad_mode: str = "constant"
+    cut: str = "ignore"
+    min_visible_fraction: float = 0.25
+
+    def __post_init__(self) -> None:
+        if self.pad_mode not in PAD_MODES:
+            raise ValueError(f'unknown padding mode "{self.pad_mode}": one of {", ".join(PAD_MODES)}')
+        if self.cut not in CUTS:
+            raise ValueError(f'unknown rule cut "{self.cut}" for cut objects: one of {", ".join(CUTS)}')
+        if not 0 <= self.min_visible_fraction <= 1:
+            raise ValueError(f"min_visible_fraction must be in [0, 1], got {self.min_visible_fraction}")
 
 
-def transpose(image: Tensor, instances: Instances) -> Sample:
-    """Swap rows and columns: ``image [C, H, W]`` becomes ``[C, W, H]``, the pixel (row i, column j) goes to (j, i).
+def warp(image: Tensor, instances: Instances, matrix: Tensor, size: Size, edges: Edges | None = None) -> Sample:
+    """A sample under `matrix` (`[2, 3]`, old to new coordinates, see `augment.affine`) on a canvas of `size` (H, W).
 
-    Raises ``ValueError`` when the image's and the instances' sizes differ.
+    Pixels are bilinear, means of several samples where the image shrinks; whole-pixel moves, flips, transposes and
+    quarter turns are exact. A canvas with no object on it is a valid sample.
+
+    Raises:
+        ValueError: a matrix that is singular or not finite, a canvas without pixels, or an image whose size is not
+            that of its instances.
     """
+    edges = edges or Edges()
     _check_sizes(image, instances)
-    height, width = instances.size
-    masks = None if instances.masks is None else instances.masks.transpose()
-    moved = _moved(instances, (width, height), instances.boxes[:, [1, 0, 3, 2]], masks)
-    return image.transpose(1, 2).contiguous(), moved
+    _check_canvas(size)
+    pixels = warp_image(image, matrix, size, edges.pad_mode)
+    moved = warp_instances(instances, matrix, size, edges)
+    if edges.pad_mode != "reflect":
+        return pixels, moved
+    return pixels, Instances.cat([moved, *_mirrored(instances, matrix, size)])
 
 
-def crop(
-    image: Tensor,
-    instances: Instances,
-    x: int,
-    y: int,
-    height: int,
-    width: int,
-    mode: str = "constant",
-    min_visible_fraction: float = 0.25,
-) -> Sample:
-    """Cut out the window of ``height`` × ``width`` pixels that begins at the pixel (row ``y``, column ``x``).
+def warp_instances(instances: Instances, matrix: Tensor, size: Size, edges: Edges | None = None) -> Instances:
+    """The objects alone, as `warp` moves them; a detector's results are mapped back to their image by this."""
+    edges = edges or Edges()
+    _check_canvas(size)
+    inverse_of(matrix)  # says what is wrong with it
+    masks = None if instances.masks is None else instances.masks.warp(matrix, size)
+    is_round = instances.scores is not None and not is_axis_aligned(matrix)
+    unclipped = (map_round_boxes if is_round else map_boxes)(matrix, instances.boxes)
+    visible = _visible_fractions(instances, matrix, size, unclipped)
+    boxes = clip_boxes(unclipped, size)
+    if masks is not None:
+        masks = _keep_smallest(masks, visible)
+        boxes = _boxes_from_masks(instances, masks, matrix, boxes)
+    present = visible > 0
+    cut = visible < edges.min_visible_fraction
+    if edges.cut == "drop":
+        present &= ~cut
+    ignore = instances.ignore | cut if edges.cut == "ignore" else instances.ignore
+    return replace(instances, size=(size[0], size[1]), boxes=boxes, masks=masks, ignore=ignore)[present]
 
-    The window may begin before the image and end after it. What it shows there is up to ``mode``: ``constant`` black,
-    ``replicate`` the nearest edge pixel, ``reflect`` the image mirrored about the centre of its edge pixels, again and
-    again where the window is larger (``numpy.pad``'s ``edge`` and ``reflect``).
 
-    Objects (their masks; their boxes where there are no masks) are clipped to the image and to the window. Those with
-    nothing left are dropped; those cut to less than ``min_visible_fraction`` of what they were are set to ``ignore``;
-    all keep their ids. Mirrored objects under ``reflect`` come last, with their originals' labels and ids, and set to
-    ``ignore``: they look like objects, so as background they would teach the wrong thing. ``replicate`` smears objects
-    that touch the edge over the padding, where nothing is labelled.
+def _boxes_from_masks(instances: Instances, masks: CroppedMasks, matrix: Tensor, boxes: Tensor) -> Tensor:
+    """Boxes of the moved masks: of truths always, of predictions where the corners' box would be loose."""
+    if instances.scores is None:
+        return masks.boxes()
+    if is_axis_aligned(matrix):
+        return boxes
+    return torch.where((masks.areas() > 0)[:, None], masks.boxes(), boxes)
 
-    image: ``[C, H, W]``, any dtype; becomes ``[C, height, width]`` in memory of its own. A window with no object in
-    it is a valid sample. Raises ``ValueError`` for a window without pixels, an unknown mode, or when the image's and
-    the instances' sizes differ.
+
+def _visible_fractions(instances: Instances, matrix: Tensor, size: Size, boxes: Tensor) -> Tensor:
+    """Share of each object that lies on the new canvas, float32 `[N]`; `boxes` are the mapped ones, not clipped.
+
+    Of truths with masks, the share of the pixels inside whose centres come to lie there; else of the box.
     """
-    _check_sizes(image, instances)
-    if height < 1 or width < 1:
-        raise ValueError(f"cannot crop to {height} x {width} pixels: height and width must be at least 1")
-    pixels = _crop_image(image, x, y, height, width, mode)
-    inside = _crop_instances(instances, x, y, height, width, min_visible_fraction)
-    if mode != "reflect":
-        return pixels, inside
-    return pixels, Instances.cat([inside, *_mirrored_instances(instances, x, y, height, width)])
+    clipped = clip_boxes(boxes, size)
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    left = (clipped[:, 2] - clipped[:, 0]) * (clipped[:, 3] - clipped[:, 1])
+    if instances.masks is None or instances.scores is not None:
+        return torch.where(area > 0, left / area.clamp(min=1e-12), 0.0)
+    visible = (left > 0).to(torch.float32) * (instances.masks.areas() > 0)
+    edge = torch.nonzero((visible > 0) & (clipped != boxes).any(dim=1)).flatten()
+    if len(edge):
+        visible[edge] = _share_inside(instances.masks[edge], matrix, size)
+    return visible
 
 
-def _crop_image(image: Tensor, x: int, y: int, height: int, width: int, mode: str) -> Tensor:
-    rows, columns = torch.arange(y, y + height), torch.arange(x, x + width)
-    if mode != "constant":
-        rows = _source_pixels(rows, image.shape[1], mode).to(image.device)
-        columns = _source_pixels(columns, image.shape[2], mode).to(image.device)
-        return image[:, rows][:, :, columns]
-    # Filled rather than sliced: a view would carry the memory of the whole image from a worker to the trainer.
-    window = image.new_zeros((image.shape[0], height, width))
-    part = image[:, max(y, 0) : max(y + height, 0), max(x, 0) : max(x + width, 0)]
-    top, left = max(-y, 0), max(-x, 0)
-    window[:, top : top + part.shape[1], left : left + part.shape[2]] = part
-    return window
+def _share_inside(masks: CroppedMasks, matrix: Tensor, size: Size) -> Tensor:
+    owner, x, y = window_pixels(masks.windows)
+    inside = masks.data >= 128
+    owner, x, y = owner[inside], x[inside], y[inside]
+    x, y = map_points(matrix, torch.stack([x, y], dim=1) + 0.5).unbind(1)
+    on_canvas = (x >= 0) & (x < size[1]) & (y >= 0) & (y < size[0])
+    kept = torch.zeros(len(masks), device=x.device).index_add_(0, owner, on_canvas.float())
+    return kept / masks.areas().clamp(min=1)
 
 
-def _source_pixels(positions: Tensor, length: int, mode: str) -> Tensor:
-    """For each position on an axis, the pixel in [0, length) that is shown there."""
-    if mode == "replicate":
-        return positions.clamp(0, length - 1)
-    if mode == "reflect":
-        period = max(2 * (length - 1), 1)
-        return (positions.remainder(period) - (length - 1)).abs().neg() + (length - 1)
-    raise ValueError(f'unknown padding mode "{mode}": one of {", ".join(PAD_MODES)}')
+def _keep_smallest(masks: CroppedMasks, visible: Tensor) -> CroppedMasks:
+    """Objects of a pixel or two can fall between the new pixels: their highest levels are then raised to 255."""
+    faded = (masks.areas() == 0) & (visible > 0)
+    if not faded.any():
+        return masks
+    owner = torch.repeat_interleave(masks.offsets.diff())
+    peak = torch.zeros(len(masks), dtype=torch.uint8, device=masks.data.device)
+    peak = peak.scatter_reduce(0, owner, masks.data, "amax")
+    raised = faded[owner] & (masks.data > 0) & (masks.data == peak[owner])
+    return replace(masks, data=torch.where(raised, 255, masks.data).to(torch.uint8))
 
 
-def _crop_instances(
-    instances: Instances, x: int, y: int, height: int, width: int, min_visible_fraction: float
-) -> Instances:
-    """The objects of the image proper that lie in a window, those cut too much set to ignore."""
-    limits = instances.boxes.new_tensor([width, height, width, height])
-    boxes = instances.boxes - instances.boxes.new_tensor([x, y, x, y])
-    boxes = torch.minimum(boxes.clamp(min=0), limits)
-    masks = None if instances.masks is None else instances.masks.crop(x, y, height, width)
-    moved = _moved(instances, (height, width), boxes, masks)
-    visible, before = _areas(moved), _areas(instances)
-    ignore = moved.ignore | (visible < min_visible_fraction * before)
-    return replace(moved, ignore=ignore)[visible > 0]
-
-
-def _mirrored_instances(instances: Instances, x: int, y: int, height: int, width: int) -> list[Instances]:
-    """The objects in the mirror images that a window shows beside the image itself, all set to ignore.
+def _mirrored(instances: Instances, matrix: Tensor, size: Size) -> list[Instances]:
+    """The objects in the mirror images that a canvas shows beside the image itself, all set to ignore.
 
     Mirrored about the centres of its edge pixels, an image of length L repeats with a step of L − 1; every other copy
     is flipped.
     """
-    step_y, step_x = (max(length - 1, 1) for length in instances.size)
+    height, width = instances.size
+    shown = torch.tensor([[0.0, 0.0, size[1], size[0]]], dtype=torch.float64)
+    x1, y1, x2, y2 = map_boxes(inverse_of(matrix), shown)[0].tolist()
     copies = []
-    for tile_y in _touched_tiles(y, height, instances.size[0]):
-        for tile_x in _touched_tiles(x, width, instances.size[1]):
-            if tile_y == tile_x == 0:
+    for row in _touched_copies(y1, y2, height):
+        for column in _touched_copies(x1, x2, width):
+            if row == column == 0:
                 continue
-            copy = _flip_instances(instances, horizontal=tile_x % 2 == 1, vertical=tile_y % 2 == 1)
-            copy = _crop_instances(copy, x - tile_x * step_x, y - tile_y * step_y, height, width, 0.0)
+            moved = then(
+                mirror((height, width), horizontal=column % 2 == 1, vertical=row % 2 == 1),
+                translation(column * max(width - 1, 1), row * max(height - 1, 1)),
+                matrix,
+            )
+            copy = warp_instances(instances, moved, size, Edges(cut="keep"))
             copies.append(replace(copy, ignore=torch.ones_like(copy.ignore)))
     return copies
 
 
-def _touched_tiles(start: int, length: int, image_length: int) -> range:
-    """Numbers of the copies of the image that show along one axis of the window [start, start + length)."""
-    if image_length == 1:  # one pixel mirrored is that pixel: nothing repeats
+def _touched_copies(start: float, end: float, length: int) -> range:
+    """Numbers of the copies of the image that show along one axis of [start, end)."""
+    if length == 1:  # one pixel mirrored is that pixel: nothing repeats
         return range(1)
-    step = image_length - 1
+    first, last, step = int(start // 1), -int(-end // 1), length - 1
     # A window that ends on the pixel two copies share shows only the nearer one.
-    return range(start // step, max(-((1 - start - length) // step), start // step + 1))
-
-
-def _flip_instances(instances: Instances, horizontal: bool, vertical: bool) -> Instances:
-    height, width = instances.size
-    x1, y1, x2, y2 = instances.boxes.unbind(1)
-    if horizontal:
-        x1, x2 = width - x2, width - x1
-    if vertical:
-        y1, y2 = height - y2, height - y1
-    masks = None if instances.masks is None else instances.masks.flip(horizontal=horizontal, vertical=vertical)
-    return _moved(instances, instances.size, torch.stack([x1, y1, x2, y2], dim=1), masks)
-
-
-def _moved(instances: Instances, size: tuple[int, int], boxes: Tensor, masks: CroppedMasks | None) -> Instances:
-    """The same objects elsewhere. Truths take their boxes from their masks, so that boxes stay tight."""
-    if masks is not None and instances.scores is None:
-        boxes = masks.boxes()
-    return replace(instances, size=size, boxes=boxes, masks=masks)
-
-
-def _areas(instances: Instances) -> Tensor:
-    """Pixels inside each object, float32 ``[N]``: of the masks of truths, else of the boxes."""
-    if instances.masks is not None and instances.scores is None:
-        return instances.masks.areas().to(torch.float32)
-    x1, y1, x2, y2 = instances.boxes.unbind(1)
-    return (x2 - x1) * (y2 - y1)
+    return range(first // step, max(-((1 - last) // step), first // step + 1))
 
 
 def _check_sizes(image: Tensor, instances: Instances) -> None:
@@ -172,3 +178,8 @@ def _check_sizes(image: Tensor, instances: Instances) -> None:
         raise ValueError(
             f"image of shape {shape} does not fit instances of size {tuple(instances.size)}: [C, H, W] expected"
         )
+
+
+def _check_canvas(size: Size) -> None:
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError(f"size must be a height and a width of at least 1 pixel, got {tuple(size)}")

@@ -18,10 +18,14 @@ import torch
 from torch import Tensor
 from torchvision import ops as tv
 from torchvision.models.detection.roi_heads import paste_masks_in_image, project_masks_on_boxes
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as v2
 
 from benchmarks.quality import write_results
 from maskrcnn.ops import masks as mask_ops
-from maskrcnn.ops import matching, reference, reference_masks
+from maskrcnn.ops import matching, reference, reference_images, reference_masks
+from maskrcnn.ops.affine import inverse_of
+from maskrcnn.ops.images import warp_image
 from maskrcnn.ops.nms import nms
 from maskrcnn.ops.pooling import crop_and_resize, roi_align
 from maskrcnn.ops.types import AnchorLevel, Windows
@@ -176,6 +180,23 @@ def dense(masks: Windows, side: int) -> Tensor:
     return result
 
 
+def measure_cases() -> Iterator[Case]:
+    for count in (100, 1_000, 10_000):
+        masks = ellipses(count, 1024)
+        ours = partial(mask_ops.measure_masks, masks)
+        stack = dense(masks, 1024) if count <= 1_000 else None
+        peer = partial(dense_measures, stack) if stack is not None else None
+        yield Case("measure_masks", f"{count:,} in 1024²", ours, partial(reference_masks.measure_masks, *masks), peer)
+        index = torch.randperm(count, generator=torch.Generator().manual_seed(0))[: count * 7 // 10]
+        ours, plain = partial(mask_ops.pick_masks, masks, index), partial(reference_masks.pick_masks, *masks, index)
+        peer = partial(torch.index_select, stack, 0, index) if stack is not None else None
+        yield Case("pick_masks", f"{len(index):,} of {count:,}", ours, plain, peer)
+
+
+def dense_measures(masks: Tensor) -> tuple[Tensor, Tensor]:
+    return masks.sum(dim=(1, 2)), tv.masks_to_boxes(masks)
+
+
 def iou_cases() -> Iterator[Case]:
     for count in (100, 1_000, 10_000):
         first, second = ellipses(count, 1024), ellipses(count, 1024, seed=1)
@@ -196,16 +217,25 @@ def warp_cases() -> Iterator[Case]:
         masks = ellipses(count, 1024)
         ours = partial(mask_ops.warp_masks, masks, matrix, (1024, 1024))
         windows, offsets, _ = ours()
-        back = torch.linalg.inv(torch.cat([matrix, torch.tensor([[0.0, 0, 1]])]).double())[:2].contiguous()
-        plain = partial(reference_masks.warp_masks, *masks, back, windows, offsets)
+        plain = partial(reference_masks.warp_masks, *masks, inverse_of(matrix), windows, offsets, 1)
         peer = partial(dense_warp, dense(masks, 1024)) if count <= 1_000 else None
         yield Case("warp_masks", f"{count:,} in 1024²", ours, plain, peer)
 
 
-def dense_warp(masks: Tensor) -> Tensor:
-    from torchvision.transforms.v2 import functional as v2
+def dense_warp(images: Tensor, interpolation: InterpolationMode = InterpolationMode.NEAREST) -> Tensor:
+    return v2.affine(images, -18.4, [10, 200], 0.95, [0.0, 0.0], interpolation)
 
-    return v2.affine(masks, angle=-18.4, translate=[10, 200], scale=0.95, shear=[0.0, 0.0])
+
+def image_cases() -> Iterator[Case]:
+    for side in (256, 512, 1024):
+        image = torch.randint(0, 256, (3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+        matrix = torch.tensor([[0.9, 0.3, -0.1 * side], [-0.3, 0.9, 0.2 * side]])
+        ours = partial(warp_image, image, matrix, (side, side))
+        plain = partial(
+            reference_images.warp_image, image, inverse_of(matrix), side, side, reference_images.CONSTANT, 1
+        )
+        peer = partial(dense_warp, image, InterpolationMode.BILINEAR)
+        yield Case("warp_image", f"3 x {side}²", ours, plain, peer)
 
 
 def label_cases() -> Iterator[Case]:
@@ -253,8 +283,8 @@ def partial(function: Callable[..., Any], *arguments: Any) -> Run:
 
 
 CASES = (
-    nms_cases, match_cases, pooling_cases, crop_cases, paste_cases, target_cases, iou_cases, warp_cases, label_cases,
-    code_cases,
+    nms_cases, match_cases, pooling_cases, crop_cases, paste_cases, target_cases, measure_cases, iou_cases, warp_cases,
+    image_cases, label_cases, code_cases,
 )  # fmt: skip
 
 

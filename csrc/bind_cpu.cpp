@@ -5,6 +5,7 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <algorithm>
 #include <sstream>
 #include <string>
 #include <tuple>
@@ -12,6 +13,7 @@
 
 #include "checks.h"
 #include "checks_values.h"
+#include "cpu/images.h"
 #include "cpu/masks.h"
 #include "cpu/matching.h"
 #include "cpu/nms.h"
@@ -170,6 +172,7 @@ std::tuple<const Window*, Tensor> frame(const Tensor& windows, const Tensor& off
     return {reinterpret_cast<const Window*>(data<int32_t>(windows)), cpu({data<int64_t>(offsets)[count]}, ScalarType::Byte)};
 }
 
+// These windows, their offsets, and room for the pixels.
 std::tuple<Tensor, Tensor, Tensor> masks_in(const std::vector<Window>& windows) {
     const int64_t count = static_cast<int64_t>(windows.size());
     Tensor frame = cpu({count, 4}, ScalarType::Int), offsets = cpu({count + 1}, ScalarType::Long);
@@ -180,9 +183,7 @@ std::tuple<Tensor, Tensor, Tensor> masks_in(const std::vector<Window>& windows) 
         total += windows[i].area();
     }
     out<int64_t>(offsets)[count] = total;
-    Tensor levels = cpu({total}, ScalarType::Byte);
-    std::fill_n(out<uint8_t>(levels), total, uint8_t{0});
-    return {frame, offsets, levels};
+    return {frame, offsets, cpu({total}, ScalarType::Byte)};
 }
 
 Tensor sample_masks_cpu(const Tensor& windows, const Tensor& offsets, const Tensor& levels, int64_t height, int64_t width, const Tensor& boxes,
@@ -212,11 +213,31 @@ Tensor paste_masks_cpu(const Tensor& probabilities, const Tensor& boxes, const T
 }
 
 Tensor warp_masks_cpu(const Tensor& windows, const Tensor& offsets, const Tensor& levels, const Tensor& matrix, const Tensor& new_windows,
-                      const Tensor& new_offsets) {
+                      const Tensor& new_offsets, int64_t samples) {
     const Masks masks = masks_of(windows, offsets, levels);
     check(matrix, "matrix", ScalarType::Double, {2, 3});
+    check_samples(samples);
     auto [frames, result] = frame(new_windows, new_offsets, masks.count);
-    warp_masks(masks, data<double>(matrix), frames, data<int64_t>(new_offsets), out<uint8_t>(result), threads);
+    warp_masks(masks, data<double>(matrix), frames, data<int64_t>(new_offsets), samples, out<uint8_t>(result), threads);
+    return result;
+}
+
+std::tuple<Tensor, Tensor> measure_masks_cpu(const Tensor& windows, const Tensor& offsets, const Tensor& levels) {
+    const Masks masks = masks_of(windows, offsets, levels);
+    Tensor areas = cpu({masks.count}, ScalarType::Long), boxes = cpu({masks.count, 4}, ScalarType::Int);
+    measure_masks(masks, out<int64_t>(areas), reinterpret_cast<Window*>(out<int32_t>(boxes)), threads);
+    return {areas, boxes};
+}
+
+std::tuple<Tensor, Tensor, Tensor> pick_masks_cpu(const Tensor& windows, const Tensor& offsets, const Tensor& levels, const Tensor& index) {
+    const Masks masks = masks_of(windows, offsets, levels);
+    check(index, "index", ScalarType::Long, {any_size});
+    check_range(index, "index", masks.count);
+    const int64_t *places = data<int64_t>(index), count = index.size(0);
+    std::vector<Window> picked(count);
+    std::transform(places, places + count, picked.begin(), [&](int64_t i) { return masks.windows[i]; });
+    auto result = masks_in(picked);
+    pick_masks(masks, places, count, data<int64_t>(std::get<1>(result)), out<uint8_t>(std::get<2>(result)), threads);
     return result;
 }
 
@@ -282,13 +303,30 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> decode_rle_cpu(const Tensor& text, co
     Tensor broken = cpu({}, ScalarType::Long);
     const auto windows = windows_of_rle(data<uint8_t>(text), data<int64_t>(text_offsets), count, height, width, *out<int64_t>(broken));
     auto [frames, offsets, levels] = masks_in(windows);
+    std::fill_n(out<uint8_t>(levels), levels.numel(), uint8_t{0});
     decode_rle(data<uint8_t>(text), data<int64_t>(text_offsets), windows.data(), data<int64_t>(offsets), count, height, width,
                out<uint8_t>(levels), threads);
     return {frames, offsets, levels, broken};
 }
 
+// images
+
+Tensor warp_image_cpu(const Tensor& image, const Tensor& matrix, int64_t height, int64_t width, int64_t border, int64_t samples) {
+    check_image(image);
+    check(matrix, "matrix", ScalarType::Double, {2, 3});
+    check_canvas(height, width);
+    check_samples(samples);
+    Tensor result = cpu({image.size(0), height, width}, image.scalar_type());
+    dispatch_image(image.scalar_type(), [&](auto zero) {
+        using T = decltype(zero);
+        warp_image(data<T>(image), image.size(0), image.size(1), image.size(2), data<double>(matrix), height, width, border_of(border), samples,
+                   out<T>(result), threads);
+    });
+    return result;
+}
+
 // Of the signatures below; maskrcnn/ops/_native.py asks for it.
-int64_t version() { return 1; }
+int64_t version() { return 3; }
 
 std::string built_with() {
     std::ostringstream text;
@@ -327,7 +365,10 @@ STABLE_TORCH_LIBRARY(maskrcnn, m) {
         "int output_size, int sampling_ratio, bool aligned, bool soft) -> Tensor");
     m.def("paste_masks(Tensor probabilities, Tensor boxes, Tensor new_windows, Tensor new_offsets) -> Tensor");
     m.def(
-        "warp_masks(Tensor windows, Tensor offsets, Tensor data, Tensor matrix, Tensor new_windows, Tensor new_offsets) -> Tensor");
+        "warp_masks(Tensor windows, Tensor offsets, Tensor data, Tensor matrix, Tensor new_windows, Tensor new_offsets, "
+        "int samples) -> Tensor");
+    m.def("measure_masks(Tensor windows, Tensor offsets, Tensor data) -> (Tensor, Tensor)");
+    m.def("pick_masks(Tensor windows, Tensor offsets, Tensor data, Tensor index) -> (Tensor, Tensor, Tensor)");
     m.def(
         "mask_iou(Tensor windows1, Tensor offsets1, Tensor data1, Tensor windows2, Tensor offsets2, Tensor data2) "
         "-> (Tensor, Tensor, Tensor)");
@@ -335,6 +376,7 @@ STABLE_TORCH_LIBRARY(maskrcnn, m) {
         "label_image(Tensor windows, Tensor offsets, Tensor data, int height, int width, float min_visible_fraction) "
         "-> (Tensor, Tensor)");
     m.def("masks_from_label_image(Tensor labels, Tensor ids) -> (Tensor, Tensor, Tensor)");
+    m.def("warp_image(Tensor image, Tensor matrix, int height, int width, int border, int samples) -> Tensor");
     m.def("encode_rle(Tensor windows, Tensor offsets, Tensor data, int height, int width) -> (Tensor, Tensor)");
     m.def("decode_rle(Tensor text, Tensor text_offsets, int height, int width) -> (Tensor, Tensor, Tensor, Tensor)");
 }
@@ -356,9 +398,12 @@ STABLE_TORCH_LIBRARY_IMPL(maskrcnn, CPU, m) {
     m.impl("sample_masks", TORCH_BOX(&sample_masks_cpu));
     m.impl("paste_masks", TORCH_BOX(&paste_masks_cpu));
     m.impl("warp_masks", TORCH_BOX(&warp_masks_cpu));
+    m.impl("measure_masks", TORCH_BOX(&measure_masks_cpu));
+    m.impl("pick_masks", TORCH_BOX(&pick_masks_cpu));
     m.impl("mask_iou", TORCH_BOX(&mask_iou_cpu));
     m.impl("label_image", TORCH_BOX(&label_image_cpu));
     m.impl("masks_from_label_image", TORCH_BOX(&masks_from_label_image_cpu));
+    m.impl("warp_image", TORCH_BOX(&warp_image_cpu));
     m.impl("encode_rle", TORCH_BOX(&encode_rle_cpu));
     m.impl("decode_rle", TORCH_BOX(&decode_rle_cpu));
 }

@@ -252,21 +252,51 @@ Tensor paste_masks_cuda(const Tensor& probabilities, const Tensor& boxes, const 
 }
 
 Tensor warp_masks_cuda(const Tensor& windows, const Tensor& offsets, const Tensor& levels, const Tensor& matrix, const Tensor& new_windows,
-                       const Tensor& new_offsets) {
+                       const Tensor& new_offsets, int64_t samples) {
     const Place place(windows, "windows");
     const Masks masks = masks_of(place, windows, offsets, levels);
     place.check(matrix, "matrix", ScalarType::Double, {2, 3});
-    return drawn(place, new_windows, new_offsets, masks.count, Warped{masks, data<double>(matrix)});
+    check_samples(samples);
+    return drawn(place, new_windows, new_offsets, masks.count, Warped{masks, {data<double>(matrix), Border::constant, samples}});
+}
+
+std::tuple<Tensor, Tensor> measured(const Place& place, const Tensor& windows, const Masks& masks) {
+    Tensor areas = empty(windows, {masks.count}, ScalarType::Long), boxes = empty(windows, {masks.count, 4}, ScalarType::Int);
+    LAUNCH_WARPS(measure_masks, masks.count, place.stream(), masks, out<int64_t>(areas), reinterpret_cast<Window*>(out<int32_t>(boxes)));
+    return {areas, boxes};
+}
+
+std::tuple<Tensor, Tensor> measure_masks_cuda(const Tensor& windows, const Tensor& offsets, const Tensor& levels) {
+    const Place place(windows, "windows");
+    return measured(place, windows, masks_of(place, windows, offsets, levels));
+}
+
+Three pick_masks_cuda(const Tensor& windows, const Tensor& offsets, const Tensor& levels, const Tensor& index) {
+    const Place place(windows, "windows");
+    const Masks masks = masks_of(place, windows, offsets, levels);
+    place.check(index, "index", ScalarType::Long, {any_size});
+    const int64_t count = index.size(0);
+    Tensor picked = empty(windows, {count, 4}, ScalarType::Int), areas = zeros(windows, {count + 1}, ScalarType::Long);
+    LAUNCH_EACH(pick_windows, count, place.stream(), masks, data<int64_t>(index), count, reinterpret_cast<Window*>(out<int32_t>(picked)),
+                out<int64_t>(areas) + 1);
+    const Tensor new_offsets = cumulated(areas);
+    return {picked, new_offsets, drawn(place, picked, new_offsets, count, Picked{masks, data<int64_t>(index)})};
+}
+
+// Areas, and tight boxes as floats.
+std::tuple<Tensor, Tensor> sized(const Place& place, const Tensor& windows, const Masks& masks) {
+    const auto [areas, tight] = measured(place, windows, masks);
+    Tensor boxes = empty(windows, {masks.count, 4}, ScalarType::Float);
+    LAUNCH_EACH(boxes_of_windows, masks.count, place.stream(), windows_of(tight), masks.count, out<float>(boxes));
+    return {areas, boxes};
 }
 
 Three mask_iou_cuda(const Tensor& windows1, const Tensor& offsets1, const Tensor& levels1, const Tensor& windows2, const Tensor& offsets2,
                     const Tensor& levels2) {
     const Place place(windows1, "windows1");
     const Masks rows = masks_of(place, windows1, offsets1, levels1), columns = masks_of(place, windows2, offsets2, levels2);
-    Tensor row_boxes = empty(windows1, {rows.count, 4}, ScalarType::Float), row_areas = empty(windows1, {rows.count}, ScalarType::Long);
-    Tensor boxes = empty(windows1, {columns.count, 4}, ScalarType::Float), areas = empty(windows1, {columns.count}, ScalarType::Long);
-    LAUNCH_WARPS(measure_masks, rows.count, place.stream(), rows, out<float>(row_boxes), out<int64_t>(row_areas));
-    LAUNCH_WARPS(measure_masks, columns.count, place.stream(), columns, out<float>(boxes), out<int64_t>(areas));
+    const auto [row_areas, row_boxes] = sized(place, windows1, rows);
+    const auto [areas, boxes] = sized(place, windows2, columns);
     const BoxGrid grid(place, boxes);
     Tensor counts = zeros(windows1, {rows.count + 1}, ScalarType::Long);
     LAUNCH_EACH(count_pairs, rows.count, place.stream(), rows, columns, grid, data<float>(row_boxes), out<int64_t>(counts) + 1);
@@ -342,6 +372,24 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> decode_rle_cuda(const Tensor& text, c
     return {windows, offsets, levels, broken};
 }
 
+// images
+
+Tensor warp_image_cuda(const Tensor& image, const Tensor& matrix, int64_t height, int64_t width, int64_t border, int64_t samples) {
+    const Place place(image, "image");
+    check_image(image);
+    place.check(matrix, "matrix", ScalarType::Double, {2, 3});
+    check_canvas(height, width);
+    check_samples(samples);
+    const Sight sight = {data<double>(matrix), border_of(border), samples};
+    const Window old = {0, 0, static_cast<int32_t>(image.size(2)), static_cast<int32_t>(image.size(1))};
+    Tensor result = empty(image, {image.size(0), height, width}, image.scalar_type());
+    dispatch_image(image.scalar_type(), [&](auto zero) {
+        using T = decltype(zero);
+        LAUNCH_EACH(warp_image<T>, height * width, place.stream(), data<T>(image), image.size(0), old, sight, height, width, out<T>(result));
+    });
+    return result;
+}
+
 }  // namespace
 }  // namespace smallobjects
 
@@ -357,9 +405,12 @@ STABLE_TORCH_LIBRARY_IMPL(NAMESPACE, DEVICE_KEY, m) {
     m.impl("sample_masks", TORCH_BOX(&sample_masks_cuda));
     m.impl("paste_masks", TORCH_BOX(&paste_masks_cuda));
     m.impl("warp_masks", TORCH_BOX(&warp_masks_cuda));
+    m.impl("measure_masks", TORCH_BOX(&measure_masks_cuda));
+    m.impl("pick_masks", TORCH_BOX(&pick_masks_cuda));
     m.impl("mask_iou", TORCH_BOX(&mask_iou_cuda));
     m.impl("label_image", TORCH_BOX(&label_image_cuda));
     m.impl("masks_from_label_image", TORCH_BOX(&masks_from_label_image_cuda));
+    m.impl("warp_image", TORCH_BOX(&warp_image_cuda));
     m.impl("encode_rle", TORCH_BOX(&encode_rle_cuda));
     m.impl("decode_rle", TORCH_BOX(&decode_rle_cuda));
 }

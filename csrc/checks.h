@@ -13,6 +13,8 @@
 #include <type_traits>
 #include <vector>
 
+#include "shared/warping.h"
+
 namespace smallobjects {
 
 using torch::headeronly::ScalarType;
@@ -79,6 +81,21 @@ inline void check_canvas(int64_t height, int64_t width) {
     STD_TORCH_CHECK(height >= 0 && width >= 0 && height <= limit && width <= limit, "a canvas cannot be ", height, " x ", width, " pixels");
 }
 
+inline void check_image(const Tensor& image) {
+    STD_TORCH_CHECK(image.dim() == 3 && image.size(1) > 0 && image.size(2) > 0, "image must be [C, H, W] with a pixel at least, got ", shape_of(image));
+    STD_TORCH_CHECK(image.is_contiguous(), "image must be contiguous");
+    check_canvas(image.size(1), image.size(2));
+}
+
+inline void check_samples(int64_t samples) {
+    STD_TORCH_CHECK(samples >= 1 && samples <= 64, "samples must be in 1..64, got ", samples);
+}
+
+inline Border border_of(int64_t number) {
+    STD_TORCH_CHECK(number >= 0 && number <= 2, "border must be in 0..2, got ", number);
+    return static_cast<Border>(number);
+}
+
 template <class T>
 using accumulator_t = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
@@ -96,6 +113,15 @@ void dispatch(ScalarType type, const Body& body) {
         case ScalarType::BFloat16: return body(torch::headeronly::BFloat16(0));
         case ScalarType::Half: return body(torch::headeronly::Half(0));
         default: STD_TORCH_CHECK(false, "features must be float32, float64, bfloat16 or float16, got ", torch::headeronly::toString(type));
+    }
+}
+
+template <class Body>
+void dispatch_image(ScalarType type, const Body& body) {
+    switch (type) {
+        case ScalarType::Byte: return body(uint8_t(0));
+        case ScalarType::Float: return body(float(0));
+        default: STD_TORCH_CHECK(false, "image must be uint8 or float32, got ", torch::headeronly::toString(type));
     }
 }
 

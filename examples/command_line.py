@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, get_origin
 
 import click
@@ -40,6 +40,14 @@ def _spellings(setting: Setting) -> list[str]:
         negative = dict.fromkeys([f"--no-{flag}", f"--no_{flag}", f"--no-{dashed}"])
         return [flag, *positive, *(f" /{spelling}" for spelling in negative)]
     return [flag, *dict.fromkeys([f"--{flag}", f"--{dashed}"])]
+
+
+def as_typed(flags: Mapping[str, Any]) -> list[str]:
+    """Flags as on the command line."""
+    return [
+        f"--{'' if value else 'no-'}{flag}" if isinstance(value, bool) else f"--{flag}={value}"
+        for flag, value in flags.items()
+    ]
 
 
 class _SettingOption(click.Option):

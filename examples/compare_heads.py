@@ -79,11 +79,11 @@ def measure(experiment: Experiment) -> Row:
     from maskrcnn.evaluation.figures import evaluate
 
     config, truths, classes = experiment.config, experiment.truths, experiment.data.class_names
-    batch_size = config.training.batch_size
+    how = (experiment.detector, experiment.test, experiment.machine, config.training.batch_size, config.views)
     started = time.perf_counter()
-    found = predict(experiment.detector, experiment.test, experiment.machine, batch_size)
+    found = predict(*how)
     inference = (time.perf_counter() - started) / len(truths)
-    proposals = predict(experiment.detector, experiment.test, experiment.machine, batch_size, proposals_only=True)
+    proposals = predict(*how, proposals_only=True)
     row: Row = {"head": config.head}
     row |= evaluate(truths, found, classes, config.head, class_agnostic=True).metrics
     row |= proposal_recall(truths, proposals)

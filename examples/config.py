@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from augment.config import AugmentConfig
+from augment.config import AugmentConfig, ViewsConfig
 from datasets.config import DataConfig
 from examples.command_line import Command, click_options
 from maskrcnn.config import (
-    ENVIRONMENT_PREFIX,
     UserError,
     environment_values,
     flag_values,
     merge,
     option,
     read_toml,
-    settings,
     to_toml,
     toml_values,
 )
@@ -85,27 +83,13 @@ class ExperimentConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    views: ViewsConfig = field(default_factory=ViewsConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
-
-
-@dataclass(frozen=True)
-class WaitingConfig:
-    """Not available yet (refused when given)."""
-
-    scale_u_range: str | None = option(None, "range of uniform random scaling", flag="scale_u_range")
-    scale_x_range: str | None = option(None, "range of random scaling in x", flag="scale_x_range")
-    scale_y_range: str | None = option(None, "range of random scaling in y", flag="scale_y_range")
-    affine_std: str | None = option(None, "deviation of random affine changes", flag="affine_std")
-    rot_range_mag: str | None = option(None, "largest random rotation, in degrees", flag="rot_range_mag")
-    gaussian_noise: str | None = option(None, "deviation of noise added to images", flag="gaussian_noise")
-    light_scl_std: str | None = option(None, "deviation of random contrast", flag="light_scl_std")
-    light_off_std: str | None = option(None, "deviation of random brightness", flag="light_off_std")
-    invert: str | None = option(None, "invert colours: none or random", flag="invert")
 
 
 def experiment_options(command: Command, without: Collection[str] = ()) -> Command:
     """Give a click command every flag of an experiment but some, as keyword arguments for `load_config`."""
-    return click_options(ExperimentConfig, without)(click_options(WaitingConfig)(command))
+    return click_options(ExperimentConfig, without)(command)
 
 
 def load_config(
@@ -123,16 +107,22 @@ def load_config(
     Raises:
         UserError: a bad or unknown setting, or one whose feature is not available yet.
     """
-    flags = flags or {}
-    environ = os.environ if environ is None else environ
     if path is None and CONFIG_FILE.is_file():
         path = CONFIG_FILE
-    data = {} if path is None else read_toml(path)
-    _refuse_waiting(data, path, flags, environ)
+    return resolve({} if path is None else read_toml(path), path or CONFIG_FILE, flags, environ)
+
+
+def resolve(
+    tables: Mapping[str, Any],
+    where: str | Path,
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> ExperimentConfig:
+    """`load_config` of nested tables that were read already, or saved with weights; `where` names their source."""
     layers = (
-        toml_values(ExperimentConfig, data, path or CONFIG_FILE),
-        environment_values(ExperimentConfig, environ),
-        flag_values(ExperimentConfig, {flag: flags[flag] for flag in flags if flag not in settings(WaitingConfig)}),
+        toml_values(ExperimentConfig, tables, where),
+        environment_values(ExperimentConfig, os.environ if environ is None else environ),
+        flag_values(ExperimentConfig, flags or {}),
     )
     chosen = merge(ExperimentConfig(), *layers).preset
     config = merge(ExperimentConfig(detector=preset(chosen)), *layers)
@@ -141,27 +131,6 @@ def load_config(
     if "," in config.training.device:
         raise UserError(f"device {config.training.device}: training on several GPUs is not available yet; name one")
     return config
-
-
-def _refuse_waiting(
-    data: Mapping[str, Any], path: str | Path | None, flags: Mapping[str, Any], environ: Mapping[str, str]
-) -> None:
-    """UserError if TOML, command line or environment sets something that waits for its feature."""
-    given = [(key.rpartition(".")[2], f"{path}: {key}") for key in _keys(data)]
-    given += [
-        (name[len(ENVIRONMENT_PREFIX) :].lower(), name) for name in environ if name.startswith(ENVIRONMENT_PREFIX)
-    ]
-    given += [(flag, f"--{flag}") for flag, value in flags.items() if value is not None]
-    for name, label in given:
-        if name in settings(WaitingConfig):
-            raise UserError(f"{label} is not available yet; leave it out")
-
-
-def _keys(table: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    for name, value in table.items():
-        yield prefix + name
-        if isinstance(value, Mapping):
-            yield from _keys(value, f"{prefix}{name}.")
 
 
 def default_toml() -> str:

@@ -8,12 +8,11 @@ import time
 import click
 import torch
 
-from augment.transforms import training_transform
 from examples.config import ExperimentConfig
-from examples.experiment import Data, build_detector
+from examples.experiment import Data, build_detector, training_samples
 from maskrcnn.config import to_toml
 from maskrcnn.model.detector import Detector
-from maskrcnn.training.loading import KeyedSamples, training_batches
+from maskrcnn.training.loading import training_batches
 from maskrcnn.training.machine import Machine, set_up_machine
 
 
@@ -24,7 +23,7 @@ def describe(config: ExperimentConfig, data: Data) -> None:
     detector = build_detector(config, data)
     machine.place(detector)
     detector.train()
-    samples = KeyedSamples(data.train, training_transform(config.augment), config.training.seed)
+    samples = training_samples(config, data)
     batch = next(training_batches(samples, config.training.batch_size)).to(machine.device)
     started = time.perf_counter()
     with machine.autocast():

@@ -6,16 +6,18 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 
-from augment.transforms import training_transform
+from augment.config import ViewsConfig
+from augment.training import training_transform
 from datasets.interface import DetectionDataset
 from datasets.registry import PATH_KEYS, check_name, open_dataset
 from examples.config import CONFIG_FILE, ExperimentConfig
+from examples.searching import AS_IT_IS, Detects, is_plain, search, views_of
 from maskrcnn.config import UserError, to_toml
 from maskrcnn.evaluation.coco import write_coco_results
 from maskrcnn.evaluation.figures import Evaluation, evaluate
@@ -32,18 +34,8 @@ from maskrcnn.training.runlog import RunLog, read_metrics
 from maskrcnn.weights.torchvision import load_torchvision
 
 Predictions = dict[int, Instances]
-FREE_ON_RESUME = ("paths", "output", "data.dataset_root", "data.cache_mb")
+FREE_ON_RESUME = ("paths", "output", "views", "data.dataset_root", "data.cache_mb")
 PICTURES_IN_LOG = 4  # test images that TensorBoard shows
-
-
-class Detects(Protocol):
-    """What `predict` asks of a detector: ours, or another's in an adapter."""
-
-    training: bool
-
-    def train(self, mode: bool = True) -> Any: ...
-
-    def detect(self, images: Sequence[torch.Tensor], proposals_only: bool = False) -> list[Instances]: ...
 
 
 class Data(NamedTuple):
@@ -80,6 +72,12 @@ def open_data(config: ExperimentConfig, say: Callable[[str], None] = print) -> D
     return Data(train, test)
 
 
+def training_samples(config: ExperimentConfig, data: Data) -> KeyedSamples:
+    """The training images as the detector is shown them."""
+    transform = training_transform(config.augment, data.train)
+    return KeyedSamples(data.train, transform, config.training.seed, config.training.crops_per_image)
+
+
 def build_detector(config: ExperimentConfig, data: Data) -> Detector:
     """The detector with the weights of its first step: those of `start_from`, else a function of the seed alone."""
     torch.manual_seed(config.training.seed)
@@ -94,18 +92,39 @@ def build_detector(config: ExperimentConfig, data: Data) -> Detector:
 
 @torch.no_grad()
 def predict(
-    detector: Detects, samples: KeyedSamples, machine: Machine, batch_size: int, proposals_only: bool = False
+    detector: Detects,
+    samples: KeyedSamples,
+    machine: Machine,
+    batch_size: int,
+    views: ViewsConfig = AS_IT_IS,
+    proposals_only: bool = False,
 ) -> Predictions:
-    """What the detector finds in each image, by image id, on the CPU; the detector keeps its mode."""
+    """What the detector finds in each image, by image id, on the CPU; the detector keeps its mode.
+
+    Images are looked at as `views` says; `batch_size` of them at a time where they are looked at once.
+    """
     was_training = detector.training
     detector.train(False)
+    if is_plain(views):
+        found = _predict_batches(detector, samples, machine, batch_size, proposals_only)
+    else:
+        found = {}
+        for image, truth, image_id in (samples[0, i] for i in range(len(samples))):
+            seen = views_of(detector, views, truth.size)
+            found[image_id] = search(detector, image, seen, views, machine, proposals_only)
+    detector.train(was_training)
+    return found
+
+
+def _predict_batches(
+    detector: Detects, samples: KeyedSamples, machine: Machine, batch_size: int, proposals_only: bool
+) -> Predictions:
     found: Predictions = {}
     for batch in evaluation_batches(samples, batch_size):
         images = batch.to(machine.device).images
         with machine.autocast():
             results = detector.detect(images, proposals_only)
         found |= {image_id: result.to("cpu") for image_id, result in zip(batch.ids, results, strict=True)}
-    detector.train(was_training)
     return found
 
 
@@ -116,7 +135,7 @@ class Experiment:
         self.config, self.log, self.data = config, log, data
         self.machine = set_up_machine(config.training)
         self.detector = build_detector(config, data)
-        self.samples = KeyedSamples(data.train, training_transform(config.augment), config.training.seed)
+        self.samples = training_samples(config, data)
         self.test = KeyedSamples(data.test)
         self.truths = {image_id: data.test[i][1] for i, image_id in enumerate(data.test.image_ids)}
         batches = evaluation_batches(self.test, config.training.batch_size)
@@ -144,7 +163,8 @@ class Experiment:
         self.log.start(to_toml(self.config), command=shlex.join(sys.argv))
 
     def check(self) -> None:
-        """UserError now, not after hours of training, for a metric that is none or a place that cannot be written."""
+        """UserError now, not after hours of training: a metric or a view that is none, a place that takes no files."""
+        views_of(self.detector, self.config.views, next(iter(self.truths.values())).size)
         wanted = self.config.training.best_metric
         if wanted not in ("auto", "validation_loss"):
             nothing = {image_id: no_detections(truth.size) for image_id, truth in self.truths.items()}
@@ -162,7 +182,8 @@ class Experiment:
         """Detections in the test images with the weights as they are, found once a step."""
         step = self.training.state.step
         if self._predicted[0] != step:
-            self._predicted = step, predict(self.detector, self.test, self.machine, self.config.training.batch_size)
+            batch_size, views = self.config.training.batch_size, self.config.views
+            self._predicted = step, predict(self.detector, self.test, self.machine, batch_size, views)
         return self._predicted[1]
 
     def evaluate(self, detector: torch.nn.Module, epoch: int) -> dict[str, float]:

@@ -34,17 +34,17 @@ def main(resume: str | None, dry_run: bool, **flags: Any) -> None:
         click.echo(what_next(experiment.config))
 
 
-def find_run(name: str, output_dir: str) -> Path:
-    """The folder of a run by its path or its name; the newest where `name` says so."""
+def find_run(name: str, output_dir: str, flag: str = "--resume") -> Path:
+    """The folder of a run by its path or its name; the newest where `name` says so. Errors begin with `flag`."""
     if name == NEWEST:
         runs = [path.parent for path in Path(output_dir).glob("*/config.toml")]
         if not runs:
-            raise UserError(f"--resume: no run in {output_dir}; name one, or start one without --resume")
+            raise UserError(f"{flag}: no run in {output_dir}; name one, or train one with example_smallobject_train.py")
         return max(runs, key=lambda path: (path / "config.toml").stat().st_mtime)
     for path in (Path(name), Path(output_dir) / name):
         if (path / "config.toml").is_file():
             return path
-    raise UserError(f"--resume={name}: no run there (a folder with config.toml); see the folders in {output_dir}")
+    raise UserError(f"{flag}={name}: no run there (a folder with config.toml); see the folders in {output_dir}")
 
 
 def train(config: ExperimentConfig, resumed: Path | None = None, dry_run: bool = False) -> Experiment | None:

@@ -8,7 +8,7 @@ import torch
 from masks_toy import random_masks
 from torch import Tensor
 
-from maskrcnn.ops import matching, reference, reference_masks, reference_rle
+from maskrcnn.ops import matching, reference, reference_images, reference_masks, reference_rle
 from maskrcnn.ops.masks import clip_windows
 from maskrcnn.ops.types import AnchorLevel
 
@@ -121,15 +121,46 @@ def paste_masks(random: Random) -> Arguments:
 
 def warp_masks(random: Random) -> Arguments:
     masks = random_masks(random.choice([0, 1, 30]), seed=random.randrange(1000), soft=True)
-    matrix = torch.tensor(
-        [
-            [random.gauss(1, 0.5), random.gauss(0, 0.5), random.gauss(0, 5)],
-            [random.gauss(0, 0.5), random.gauss(1, 0.5), random.gauss(0, 5)],
-        ],
-        dtype=torch.float64,
-    )
     windows = clip_windows((random_boxes(random, len(masks), 30) - 3).int(), (23, 31))
-    return *masks.parts, matrix, windows, reference_masks.offsets_of(windows)
+    return *masks.parts, way_back(random), windows, reference_masks.offsets_of(windows), random.choice([1, 1, 2, 3])
+
+
+def way_back(random: Random) -> Tensor:
+    """float64 `[2, 3]`: a shear, a turn by a quarter, a mirror, a shift by whole pixels, or far from all of these."""
+    kind = random.randrange(4)
+    matrix = torch.tensor([[random.gauss(kind == 0, 0.5) for _ in range(3)] for _ in range(2)], dtype=torch.float64)
+    matrix[1, 1] += kind == 0
+    if kind == 1:
+        matrix = torch.tensor([[random.choice([-1.0, 1]), 0, 0], [0, random.choice([-1.0, 1]), 0]]).double()
+        matrix[:, :2] = matrix[:, :2].flip(random.sample([0], random.randrange(2)))
+        matrix[:, 2] = torch.tensor([random.randrange(-9, 30), random.randrange(-9, 30)])
+    elif kind == 2:
+        matrix *= 10 ** random.uniform(-3, 3)
+    matrix[:, 2] += random.gauss(8, 5) if kind != 1 else 0
+    return matrix
+
+
+def warp_image(random: Random, dtype: torch.dtype | None = None) -> Arguments:
+    generator = torch.Generator().manual_seed(random.randrange(2**31))
+    channels, *size = random.choice([0, 1, 3, 5]), *(random.choice([1, 2, 3, 24, 40]) for _ in range(2))
+    dtype = dtype or random.choice([torch.uint8, torch.float32])
+    image = torch.randint(0, 256, (channels, *size), generator=generator, dtype=torch.uint8)
+    image = image if dtype == torch.uint8 else torch.randn(image.shape, generator=generator)
+    new_size = (random.choice([0, 1, 9, 70]), random.choice([0, 1, 11, 33, 300]))
+    return image, way_back(random), *new_size, random.randrange(3), random.choice([1, 1, 2, 3, 5])
+
+
+def measure_masks(random: Random) -> Arguments:
+    windows, offsets, data = _with_a_large_one(random, _masks(random))
+    if random.random() < 0.3:
+        data = 127 + (data >= 128).to(torch.uint8)
+    return windows - random.choice([0, 0, 40]), offsets, data
+
+
+def pick_masks(random: Random) -> Arguments:
+    masks = _with_a_large_one(random, _masks(random))
+    count = random.choice([0, 1, 30]) if len(masks[0]) else 0
+    return *masks, torch.tensor([random.randrange(len(masks[0])) for _ in range(count)], dtype=torch.int64)
 
 
 def mask_iou(random: Random) -> Arguments:
@@ -162,14 +193,35 @@ def _masks(random: Random) -> tuple[Tensor, Tensor, Tensor]:
     return random_masks(random.choice([0, 1, 8, 40]), seed=random.randrange(1000), soft=random.random() < 0.5).parts
 
 
+def _with_a_large_one(random: Random, masks: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """One time in five: a few pixels in many, the work of several threads."""
+    if random.random() < 0.8:
+        return masks
+    windows = torch.cat([masks[0], torch.tensor([[5, 7, 205, 307]], dtype=torch.int32)])
+    generator = torch.Generator().manual_seed(random.randrange(2**31))
+    levels = torch.randint(0, 128, (200 * 300,), generator=generator, dtype=torch.uint8)
+    levels[[random.randrange(len(levels)) for _ in range(random.randrange(4))]] = 128
+    return windows, reference_masks.offsets_of(windows), torch.cat([masks[2], levels])
+
+
 DEFINITIONS: dict[str, Callable[..., Any]] = {
     name: getattr(module, name)
     for module, names in (
         (reference, ("nms", "match_boxes", "match_anchors", "roi_align", "crop_and_resize")),
         (
             reference_masks,
-            ("sample_masks", "paste_masks", "warp_masks", "mask_iou", "label_image", "masks_from_label_image"),
+            (
+                "sample_masks",
+                "paste_masks",
+                "warp_masks",
+                "measure_masks",
+                "pick_masks",
+                "mask_iou",
+                "label_image",
+                "masks_from_label_image",
+            ),
         ),
+        (reference_images, ("warp_image",)),
         (reference_rle, ("encode_rle", "decode_rle")),
     )
     for name in names

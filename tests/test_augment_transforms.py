@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from augment.config import AugmentConfig
-from augment.transforms import Compose, RandomCrop, RandomFlip, training_transform
+from augment.geometry import Edges
+from augment.training import training_transform
+from augment.transforms import Compose, RandomCrop, RandomFlip
 from maskrcnn.config import UserError
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
@@ -121,7 +123,7 @@ def test_each_flip_can_be_turned_off(flips: RandomFlip, expected: set[tuple[int,
 def test_settings_make_the_transform_they_name() -> None:
     config = AugmentConfig(fixed_size=(64, 96), crop_border=5, img_pad_mode="reflect", vflip=False)
     assert training_transform(config) == Compose(
-        (RandomCrop((64, 96), 5, "reflect", config.min_visible_fraction), RandomFlip(True, False, True))
+        (RandomCrop((64, 96), 5), RandomFlip(True, False, True)), Edges("reflect", "ignore", 0.25)
     )
     assert training_transform(AugmentConfig(fixed_size=(32,))).transforms[0] == RandomCrop((32, 32), 16)
 
@@ -141,10 +143,10 @@ def test_sizes_that_are_none_are_refused(fixed_size: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"size": (0, 5)}, {"size": (5,)}, {"size": (5, 5), "border": -1}, {"size": (5, 5), "pad_mode": "wrap"}],
+    [{"size": (0, 5)}, {"size": (5,)}, {"size": (5, 5), "border": -1}, {"size": (5, 5), "favour_small": 2}],
 )
 def test_crops_that_cannot_be_are_refused(arguments: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"crop|padding"):
+    with pytest.raises(ValueError, match="crop"):
         RandomCrop(**arguments)
 
 

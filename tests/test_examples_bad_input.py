@@ -166,7 +166,8 @@ def test_nuclei(workplace: Path, spoil: Spoil, flags: str, words: str) -> None:
         ("[augment]\nimg_pad_mode = 'mirror'", "augment.img_pad_mode = 'mirror' | one of constant, reflect, replicate"),
         ("training = 3", "training = 3 | section"),
         ("[training", "not valid TOML"),
-        ("[augment]\nrot_range_mag = 45", "augment.rot_range_mag is not available yet"),
+        ("[augment]\nrot_range_mag = 450", "augment.rot_range_mag = 450.0 | at most 180"),
+        ("[views]\nmerge = 'nsm'", "views.merge = 'nsm' | did you mean 'nms'?"),
     ],
 )
 def test_settings_of_the_file(workplace: Path, text: str, words: str) -> None:
@@ -192,7 +193,12 @@ def test_settings_of_the_file(workplace: Path, text: str, words: str) -> None:
         ("--device=tpu", "--device=tpu | unknown device"),
         ("--device=0,1", "several GPUs"),
         ("--best_metric=mask_app", "best_metric | no metric 'mask_app' | mask_ap50"),
-        ("--gaussian_noise=.1", "--gaussian_noise is not available yet"),
+        ("--gaussian_noise=-1", "--gaussian_noise = -1.0 | at least 0"),
+        ("--views=flip", "views | unknown view 'flip' | did you mean 'flips'?"),
+        ("--views=scales:large", "views | 'scales:large' needs numbers"),
+        ("--tile=64 --overlap=1", "overlap | below 1"),
+        ("--tile=16", "tile | at least 32 pixels | stride"),
+        ("--crops_per_image=0", "--crops_per_image = 0 | at least 1"),
     ],
 )
 def test_flags(workplace: Path, flags: str, words: str) -> None:

@@ -197,3 +197,10 @@ def test_a_run_that_has_ended_says_again_what_it_found(finished: Finished) -> No
         lines = succeed(main, f"--resume={finished.run.name}")
     assert lines[-5:] == finished.lines[-5:]
     assert snapshot(finished.run / "weights") == weights
+
+
+def test_crops_of_an_image_are_steps_of_an_epoch(workplace: Path) -> None:
+    succeed(main, "--head=rpn", "--num_epochs=1", "--crops_per_image=3")
+    last = read_metrics(workplace / "runs/ellipses-rpn-1/metrics.jsonl")[-1]
+    assert (last["epoch"], last["step"]) == (1, 3 * N_TRAIN // 2)
+    assert load_checkpoint(workplace / "runs/ellipses-rpn-1/weights/last.pt")["num_images"] == N_TRAIN

@@ -1,4 +1,4 @@
-"""The command line of an experiment: every flag that users of the ancestor know is accepted or clearly refused."""
+"""The command line of an experiment: every flag that users of the ancestor know is accepted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from examples.command_line import SettingsCommand
 from examples.config import (
     CONFIG_FILE,
     ExperimentConfig,
-    WaitingConfig,
     default_toml,
     experiment_options,
     load_config,
@@ -61,6 +60,25 @@ ACCEPTED = {  # flag: (a value to give, the setting's key, what it then is)
     "plot_dir": ("plots", "output.plot_dir", "plots"),
     "predictions_dir": ("out", "output.predictions_dir", "out"),
     "prediction_every_n_epochs": ("10", "output.prediction_every_n_epochs", 10),
+    # augmentation, with values as the ancestor's defaults have them
+    "gaussian_noise": ("0.1", "augment.gaussian_noise", 0.1),
+    "scale_u_range": ("0.8:1.25", "augment.scale_u_range", (0.8, 1.25)),
+    "scale_x_range": ("0.8,1.25", "augment.scale_x_range", (0.8, 1.25)),
+    "scale_y_range": ("0.8:1.25", "augment.scale_y_range", (0.8, 1.25)),
+    "affine_std": ("0.1", "augment.affine_std", 0.1),
+    "rot_range_mag": ("45", "augment.rot_range_mag", 45.0),
+    "light_scl_std": ("0.1", "augment.light_scl_std", 0.1),
+    "light_off_std": ("0.1", "augment.light_off_std", 0.1),
+    "invert": ("random", "augment.invert", "random"),
+    "crops_per_image": ("8", "training.crops_per_image", 8),
+    "views": ("flips+scales:0.5,2", "views.views", "flips+scales:0.5,2"),
+    "tile": ("512", "views.tile", 512),
+    "overlap": (".25", "views.overlap", 0.25),
+    "tile_scales": ("1,2", "views.tile_scales", (1.0, 2.0)),
+    "merge": ("wbf", "views.merge", "wbf"),
+    "merge_threshold": (".6", "views.merge_threshold", 0.6),
+    "merge_on": ("boxes", "views.merge_on", "boxes"),
+    "view_batch_size": ("8", "views.view_batch_size", 8),
 }
 ON_OR_OFF = {
     "rcnn_hard_neg": "detector.box.hard_negatives",
@@ -70,17 +88,7 @@ ON_OR_OFF = {
     "vflip": "augment.vflip",
     "hvflip": "augment.hvflip",
     "hide_progress_bar": "output.hide_progress_bar",
-}
-AUGMENTATIONS = {  # value as the ancestor's default has it
-    "gaussian_noise": "0.1",
-    "scale_u_range": "0.8:1.25",
-    "scale_x_range": "0.8:1.25",
-    "scale_y_range": "0.8:1.25",
-    "affine_std": "0.1",
-    "rot_range_mag": "45",
-    "light_scl_std": "0.1",
-    "light_off_std": "0.1",
-    "invert": "none",
+    "full_image": "views.full_image",
 }
 WAITING_VALUES = [("backbone", "unet5_wn"), ("backbone", "unet5_bn"), ("device", "0,1")]
 
@@ -124,21 +132,6 @@ def test_flags_without_a_value_can_be_turned_on_and_off(flag: str) -> None:
         assert f"{ON_OR_OFF[flag]}=False\n" in call(f"--no-{spelling}").output
 
 
-def waits(flag: str) -> bool:
-    return flag in settings(WaitingConfig)
-
-
-@pytest.mark.parametrize("flag", AUGMENTATIONS)
-def test_augmentations_are_accepted_or_clearly_refused_never_ignored(flag: str) -> None:
-    for spelling in spellings(flag):
-        result = call(f"--{spelling}={AUGMENTATIONS[flag]}")
-        if waits(flag):
-            assert (result.exit_code, result.stdout) == (2, "")
-            assert result.stderr == f"error: --{flag} is not available yet; leave it out\n"
-        else:
-            assert result.exit_code == 0, result.output
-
-
 @pytest.mark.parametrize(("flag", "value"), WAITING_VALUES)
 def test_values_whose_feature_comes_later_are_refused(flag: str, value: str) -> None:
     result = call(f"--{flag}={value}")
@@ -146,26 +139,10 @@ def test_values_whose_feature_comes_later_are_refused(flag: str, value: str) -> 
     assert re.fullmatch(rf"error: {flag} {value}.* not available yet.*\n", result.stderr)
 
 
-def test_waiting_settings_are_refused_in_toml_and_environment(tmp_path: Path) -> None:
-    path = tmp_path / "own.toml"
-    for name in settings(WaitingConfig):
-        path.write_text(f"[augment]\n{name} = 0.1\n")
-        with pytest.raises(UserError, match=rf"own\.toml: augment\.{name} is not available yet"):
-            load_config(path, environ={})
-        with pytest.raises(UserError, match=f"SMALLOBJECTS_{name.upper()} is not available yet"):
-            load_config(ROOT / CONFIG_FILE, environ={f"SMALLOBJECTS_{name.upper()}": "0.1"})
-
-
-def test_a_setting_that_came_no_longer_waits() -> None:
-    assert not {key.rpartition(".")[2] for key in settings(ExperimentConfig)} & set(settings(WaitingConfig))
-
-
-def test_help_names_every_flag_and_those_that_wait() -> None:
+def test_help_names_every_flag() -> None:
     text = call("--help").output
-    for flag in [*ACCEPTED, *ON_OR_OFF, *AUGMENTATIONS]:
+    for flag in [*ACCEPTED, *ON_OR_OFF]:
         assert re.search(rf"^ +--{flag}\b", text, re.MULTILINE), flag
-    available, _, waiting = text.partition("Not available yet")
-    assert all(f"--{flag}" in waiting and f"--{flag}" not in available for flag in settings(WaitingConfig))
 
 
 def test_settings_import_no_torch() -> None:

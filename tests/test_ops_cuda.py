@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,7 @@ MASKS = ops_toy.random_masks(9).parts
 BOXES = torch.tensor([[1.0, 1, 6, 5]]).repeat(4, 1)
 ZEROS = torch.zeros(4, dtype=torch.int64)
 MAPS = [torch.ones(2, 5, 6, 3)]
+IMAGE, MAP = torch.zeros(3, 5, 6), torch.eye(3, dtype=torch.float64)[:2]
 
 
 def test_rois_that_cannot_be_give_nan_and_send_nothing_back(kernels: Kernels) -> None:
@@ -147,8 +149,23 @@ def test_masks_that_cannot_be_are_empty(kernels: Kernels) -> None:
         labels, kept = kernels("label_image", *wrong, 23, 31, 0.0)
         assert labels.sum() == 0 and not kept.any()
         assert len(kernels("mask_iou", *wrong, *MASKS)[0]) == 0
+        areas, boxes = kernels("measure_masks", *wrong)
+        picked, ends, _ = kernels("pick_masks", *wrong, index)
+        assert not any(part[1:].any() for part in (areas, boxes, picked, ends.diff()))  # the first has one pixel
+    picked, ends, _ = kernels("pick_masks", *MASKS, index)  # the second and the third are not there
+    assert ends.diff().tolist() == [offsets[1], 0, 0, offsets[2] - offsets[1]] and not picked[1:3].any()
     _, kept = kernels("label_image", *MASKS, 5, 5, 0.0)  # a canvas that does not hold them
     assert not kept[windows[:, 2:].amax(dim=1) > 5].any()
+
+
+def test_coordinates_beyond_all_numbers_see_nothing_or_some_pixel(kernels: Kernels) -> None:
+    image = torch.arange(1, 100, dtype=torch.uint8).view(1, 9, 11)
+    for at, number in product(range(6), (torch.nan, torch.inf, -torch.inf, 1e300, -3e9)):
+        matrix = torch.ones(6, dtype=torch.float64)
+        matrix[at] = number
+        for border in range(3):
+            arguments = (image, matrix.view(2, 3), 5, 7, border, 1)
+            assert torch.equal(kernels("warp_image", *arguments), DEFINITIONS["warp_image"](*arguments))
 
 
 def test_texts_whose_offsets_cannot_be_are_broken(kernels: Kernels) -> None:
@@ -169,6 +186,12 @@ def test_texts_whose_offsets_cannot_be_are_broken(kernels: Kernels) -> None:
         ("roi_align", (MAPS, BOXES, ZEROS, ZEROS, [4.0], 0, 0, True), "output_size must be positive, got 0"),
         ("roi_align", ([MAPS[0].long()], BOXES, ZEROS, ZEROS, [4.0], 7, 0, True), "features must be float32"),
         ("sample_masks", (*MASKS, 23, 31, BOXES, ZEROS[:1], 7, 0, True, True), r"index must be \[4\], got \[1\]"),
+        ("measure_masks", (MASKS[0].long(), *MASKS[1:]), "windows must be of type Int, got Long"),
+        ("pick_masks", (*MASKS, ZEROS.int()), "index must be of type Long, got Int"),
+        ("warp_masks", (*MASKS, MAP, *MASKS[:2], 65), "samples must be in 1..64, got 65"),
+        ("warp_image", (IMAGE[0], MAP, 4, 4, 0, 1), r"image must be \[C, H, W\] with a pixel at least, got \[5, 6\]"),
+        ("warp_image", (IMAGE.long(), MAP, 4, 4, 0, 1), "image must be uint8 or float32, got Long"),
+        ("warp_image", (IMAGE, MAP, 4, 4, 3, 1), "border must be in 0..2, got 3"),
         ("label_image", (MASKS[0], MASKS[1][1:], MASKS[2], 23, 31, 0.5), r"offsets must be \[10\], got \[9\]"),
     ],
 )

@@ -147,6 +147,7 @@ MASKS = ops_toy.random_masks(9).parts
 BOX = torch.tensor([[1.0, 1, 6, 5]])
 ZERO = torch.zeros(1, dtype=torch.int64)
 MAPS = [torch.randn(2, 5, 6, 3)]
+IMAGE, MAP = torch.zeros(3, 5, 6), torch.eye(3, dtype=torch.float64)[:2]
 
 
 @pytest.mark.parametrize(
@@ -176,6 +177,23 @@ MAPS = [torch.randn(2, 5, 6, 3)]
         ),
         ("label_image", (MASKS[0], MASKS[1], MASKS[2][1:], 23, 31, 0.5), "data must be"),
         ("paste_masks", (torch.zeros(1, 0, 0), BOX, *MASKS[:2]), "probabilities must have one cell at least"),
+        ("measure_masks", (MASKS[0], MASKS[1], MASKS[2][1:]), "data must be"),
+        ("measure_masks", (MASKS[0].long(), *MASKS[1:]), "windows must be of type Int, got Long"),
+        ("pick_masks", (MASKS[0][:, [2, 1, 0, 3]], *MASKS[1:], ZERO), "offsets must be the sums of the windows' areas"),
+        ("pick_masks", (*MASKS, ZERO + 9), "index must be in 0..8, got 9 at 0"),
+        ("pick_masks", (*MASKS, ZERO - 1), "index must be in 0..8, got -1 at 0"),
+        ("pick_masks", (*MASKS, ZERO.int()), "index must be of type Long, got Int"),
+        ("pick_masks", (*MASKS, ZERO[0]), r"index must be \[any\], got \[\]"),
+        ("warp_masks", (*MASKS, MAP, *MASKS[:2], 0), "samples must be in 1..64, got 0"),
+        ("warp_masks", (*MASKS, MAP.float(), *MASKS[:2], 1), "matrix must be of type Double, got Float"),
+        ("warp_image", (IMAGE[0], MAP, 4, 4, 0, 1), r"image must be \[C, H, W\] with a pixel at least, got \[5, 6\]"),
+        ("warp_image", (IMAGE[:, :0], MAP, 4, 4, 0, 1), r"with a pixel at least, got \[3, 0, 6\]"),
+        ("warp_image", (IMAGE.long(), MAP, 4, 4, 0, 1), "image must be uint8 or float32, got Long"),
+        ("warp_image", (IMAGE.transpose(1, 2), MAP, 4, 4, 0, 1), "image must be contiguous"),
+        ("warp_image", (IMAGE, MAP[:, :2], 4, 4, 0, 1), r"matrix must be \[2, 3\], got \[2, 2\]"),
+        ("warp_image", (IMAGE, MAP, -4, 4, 0, 1), "a canvas cannot be -4 x 4 pixels"),
+        ("warp_image", (IMAGE, MAP, 4, 4, 3, 1), "border must be in 0..2, got 3"),
+        ("warp_image", (IMAGE, MAP, 4, 4, 0, 65), "samples must be in 1..64, got 65"),
         ("decode_rle", (MASKS[2], ZERO, -4, -4), "a canvas cannot be -4 x -4 pixels"),
         ("encode_rle", (*MASKS, 2**31, 5), "a canvas cannot be 2147483648 x 5 pixels"),
         ("label_image", (*MASKS, 5, 5, 0.5), "windows must lie inside the canvas of 5 x 5 pixels"),

@@ -7,7 +7,7 @@ from PIL import Image
 
 from maskrcnn.plotting import canvas
 from maskrcnn.plotting.matching import match_detections
-from maskrcnn.plotting.predictions import GAP, contact_sheet, plot_prediction, render_prediction
+from maskrcnn.plotting.predictions import GAP, contact_sheet, plot_prediction, render_detections, render_prediction
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 
@@ -165,3 +165,32 @@ def test_contact_sheet_has_rows_of_pictures(tmp_path):
 def test_neighbouring_hues_differ():
     colours = np.asarray(canvas.instance_colours(50), dtype=float)
     assert np.abs(np.diff(colours, axis=0)).sum(axis=1).min() > 80
+
+
+# ---- detections without truth
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("scores", [[0.9, 0.8], [0.9, 0.3], []])
+def test_detections_alone_make_one_panel(head, scores):
+    found = rectangles([(5, 5), (45, 5)][: len(scores)], scores=scores, with_masks=head == "mask_rcnn")
+    picture = render_detections(IMAGE, found, head, title="seen by tile")
+    assert picture.shape[1] == 64 * 12 + 2 * GAP and picture.dtype == np.uint8
+    panel = picture[40:-40, GAP:-GAP]
+    assert [bool(half.any()) for half in np.array_split(panel, 2, axis=1)] == [0.9 in scores, 0.8 in scores]
+
+
+def test_detections_alone_have_hues_of_their_own_or_of_their_class():
+    found = rectangles([(5, 5), (45, 5)], scores=[0.9, 0.8])
+    masks = render_detections(IMAGE, found, "mask_rcnn")
+    assert all(has_colour(masks, colour) for colour in canvas.instance_colours(2))
+    found = rectangles([(5, 5), (45, 5)], scores=[0.9, 0.8], labels=[1, 2], with_masks=False)
+    boxes = render_detections(IMAGE, found, "faster_rcnn", class_names=["cell", "nucleus"])
+    assert all(has_colour(boxes, colour) for colour in canvas.instance_colours(2))
+    assert has_colour(render_detections(IMAGE, found, "faster_rcnn", class_names=["cell"]), canvas.GREEN)
+
+
+def test_a_mask_of_which_nothing_is_left_is_still_seen():
+    found = rectangles([(5, 5)], scores=[0.9])
+    found.masks = CroppedMasks(torch.zeros(1, 4).int(), torch.zeros(2).long(), torch.zeros(0).to(torch.uint8), SIZE)
+    assert has_colour(render_detections(IMAGE, found, "mask_rcnn"), canvas.instance_colours(1)[0])

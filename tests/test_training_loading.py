@@ -17,6 +17,7 @@ from maskrcnn.training.loading import (
     ShuffledBatches,
     evaluation_batches,
     key_seed,
+    keyed_generator,
     num_steps_per_epoch,
     training_batches,
 )
@@ -65,6 +66,22 @@ def test_every_epoch_sees_every_sample_once(num_samples: int, batch_size: int, f
         assert sorted(keys) == [(epoch, index) for index in range(num_samples)]
     later = list(itertools.islice(ShuffledBatches(num_samples, batch_size, 0, first_step), 5))
     assert later == list(itertools.islice(ShuffledBatches(num_samples, batch_size, 0), first_step, first_step + 5))
+
+
+def test_an_epoch_shows_each_image_in_crops_of_its_own() -> None:
+    one, three = (KeyedSamples(ToyImages(), jitter, 5, crops) for crops in (1, 3))
+    assert (len(one), len(three), three.num_images) == (7, 21, 7)
+    assert [three[0, index].image_id for index in range(21)] == [100 + index // 3 for index in range(21)]
+    crops = [three[0, index].image for index in range(6, 9)] + [three[1, 6].image]
+    assert not any(torch.equal(a, b) for a, b in itertools.combinations(crops, 2))
+    for samples, index in ((one, 6), (three, 18), (three, 20)):
+        image, _ = jitter(*ToyImages()[6], keyed_generator(5, "sample", 0, index))
+        assert torch.equal(samples[0, index].image, image)
+    steps = num_steps_per_epoch(21, 2)
+    for start in (0, steps):
+        ids = [i for batch in itertools.islice(training_batches(three, 2, start), steps) for i in batch.ids]
+        assert sorted(ids) == [100 + index // 3 for index in range(21)]
+    assert three.names([104]) == one.names([104])
 
 
 def test_evaluation_goes_through_the_data_set_in_order_and_again() -> None:

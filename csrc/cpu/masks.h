@@ -1,4 +1,4 @@
-// Masks kept as windows: sampled, pasted, warped, compared, painted. What is computed: maskrcnn/ops/reference_masks.py.
+// Masks kept as windows: sampled, pasted, warped, measured, picked, compared, painted. What is computed: maskrcnn/ops/reference_masks.py.
 #pragma once
 
 #include <algorithm>
@@ -12,6 +12,7 @@
 #include "grid.h"
 #include "parallel.h"
 #include "pooling.h"
+#include "warping.h"
 
 namespace smallobjects {
 
@@ -23,6 +24,12 @@ struct Masks {
 
     const uint8_t* pixels(int64_t i) const { return data + offsets[i]; }
 };
+
+// How many of `count` masks a thread must get at least, where a pixel costs next to nothing.
+inline int64_t worth_a_thread(const int64_t* offsets, int64_t count) {
+    constexpr int64_t pixels = 1 << 15;
+    return std::max<int64_t>(1, pixels * count / std::max<int64_t>(1, offsets[count]));
+}
 
 // result [K, S, S]: RoIAlign of masks `index [K]` at `boxes`; pixels outside the canvas (height, width) do not count,
 // those outside a mask's window are 0.
@@ -96,36 +103,77 @@ inline void paste_masks(const float* probabilities, int64_t side, const float* b
     });
 }
 
-// data of `windows`: the masks where `matrix [2, 3]` leads from the centres of new pixels to continuous old coordinates.
-inline void warp_masks(const Masks& masks, const double* matrix, const Window* windows, const int64_t* offsets,
+// data of `windows`: the masks where `matrix [2, 3]` leads from new to old continuous coordinates; each pixel the mean of
+// samples x samples.
+inline void warp_masks(const Masks& masks, const double* matrix, const Window* windows, const int64_t* offsets, int64_t samples,
                        uint8_t* data, const Parallel& parallel) {
     parallel(masks.count, 8, [&](int64_t begin, int64_t end) {
+        Warp<uint8_t> warp(Affine::of(matrix), samples, Border::constant, 1);
+        for (int64_t i = begin; i < end; i++) warp.draw(masks.pixels(i), masks.windows[i], windows[i], data + offsets[i], 0);
+    });
+}
+
+inline int64_t count_inside(const uint8_t* at, const uint8_t* end) {
+    int64_t total = 0;
+    while (at < end) {
+        // Not more than a byte can count, so that compilers add bytes, many at once.
+        const uint8_t* stop = at + std::min<int64_t>(end - at, 240);
+        uint8_t count = 0;
+        for (; at < stop; at++) count += *at >> 7;
+        total += count;
+    }
+    return total;
+}
+
+inline bool any_inside_of_eight(const uint8_t* at) {
+    uint64_t levels;
+    std::memcpy(&levels, at, sizeof levels);
+    return (levels & 0x8080808080808080) != 0;
+}
+
+// The first pixel inside; `end` if there is none.
+inline const uint8_t* first_inside(const uint8_t* at, const uint8_t* end) {
+    while (end - at >= 8 && !any_inside_of_eight(at)) at += 8;
+    while (at < end && *at < inside) at++;
+    return at;
+}
+
+// The place after the last pixel inside; `begin` if there is none.
+inline const uint8_t* last_inside(const uint8_t* begin, const uint8_t* at) {
+    while (at - begin >= 8 && !any_inside_of_eight(at - 8)) at -= 8;
+    while (at > begin && at[-1] < inside) at--;
+    return at;
+}
+
+// The tight box of a mask that has pixels inside. Rows are looked at beyond what those before them reach only.
+inline Window box_inside(const Window& window, const uint8_t* data) {
+    const int64_t width = window.width();
+    const uint8_t* end = data + window.area();
+    const int64_t top = (first_inside(data, end) - data) / width, bottom = (last_inside(data, end) - 1 - data) / width + 1;
+    int64_t left = width, right = 0;
+    for (int64_t y = top; y < bottom && (left > 0 || right < width); y++) {
+        const uint8_t* row = data + y * width;
+        left = first_inside(row, row + left) - row;
+        right = last_inside(row + right, row + width) - row;
+    }
+    return {static_cast<int32_t>(window.x1 + left), static_cast<int32_t>(window.y1 + top), static_cast<int32_t>(window.x1 + right),
+            static_cast<int32_t>(window.y1 + bottom)};
+}
+
+// areas [count] in pixels inside and their tight boxes [count], zeros where there are none.
+inline void measure_masks(const Masks& masks, int64_t* areas, Window* boxes, const Parallel& parallel) {
+    parallel(masks.count, worth_a_thread(masks.offsets, masks.count), [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; i++) {
-            const Window& window = windows[i];
-            const Window& old = masks.windows[i];
-            const uint8_t* pixels = masks.pixels(i);
-            auto level = [&](int64_t x, int64_t y) {
-                return old.holds(x, y) ? static_cast<float>(pixels[(y - old.y1) * old.width() + (x - old.x1)]) : 0.0f;
-            };
-            uint8_t* out = data + offsets[i];
-            for (int64_t y = window.y1; y < window.y2; y++) {
-                for (int64_t x = window.x1; x < window.x2; x++) {
-                    const double at_x = x + 0.5, at_y = y + 0.5;
-                    const float u = static_cast<float>(matrix[0] * at_x + matrix[1] * at_y + matrix[2] - 0.5);
-                    const float v = static_cast<float>(matrix[3] * at_x + matrix[4] * at_y + matrix[5] - 0.5);
-                    // Written so that coordinates beyond 64 bits, and NaN, fall outside too.
-                    if (!(u > old.x1 - 1.0f && u < static_cast<float>(old.x2) && v > old.y1 - 1.0f && v < static_cast<float>(old.y2))) {
-                        *out++ = 0;
-                        continue;
-                    }
-                    const float left = std::floor(u), top = std::floor(v), fx = u - left, fy = v - top;
-                    const int64_t column = static_cast<int64_t>(left), row = static_cast<int64_t>(top);
-                    const float upper = level(column, row) * (1 - fx) + level(column + 1, row) * fx;
-                    const float lower = level(column, row + 1) * (1 - fx) + level(column + 1, row + 1) * fx;
-                    *out++ = level_from(upper * (1 - fy) + lower * fy);
-                }
-            }
+            areas[i] = count_inside(masks.pixels(i), masks.data + masks.offsets[i + 1]);
+            boxes[i] = areas[i] > 0 ? box_inside(masks.windows[i], masks.pixels(i)) : Window{0, 0, 0, 0};
         }
+    });
+}
+
+// data of the masks of `index [count]`, which begin at `offsets [count + 1]`.
+inline void pick_masks(const Masks& masks, const int64_t* index, int64_t count, const int64_t* offsets, uint8_t* data, const Parallel& parallel) {
+    parallel(count, worth_a_thread(offsets, count), [&](int64_t begin, int64_t end) {
+        for (int64_t k = begin; k < end; k++) std::copy_n(masks.pixels(index[k]), offsets[k + 1] - offsets[k], data + offsets[k]);
     });
 }
 
@@ -135,10 +183,8 @@ struct MaskOverlap {
 };
 
 inline std::vector<int64_t> mask_areas(const Masks& masks) {
-    std::vector<int64_t> areas(masks.count, 0);
-    for (int64_t i = 0; i < masks.count; i++) {
-        areas[i] = std::count_if(masks.pixels(i), masks.data + masks.offsets[i + 1], [](uint8_t level) { return level >= inside; });
-    }
+    std::vector<int64_t> areas(masks.count);
+    for (int64_t i = 0; i < masks.count; i++) areas[i] = count_inside(masks.pixels(i), masks.data + masks.offsets[i + 1]);
     return areas;
 }
 

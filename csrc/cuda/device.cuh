@@ -25,6 +25,16 @@ __device__ inline int64_t warp_sum(int64_t value) {
     return value;
 }
 
+// Likewise the smallest and the largest.
+__device__ inline int32_t warp_min(int32_t value) {
+    for (unsigned step = lanes / 2; step > 0; step /= 2) value = smaller(value, __shfl_down_sync(~0u, value, step));
+    return value;
+}
+__device__ inline int32_t warp_max(int32_t value) {
+    for (unsigned step = lanes / 2; step > 0; step /= 2) value = larger(value, __shfl_down_sync(~0u, value, step));
+    return value;
+}
+
 __device__ inline float floor_of(float x) { return floorf(x); }
 __device__ inline double floor_of(double x) { return floor(x); }
 __device__ inline float ceil_of(float x) { return ceilf(x); }

@@ -6,19 +6,13 @@
 
 namespace smallobjects {
 
-// boxes [count, 4] of the windows, for the grid; areas [count] in pixels inside. A warp for each mask.
-__global__ void measure_masks(Masks masks, float* boxes, int64_t* areas) {
-    for (int64_t i = this_warp(); i < masks.count; i += all_warps()) {
-        const Window window = masks.window(i);
-        int64_t area = 0;
-        for (int64_t p = this_lane(); p < window.area(); p += lanes) area += masks.pixels(i)[p] >= inside;
-        area = warp_sum(area);
-        if (this_lane() != 0) continue;
-        areas[i] = area;
-        boxes[4 * i] = static_cast<float>(window.x1);
-        boxes[4 * i + 1] = static_cast<float>(window.y1);
-        boxes[4 * i + 2] = static_cast<float>(window.x2);
-        boxes[4 * i + 3] = static_cast<float>(window.y2);
+// boxes [count, 4] of windows [count], for the grid.
+__global__ void boxes_of_windows(const Window* windows, int64_t count, float* boxes) {
+    for (int64_t i = this_thread(); i < count; i += all_threads()) {
+        boxes[4 * i] = static_cast<float>(windows[i].x1);
+        boxes[4 * i + 1] = static_cast<float>(windows[i].y1);
+        boxes[4 * i + 2] = static_cast<float>(windows[i].x2);
+        boxes[4 * i + 3] = static_cast<float>(windows[i].y2);
     }
 }
 

@@ -1,7 +1,8 @@
-// Masks kept as windows: sampled, drawn, compared. What is computed: maskrcnn/ops/reference_masks.py.
+// Masks kept as windows: sampled, drawn, measured, picked. What is computed: maskrcnn/ops/reference_masks.py.
 #pragma once
 
 #include "../shared/windows.h"
+#include "images.cuh"
 #include "pooling.cuh"
 
 namespace smallobjects {
@@ -99,27 +100,55 @@ struct Pasted {
     }
 };
 
-// The masks where `matrix [2, 3]` leads from the centres of new pixels to continuous old coordinates.
+// The masks as new pixels see them.
 struct Warped {
     Masks masks;
-    const double* matrix;
+    Sight sight;
 
     __device__ uint8_t operator()(int64_t i, int64_t x, int64_t y) const {
-        const Window old = masks.window(i);
-        const double at_x = x + 0.5, at_y = y + 0.5;
-        const float u = static_cast<float>(matrix[0] * at_x + matrix[1] * at_y + matrix[2] - 0.5);
-        const float v = static_cast<float>(matrix[3] * at_x + matrix[4] * at_y + matrix[5] - 0.5);
-        // Written so that coordinates beyond 64 bits, and NaN, fall outside too.
-        if (!(u > old.x1 - 1.0f && u < static_cast<float>(old.x2) && v > old.y1 - 1.0f && v < static_cast<float>(old.y2))) return 0;
-        const float left = floorf(u), top = floorf(v), fx = u - left, fy = v - top;
-        const int64_t column = static_cast<int64_t>(left), row = static_cast<int64_t>(top);
-        const float upper = level(i, old, column, row) * (1 - fx) + level(i, old, column + 1, row) * fx;
-        const float lower = level(i, old, column, row + 1) * (1 - fx) + level(i, old, column + 1, row + 1) * fx;
-        return level_from(upper * (1 - fy) + lower * fy);
-    }
-    __device__ float level(int64_t i, const Window& old, int64_t x, int64_t y) const {
-        return old.holds(x, y) ? static_cast<float>(masks.pixels(i)[(y - old.y1) * old.width() + (x - old.x1)]) : 0.0f;
+        float sum = 0;
+        sight.each(x, y, masks.window(i), [&](const Point& point) { sum += point.value(masks.pixels(i)); });
+        return level_from(sight.mean(sum));
     }
 };
+
+// windows [count] and areas [count] of the masks of `index`; empty where there is no such mask.
+__global__ void pick_windows(Masks masks, const int64_t* index, int64_t count, Window* windows, int64_t* areas) {
+    for (int64_t k = this_thread(); k < count; k += all_threads()) {
+        windows[k] = index[k] >= 0 && index[k] < masks.count ? masks.window(index[k]) : Window{0, 0, 0, 0};
+        areas[k] = windows[k].area();
+    }
+}
+
+// The masks of `index` in their own windows.
+struct Picked {
+    Masks masks;
+    const int64_t* index;
+
+    __device__ uint8_t operator()(int64_t k, int64_t x, int64_t y) const {
+        const Window& window = masks.windows[index[k]];
+        return masks.pixels(index[k])[(y - window.y1) * window.width() + x - window.x1];
+    }
+};
+
+// areas [count] in pixels inside and their tight boxes [count], zeros where there are none. A warp for each mask.
+__global__ void measure_masks(Masks masks, int64_t* areas, Window* boxes) {
+    for (int64_t i = this_warp(); i < masks.count; i += all_warps()) {
+        const Window window = masks.window(i);
+        Window box = {INT32_MAX, INT32_MAX, INT32_MIN, INT32_MIN};
+        int64_t area = 0;
+        for (int64_t p = this_lane(); p < window.area(); p += lanes) {
+            if (masks.pixels(i)[p] < inside) continue;
+            const int32_t x = static_cast<int32_t>(window.x1 + p % window.width()), y = static_cast<int32_t>(window.y1 + p / window.width());
+            box = {smaller(box.x1, x), smaller(box.y1, y), larger(box.x2, x + 1), larger(box.y2, y + 1)};
+            area++;
+        }
+        area = warp_sum(area);
+        box = {warp_min(box.x1), warp_min(box.y1), warp_max(box.x2), warp_max(box.y2)};
+        if (this_lane() != 0) continue;
+        areas[i] = area;
+        boxes[i] = area > 0 ? box : Window{0, 0, 0, 0};
+    }
+}
 
 }  // namespace smallobjects

@@ -9,7 +9,7 @@ import torch
 
 from maskrcnn.ops import _registration
 
-VERSION = 1  # of the operations' signatures; csrc/bind_cpu.cpp states it too
+VERSION = 3  # of the operations' signatures; csrc/bind_cpu.cpp states it too
 LIBRARIES = {"cpu": "_cpu", "cuda": "_cuda"}  # by device; that for the CPU defines the operations
 
 WAY_OUT = "run `pip install -e .` with a C++ compiler to build it"

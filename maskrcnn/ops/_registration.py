@@ -83,6 +83,14 @@ def _warp_masks(windows: Tensor, offsets: Tensor, data: Tensor, *settings: Any) 
     return data.new_empty(_count())
 
 
+def _measure_masks(windows: Tensor, offsets: Tensor, data: Tensor) -> tuple[Tensor, Tensor]:
+    return windows.new_empty(len(windows), dtype=torch.int64), torch.empty_like(windows)
+
+
+def _pick_masks(windows: Tensor, offsets: Tensor, data: Tensor, index: Tensor) -> _Three:
+    return _masks(windows, len(index))
+
+
 def _mask_iou(windows1: Tensor, *others: Tensor) -> _Three:
     pairs = _count()
     rows, columns = (windows1.new_empty(pairs, dtype=torch.int64) for _ in range(2))
@@ -99,6 +107,10 @@ def _masks_from_label_image(labels: Tensor, ids: Tensor) -> _Three:
     return _masks(labels, len(ids))
 
 
+def _warp_image(image: Tensor, matrix: Tensor, height: int, width: int, border: int, samples: int) -> Tensor:
+    return image.new_empty(len(image), height, width)
+
+
 def _encode_rle(windows: Tensor, offsets: Tensor, data: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     return data.new_empty(_count()), torch.empty_like(offsets)
 
@@ -109,8 +121,8 @@ def _decode_rle(text: Tensor, text_offsets: Tensor, height: int, width: int) -> 
 
 FAKES = (
     _nms, _match_boxes, _match_anchors, _roi_align, _roi_align_backward, _crop_and_resize, _crop_and_resize_backward,
-    _sample_masks, _paste_masks, _warp_masks, _mask_iou, _label_image, _masks_from_label_image, _encode_rle,
-    _decode_rle,
+    _sample_masks, _paste_masks, _warp_masks, _measure_masks, _pick_masks, _mask_iou, _label_image,
+    _masks_from_label_image, _warp_image, _encode_rle, _decode_rle,
 )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from maskrcnn.ops import reference_masks as reference
 from maskrcnn.ops._native import native
+from maskrcnn.ops.affine import inverse_of, samples_of
 from maskrcnn.ops.checks import check_boxes, check_like, check_positive
 from maskrcnn.ops.types import Windows
 
@@ -55,33 +56,32 @@ def resize_masks(masks: Windows, size: tuple[int, int], new_size: tuple[int, int
     return Windows(windows, offsets, reference.draw(windows, offsets, level))
 
 
-def warp_masks(masks: Windows, matrix: Tensor, size: tuple[int, int]) -> Windows:
+def warp_masks(masks: Windows, matrix: Tensor, size: tuple[int, int], samples: int | None = None) -> Windows:
     """The masks under an affine map, levels bilinear, on a canvas of `size` (H, W).
 
     Args:
         matrix: float `[2, 3]`, from old to new continuous pixel coordinates.
+        samples: along each axis of a new pixel, which is the mean of them; None: as many as `samples_for` finds.
 
     Raises:
-        ValueError: the matrix is singular or not finite.
+        ValueError: the matrix is singular or not finite, samples are not 1 to 64.
     """
-    if matrix.shape != (2, 3):
-        raise ValueError(f"matrix must be [2, 3], got {list(matrix.shape)}")
+    samples = samples_of(samples, matrix)
+    back = inverse_of(matrix)
     matrix = matrix.to(masks.windows.device, torch.float64)
-    if not torch.isfinite(matrix).all() or abs(float(torch.linalg.det(matrix[:, :2]))) < 1e-12:
-        raise ValueError(f"matrix must be finite and invertible, got {matrix.tolist()}")
-    inverse = torch.linalg.inv(matrix[:, :2])
-    back = torch.cat([inverse, -inverse @ matrix[:, 2:]], dim=1)
-    corners = masks.windows[:, [0, 1, 2, 1, 0, 3, 2, 3]].view(-1, 4, 2).double() @ matrix[:, :2].T + matrix[:, 2]
-    low, high = corners.amin(dim=1).floor() - 1, corners.amax(dim=1).ceil() + 1
-    return _warped(masks, back, _nonempty(masks, clip_windows(_held(torch.cat([low, high], dim=1), size), size)))
+    # Bilinear levels fall to 0 within half a pixel around a window.
+    reach = torch.tensor([-0.5, -0.5, 0.5, 0.5], dtype=torch.float64, device=matrix.device)
+    corners = (masks.windows + reach)[:, [0, 1, 2, 1, 0, 3, 2, 3]].view(-1, 4, 2) @ matrix[:, :2].T + matrix[:, 2]
+    windows = torch.cat([corners.amin(dim=1).floor(), corners.amax(dim=1).ceil()], dim=1)
+    return _warped(masks, back, _nonempty(masks, clip_windows(_held(windows, size), size)), samples)
 
 
-def _warped(masks: Windows, matrix: Tensor | list[list[int]], windows: Tensor) -> Windows:
+def _warped(masks: Windows, matrix: Tensor | list[list[int]], windows: Tensor, samples: int = 1) -> Windows:
     """The masks in `windows`, where `matrix` leads from new to old coordinates."""
     device = masks.windows.device
     back = torch.as_tensor(matrix, dtype=torch.float64, device=device).contiguous()
     offsets = reference.offsets_of(windows)
-    return Windows(windows, offsets, native(reference.warp_masks, device)(*masks, back, windows, offsets))
+    return Windows(windows, offsets, native(reference.warp_masks, device)(*masks, back, windows, offsets, samples))
 
 
 def sample_masks(
@@ -166,6 +166,18 @@ def _held(windows: Tensor, size: tuple[int, int]) -> Tensor:
 def _nonempty(masks: Windows, windows: Tensor) -> Tensor:
     """`windows`, but empty where the masks' own are."""
     return torch.where((masks.offsets.diff() == 0)[:, None], torch.zeros_like(windows), windows)
+
+
+def measure_masks(masks: Windows) -> tuple[Tensor, Tensor]:
+    """Pixels inside each mask, int64 `[N]`, and their tight boxes, int32 `[N, 4]` like windows; zeros where empty."""
+    return native(reference.measure_masks, masks.windows.device)(*masks)
+
+
+def pick_masks(masks: Windows, index: Tensor) -> Windows:
+    """The masks of an int `[K]` index, each in 0..N-1, in its order."""
+    if index.ndim != 1 or index.dtype == torch.bool:
+        raise ValueError(f"index must be [K] numbers of masks, got {list(index.shape)} of {index.dtype}")
+    return Windows(*native(reference.pick_masks, masks.windows.device)(*masks, index.long().contiguous()))
 
 
 def mask_iou(masks1: Windows, masks2: Windows) -> tuple[Tensor, Tensor, Tensor]:

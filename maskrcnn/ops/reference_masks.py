@@ -4,12 +4,13 @@ Masks are windows, offsets and data as in `masks.py`; x counts columns, y rows. 
 the new windows and offsets, and return the data.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from maskrcnn.ops.reference import CHUNK, Parts, bin_samples
+from maskrcnn.ops.reference_images import mean_of_samples
 from maskrcnn.ops.types import Windows
 
 
@@ -69,15 +70,19 @@ def bilinear(masks: Windows, owner: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 def warp_masks(
-    windows: Tensor, offsets: Tensor, data: Tensor, matrix: Tensor, new_windows: Tensor, new_offsets: Tensor
+    windows: Tensor,
+    offsets: Tensor,
+    data: Tensor,
+    matrix: Tensor,
+    new_windows: Tensor,
+    new_offsets: Tensor,
+    samples: int,
 ) -> Tensor:
     """`matrix` float64 `[2, 3]` leads from new to old continuous coordinates."""
     masks = Windows(windows, offsets, data)
 
     def level(owner: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        # Term by term: a matrix product may round otherwise.
-        u, v = (row[0] * (x + 0.5) + row[1] * (y + 0.5) + row[2] - 0.5 for row in matrix)
-        return bilinear(masks, owner, u.float(), v.float())
+        return mean_of_samples(matrix, x, y, samples, lambda u, v: bilinear(masks, owner, u, v))
 
     return draw(new_windows, new_offsets, level)
 
@@ -174,7 +179,7 @@ def mask_iou(
         first = lookup(masks1, rows[part][owner], x, y) >= 128
         both = first & (lookup(masks2, columns[part][owner], x, y) >= 128)
         intersection[part] = torch.zeros_like(part).index_add_(0, owner, both.long())
-    union = mask_areas(masks1)[rows] + mask_areas(masks2)[columns] - intersection
+    union = measure_masks(*masks1)[0][rows] + measure_masks(*masks2)[0][columns] - intersection
     hit = intersection > 0
     return rows[hit], columns[hit], (intersection[hit] / union[hit]).float()
 
@@ -194,28 +199,43 @@ def _overlapping_windows(windows1: Tensor, windows2: Tensor) -> tuple[Tensor, Te
     return torch.cat(rows), torch.cat(columns)
 
 
-def mask_areas(masks: Windows) -> Tensor:
-    """Pixels inside each mask: int64 `[N]`."""
-    total = torch.nn.functional.pad((masks.data >= 128).long().cumsum(0), (1, 0))
-    return total[masks.offsets].diff()
+def pick_masks(windows: Tensor, offsets: Tensor, data: Tensor, index: Tensor) -> Parts:
+    new_windows = windows[index]
+    new_offsets = offsets_of(new_windows)
+    new_data = torch.empty(int(new_offsets[-1]), dtype=torch.uint8, device=data.device)
+    for part in _parts_of(new_offsets):
+        begin, end = new_offsets[part[0]], new_offsets[part[-1] + 1]
+        shift = torch.repeat_interleave(offsets[index[part]] - new_offsets[part] + begin, new_offsets.diff()[part])
+        new_data[begin:end] = data[shift.add_(torch.arange(len(shift), device=shift.device))]
+    return new_windows, new_offsets, new_data
 
 
-def mask_boxes(masks: Windows) -> Tensor:
-    """Tight boxes of the pixels inside, float32 `[N, 4]`; zeros where a mask is empty."""
-    owner, x, y = window_pixels(masks.windows)
-    inside = masks.data >= 128
-    owner, x, y = owner[inside], x[inside], y[inside]
-    return bounds(owner, x, y, len(masks.windows)).float()
+def measure_masks(windows: Tensor, offsets: Tensor, data: Tensor) -> tuple[Tensor, Tensor]:
+    areas, boxes = [offsets[:0]], [windows[:0]]
+    for run in _runs(Windows(windows, offsets, data)):
+        owner, x, y = (pixels[run.data >= 128] for pixels in window_pixels(run.windows))
+        areas.append(torch.bincount(owner, minlength=len(run.windows)))
+        boxes.append(bounds(owner, x, y, len(run.windows)).int())
+    return torch.cat(areas), torch.cat(boxes)
+
+
+def _runs(masks: Windows) -> Iterator[Windows]:
+    """The masks in runs of a bounded number of pixels, which are views of their memory."""
+    windows, offsets, data = masks
+    for part in _parts_of(offsets):
+        begin, end = int(part[0]), int(part[-1]) + 1
+        places = offsets[begin : end + 1]
+        yield Windows(windows[begin:end], places - places[0], data[int(places[0]) : int(places[-1])])
 
 
 def bounds(owner: Tensor, x: Tensor, y: Tensor, count: int) -> Tensor:
     """Bounding windows (exclusive end) of pixels that belong to `owner`, int64 `[count, 4]`; zeros where none."""
     low = torch.full((count, 2), torch.iinfo(torch.int64).max, device=x.device)
-    high = torch.zeros(count, 2, dtype=torch.int64, device=x.device)
+    high = torch.full((count, 2), torch.iinfo(torch.int64).min, device=x.device)
     points, to = torch.stack([x, y], dim=1), owner[:, None].expand(-1, 2)
     low.scatter_reduce_(0, to, points, "amin")
     high.scatter_reduce_(0, to, points + 1, "amax")
-    return torch.cat([torch.where(high > 0, low, 0), high], dim=1)
+    return torch.cat([low, high], dim=1) * (high > low).all(dim=1, keepdim=True)
 
 
 def label_image(

@@ -21,6 +21,8 @@ RED: Colour = (255, 70, 70)
 YELLOW: Colour = (255, 205, 40)
 GREEN: Colour = (90, 225, 120)
 GREY: Colour = (150, 150, 155)
+PALE_GREY: Colour = (205, 205, 210)
+BLACK: Colour = (0, 0, 0)
 WHITE: Colour = (240, 240, 242)
 BACKGROUND: Colour = (24, 25, 28)
 
@@ -41,6 +43,17 @@ def instance_colours(count: int) -> list[Colour]:
     return colours
 
 
+def vivid_colours(count: int) -> list[Colour]:
+    """Saturated colours of every hue, neighbours in the list far apart: for lines on the image itself."""
+    colours = []
+    for index in range(count):
+        hue = (0.36 + index * _GOLDEN_RATIO) % 1.0
+        lightness = (0.5, 0.6, 0.44)[index % 3] + (0.14 if 0.57 < hue < 0.8 else 0.0)  # blue looks darker than it is
+        red, green, blue = colorsys.hls_to_rgb(hue, lightness, 1.0)
+        colours.append((round(255 * red), round(255 * green), round(255 * blue)))
+    return colours
+
+
 def to_picture(image: torch.Tensor | NDArray[np.generic], scale: int = 1) -> Picture:
     """uint8 [H·scale, W·scale, 3] from an image [3, H, W] or [1, H, W], uint8 or float in [0, 1]; nearest neighbour."""
     array = image.detach().cpu().numpy() if isinstance(image, torch.Tensor) else np.asarray(image)
@@ -51,15 +64,19 @@ def to_picture(image: torch.Tensor | NDArray[np.generic], scale: int = 1) -> Pic
 
 
 def brightened(picture: Picture, at_most: float = 6.0) -> Picture:
-    """A dark picture multiplied until its brightest half per cent of values is white, by ``at_most`` at most.
+    """A dark picture multiplied until its brightest half per cent of values is white, by ``at_most`` at most."""
+    levels = np.minimum(np.round(np.arange(256) * brightening(picture, at_most)), 255).astype(np.uint8)
+    bright: Picture = levels[picture]
+    return bright
+
+
+def brightening(picture: Picture, at_most: float = 6.0) -> float:
+    """The factor, at least 1, that ``brightened`` multiplies by.
 
     Fluorescence images often use the lowest tenth of the range and show nothing otherwise.
     """
     brightest = float(np.percentile(picture, 99.5)) if picture.size else 255.0
-    gain = min(255.0 / max(brightest, 1.0), at_most)
-    levels = np.minimum(np.round(np.arange(256) * gain), 255).astype(np.uint8)
-    bright: Picture = levels[picture]
-    return bright
+    return min(255.0 / max(brightest, 1.0), at_most)
 
 
 def dimmed(picture: Picture, brightness: float = 0.8, colour: float = 0.35) -> Picture:

@@ -24,6 +24,7 @@ HEAD_NAMES = {"rpn": "RPN", "faster_rcnn": "Faster R-CNN", "mask_rcnn": "Mask R-
 PANEL_SIDE = 1024  # small images are enlarged by a whole factor to about this many pixels
 GAP = 12
 _MOST_LABELS = 64  # scores are written for at most so many detections
+_MOST_CLASSES = 12  # in a legend
 _SMALLEST_MARK = 14.0
 
 
@@ -79,8 +80,7 @@ def render_prediction(
     proposals (``max_proposals``, or twice the truths if these are more) are coloured by score whatever the threshold.
     Dark images are brightened.
     """
-    height, width = image.shape[-2:]
-    scale = int(np.clip(round(PANEL_SIDE / max(height, width)), 1, 12))
+    scale = _enlargement(image.shape[-2:])
     by_masks = head == "mask_rcnn" and truth.masks is not None and prediction.masks is not None
     shown = _shown(prediction, score_threshold, max(max_proposals, 2 * len(truth)) if head == "rpn" else None)
     matches = match_detections(truth, shown, by_masks=by_masks, class_agnostic=head == "rpn")
@@ -93,7 +93,41 @@ def render_prediction(
     else:
         right, legend = _box_panel(scene), [(GREEN, "found"), *_MARKS]
     left = _true_masks(scene) if by_masks else _true_boxes(scene, WHITE if head == "rpn" else GREEN)
-    return _compose(left, right, _titles(scene, head, len(prediction), score_threshold), legend)
+    return _compose((left, right), _titles(scene, head, len(prediction), score_threshold), legend)
+
+
+def render_detections(
+    image: torch.Tensor | NDArray[np.generic],
+    prediction: Instances,
+    head: Head,
+    score_threshold: float = 0.5,
+    class_names: Sequence[str] | None = None,
+    title: str = "",
+) -> Picture:
+    """What was found in an image without truth, uint8 [H', W', 3], with the count above and a legend below.
+
+    As the right half of ``render_prediction``, but every detection has a hue of its own (masks), that of its class
+    (boxes), or that of its score (the RPN, whose proposals must reach ``score_threshold`` here, too). ``title`` is
+    added to the count.
+    """
+    scale = _enlargement(image.shape[-2:])
+    by_masks = head == "mask_rcnn" and prediction.masks is not None
+    shown, nothing = _shown(prediction, score_threshold, None), Instances.empty(prediction.size, with_masks=True)
+    ground = canvas.dimmed(canvas.brightened(canvas.to_picture(image, scale)), colour=0.35 if by_masks else 0.8)
+    matches, names = match_detections(nothing, shown), None if head == "rpn" else class_names
+    scene = _Scene(ground, scale, nothing, shown, matches, by_masks, names)
+    colours = _own_colours(scene, head)
+    picture = _drawn(scene, colours)
+    what = "proposals" if head == "rpn" else "detections"
+    words = f"{HEAD_NAMES[head]}: {len(shown)} {what} ≥ {score_threshold:g}{f'  ·  {title}' if title else ''}"
+    if head != "rpn":
+        picture = _with_scores(picture, scene, colours)
+    return _compose((picture,), (words,), _own_legend(scene, head))
+
+
+def _enlargement(size: Sequence[int]) -> int:
+    """The whole factor by which an image of ``size`` (H, W) is enlarged."""
+    return int(np.clip(round(PANEL_SIDE / max(size)), 1, 12))
 
 
 def contact_sheet(
@@ -156,6 +190,34 @@ def _mask_panel(scene: _Scene) -> Picture:
             canvas.draw_box(picture, box, colour, opacity=0.6)
     _mark(picture, scene, shown, matches.false_alarms, YELLOW)
     return _with_scores(picture, scene, colours)
+
+
+def _drawn(scene: _Scene, colours: Sequence[Colour]) -> Picture:
+    """The detections in these colours: masks, or boxes where there are none or nothing is left of a reduced one."""
+    picture, masks = scene.ground.copy(), scene.shown.masks if scene.by_masks else None
+    areas = np.zeros(len(scene.shown)) if masks is None else masks.areas().numpy()
+    boxes = scene.boxes(scene.shown)
+    for index in reversed(range(len(scene.shown))):  # the best on top
+        if masks is not None and areas[index]:
+            canvas.draw_mask(picture, masks, index, colours[index], scene.scale, edge=scene.line)
+        else:
+            canvas.draw_box(picture, boxes[index], colours[index], scene.line)
+    return picture
+
+
+def _own_colours(scene: _Scene, head: Head) -> list[Colour]:
+    if head == "rpn":
+        return _score_colours(_scores(scene.shown))
+    if scene.by_masks:
+        return canvas.instance_colours(len(scene.shown))
+    palette = _class_colours(scene)
+    return [palette[min(label, len(palette)) - 1] for label in scene.shown.labels.tolist()]
+
+
+def _class_colours(scene: _Scene) -> list[Colour]:
+    """One for each class."""
+    count = len(scene.class_names or ())
+    return canvas.instance_colours(count) if count > 1 else [GREEN]
 
 
 def _true_boxes(scene: _Scene, found: Colour) -> Picture:
@@ -234,7 +296,20 @@ _MARKS = [(RED, "missed"), (YELLOW, "false alarm"), (GREY, "ignored")]
 Legend = Sequence[tuple[Colour | None, str]]
 
 
+def _own_legend(scene: _Scene, head: Head) -> Legend:
+    if head == "rpn":
+        return _score_legend(scene)
+    if scene.by_masks:
+        return [(None, "each detection has a hue of its own")]
+    colours, names = _class_colours(scene), scene.class_names or ()
+    return list(zip(colours, names, strict=True))[:_MOST_CLASSES] if len(colours) > 1 else [(GREEN, "detection")]
+
+
 def _proposal_legend(scene: _Scene) -> Legend:
+    return [*_score_legend(scene), (WHITE, "object found"), (RED, "missed")]
+
+
+def _score_legend(scene: _Scene) -> Legend:
     entries: list[tuple[Colour | None, str]] = []
     scores = _scores(scene.shown)
     if len(scores):
@@ -242,7 +317,7 @@ def _proposal_legend(scene: _Scene) -> Legend:
         # An RPN that has learnt gives its best proposals scores close to 1: as many digits as tell them apart.
         digits = next((n for n in (2, 3, 4) if len({f"{s:.{n}f}" for s in steps}) == len(steps)), 4)
         entries = [(c, f"score {s:.{digits}f}") for c, s in zip(_score_colours(steps), steps.tolist(), strict=True)]
-    return [*entries, (WHITE, "object found"), (RED, "missed")]
+    return entries
 
 
 def _titles(scene: _Scene, head: Head, num_predicted: int, score_threshold: float) -> tuple[str, str]:
@@ -258,15 +333,16 @@ def _titles(scene: _Scene, head: Head, num_predicted: int, score_threshold: floa
     return left, f"{name}: {len(scene.shown)} detections ≥ {score_threshold:g}, {hits} right, {alarms} false alarms"
 
 
-def _compose(left: Picture, right: Picture, titles: tuple[str, str], legend: Legend) -> Picture:
-    """Both panels under their titles and over the legend."""
-    height, width = left.shape[:2]
+def _compose(panels: Sequence[Picture], titles: Sequence[str], legend: Legend) -> Picture:
+    """The panels, of one size, side by side under their titles and over the legend."""
+    height, width = panels[0].shape[:2]
     column = max(width, 400)
     size = int(np.clip(column // 44, 12, 22))
     bar = 2 * size
-    sheet = Image.new("RGB", (2 * column + 3 * GAP, height + 2 * bar), BACKGROUND)
+    sheet = Image.new("RGB", (len(panels) * (column + GAP) + GAP, height + 2 * bar), BACKGROUND)
     draw = ImageDraw.Draw(sheet)
-    for panel, title, x in ((left, titles[0], GAP), (right, titles[1], 2 * GAP + column)):
+    for place, (panel, title) in enumerate(zip(panels, titles, strict=True)):
+        x = GAP + place * (column + GAP)
         sheet.paste(Image.fromarray(panel), (x + (column - width) // 2, bar))
         draw.text((x, bar // 2), title, fill=WHITE, font=canvas.font(size), anchor="lm")
     x, y = float(GAP), height + bar + bar // 2

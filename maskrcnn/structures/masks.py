@@ -134,11 +134,7 @@ class CroppedMasks:
     def __getitem__(self, index: int | slice | Tensor) -> "CroppedMasks":
         """The masks that an index, a slice, a bool or an int tensor picks; always CroppedMasks."""
         chosen = torch.arange(len(self), device=self.windows.device)[index].reshape(-1)
-        windows = self.windows[chosen]
-        offsets = reference.offsets_of(windows)
-        shift = torch.repeat_interleave(self.offsets[chosen] - offsets[:-1], offsets.diff())
-        data = self.data[shift.add_(torch.arange(len(shift), device=shift.device))]
-        return CroppedMasks(windows, offsets, data, self.size)
+        return CroppedMasks(*ops.pick_masks(self.parts, chosen), self.size)
 
     def to(self, device: torch.device | str) -> "CroppedMasks":
         return CroppedMasks(self.windows.to(device), self.offsets.to(device), self.data.to(device), self.size)
@@ -150,11 +146,11 @@ class CroppedMasks:
 
     def boxes(self) -> Tensor:
         """float32 `[N, 4]`: tight boxes of the pixels inside, ending at the last pixel plus one; zeros where empty."""
-        return reference.mask_boxes(self.parts)
+        return ops.measure_masks(self.parts)[1].float()
 
     def areas(self) -> Tensor:
         """int64 `[N]`: pixels inside each mask."""
-        return reference.mask_areas(self.parts)
+        return ops.measure_masks(self.parts)[0]
 
     def crop(self, x: int, y: int, height: int, width: int) -> "CroppedMasks":
         """On a canvas whose origin lies at (x, y) of this one; negative and oversized windows pad."""
@@ -172,7 +168,7 @@ class CroppedMasks:
         return CroppedMasks(*ops.resize_masks(self.parts, self.size, size), size)
 
     def warp(self, matrix: Tensor, size: tuple[int, int]) -> "CroppedMasks":
-        """Under an affine map `[2, 3]` of continuous pixel coordinates, levels bilinear."""
+        """Under an affine map `[2, 3]` of continuous pixel coordinates, levels bilinear; shrunk ones are smoothed."""
         return CroppedMasks(*ops.warp_masks(self.parts, matrix, size), size)
 
     def sample(

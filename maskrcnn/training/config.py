@@ -29,6 +29,12 @@ class TrainingConfig:
         None, "train for so many minutes, not for num_epochs (evaluation not counted)", flag="minutes", minimum=0.001
     )
     batch_size: int = option(2, "images a step", flag="batch_size", minimum=1)
+    crops_per_image: int = option(
+        1,
+        "random crops of each training image in an epoch; more for large images",
+        flag="crops_per_image",
+        minimum=1,
+    )
 
     optimizer: str = option("adamw", "the optimiser", flag="optimizer", choices=("adamw", "sgd"))
     learning_rate: float = option(3e-3, "highest learning rate", flag="learning_rate", minimum=0.0)

@@ -71,27 +71,36 @@ def keyed_generator(*key: int | str) -> torch.Generator:
 class KeyedSamples(Dataset[Sample]):
     """A data set after its random transform, addressed by `(epoch, index)`.
 
+    Each image is `crops_per_image` samples, image × crops_per_image + k: crops of its own where the transform crops.
     Without a transform the epoch changes nothing. An empty data set raises `UserError`.
     """
 
-    def __init__(self, dataset: ImageDataset, transform: Transform | None = None, seed: int = 0) -> None:
+    def __init__(
+        self, dataset: ImageDataset, transform: Transform | None = None, seed: int = 0, crops_per_image: int = 1
+    ) -> None:
         if len(dataset) == 0:
             raise UserError("the data set has no images; check its folder")
         self.dataset = dataset
         self.transform = transform
         self.seed = seed
+        self.crops_per_image = crops_per_image
         self.image_ids = list(dataset.image_ids)
 
-    def __len__(self) -> int:
+    @property
+    def num_images(self) -> int:
         return len(self.dataset)
+
+    def __len__(self) -> int:
+        return self.num_images * self.crops_per_image
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
-        image, instances = self.dataset[index]
+        number = index // self.crops_per_image
+        image, instances = self.dataset[number]
         if self.transform is not None:
             generator = keyed_generator(self.seed, "sample", epoch, index)
             image, instances = self.transform(image, instances, generator)
-        return Sample(image, instances, self.image_ids[index])
+        return Sample(image, instances, self.image_ids[number])
 
     def names(self, image_ids: Iterable[int]) -> list[str]:
         """The names of the images with these numbers."""

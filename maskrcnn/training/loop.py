@@ -226,7 +226,11 @@ class Training:
 
     def contents(self) -> dict[str, Any]:
         """What weights are saved with: all that is needed to build the model and to know where it comes from."""
-        where = {"state": asdict(self.state), "config": to_dict(self.experiment), "num_images": len(self.samples)}
+        where = {
+            "state": asdict(self.state),
+            "config": to_dict(self.experiment),
+            "num_images": self.samples.num_images,
+        }
         return self.about | where | {"model": self.model.state_dict()}
 
     def save(self) -> None:
@@ -255,10 +259,10 @@ class Training:
         if "optimizer" not in saved:
             raise UserError(f"{path} holds weights without an optimiser's state; a run cannot be resumed from it")
         check_same_configuration(saved["config"], self.experiment, path, may_differ)
-        if saved["num_images"] != len(self.samples):
+        if saved["num_images"] != self.samples.num_images:
             raise UserError(
                 f"cannot resume {path} with other data: it was trained on {saved['num_images']} images, now there are "
-                f"{len(self.samples)}; bring those back, or start a new run"
+                f"{self.samples.num_images}; bring those back, or start a new run"
             )
         load_weights(self.model, saved["model"], path)
         self.optimizer.load_state_dict(saved["optimizer"])

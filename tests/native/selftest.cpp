@@ -6,6 +6,7 @@
 #include "cpu/pooling.h"
 #include "cpu/rle.h"
 #include "toys.h"
+#include "warps.h"
 
 using namespace smallobjects;
 
@@ -213,21 +214,55 @@ void check_sample_masks() {
     }
 }
 
-void check_drawn_masks() {
+void check_paste_masks() {
     const int64_t height = pick(1, 30), width = pick(1, 30), count = pick(0, 10), side = one_of({1, 2, 7, 28});
-    OwnMasks masks = random_masks(count, height, width), drawn(masks.windows);
+    OwnMasks drawn(random_masks(count, height, width).windows);
     const std::vector<float> boxes = random_boxes(count, 20, chance(0.5)), probabilities(count * side * side, 0.25f);
     paste_masks(probabilities.data(), side, boxes.data(), drawn.windows.data(), drawn.offsets.data(), count, drawn.levels.data(), threads);
     require(std::all_of(drawn.levels.begin(), drawn.levels.end(), [](uint8_t level) { return level == 64; }), "paste_masks");
     const std::vector<float> broken(probabilities.size(), strange_number());
     paste_masks(broken.data(), side, boxes.data(), drawn.windows.data(), drawn.offsets.data(), count, drawn.levels.data(), threads);
+}
 
-    const std::vector<double> same{1, 0, 0, 0, 1, 0};
-    warp_masks(masks.view(), same.data(), drawn.windows.data(), drawn.offsets.data(), drawn.levels.data(), threads);
-    require(drawn.levels == masks.levels, "warp_masks");
-    std::vector<double> matrix(6);
-    for (double& value : matrix) value = chance(0.2) ? strange_number() * one_of({1.0, 1e300}) : uniform(-3, 3);
-    warp_masks(masks.view(), matrix.data(), drawn.windows.data(), drawn.offsets.data(), drawn.levels.data(), threads);
+void check_measure_masks() {
+    const int64_t height = pick(1, 40), width = pick(1, 40);
+    const OwnMasks masks = random_masks(one_of({0, 1, 20, chance(0.1) ? 900 : 5}), height, width);
+    std::vector<int64_t> areas(masks.count());
+    std::vector<Window> boxes(masks.count());
+    measure_masks(masks.view(), areas.data(), boxes.data(), threads);
+    for (int64_t i = 0; i < masks.count(); i++) {
+        const Window &window = masks.windows[i], &box = boxes[i];
+        int64_t area = 0;
+        Window wanted = {};
+        for (int64_t y = window.y1; y < window.y2; y++) {
+            for (int64_t x = window.x1; x < window.x2; x++) {
+                if (masks.at(i, x, y) < inside) continue;
+                const Window here = {static_cast<int32_t>(x), static_cast<int32_t>(y), static_cast<int32_t>(x + 1), static_cast<int32_t>(y + 1)};
+                if (area++ == 0) wanted = here;
+                wanted = {std::min(wanted.x1, here.x1), std::min(wanted.y1, here.y1), std::max(wanted.x2, here.x2), std::max(wanted.y2, here.y2)};
+            }
+        }
+        require(areas[i] == area, "measure_masks: areas");
+        require(box.x1 == wanted.x1 && box.y1 == wanted.y1 && box.x2 == wanted.x2 && box.y2 == wanted.y2, "measure_masks: boxes");
+    }
+}
+
+void check_pick_masks() {
+    const int64_t count = one_of({1, 20}), height = pick(1, 40), width = pick(1, 40);
+    const OwnMasks masks = random_masks(count, height, width);
+    std::vector<int64_t> index(one_of({0, 1, 20, chance(0.1) ? 900 : 5}));
+    std::vector<Window> windows;
+    for (int64_t& one : index) {
+        one = pick(0, count - 1);
+        windows.push_back(masks.windows[one]);
+    }
+    OwnMasks picked(windows);
+    pick_masks(masks.view(), index.data(), picked.count(), picked.offsets.data(), picked.levels.data(), threads);
+    for (int64_t k = 0; k < picked.count(); k++) {
+        const auto same = std::equal(picked.levels.begin() + picked.offsets[k], picked.levels.begin() + picked.offsets[k + 1],
+                                     masks.levels.begin() + masks.offsets[index[k]]);
+        require(same, "pick_masks");
+    }
 }
 
 void check_mask_iou() {
@@ -340,7 +375,12 @@ int main(int count, char** arguments) {
         {"match_anchors", check_match_anchors},
         {"roi_align, crop_and_resize", check_pooling},
         {"sample_masks", check_sample_masks},
-        {"paste_masks, warp_masks", check_drawn_masks},
+        {"paste_masks", check_paste_masks},
+        {"warp_masks", check_warp_masks},
+        {"warp_image of bytes", check_warp_image<uint8_t>},
+        {"warp_image of floats", check_warp_image<float>},
+        {"measure_masks", check_measure_masks},
+        {"pick_masks", check_pick_masks},
         {"mask_iou", check_mask_iou},
         {"label images", check_label_image},
         {"RLE", check_rle},

@@ -1,0 +1,1 @@
+"""Other libraries' augmenters and detectors, behind our conventions."""

@@ -1,0 +1,1 @@
+"""What several views or tiles found, made one."""

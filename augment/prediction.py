@@ -1,0 +1,79 @@
+"""Detection in several views of an image: test-time augmentation and slices in one.
+
+found = predict(detector, image, d4(size))
+found = predict(detector, pixels, tiles(size, 512) + whole(size), merge="nms")
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from augment.merging.joining import join_tiles
+from augment.merging.merges import merge as merged_by_name
+from augment.views import InMemory, Pixels, View
+from maskrcnn.structures.instances import Instances
+
+Detect = Callable[[Sequence[Tensor]], list[Instances]]
+Merge = Callable[[Sequence[Instances]], Instances]
+
+
+def predict(
+    detector: Detect,
+    image: Tensor | Pixels,
+    views: Sequence[View],
+    merge: str | Merge = "cluster",
+    batch_size: int = 4,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> Instances:
+    """What `detector` finds in an image seen through `views`, brought back to the image and merged into one.
+
+    Tiles of a grid are joined first, so that objects cut by their borders are whole and counted once; a grid then
+    counts as one view. Memory is bounded by a batch of views and the detections.
+
+    detector: takes a list of `[3, H, W]` images and returns `Instances` with scores for each. Ours with any head,
+        torchvision's in `augment.libraries.adapters.TorchVisionDetector`, or any other.
+    image: `[3, H, W]`, or `Pixels` that are read by view.
+    merge: a name in `augment.merging.merges.MERGES`, or a function of the views' detections.
+    device: where images are sent before they are shown to the detector.
+    progress: called with the number of views done and of all.
+
+    Raises ValueError without views, for an unknown merge, and for detections without scores.
+    """
+    if not views:
+        raise ValueError("views: at least one view is needed")
+    pixels = InMemory(image) if isinstance(image, Tensor) else image
+    layers: dict[str, list[tuple[View, Instances]]] = {}
+    for done, (view, found) in enumerate(_restored(detector, pixels, views, batch_size, device), start=1):
+        layers.setdefault(view.grid or f"view {done}", []).append((view, found))
+        if progress is not None:
+            progress(done, len(views))
+    joined = [_joined(layer) for layer in layers.values()]
+    if len(joined) == 1:
+        return joined[0]
+    return merged_by_name(merge, joined) if isinstance(merge, str) else merge(joined)
+
+
+def _restored(
+    detector: Detect, pixels: Pixels, views: Sequence[View], batch_size: int, device: torch.device | str
+) -> Iterator[tuple[View, Instances]]:
+    for start in range(0, len(views), batch_size):
+        batch = views[start : start + batch_size]
+        results = detector([view.show(pixels).to(device) for view in batch])
+        for view, found in zip(batch, results, strict=True):
+            if found.scores is None:
+                raise ValueError(f"detections in view {view.name} have no scores")
+            yield view, view.restore(found.to("cpu"), pixels.size)
+
+
+def _joined(layer: Sequence[tuple[View, Instances]]) -> Instances:
+    view, found = layer[0]
+    if view.tile is None:
+        return _by_score(found)
+    return join_tiles([found for _, found in layer], torch.tensor([view.tile for view, _ in layer], dtype=torch.int32))
+
+
+def _by_score(found: Instances) -> Instances:
+    assert found.scores is not None
+    return found[torch.argsort(found.scores, descending=True, stable=True)]

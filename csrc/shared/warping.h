@@ -1,0 +1,37 @@
+// Affine maps of masks and images: what a new pixel sees of the old ones.
+#pragma once
+
+#include "windows.h"
+
+namespace smallobjects {
+
+// What lies outside: nothing, the picture mirrored about the centres of its outermost pixels, or these pixels.
+enum class Border : int64_t { constant, reflect, replicate };
+
+// Leads from new to old continuous coordinates; u and v count old pixels' centres.
+struct Affine {
+    double xx, xy, x0, yx, yy, y0;
+
+    EVERYWHERE static Affine of(const double* m) { return {m[0], m[1], m[2], m[3], m[4], m[5]}; }
+    EVERYWHERE float u(double x, double y) const { return static_cast<float>(xx * x + xy * y + x0 - 0.5); }
+    EVERYWHERE float v(double x, double y) const { return static_cast<float>(yx * x + yy * y + y0 - 0.5); }
+};
+
+// Coordinates that fit integers, beyond the largest picture where they did not; so is NaN.
+EVERYWHERE inline float reachable(float at) { return held(at, -1073741824.0f, 1073741824.0f); }
+
+// How far inside a pixel its sample number k along an axis lies.
+EVERYWHERE inline double sample_at(int64_t k, int64_t samples) { return (static_cast<double>(k) + 0.5) / static_cast<double>(samples); }
+
+// The pixel of an axis that is seen at `at`, -1 for none.
+EVERYWHERE inline int64_t pixel_at(int64_t at, int64_t length, Border border) {
+    if (at >= 0 && at < length) return at;
+    if (border == Border::constant) return -1;
+    if (border == Border::replicate || length == 1) return at < 0 ? 0 : length - 1;
+    const int64_t period = 2 * (length - 1);
+    at = at < 0 ? -at : at;
+    if (at >= period) at %= period;
+    return at < length ? at : period - at;
+}
+
+}  // namespace smallobjects

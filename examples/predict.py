@@ -1,0 +1,306 @@
+"""Searches images with a trained detector: `python -m examples.predict IMAGE_OR_FOLDER --weights=RUN --views=d4`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from examples.command_line import SettingsCommand, as_typed, click_options
+from examples.config import ExperimentConfig, load_config, resolve
+from examples.train import find_run
+from maskrcnn.config import UserError, flag_values, merge, option, settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from datasets.large_images import LargeImage
+    from maskrcnn.model.detector import Detector
+    from maskrcnn.structures.instances import Instances
+    from maskrcnn.training.machine import Machine
+
+LARGE = 1024  # longer side in pixels from which tiles are proposed
+HUGE = 8000 * 8000  # pixels from which an image should not be looked at whole
+OF_USE = (  # settings of an experiment that matter after training
+    "device",
+    "torch_threads",
+    "amp",
+    "plot_min_confidence",
+    "mask_nms_thresh",
+    "hide_progress_bar",
+    "post_nms_rois_inference",
+    "detection_max_instances",
+    "detection_min_confidence",
+    "detection_nms_threshold",
+)
+_OTHER_FLAGS = [
+    setting.flag
+    for key, setting in settings(ExperimentConfig).items()
+    if setting.flag and setting.flag not in OF_USE and not key.startswith("views.")
+]
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """What to search with, and where the findings go."""
+
+    weights: str | None = option(
+        None, "a run (its folder, its name, or newest), or a .pt file of its weights", flag="weights"
+    )
+    output_dir: str = option("predictions", "folder that gets a new folder for each search", flag="output_dir")
+    show_views: bool = option(False, "also draw each view with what is found in it", flag="show_views")
+
+
+@dataclass(frozen=True)
+class Finder:
+    """A trained detector in evaluation mode, ready to search."""
+
+    detector: Detector
+    machine: Machine
+    config: ExperimentConfig
+    class_names: tuple[str, ...]
+    source: Path
+
+    @property
+    def head(self) -> str:
+        return self.detector.head
+
+    @property
+    def threshold(self) -> float:
+        return self.config.output.plot_min_confidence
+
+
+@click.command(cls=SettingsCommand)
+@click.argument("image", metavar="IMAGE_OR_FOLDER")
+@click_options(PredictConfig)
+@click_options(ExperimentConfig, without=_OTHER_FLAGS)
+def main(image: str, **flags: Any) -> None:
+    """Search an image, or all images of a folder, for what a trained detector knows.
+
+    Views (--views=d4) and tiles (--tile=512) are merged into one answer. Images read by tile need not fit into memory:
+    TIFF, and .npy files. The settings are those that were saved with the weights, unless given here.
+    """
+    given = {flag: value for flag, value in flags.items() if value is not None}
+    own = {flag: given.pop(flag) for flag in settings(PredictConfig) if flag in given}
+    program = merge(PredictConfig(), flag_values(PredictConfig, own))
+    paths = list_images(Path(image))
+    finder = load_finder(program.weights, given)
+    check(paths, finder)
+    from maskrcnn.training.runlog import create_run, removed_if_empty
+
+    folder = create_run(program.output_dir, Path(image).resolve().name if Path(image).is_dir() else Path(image).stem)
+    click.echo(about(finder))
+    with removed_if_empty(folder):
+        sizes = search_all(paths, finder, folder, program.show_views)
+    say_what_was_written(folder, finder, program.show_views, output_names(paths))
+    kept = {flag: value for flag, value in own.items() if flag != "show_views"}
+    click.echo(f"Next: {what_next(image, kept | given, finder.config, sizes, program.show_views)}")
+
+
+# ---- what is searched, and with what
+
+
+def list_images(path: Path) -> list[Path]:
+    """The file itself, or the image files of a folder, sorted by name; hidden ones and nested folders are left out."""
+    from datasets.large_images import SUFFIXES
+
+    if not path.is_dir():
+        if not path.is_file():
+            raise UserError(f"{path}: no such image or folder")
+        return [path]
+    images = [each for each in path.iterdir() if each.suffix.lower() in SUFFIXES and each.name[0] != "."]
+    images = sorted(each for each in images if each.is_file())
+    if not images:
+        raise UserError(f"{path}: no images in this folder ({', '.join(SUFFIXES)}); name the folder that they lie in")
+    return images
+
+
+def find_weights(name: str | None) -> Path:
+    """The file of weights that a run's folder or name, or a path, stands for: the best, else the last."""
+    output_dir = load_config().output.output_dir
+    if name is None:
+        raise UserError(
+            f"--weights: which detector? Name a run (a folder in {output_dir}) or a .pt file of its weights"
+        )
+    if Path(name).suffix in (".pt", ".pth") or Path(name).is_file():
+        return Path(name)
+    weights = find_run(name, output_dir, "--weights") / "weights"
+    return weights / "best.pt" if (weights / "best.pt").is_file() else weights / "last.pt"
+
+
+def load_finder(weights: str | None, flags: Mapping[str, Any]) -> Finder:
+    """The detector with its weights, and the settings saved with them, over which environment and flags win.
+
+    Raises:
+        UserError: no weights there, or of something else; settings that make no sense.
+    """
+    path = find_weights(weights)
+    from examples.searching import views_of
+    from maskrcnn.model.config import HEADS
+    from maskrcnn.model.detector import Detector
+    from maskrcnn.training.checkpoint import load_checkpoint, load_weights
+    from maskrcnn.training.machine import set_up_machine
+
+    saved = load_checkpoint(path)
+    names, head = saved.get("class_names"), saved.get("head")
+    if not isinstance(saved.get("config"), dict) or not isinstance(names, list) or not names or head not in HEADS:
+        raise UserError(f"{path} does not say what it was trained as; give a .pt file from a run's weights folder")
+    config = resolve(saved["config"], path, flags)
+    plain = replace(config.detector, backbone=replace(config.detector.backbone, weights="none"))  # nothing is fetched
+    detector = Detector(plain, len(names), head)
+    load_weights(detector, saved["model"], path)
+    machine = set_up_machine(config.training)
+    machine.place(detector).eval()
+    views_of(detector, config.views, (64, 64))  # says now which setting makes no sense
+    return Finder(detector, machine, config, tuple(map(str, names)), path)
+
+
+def check(paths: Sequence[Path], finder: Finder) -> None:
+    """UserError now, not after hours, for one of several images that cannot be read."""
+    from datasets.large_images import open_pixels
+
+    for path in paths if len(paths) > 1 else ():
+        with open_pixels(path) as pixels:
+            pixels.read(0, 0, 1, 1)
+
+
+def about(finder: Finder) -> str:
+    precision = "bfloat16" if finder.machine.amp else "float32"
+    return f"{finder.head} of {finder.source} on {finder.machine.device}, {precision}; {how_it_looks(finder.config)}"
+
+
+def how_it_looks(config: ExperimentConfig) -> str:
+    """Views and tiles in a few words."""
+    views = config.views
+    words = [] if views.views == "none" else [f"views {views.views}"]
+    if views.tile:
+        scales = "" if views.tile_scales == (1.0,) else f" at scales {', '.join(f'{s:g}' for s in views.tile_scales)}"
+        words.append(f"tiles of {views.tile} px{scales}{' and the whole image' if views.full_image else ''}")
+    return ", ".join(words) or "as it is"
+
+
+# ---- the search
+
+
+def search_all(paths: Sequence[Path], finder: Finder, folder: Path, show_views: bool) -> list[tuple[int, int]]:
+    """Search every image and write what is found; the sizes of the images."""
+    from datasets.large_images import open_pixels
+    from maskrcnn.evaluation.coco import write_coco_results
+
+    found: dict[int, Instances] = {}
+    sizes = []
+    for number, (path, name) in enumerate(zip(paths, output_names(paths), strict=True), start=1):
+        with open_pixels(path) as pixels:
+            found[number] = search_one(pixels, finder, folder / name, show_views, f"{number}/{len(paths)}")
+            sizes.append(pixels.size)
+    write_coco_results(folder / "coco_results.json", found)
+    write_image_list(folder / "images.json", paths, sizes, finder)
+    return sizes
+
+
+def search_one(pixels: LargeImage, finder: Finder, stem: Path, show_views: bool, place: str) -> Instances:
+    """What is found in one image, of which pictures are written: `stem` is the start of their names."""
+    from examples.findings import write_views
+    from examples.searching import detection, memory_errors, search, views_of
+
+    pixels.read(0, 0, 1, 1)  # an image that lies about its size is found out before its views are made
+    config, (height, width) = finder.config, pixels.size
+    if config.views.tile == 0 and height * width > HUGE:
+        click.echo(f"{pixels.path.name} is looked at whole; --tile=512 needs far less memory")
+    views = views_of(finder.detector, config.views, pixels.size)
+    with memory_errors(str(pixels.path)), progress(f"{pixels.path.name} ({place})", config) as advance:
+        found = search(finder.detector, pixels, views, config.views, finder.machine, progress=advance)
+    words = write_findings(stem, pixels, found, finder)
+    if show_views:
+        path, detect = stem.with_name(f"{stem.name}_views.png"), detection(finder.detector, finder.machine)
+        write_views(path, pixels, views, detect, finder.threshold, finder.machine.device)
+    click.echo(f"{pixels.path.name}: {width} x {height}, {len(views)} view{'s' * (len(views) > 1)}, {words}")
+    return found
+
+
+def write_findings(stem: Path, pixels: LargeImage, found: Instances, finder: Finder) -> str:
+    """The picture and, with masks, the label image; in words, what they hold."""
+    from examples.findings import above, write_labels, write_picture
+
+    threshold, path = finder.threshold, stem.with_name(f"{stem.name}.png")
+    looked = f"{pixels.path.name}, {how_it_looks(finder.config)}"
+    write_picture(path, pixels, found, finder.head, threshold, finder.class_names, looked)
+    what = "proposals" if finder.head == "rpn" else "detections"
+    words = f"{len(above(found, threshold))} {what} ≥ {threshold:g}"
+    if found.masks is None:
+        return words
+    labels, count = write_labels(stem, found, threshold, finder.config.output.mask_nms_thresh)
+    return f"{words}, {count} in {labels.name}"
+
+
+@contextmanager
+def progress(label: str, config: ExperimentConfig) -> Iterator[Callable[[int, int], None]]:
+    """A bar of the views that are done; where the output is no terminal, nothing."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    hidden = config.output.hide_progress_bar or not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden, redirect_stdout=False) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+# ---- what is written and said
+
+
+def output_names(paths: Sequence[Path]) -> list[str]:
+    """For each image the start of its files' names: its own without suffix, or with it where files would clash."""
+    endings = (".png", "_labels.png", "_labels.tif", "_views.png")
+    written = Counter(f"{path.stem}{ending}".lower() for path in paths for ending in endings)
+    clash = any(count > 1 for count in written.values())
+    return [path.name if clash else path.stem for path in paths]
+
+
+def write_image_list(path: Path, paths: Sequence[Path], sizes: Sequence[tuple[int, int]], finder: Finder) -> None:
+    """The images in COCO's format: `COCO("images.json").loadRes("coco_results.json")` has everything."""
+    from maskrcnn.evaluation.coco import coco_truth
+    from maskrcnn.files import write_text
+    from maskrcnn.structures.instances import Instances
+
+    names = {number: each.name for number, each in enumerate(paths, start=1)}
+    nothing = {number: Instances.empty(size) for number, size in enumerate(sizes, start=1)}
+    class_names = ("object",) if finder.head == "rpn" else finder.class_names
+    write_text(path, json.dumps(coco_truth(nothing, class_names, names), indent=1) + "\n")
+
+
+def say_what_was_written(folder: Path, finder: Finder, show_views: bool, names: Sequence[str]) -> None:
+    name = names[0] if len(names) == 1 else "NAME"
+    click.echo(f"Pictures     {folder / f'{name}.png'}")
+    if finder.head == "mask_rcnn":
+        click.echo(f"Labels       {folder / f'{name}_labels.png'} (pixels numbered by object)")
+    else:
+        click.echo(f"Labels       none: {finder.head} finds boxes, and label images need the masks of mask_rcnn")
+    if show_views:
+        click.echo(f"Views        {folder / f'{name}_views.png'}")
+    click.echo(f"Predictions  {folder / 'coco_results.json'}, images.json")
+
+
+def what_next(
+    image: str, typed: Mapping[str, Any], config: ExperimentConfig, sizes: Sequence[tuple[int, int]], show_views: bool
+) -> str:
+    """The same with tiles or views, then a look at the views, then another merge."""
+    more: dict[str, Any] = {"show_views": True}
+    if config.views.views == "none" and config.views.tile == 0:
+        large = max(max(size) for size in sizes) > LARGE
+        more = {"tile": 512} if large else {"views": "d4", "show_views": True}
+    elif show_views:
+        more = {"merge": "nms" if config.views.merge == "wbf" else "wbf"}
+    flags = as_typed({**typed, **more})
+    return shlex.join(["python", "-m", "examples.predict", image, *flags])
+
+
+if __name__ == "__main__":
+    main()

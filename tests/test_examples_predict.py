@@ -1,0 +1,398 @@
+"""Searching images with a trained detector, whole, in views and by tile, from the command line."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import chdir
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image
+from programs_toy import N_TEST, fail, settle, snapshot, succeed
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+
+from augment.config import ViewsConfig
+from datasets.large_images import LargeImage
+from examples import findings
+from examples.config import load_config
+from examples.experiment import predict as predict_samples
+from examples.predict import load_finder, output_names
+from examples.predict import main as predict
+from examples.train import main as train
+from maskrcnn.evaluation.coco import coco_results
+from maskrcnn.model.config import HEADS
+from maskrcnn.training.checkpoint import load_checkpoint, save_checkpoint
+from maskrcnn.training.loading import KeyedSamples
+
+IMAGES = "data/ellipses/test/images"
+FEW = "--plot_min_confidence=0.05"  # what a detector of two short epochs finds scores little
+
+
+class Trained(NamedTuple):
+    """A working directory with a run of this head."""
+
+    head: str
+    place: Path
+
+    @property
+    def run(self) -> str:
+        return f"ellipses-{self.head}-1"
+
+
+@pytest.fixture(scope="module", params=HEADS)
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_ellipses: Path) -> Trained:
+    place = settle(tmp_path_factory.mktemp(request.param), tiny_ellipses)
+    with chdir(place):
+        succeed(train, f"--head={request.param}", "--num_epochs=2")
+    return Trained(request.param, place)
+
+
+@pytest.fixture
+def there(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> Trained:
+    """`trained`, in its working directory, without what other tests wrote."""
+    monkeypatch.chdir(trained.place)
+    shutil.rmtree("predictions", ignore_errors=True)
+    return trained
+
+
+@pytest.fixture(scope="module")
+def masks_place(tmp_path_factory: pytest.TempPathFactory, tiny_ellipses: Path) -> Path:
+    place = settle(tmp_path_factory.mktemp("masks"), tiny_ellipses)
+    with chdir(place):
+        succeed(train, "--num_epochs=1")
+    return place
+
+
+@pytest.fixture
+def place(masks_place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with a run of a Mask R-CNN, `runs/ellipses-mask_rcnn-1`."""
+    shutil.copytree(masks_place, tmp_path / "place")
+    monkeypatch.chdir(tmp_path / "place")
+    return tmp_path / "place"
+
+
+RUN = "--weights=ellipses-mask_rcnn-1"
+
+
+def read_json(path: str | Path) -> Any:
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def test_help_answers_without_heavy_imports() -> None:
+    code = (
+        "import sys; sys.argv = ['predict', '--help']\n"
+        "from examples.predict import main\n"
+        "try:\n"
+        "    main()\n"
+        "finally:\n"
+        "    heavy = {'torch', 'torchvision', 'numpy', 'matplotlib', 'PIL'} & set(sys.modules)\n"
+        "    assert not heavy, heavy\n"
+    )
+    root = Path(__file__).parent.parent
+    result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "IMAGE_OR_FOLDER" in result.stdout and "--seed" not in result.stdout
+    for flag in ("weights", "output_dir", "show_views", "views", "tile", "merge", "device", "plot_min_confidence"):
+        assert f" --{flag} " in result.stdout, flag
+
+
+# ---- what is written
+
+
+@pytest.mark.parametrize(
+    "flags",
+    ["", "--views=d4", "--tile=32 --overlap=.3 --full_image --merge=nms", "--views=affine:2+scales:.5,2 --merge=wbf"],
+)
+def test_a_folder_is_searched_with_every_head(there: Trained, flags: str) -> None:
+    before = snapshot(there.place)
+    lines = succeed(predict, IMAGES, f"--weights={there.run}", FEW, *flags.split())
+    written = {path.name for path in Path("predictions/images-1").iterdir()}
+    names = [f"{image:06d}" for image in range(N_TEST)]
+    labels = {f"{name}_labels.png" for name in names} if there.head == "mask_rcnn" else set()
+    assert written == {f"{name}.png" for name in names} | labels | {"coco_results.json", "images.json"}
+    assert before.items() <= snapshot(there.place).items()
+    assert any("boxes, and label images need" in line for line in lines) == (there.head != "mask_rcnn")
+    assert_readable_by_pycocotools(Path("predictions/images-1"), there.head)
+    with Image.open("predictions/images-1/000000.png") as picture:
+        picture.load()
+        assert picture.width >= 64 * 12
+
+
+def assert_readable_by_pycocotools(folder: Path, head: str) -> None:
+    images = COCO(folder / "images.json")
+    found = images.loadRes(str(folder / "coco_results.json"))
+    assert images.getImgIds() == list(range(1, N_TEST + 1))
+    assert [each["file_name"] for each in images.loadImgs([1, 2, 3])] == ["000000.png", "000001.png", "000002.png"]
+    assert {(each["height"], each["width"]) for each in images.loadImgs([1, 2, 3])} == {(64, 64)}
+    results = found.loadAnns(found.getAnnIds())
+    assert results and all(0 <= each["score"] <= 1 for each in results)
+    assert {each["category_id"] for each in results} == {1} == set(images.getCatIds())
+    assert images.loadCats([1])[0]["name"] == ("object" if head == "rpn" else "ellipse")
+    for each in read_json(folder / "coco_results.json"):
+        assert ("segmentation" in each) == (head == "mask_rcnn")
+
+
+def test_looking_once_finds_what_evaluation_found(there: Trained) -> None:
+    """The weights of the last epoch, and the detections that the run wrote after it."""
+    weights = f"runs/{there.run}/weights/last.pt"
+    succeed(predict, IMAGES, f"--weights={weights}")
+    written = read_json(f"runs/{there.run}/predictions/coco_results.json")
+    truth = COCO(there.place / "data/ellipses/test/annotations.json")
+    number = {each["id"]: 1 + int(Path(each["file_name"]).stem) for each in truth.loadImgs(truth.getImgIds())}
+    here = read_json("predictions/images-1/coco_results.json")
+
+    def summary(results: list[Any], numbers: Callable[[int], int]) -> list[Any]:
+        return sorted((numbers(each["image_id"]), -each["score"], each["bbox"]) for each in results)
+
+    for one, other in zip(summary(here, lambda k: k), summary(written, number.__getitem__), strict=True):
+        assert one[0] == other[0]
+        assert one[1] == pytest.approx(other[1], abs=1e-5) and one[2] == pytest.approx(other[2], abs=1e-3)
+
+
+def test_label_images_hold_the_detections_that_stay_visible(place: Path) -> None:
+    succeed(predict, IMAGES, RUN, FEW, "--mask_nms_thresh=.5")
+    shown = 0
+    for number in range(1, N_TEST + 1):
+        labels = np.asarray(Image.open(f"predictions/images-1/{number - 1:06d}_labels.png")).astype(np.int64)
+        found = [each for each in read_json("predictions/images-1/coco_results.json") if each["image_id"] == number]
+        found = sorted((each for each in found if each["score"] >= 0.05), key=lambda each: -each["score"])
+        expected, count = np.zeros((64, 64), np.int64), 0
+        for each in found:
+            mask = coco_mask.decode(each["segmentation"]).astype(bool)
+            free = mask & (expected == 0)
+            if mask.any() and free.sum() > 0.5 * mask.sum():
+                count += 1
+                expected[free] = count
+        assert np.array_equal(labels, expected)
+        shown += count
+    assert shown
+
+
+def test_one_image_gets_a_new_folder_each_time(place: Path) -> None:
+    for number in (1, 2):
+        lines = succeed(predict, f"{IMAGES}/000001.png", RUN, "--output_dir=out", FEW)
+        assert (place / f"out/000001-{number}/000001.png").is_file()
+        assert any(Path(line.split()[-1]) == Path(f"out/000001-{number}/000001.png") for line in lines)
+    assert not (place / "predictions").exists()
+
+
+def test_the_last_line_can_be_typed(place: Path) -> None:
+    typed = ["--device=cpu", FEW]
+    image = f"{IMAGES}/000001.png"
+    kinds = []
+    for _ in range(2):
+        line = succeed(predict, image, RUN, *typed)[-1]
+        command = shlex.split(line.removeprefix("Next: "))
+        assert command[:4] == ["python", "-m", "examples.predict", image] and RUN in command
+        typed = [flag for flag in command[4:] if flag != RUN]
+        kinds.append(" ".join(typed))
+    assert "--views=d4 --show_views" in kinds[0]
+    assert "--merge=wbf" in kinds[1]
+
+
+def test_images_whose_names_clash_keep_their_suffixes() -> None:
+    assert output_names([Path("a/b.png"), Path("a/c.tif")]) == ["b", "c"]
+    assert output_names([Path("a/b.png"), Path("a/b.tif")]) == ["b.png", "b.tif"]
+    assert output_names([Path("a/b.png"), Path("a/b_labels.png")]) == ["b.png", "b_labels.png"]
+    assert output_names([Path("a/b.png"), Path("a/B.jpg"), Path("a/c.png")]) == ["b.png", "B.jpg", "c.png"]
+
+
+def test_only_image_files_of_the_folder_itself_are_searched(place: Path) -> None:
+    folder = place / "mixed"
+    (folder / "nested").mkdir(parents=True)
+    values = np.asarray(Image.open(f"{IMAGES}/000000.png").convert("RGB"))
+    Image.fromarray(values).save(folder / "nested/d.png")
+    Image.fromarray(values).save(folder / ".hidden.png")
+    Image.fromarray(values).save(folder / "c.JPG", quality=95)
+    tifffile.imwrite(folder / "b.tif", values, tile=(16, 16), compression="zlib", photometric="rgb")
+    np.save(folder / "a.npy", values)
+    (folder / "notes.txt").write_text("no image")
+    succeed(predict, "mixed", RUN, FEW)
+    images = read_json("predictions/mixed-1/images.json")["images"]
+    assert [(each["id"], each["file_name"]) for each in images] == [(1, "a.npy"), (2, "b.tif"), (3, "c.JPG")]
+    results = read_json("predictions/mixed-1/coco_results.json")
+    one, other = ([{**each, "image_id": 0} for each in results if each["image_id"] == k] for k in (1, 2))
+    assert one and one == other
+
+
+# ---- views
+
+
+@pytest.mark.parametrize(("flags", "panels"), [("--views=flips", 8), ("--tile=32 --overlap=0", 8)])
+def test_views_are_shown_with_what_is_found_in_them(there: Trained, flags: str, panels: int) -> None:
+    succeed(predict, f"{IMAGES}/000000.png", f"--weights={there.run}", "--show_views", FEW, *flags.split())
+    with Image.open("predictions/000000-1/000000_views.png") as sheet:
+        sheet.load()
+        assert sheet.width > 4 * 300 and sheet.height > panels // 4 * 300
+
+
+def test_a_sheet_of_many_views_shows_the_first(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(findings, "sample_sheet", lambda panels, **_: seen.extend(panels) or np.zeros((9, 9, 3), "u1"))
+    succeed(predict, f"{IMAGES}/000000.png", RUN, "--show_views", "--tile=32", "--overlap=.8", FEW)
+    assert len(seen) == 2 * findings.MOST_VIEWS
+    assert "as the detector sees it" in seen[0].kind and "brought back" in seen[1].kind
+    for shown, back in zip(seen[::2], seen[1::2], strict=True):
+        assert tuple(shown.image.shape[1:]) == (32, 32) and tuple(shown.image.shape[1:]) != back.image.shape[1:]
+        assert len(back.instances) <= len(shown.instances) and set(back.colours) <= set(shown.colours)
+
+
+def test_settings_of_the_run_count_unless_given(place: Path) -> None:
+    config = load_finder(RUN.partition("=")[2], {}).config
+    assert config == load_config("runs/ellipses-mask_rcnn-1/config.toml", environ={})
+    with_flags = load_finder(RUN.partition("=")[2], {"views": "d4", "tile": "64"}).config
+    assert (with_flags.views.views, with_flags.views.tile) == ("d4", 64)
+
+
+@pytest.mark.parametrize("weights", ["runs/ellipses-mask_rcnn-1", "newest", "copy.pt"])
+def test_weights_may_be_named_in_many_ways(place: Path, weights: str) -> None:
+    best = place / "runs/ellipses-mask_rcnn-1/weights/best.pt"
+    shutil.copy(best, place / "copy.pt")
+    finder = load_finder(weights, {})
+    assert finder.source.read_bytes() == best.read_bytes()
+    assert (finder.head, finder.class_names, finder.detector.training) == ("mask_rcnn", ("ellipse",), False)
+
+
+def test_a_run_without_best_weights_gives_its_last(place: Path) -> None:
+    (place / "runs/ellipses-mask_rcnn-1/weights/best.pt").unlink()
+    assert load_finder("ellipses-mask_rcnn-1", {}).source.name == "last.pt"
+
+
+# ---- large images
+
+
+def test_a_large_image_is_read_by_tile_and_drawn_smaller(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.asarray(Image.open(f"{IMAGES}/000000.png").convert("RGB"))
+    many = np.tile(values, (4, 5, 1))[:250, :311]
+    tifffile.imwrite("large.tif", many, tile=(32, 32), compression="zlib", photometric="rgb")
+    monkeypatch.setattr(findings, "LARGEST_PICTURE", 100)
+    monkeypatch.setattr(findings, "_ROWS", 32)
+    monkeypatch.setattr(findings, "_COLUMNS", 64)
+    largest, read = 0, LargeImage.read
+
+    def watched(self: LargeImage, x: int, y: int, height: int, width: int) -> torch.Tensor:
+        nonlocal largest
+        largest = max(largest, height, width)
+        return read(self, x, y, height, width)
+
+    monkeypatch.setattr(LargeImage, "read", watched)
+    lines = succeed(predict, "large.tif", RUN, "--tile=64", FEW)
+    assert largest <= 64 + 4, "a tile and its margin"
+    assert any(line.startswith("large.tif: 311 x 250, 30 views, ") for line in lines)
+    with Image.open("predictions/large-1/large.png") as picture:
+        assert picture.width < 78 * 12 + 100
+    with Image.open("predictions/large-1/large_labels.png") as labels:
+        assert labels.size == (311, 250)
+
+
+# ---- evaluation by views, in training
+
+
+def test_evaluation_looks_through_views_and_tiles(there: Trained) -> None:
+    from examples.experiment import open_data
+
+    finder = load_finder(there.run, {})
+    samples = KeyedSamples(open_data(finder.config).test)
+    how = (finder.detector, samples, finder.machine, 1)
+    once = coco_results(predict_samples(*how))
+    assert once == coco_results(predict_samples(*how, ViewsConfig()))
+    assert once == coco_results(predict_samples(*how, ViewsConfig(views="scales:1")))
+    for views in (ViewsConfig(views="d4"), ViewsConfig(tile=32), ViewsConfig(views="flips")):
+        found = predict_samples(*how, views)
+        assert list(found) == samples.image_ids
+        for each in found.values():
+            assert (each.masks is not None) == (there.head == "mask_rcnn") and each.size == (64, 64)
+        assert coco_results(found) != once
+
+
+def test_training_evaluates_by_views_and_goes_on_with_others(place: Path) -> None:
+    shutil.rmtree("runs")
+    succeed(train, "--head=rpn", "--num_epochs=1", "--views=flips", "--merge_on=boxes")
+    assert load_config("runs/ellipses-rpn-1/config.toml", environ={}).views.views == "flips"
+    succeed(train, "--resume", "--views=none", "--tile=32")
+
+
+# ---- mistakes
+
+
+def spoil_weights(place: Path, **changes: Any) -> None:
+    contents = {key: value for key, value in load_checkpoint(place / "copy.pt").items() if key not in changes}
+    save_checkpoint(place / "copy.pt", contents | {k: v for k, v in changes.items() if v is not None})
+
+
+@pytest.mark.parametrize(
+    ("image", "flags", "words"),
+    [
+        ("nothing.png", RUN, "nothing.png: no such image or folder"),
+        ("data", RUN, "data: no images in this folder"),
+        ("smallobjects.toml", RUN, "smallobjects.toml: not a readable image"),
+        (IMAGES, "", "--weights: which detector? | runs"),
+        (IMAGES, "--weights=nothing", "--weights=nothing: no run there | runs"),
+        (IMAGES, "--weights=nothing.pt", "no weights at nothing.pt"),
+        (IMAGES, f"--weights={IMAGES}/000000.png", "000000.png is damaged or no file of weights"),
+        (IMAGES, f"{RUN} --views=flip", "views: unknown view 'flip': did you mean 'flips'?"),
+        (IMAGES, f"{RUN} --tile=32 --overlap=1", "overlap | below 1"),
+        (IMAGES, f"{RUN} --tile=31", "tile | at least 32 pixels"),
+        (IMAGES, f"{RUN} --views=scales:1e9", "view x1e+09 | does not fit into memory | smaller scales"),
+        (IMAGES, f"{RUN} --tile=32 --tile_scales=1e6", "more than 1000000 tiles | smaller scales"),
+        (IMAGES, f"{RUN} --merge=nsm", "--merge = 'nsm' | did you mean 'nms'?"),
+        (IMAGES, f"{RUN} --view_batch_size=0", "--view_batch_size = 0"),
+        (IMAGES, f"{RUN} --device=tpu", "--device=tpu: unknown device"),
+        (IMAGES, f"{RUN} --output_dir=smallobjects.toml", "cannot write to smallobjects.toml | --output_dir"),
+        (IMAGES, f"{RUN} --head=rpn", "No such option | --head"),
+        (IMAGES, f"{RUN} another", "unexpected extra argument"),
+        ("", "", "IMAGE_OR_FOLDER"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(place: Path, image: str, flags: str, words: str) -> None:
+    before = snapshot(place)
+    error = fail(predict, *filter(None, [image]), *flags.split())
+    assert all(word in error for word in words.split(" | ")), error
+    assert snapshot(place) == before and not any(Path("predictions").glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"config": None}, "copy.pt does not say what it was trained as"),
+        ({"class_names": []}, "copy.pt does not say what it was trained as"),
+        ({"head": "yolo"}, "copy.pt does not say what it was trained as"),
+        ({"config": {"trainig": {}}}, "copy.pt: unknown key 'trainig'"),
+        ({"head": "faster_rcnn"}, "copy.pt is of another architecture | mask_head"),
+    ],
+)
+def test_weights_of_something_else(place: Path, changes: dict[str, Any], words: str) -> None:
+    shutil.copy(place / "runs/ellipses-mask_rcnn-1/weights/best.pt", place / "copy.pt")
+    spoil_weights(place, **changes)
+    error = fail(predict, IMAGES, "--weights=copy.pt")
+    assert all(word in error for word in words.split(" | ")), error
+
+
+def test_a_broken_image_in_a_folder_is_named_before_any_is_searched(place: Path) -> None:
+    path = place / IMAGES / "000002.png"
+    path.write_bytes(path.read_bytes()[:100])
+    error = fail(predict, IMAGES, RUN)
+    assert "000002.png: not a readable image" in error
+    assert not any(Path("predictions").glob("*"))
+
+
+def test_an_image_that_breaks_on_the_way_is_one_line(place: Path) -> None:
+    values = np.zeros((128, 128, 3), np.uint8)
+    tifffile.imwrite("a.tif", values, tile=(64, 64), compression="zlib", photometric="rgb")
+    with tifffile.TiffFile("a.tif") as tiff:
+        last = tiff.pages.first.dataoffsets[-1]
+    with open("a.tif", "r+b") as file:
+        file.seek(last)
+        file.write(bytes(9))
+    assert "a.tif: not a readable image" in fail(predict, "a.tif", RUN, "--tile=64")
+    assert not any(Path("predictions").glob("*"))
