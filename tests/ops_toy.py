@@ -194,7 +194,7 @@ def _masks(random: Random) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _with_a_large_one(random: Random, masks: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """One time in five: a few pixels in many, the work of several threads."""
+    """One time in five: a few pixels in many."""
     if random.random() < 0.8:
         return masks
     windows = torch.cat([masks[0], torch.tensor([[5, 7, 205, 307]], dtype=torch.int32)])

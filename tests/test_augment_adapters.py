@@ -19,6 +19,8 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from augment.libraries.adapters import Albumentations, ImgAug, TorchVision, TorchVisionDetector, from_text
+from augment.prediction import predict
+from augment.views import flips, tiles
 from maskrcnn.config import UserError
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
@@ -601,3 +603,16 @@ def test_a_model_of_torchvision_detects() -> None:
         assert instances.size == tuple(image.shape[1:]) and instances.masks is None and len(instances) > 0
         assert instances.scores.dtype == instances.boxes.dtype == torch.float32 and instances.labels.min() >= 1
     assert model.training
+
+
+def test_a_model_of_torchvision_is_shown_views_and_tiles() -> None:
+    from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn
+
+    torch.manual_seed(0)
+    model = fasterrcnn_mobilenet_v3_large_320_fpn(
+        weights=None, weights_backbone=None, num_classes=3, box_score_thresh=0.3, min_size=64, max_size=96
+    )
+    image = torch.rand(3, 60, 90)
+    for views in (flips((60, 90)), tiles((60, 90), 48)):
+        merged = predict(TorchVisionDetector(model), image, views)
+        assert merged.size == (60, 90) and (merged.scores.diff() <= 0).all()

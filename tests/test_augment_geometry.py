@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from augment.affine import mirror, translation, transposition
+from augment.affine import about_centre, mirror, rotation, translation, transposition
 from augment.geometry import Edges, Sample, warp
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
@@ -250,3 +250,14 @@ def test_crops_that_cannot_be_are_refused(arguments: dict[str, object], message:
     call = {"image": image, "instances": instances, "x": 0, "y": 0, "height": 5, "width": 5} | arguments
     with pytest.raises(ValueError, match=message):
         crop(**call)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("mode", MODES)
+def test_samples_are_warped_on_the_gpu_as_on_the_cpu(mode: str) -> None:
+    image, instances = scene(60, 80, count=40)
+    map_ = about_centre(rotation(33), (60, 80))
+    expected, there = warp(image, instances, map_, (60, 80), Edges(mode))
+    shown, moved = warp(image.cuda(), instances.to("cuda"), map_, (60, 80), Edges(mode))
+    assert shown.is_cuda and torch.equal(shown.cpu(), expected)
+    assert_same((expected, moved.to("cpu")), (expected, there))

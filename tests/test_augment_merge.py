@@ -14,7 +14,7 @@ from masks_toy import SIZE, check_sound, dense_levels, random_masks
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from augment import overlaps
+from augment.merging import overlaps
 from augment.merging.fusion import fuse_boxes, fuse_masks
 from augment.merging.merges import MERGES, merge, merge_clusters, merge_nmm, merge_nms, merge_soft_nms, merge_wbf
 from augment.merging.overlaps import box_overlaps, mask_overlaps, split_by_cost

@@ -6,9 +6,10 @@
     from_text("imgaug.Sequential([imgaug.Fliplr(0.5), imgaug.GaussianBlur((0, 1.0))])")
 
 Image, boxes and a field of coordinates go through the library together; masks are then looked up in the moved field
-(`coordinates.py`), so they keep soft levels and cost no dense stack. Objects of which nothing is left are dropped, labels, ignore and ids follow the others. Truths that have masks take their boxes from the moved masks; other
-boxes are the library's own, clipped to the image. All randomness comes from the given generator, the global states
-stay as they are. A library is imported when its first transform is made.
+(`coordinates.py`), so they keep soft levels and cost no dense stack. Objects of which nothing is left are dropped;
+labels, ignore and ids follow the others. Truths that have masks take their boxes from the moved masks; other boxes are
+the library's own, clipped to the image. All randomness comes from the given generator, the global states stay as they
+are. A library is imported when its first transform is made.
 
 What else they do to a sample:
 

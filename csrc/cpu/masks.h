@@ -25,9 +25,10 @@ struct Masks {
     const uint8_t* pixels(int64_t i) const { return data + offsets[i]; }
 };
 
-// How many of `count` masks a thread must get at least, where a pixel costs next to nothing.
+// How many of `count` masks a thread must get at least, where a pixel costs next to nothing: about 0.1 ms of work. On a busy
+// machine threads wait for each other for milliseconds.
 inline int64_t worth_a_thread(const int64_t* offsets, int64_t count) {
-    constexpr int64_t pixels = 1 << 15;
+    constexpr int64_t pixels = 1 << 20;
     return std::max<int64_t>(1, pixels * count / std::max<int64_t>(1, offsets[count]));
 }
 
