@@ -4,6 +4,7 @@
 sizes of each operation; `--only=nms` runs one.
 """
 
+import ctypes
 import gc
 import statistics
 import sys
@@ -291,6 +292,8 @@ CASES = (
 def cost(run: Run) -> Cost:
     """Median time of a few runs, and the resident memory that the first one adds at its peak (Linux only)."""
     gc.collect()
+    if sys.platform == "linux":  # memory kept for later would hide what the run takes
+        ctypes.CDLL(None).malloc_trim(0)
     before = reset_peak()
     times = [timed(run)]
     megabytes = None if before is None else max(0.0, resident("VmHWM") - before) / 1e3
