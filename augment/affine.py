@@ -14,14 +14,17 @@ Size = tuple[int, int]
 
 
 def matrix(rows: Sequence[Sequence[float]]) -> Tensor:
+    """The numbers as float64."""
     return torch.tensor(rows, dtype=torch.float64)
 
 
 def identity() -> Tensor:
+    """The map that moves nothing."""
     return matrix([[1, 0, 0], [0, 1, 0]])
 
 
 def translation(x: float, y: float) -> Tensor:
+    """By `x` to the right and `y` down."""
     return matrix([[1, 0, x], [0, 1, y]])
 
 

@@ -27,6 +27,12 @@ class AugmentConfig:
         0.2, "Largest share of a pasted object that may lie on others.", minimum=0.0, maximum=1.0
     )
     copy_paste_feather: float = option(0.5, "Width in pixels over which pasted edges blend in (sigma).", minimum=0.0)
+    match_sizes: tuple[float, ...] = option(
+        (),
+        "Scale images so that objects get sizes (sqrt of the area, px) as these, each as often as it is listed.",
+        flag="match_sizes",
+        minimum=0.1,
+    )
     scale_u_range: tuple[float, ...] = option(
         (), "Scale images by a factor from this range, 0.8:1.25 for example.", flag="scale_u_range", minimum=0.01
     )
@@ -35,12 +41,6 @@ class AugmentConfig:
     )
     scale_y_range: tuple[float, ...] = option(
         (), "Scale them in y by a factor from this range, too.", flag="scale_y_range", minimum=0.01
-    )
-    match_sizes: tuple[float, ...] = option(
-        (),
-        "Scale images so that objects get sizes (sqrt of the area, px) as these, each as often as it is listed.",
-        flag="match_sizes",
-        minimum=0.1,
     )
     fixed_size: tuple[int, ...] = option(
         (256,),
@@ -106,7 +106,7 @@ class AugmentConfig:
     )
     others: tuple[str, ...] = option(
         (),
-        "Other libraries' augmenters, run last, such as "
+        "Other libraries' augmenters, run last and without regard to cut_objects, such as "
         '"torchvision.ColorJitter(brightness=0.3)" or "imgaug.GaussianBlur((0, 1.0))".',
     )
 

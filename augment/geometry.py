@@ -61,7 +61,7 @@ def warp(image: Tensor, instances: Instances, matrix: Tensor, size: Size, edges:
             that of its instances.
     """
     edges = edges or Edges()
-    _check_sizes(image, instances)
+    check_sizes(image, instances)
     _check_canvas(size)
     pixels = warp_image(image, matrix, size, edges.pad_mode)
     moved = warp_instances(instances, matrix, size, edges)
@@ -71,7 +71,11 @@ def warp(image: Tensor, instances: Instances, matrix: Tensor, size: Size, edges:
 
 
 def warp_instances(instances: Instances, matrix: Tensor, size: Size, edges: Edges | None = None) -> Instances:
-    """The objects alone, as `warp` moves them; a detector's results are mapped back to their image by this."""
+    """The objects alone, as `warp` moves them; a detector's results are mapped back to their image by this.
+
+    Raises:
+        ValueError: a matrix that is singular or not finite, or a canvas without pixels.
+    """
     edges = edges or Edges()
     _check_canvas(size)
     inverse_of(matrix)  # says what is wrong with it
@@ -80,10 +84,12 @@ def warp_instances(instances: Instances, matrix: Tensor, size: Size, edges: Edge
     unclipped = (map_round_boxes if is_round else map_boxes)(matrix, instances.boxes)
     visible = _visible_fractions(instances, matrix, size, unclipped)
     boxes = clip_boxes(unclipped, size)
-    if masks is not None:
-        masks = _keep_smallest(masks, visible)
+    if masks is not None and instances.masks is not None:
+        masks = _keep_smallest(masks, instances.masks, visible)
         boxes = _boxes_from_masks(instances, masks, matrix, boxes)
     present = visible > 0
+    if masks is not None and instances.scores is None:
+        present &= boxes[:, 2] > boxes[:, 0]  # else shrunk to nothing
     cut = visible < edges.min_visible_fraction
     if edges.cut == "drop":
         present &= ~cut
@@ -105,15 +111,18 @@ def _visible_fractions(instances: Instances, matrix: Tensor, size: Size, boxes: 
 
     Of truths with masks, the share of the pixels inside whose centres come to lie there; else of the box.
     """
+    masks = instances.masks if instances.scores is None else None
+    if masks is not None:
+        boxes = map_boxes(matrix, masks.windows.to(boxes.dtype))  # the given ones may be tighter
     clipped = clip_boxes(boxes, size)
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     left = (clipped[:, 2] - clipped[:, 0]) * (clipped[:, 3] - clipped[:, 1])
-    if instances.masks is None or instances.scores is not None:
+    if masks is None:
         return torch.where(area > 0, left / area.clamp(min=1e-12), 0.0)
-    visible = (left > 0).to(torch.float32) * (instances.masks.areas() > 0)
+    visible = (left > 0).to(torch.float32) * (masks.areas() > 0)
     edge = torch.nonzero((visible > 0) & (clipped != boxes).any(dim=1)).flatten()
     if len(edge):
-        visible[edge] = _share_inside(instances.masks[edge], matrix, size)
+        visible[edge] = _share_inside(masks[edge], matrix, size)
     return visible
 
 
@@ -127,11 +136,16 @@ def _share_inside(masks: CroppedMasks, matrix: Tensor, size: Size) -> Tensor:
     return kept / masks.areas().clamp(min=1)
 
 
-def _keep_smallest(masks: CroppedMasks, visible: Tensor) -> CroppedMasks:
-    """Objects of a pixel or two can fall between the new pixels: their highest levels are then raised to 255."""
+def _keep_smallest(masks: CroppedMasks, before: CroppedMasks, visible: Tensor) -> CroppedMasks:
+    """Objects of a pixel or two can fall between the new pixels: their highest levels are then raised to 255.
+
+    Those that had no pixel `before` get none.
+    """
     faded = (masks.areas() == 0) & (visible > 0)
     if not faded.any():
         return masks
+    some = torch.nonzero(faded).flatten()
+    faded[some] = before[some].areas() > 0
     owner = torch.repeat_interleave(masks.offsets.diff())
     peak = torch.zeros(len(masks), dtype=torch.uint8, device=masks.data.device)
     peak = peak.scatter_reduce(0, owner, masks.data, "amax")
@@ -158,9 +172,23 @@ def _mirrored(instances: Instances, matrix: Tensor, size: Size) -> list[Instance
                 translation(column * max(width - 1, 1), row * max(height - 1, 1)),
                 matrix,
             )
-            copy = warp_instances(instances, moved, size, Edges(cut="keep"))
+            boxes = instances.boxes
+            again = _on_shared_line(boxes, 0, column, width) | _on_shared_line(boxes, 1, row, height)
+            fresh = instances[~again] if again.any() else instances
+            copy = warp_instances(fresh, moved, size, Edges(cut="keep"))
             copies.append(replace(copy, ignore=torch.ones_like(copy.ignore)))
     return copies
+
+
+def _on_shared_line(boxes: Tensor, axis: int, number: int, length: int) -> Tensor:
+    """bool `[N]`: which objects lie in the line of pixels alone that a copy shares with the one before it.
+
+    There the one before shows them already.
+    """
+    if number == 0:
+        return torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
+    is_at_end = (number > 0) == (number % 2 == 1)
+    return boxes[:, axis] >= length - 1 if is_at_end else boxes[:, axis + 2] <= 1
 
 
 def _touched_copies(start: float, end: float, length: int) -> range:
@@ -172,11 +200,12 @@ def _touched_copies(start: float, end: float, length: int) -> range:
     return range(first // step, max(-((1 - last) // step), first // step + 1))
 
 
-def _check_sizes(image: Tensor, instances: Instances) -> None:
-    if image.dim() != 3 or tuple(image.shape[1:]) != tuple(instances.size):
-        shape = list(image.shape)
+def check_sizes(image: Tensor, instances: Instances, channels: int | None = None) -> None:
+    """ValueError unless an image `[C, H, W]`, of so many channels, has the size of its instances."""
+    if image.dim() != 3 or tuple(image.shape) != (channels or image.shape[0], *instances.size):
         raise ValueError(
-            f"image of shape {shape} does not fit instances of size {tuple(instances.size)}: [C, H, W] expected"
+            f"image of shape {list(image.shape)} does not fit instances of size {tuple(instances.size)}: "
+            f"[{channels or 'C'}, H, W] expected"
         )
 
 

@@ -1,7 +1,7 @@
 """Samples made of several: objects pasted from one image into another, and mosaics of four images.
 
 Both draw from a `source`, anything with a length whose items are `(image, instances)`, a data set for example. Ids stay
-those of the annotations in the images that the objects come from.
+those of the annotations in the images that the objects come from. Objects are pasted on the CPU.
 """
 
 from dataclasses import dataclass, field, replace
@@ -9,11 +9,13 @@ from typing import Protocol
 
 import torch
 from torch import Generator, Tensor
+from torch.nn.functional import pad
 
 from augment.affine import Size, mirror, then, translation, transposition
 from augment.geometry import Edges, Sample, warp, warp_instances
 from augment.photometric import blurred
-from maskrcnn.ops.reference_masks import offsets_of, window_pixels
+from augment.values import in_type_of
+from maskrcnn.ops.reference_masks import window_pixels
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 
@@ -38,6 +40,8 @@ class CopyPaste:
     pixels, objects without masks stay; `edges` says what becomes of objects that are hidden. Objects to ignore are not
     pasted. Objects without masks are pasted as rectangles.
 
+    Raises ValueError for a source without samples, and for settings out of range.
+
     Source: Ghiasi et al., Simple Copy-Paste, arXiv 2012.07177; Kisantal et al., arXiv 1902.07296, for small objects.
     """
 
@@ -60,7 +64,7 @@ class CopyPaste:
     def __call__(self, image: Tensor, instances: Instances, generator: Generator) -> Sample:
         """The sample with what is pasted after its own objects. ValueError if only one sample has masks, or ids."""
         donor_image, donor = _drawn(self.source, (image, instances), generator)
-        donor_image = _like(donor_image, image)
+        donor_image = in_type_of(donor_image, image)
         able = torch.nonzero(~donor.ignore & (_shapes(donor).areas() > 0)).flatten()
         count = int(torch.randint(1, self.most + 1, (), generator=generator))
         scene = _Scene(image, _alike(instances, donor))
@@ -73,13 +77,13 @@ class CopyPaste:
 
 
 class _Scene:
-    """A sample that objects are pasted into, at a cost of each one's own window."""
+    """A sample that objects are pasted into, each at a cost of its own window; beside that the image costs, once."""
 
     def __init__(self, image: Tensor, instances: Instances) -> None:
         self.image, self.instances = image.clone(), instances
         self.pasted: list[Instances] = []
         self.top = torch.zeros(instances.size, dtype=torch.int32)  # which of the pasted ones is seen, from 1; 0: none
-        self.taken = _painted(_shapes(instances))
+        self.taken = _shapes(instances).to_label_image()[0] > 0
 
     def find_place(self, part: Instances, max_overlap: float, generator: Generator) -> tuple[int, int] | None:
         """(x, y) for the corner of a cut-out that holds one object, or None where every try overlaps too much."""
@@ -129,9 +133,12 @@ class _Scene:
     def _visible(self, masks: CroppedMasks) -> CroppedMasks:
         """The masks of all objects without the pixels where another is on top."""
         number = torch.cat([torch.zeros(len(self.instances)), torch.arange(1, len(self.pasted) + 1)]).int()
-        owner, x, y = window_pixels(masks.windows)
+        under = torch.nonzero(_any_inside(self.top > 0, masks.windows)).flatten()
+        some = masks[under]
+        owner, x, y = window_pixels(some.windows)
         top = self.top[y, x]
-        return replace(masks, data=masks.data * ((top == 0) | (top == number[owner])))
+        shown = replace(some, data=some.data * ((top == 0) | (top == number[under][owner])))
+        return masks.exchanged(under, shown)
 
 
 @dataclass(frozen=True)
@@ -141,6 +148,8 @@ class Mosaic:
     The canvas has the size of this image, the other three are drawn from `source`. Each fills its quarter from a
     random place of the image, as a crop does; where it is smaller, the rest is up to `edges`. Images of less than 4
     pixels in height or width stay as they are.
+
+    Raises ValueError for a source without samples, and for a probability out of range.
 
     Source: Bochkovskiy et al., YOLOv4, arXiv 2004.10934, section 3.3.
     """
@@ -165,7 +174,7 @@ class Mosaic:
         ):
             sample = (image, instances) if quarter == 0 else _drawn(self.source, (image, instances), generator)
             part, found = _random_window(sample, (bottom - top, right - left), self.edges, generator)
-            canvas[:, top:bottom, left:right] = _like(part, image)
+            canvas[:, top:bottom, left:right] = in_type_of(part, image)
             parts.append(warp_instances(found, translation(left, top), (height, width)))
         fullest = max(parts, key=len)
         return canvas, Instances.cat([_alike(part, fullest) for part in parts])
@@ -204,32 +213,18 @@ def _alike(one: Instances, other: Instances) -> Instances:
     return one
 
 
-def _like(pixels: Tensor, image: Tensor) -> Tensor:
-    """Pixels in the type of another image: uint8, or float32 in [0, 1]."""
-    if pixels.dtype == image.dtype:
-        return pixels
-    return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.mul(255).round().to(torch.uint8)
-
-
 def _shapes(instances: Instances) -> CroppedMasks:
     """The masks; where there are none, the boxes filled."""
     if instances.masks is not None:
         return instances.masks
-    low, high = instances.boxes[:, :2].round(), instances.boxes[:, 2:].round()
-    limit = torch.tensor([instances.size[1], instances.size[0]])
-    low = torch.minimum(low.clamp(min=0), limit)
-    windows = torch.cat([low, torch.maximum(torch.minimum(high, limit), low)], dim=1).int()
-    offsets = offsets_of(windows)
-    return CroppedMasks(windows, offsets, torch.full((int(offsets[-1]),), 255, dtype=torch.uint8), instances.size)
+    return CroppedMasks.from_boxes(instances.boxes, instances.size)
 
 
-def _painted(masks: CroppedMasks) -> Tensor:
-    """bool `[H, W]`: where any of the masks is."""
-    painted = torch.zeros(masks.size, dtype=torch.bool)
-    _, x, y = window_pixels(masks.windows)
-    inside = masks.data >= 128
-    painted[y[inside], x[inside]] = True
-    return painted
+def _any_inside(where: Tensor, windows: Tensor) -> Tensor:
+    """bool `[N]`: whether any pixel of each window of bool `[H, W]` is set; by sums over all above and left of it."""
+    sums = pad(where.int().cumsum(0).cumsum(1), (1, 0, 1, 0))
+    x1, y1, x2, y2 = windows.long().unbind(dim=1)
+    return sums[y2, x2] - sums[y1, x2] - sums[y2, x1] + sums[y1, x1] > 0
 
 
 def _cut_out(image: Tensor, one: Instances, feather: float, generator: Generator) -> Sample:

@@ -1,7 +1,7 @@
 """Random changes of the image's values alone; objects stay as they are.
 
 Images are `[C, H, W]`, uint8 or float32 in [0, 1], and stay of their type and in [0, 1]. Random numbers come from the
-given CPU generator, also for images on a GPU.
+given CPU generator, also for images on a GPU. Settings out of range raise ValueError.
 """
 
 import math
@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 from torch.nn.functional import conv2d, pad
 
 from augment.geometry import Sample
+from augment.values import as_bytes, as_float
 from maskrcnn.structures.instances import Instances
 
 
@@ -19,12 +20,13 @@ class _Photometric:
     """Changes an image as float32 in 0..1."""
 
     def change(self, values: Tensor, generator: Generator) -> Tensor:
+        """Changed values; the given ones, float32 `[C, H, W]` in 0..1, stay as they are."""
         raise NotImplementedError
 
     def __call__(self, image: Tensor, instances: Instances, generator: Generator) -> Sample:
         if image.dtype != torch.uint8:
             return self.change(image, generator).clamp(0, 1), instances
-        return _as_bytes(self.change(image.to(torch.float32).div_(255), generator)), instances
+        return as_bytes(self.change(as_float(image), generator)), instances
 
 
 class _Pointwise(_Photometric):
@@ -33,13 +35,9 @@ class _Pointwise(_Photometric):
     def __call__(self, image: Tensor, instances: Instances, generator: Generator) -> Sample:
         if image.dtype != torch.uint8:
             return super().__call__(image, instances, generator)
-        table = _as_bytes(self.change(torch.arange(256) / 255, generator))
+        table = as_bytes(self.change(torch.arange(256) / 255, generator))
         shown = table.to(image.device).index_select(0, image.flatten().int())
         return shown.view_as(image), instances
-
-
-def _as_bytes(values: Tensor) -> Tensor:
-    return values.mul(255).round_().clamp_(0, 255).to(torch.uint8)
 
 
 @dataclass(frozen=True)

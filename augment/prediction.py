@@ -5,6 +5,7 @@ found = predict(detector, pixels, tiles(size, 512) + whole(size), merge="nms")
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -33,16 +34,20 @@ def predict(
     counts as one view. Memory is bounded by a batch of views and the detections.
 
     detector: takes a list of `[3, H, W]` images and returns `Instances` with scores for each. Ours with any head,
-        torchvision's in `augment.libraries.adapters.TorchVisionDetector`, or any other.
+        torchvision's in `augment.libraries.detectors.TorchVisionDetector`, or any other.
     image: `[3, H, W]`, or `Pixels` that are read by view.
-    merge: a name in `augment.merging.merges.MERGES`, or a function of the views' detections.
+    merge: a name in `augment.merging.merges.MERGES`, or a function of the views' detections; not called where there is
+        one view alone, or one grid.
+    batch_size: views that the detector is shown at a time, at least 1.
     device: where images are sent before they are shown to the detector.
     progress: called with the number of views done and of all.
 
-    Raises ValueError without views, for an unknown merge, and for detections without scores.
+    Raises ValueError without views, for an unknown merge, and for detections without scores, unless there are none.
     """
     if not views:
         raise ValueError("views: at least one view is needed")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     pixels = InMemory(image) if isinstance(image, Tensor) else image
     layers: dict[str, list[tuple[View, Instances]]] = {}
     for done, (view, found) in enumerate(_restored(detector, pixels, views, batch_size, device), start=1):
@@ -62,7 +67,7 @@ def _restored(
         batch = views[start : start + batch_size]
         results = detector([view.show(pixels).to(device) for view in batch])
         for view, found in zip(batch, results, strict=True):
-            if found.scores is None:
+            if found.scores is None and len(found):
                 raise ValueError(f"detections in view {view.name} have no scores")
             yield view, view.restore(found.to("cpu"), pixels.size)
 
@@ -75,5 +80,6 @@ def _joined(layer: Sequence[tuple[View, Instances]]) -> Instances:
 
 
 def _by_score(found: Instances) -> Instances:
-    assert found.scores is not None
+    if found.scores is None:  # there are none
+        return replace(found, scores=torch.zeros(0))
     return found[torch.argsort(found.scores, descending=True, stable=True)]

@@ -3,7 +3,9 @@
 A transform is called as `transform(image, instances, generator)` and returns `(image, instances)`: image `[C, H, W]`
 uint8 or float32 in [0, 1], and its `Instances`. Everything random comes from the given CPU generator, so a generator
 keyed by (seed, epoch, sample) makes the sample independent of workers and order. Transforms are frozen dataclasses:
-they compare by value, print their settings and can be sent to worker processes.
+they print their settings, can be sent to worker processes, and compare by value (those of other libraries only with
+themselves). Settings out of range raise ValueError. Samples may lie on a GPU, but for pasted objects and other
+libraries' augmenters.
 
 Geometric transforms only say which affine map they want (`draw`); `Compose` joins maps that follow one another and
 resamples once. So what a crop leaves out is still there for a rotation after it, and nothing is blurred twice.
@@ -52,7 +54,10 @@ class Warp(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """What a geometric transform is drawn for: the canvas as it is by then, and boxes `[N, 4]` of the objects on it."""
+    """What a geometric transform is drawn for: the canvas as it is by then, and boxes `[N, 4]` of the objects on it.
+
+    Objects to ignore, and those whose centres lie beyond the canvas, are not among them.
+    """
 
     size: Size
     boxes: Tensor
@@ -62,6 +67,7 @@ class Geometric:
     """A random affine map. Alone it resamples; in a `Compose` it is joined to its neighbours."""
 
     def draw(self, frame: Frame, generator: Generator) -> Warp:
+        """The map, and the canvas it leads to, for a sample of which `frame` tells."""
         raise NotImplementedError
 
     def __call__(self, image: Tensor, instances: Instances, generator: Generator) -> Sample:
@@ -97,8 +103,15 @@ class Compose:
 
 def _joined(pending: Warp | None, transform: Geometric, instances: Instances, generator: Generator) -> Warp:
     before = pending or Warp(identity(), (int(instances.size[0]), int(instances.size[1])))
-    after = transform.draw(Frame(before.size, map_boxes(before.matrix, instances.boxes)), generator)
+    after = transform.draw(_framed(instances, before), generator)
     return Warp(then(before.matrix, after.matrix), after.size)
+
+
+def _framed(instances: Instances, before: Warp) -> Frame:
+    boxes = map_boxes(before.matrix, instances.boxes[~instances.ignore])
+    x, y = ((boxes[:, :2] + boxes[:, 2:]) / 2).unbind(dim=1)
+    on_canvas = (x >= 0) & (x < before.size[1]) & (y >= 0) & (y < before.size[0])
+    return Frame(before.size, boxes[on_canvas])
 
 
 @dataclass(frozen=True)
@@ -146,7 +159,7 @@ class RandomCrop(Geometric):
         centre = None
         if self.favour_small and float(torch.rand((), generator=generator)) < self.favour_small and len(frame.boxes):
             chances = box_area(frame.boxes).clamp(min=1).rsqrt()
-            box = frame.boxes[int(torch.multinomial(chances, 1, generator=generator))].tolist()
+            box = frame.boxes[int(torch.multinomial(chances.cpu(), 1, generator=generator))].tolist()
             centre = (box[1] + box[3]) / 2, (box[0] + box[2]) / 2
         y, x = (self._draw_origin(axis, frame.size[axis], centre, generator) for axis in (0, 1))
         return Warp(translation(-x, -y), self.size)

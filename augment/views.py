@@ -1,7 +1,7 @@
 """Views of an image for use: each an invertible affine map, and perhaps a change of values.
 
-A view shows the image to a detector, and brings what is found there back to the image. Flips, quarter turns and tiles
-do that exactly. `augment.prediction.predict` runs them and merges.
+A view shows the image to a detector, and brings what is found there back to the image. Flips, quarter turns and
+tiles that are not scaled do that exactly. `augment.prediction.predict` runs them and merges.
 """
 
 import difflib
@@ -9,7 +9,7 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -29,19 +29,23 @@ from augment.affine import (
 )
 from augment.config import ViewsConfig
 from augment.geometry import Edges, warp_instances
+from augment.values import as_float
 from maskrcnn.config import UserError
 from maskrcnn.ops.affine import inverse_of
 from maskrcnn.ops.images import warp_image
 from maskrcnn.structures.instances import Instances
 
 MARGIN = 2  # pixels that interpolation may ask for beyond what a view shows
+LEAST_OVERLAP = 6  # px of the image that tiles share at least: what they found is compared there
 
 
 class Pixels(Protocol):
     """An image that is read in parts, so that it need not fit into memory."""
 
     @property
-    def size(self) -> Size: ...
+    def size(self) -> Size:
+        """(H, W)"""
+        ...
 
     def read(self, x: int, y: int, height: int, width: int) -> Tensor:
         """`[3, height, width]`, uint8 or float32 in [0, 1]: the window at the pixel (row y, column x), all inside."""
@@ -56,9 +60,11 @@ class InMemory:
 
     @property
     def size(self) -> Size:
+        """(H, W)"""
         return int(self.image.shape[1]), int(self.image.shape[2])
 
     def read(self, x: int, y: int, height: int, width: int) -> Tensor:
+        """`[3, height, width]` at the pixel (row y, column x), a view of the tensor."""
         return self.image[:, y : y + height, x : x + width]
 
 
@@ -92,7 +98,7 @@ class View:
 
     def show(self, pixels: Pixels) -> Tensor:
         """`[3, *size]`: the view; only what it shows is read."""
-        x1, y1, x2, y2 = self.window(pixels.size, MARGIN)
+        x1, y1, x2, y2 = self.window(pixels.size, 0 if _is_shift(self.matrix) else MARGIN)
         part = pixels.read(x1, y1, y2 - y1, x2 - x1)
         moved = then(translation(x1, y1), self.matrix)
         image = warp_image(part, moved, self.size) if _moves(moved, part, self.size) else part
@@ -115,6 +121,11 @@ class View:
 def _whole_pixels(low: float, high: float, length: int, margin: int) -> tuple[int, int]:
     first = min(max(math.ceil(low - 1e-6) - margin, 0), length - 1)
     return first, max(min(math.floor(high + 1e-6) + margin, length), first + 1)
+
+
+def _is_shift(map_: Tensor) -> bool:
+    """Whether nothing is resampled: the image is moved by whole pixels."""
+    return torch.equal(map_[:, :2], identity()[:, :2]) and torch.equal(map_, map_.round())
 
 
 def _moves(moved: Tensor, part: Tensor, size: Size) -> bool:
@@ -149,21 +160,25 @@ def d4(size: Size) -> list[View]:
 def affine(size: Size, count: int, seed: int = 0, scale: float = 1.2, shear: float = 0.1) -> list[View]:
     """The image, and `count` − 1 affine views spread over all angles, with factors from 1 / `scale` to `scale` and
     shears up to `shear`, drawn by `seed`. All of the image is in each.
+
+    Raises ValueError for a count below 1, a scale that is not positive, and numbers that are not finite.
     """
     if count < 1:
         raise ValueError(f"count of affine views must be at least 1, got {count}")
+    if not (0 < scale < math.inf and math.isfinite(shear)):
+        raise ValueError(f"affine views need a scale above 0 and a finite shear, got {scale} and {shear}")
     generator = torch.Generator().manual_seed(seed)
     views = whole(size)
     for k in range(1, count):
         turn, factor, slant = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
         factor = scale ** (2 * factor - 1)
         sheared = matrix([[factor, factor * shear * (2 * slant - 1), 0], [0, factor, 0]])
-        views.append(View(f"affine{k}", *fitted(then(rotation(360 * (k + turn - 0.5) / count), sheared), size)))
+        views.append(View(f"affine{k}/{count}", *fitted(then(rotation(360 * (k + turn - 0.5) / count), sheared), size)))
     return views
 
 
 def scales(size: Size, factors: Sequence[float]) -> list[View]:
-    """The image at several scales."""
+    """The image at several scales. Raises ValueError for factors that are not positive numbers."""
     return [view for factor in factors for view in _scaled(size, factor)]
 
 
@@ -174,7 +189,7 @@ def _scaled(size: Size, factor: float) -> list[View]:
 
 
 def gammas(size: Size, exponents: Sequence[float]) -> list[View]:
-    """The image with its values in 0..1 raised to several powers."""
+    """The image with its values in 0..1 raised to several powers. Raises ValueError for any not positive."""
     for exponent in exponents:
         if not 0 < exponent < math.inf:
             raise ValueError(f"gammas must be positive numbers, got {exponent}")
@@ -186,42 +201,46 @@ class _Gamma:
     exponent: float
 
     def __call__(self, image: Tensor) -> Tensor:
-        values = image.float() / 255 if image.dtype == torch.uint8 else image
-        return values**self.exponent
+        return as_float(image) ** self.exponent
 
 
 def tiles(size: Size, tile: int, overlap: float = 0.2, factor: float = 1.0, stride: int = 1) -> list[View]:
     """Tiles of `tile` × `tile` pixels that cover the image scaled by `factor`, evenly spread.
 
-    overlap: the least overlap of neighbours, as a share of a tile.
+    overlap: the least overlap of neighbours, as a share of a tile; they share `LEAST_OVERLAP` pixels of the image at
+        least, where a tile is as large.
     stride: the coarsest stride of the detector, the least size of a tile.
 
     Raises ValueError for an overlap outside [0, 1), a tile smaller than `stride`, or a factor that is not positive.
     """
-    if not 0 <= overlap < 1:
-        raise ValueError(f"overlap of tiles must be at least 0 and below 1, got {overlap}")
     if tile < max(1, stride):
         raise ValueError(f"tile must be at least {max(1, stride)} pixels, the detector's coarsest stride, got {tile}")
     (scaled,) = _scaled(size, factor)
-    height, width = scaled.size
+    (height, width), step = scaled.size, tile_step(tile, overlap, factor)
     views = [
         View(
             f"{scaled.name} tile {x},{y}",
             then(scaled.matrix, translation(-x, -y)),
             (min(tile, height), min(tile, width)),
-            grid=f"{scaled.name} tiles {tile}",
+            grid=f"{scaled.name} tiles {tile} overlap {overlap:g}",
         )
-        for y in _starts(height, tile, overlap)
-        for x in _starts(width, tile, overlap)
+        for y in _starts(height, tile, step)
+        for x in _starts(width, tile, step)
     ]
     return [replace(view, tile=view.window(size)) for view in views]
 
 
-def _starts(length: int, tile: int, overlap: float) -> list[int]:
+def tile_step(tile: int, overlap: float, factor: float = 1.0) -> int:
+    """The most pixels, of the image scaled by `factor`, from one tile to the next; arguments and errors of `tiles`."""
+    if not 0 <= overlap < 1:
+        raise ValueError(f"overlap of tiles must be at least 0 and below 1, got {overlap}")
+    return max(1, tile - math.ceil(max(tile * overlap, LEAST_OVERLAP * factor)))
+
+
+def _starts(length: int, tile: int, step: int) -> list[int]:
     """Where tiles begin along an axis: the first at 0, the last at the end, evenly spread."""
     if length <= tile:
         return [0]
-    step = max(1, tile - math.ceil(tile * overlap))
     count = 1 + math.ceil((length - tile) / step)
     return [round(k * (length - tile) / (count - 1)) for k in range(count)]
 
@@ -248,10 +267,13 @@ def make_views(config: ViewsConfig, size: Size, stride: int = 1) -> list[View]:
     Raises `UserError`, naming the setting, where one makes no sense.
     """
     make = _parsed(config.views)
+    if config.tile and not config.tile_scales:
+        raise UserError("tile_scales: give at least one scale, 1.0 for the image as it is")
     try:
         if config.tile == 0:
             return make(size)
-        grids = [tiles(size, config.tile, config.overlap, factor, stride) for factor in config.tile_scales]
+        scales = dict.fromkeys(config.tile_scales)
+        grids = [tiles(size, config.tile, config.overlap, factor, stride) for factor in scales]
         views = [view for grid in grids for view in views_of_tiles(grid, make)]
         return views + make(size) if config.full_image else views
     except ValueError as error:
@@ -276,9 +298,14 @@ def _parsed(text: str) -> Callable[[Size], list[View]]:
     kinds = [_parsed_kind(kind.strip()) for kind in text.split("+")]
 
     def make(size: Size) -> list[View]:
-        return list({view.name: view for kind in kinds for view in kind(size)}.values())
+        return list({_shown(view): view for kind in kinds for view in kind(size)}.values())
 
     return make
+
+
+def _shown(view: View) -> tuple[Any, ...]:
+    """What two views that show the same have in common."""
+    return (*map(tuple, view.matrix.tolist()), view.size, view.change)
 
 
 def _parsed_kind(text: str) -> Callable[[Size], list[View]]:

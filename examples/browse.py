@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from maskrcnn.structures.instances import Instances
 
 SPLITS = ("train", "test")
-DARK = 1.5  # images that could be so many times brighter are shown brighter, at most as much as their originals
 _OTHER_FLAGS = [
     setting.flag
     for key, setting in settings(ExperimentConfig).items()
@@ -127,16 +126,17 @@ def write_sheet(drawn: Sequence[Drawn], browse: BrowseConfig, min_visible_fracti
 
 
 def panels_of(drawn: Drawn, pair: bool) -> list[Panel]:
-    """The sample, in a pair after its original, in which the same objects have the same colours."""
-    from maskrcnn.plotting.canvas import brightening, to_picture, vivid_colours
+    """The sample, in a pair after its original; objects with the same id have the same colour (those of other images,
+    in mosaics and pasted in, may share it with one of this image).
+    """
+    from maskrcnn.plotting.canvas import gain_for, vivid_colours
     from maskrcnn.plotting.samples import Panel
 
     place = {
         number: at for at, number in enumerate(dict.fromkeys(numbers(drawn.raw_instances) + numbers(drawn.instances)))
     }
     palette = vivid_colours(len(place))
-    gain = brightening(to_picture(drawn.raw_image))
-    gain = gain if gain >= DARK else 1.0
+    gain = gain_for(drawn.raw_image)  # a sample is shown brighter as much as its original
 
     def panel(image: Tensor, instances: Instances, kind: str) -> Panel:
         return Panel(image, instances, drawn.name, kind, [palette[place[each]] for each in numbers(instances)], gain)

@@ -16,16 +16,14 @@ from augment.affine import scaling, translation
 from augment.geometry import Edges, warp_instances
 from augment.views import Pixels, View
 from maskrcnn.files import written_beside
-from maskrcnn.plotting.canvas import WHITE, brightening, draw_box, to_picture, vivid_colours
+from maskrcnn.plotting.canvas import WHITE, draw_box, gain_for, to_picture, vivid_colours
 from maskrcnn.plotting.predictions import render_detections, save_picture
 from maskrcnn.plotting.samples import Panel, sample_sheet
-from maskrcnn.structures.boxes import scale_boxes
 from maskrcnn.structures.instances import Instances
 
 LARGEST_PICTURE = 4000  # longer side in pixels; images that are larger are reduced by a whole factor
 MOST_VIEWS = 16  # on a sheet
 LARGEST_LABEL_IN_PNG = 65_535
-DARK = 1.5  # images that could be so many times brighter are shown brighter
 _ROWS, _COLUMNS = 512, 2048  # of the windows in which an image is reduced: few rows, because strips are whole rows
 
 
@@ -46,13 +44,17 @@ def write_picture(
     factor = -(-max(pixels.size) // LARGEST_PICTURE)
     image, shown = reduced(pixels, factor), above(found, threshold)
     if factor > 1:
-        shown = _reduced_instances(shown, factor, (int(image.shape[1]), int(image.shape[2])))
+        size = (int(image.shape[1]), int(image.shape[2]))
+        shown = warp_instances(shown, scaling(1 / factor, 1 / factor), size, Edges(cut="keep"))
         looked = f"{looked}  ·  shown at 1/{factor} of its size"
     save_picture(render_detections(image, shown, head, threshold, class_names, looked), path)
 
 
 def reduced(pixels: Pixels, factor: int) -> Tensor:
-    """`[3, ceil(H / factor), ceil(W / factor)]`: means of factor × factor pixels, read by window."""
+    """uint8 `[3, ceil(H / factor), ceil(W / factor)]`: means of factor × factor pixels, read by window.
+
+    By a factor of 1 the image as it is, which may be float.
+    """
     height, width = pixels.size
     if factor == 1:
         return pixels.read(0, 0, height, width)
@@ -66,11 +68,6 @@ def reduced(pixels: Pixels, factor: int) -> Tensor:
             top, left = y // factor, x // factor
             image[:, top : top + means.shape[1], left : left + means.shape[2]] = means
     return image
-
-
-def _reduced_instances(found: Instances, factor: int, size: tuple[int, int]) -> Instances:
-    masks = None if found.masks is None else found.masks.warp(scaling(1 / factor, 1 / factor), size)
-    return Instances(size, scale_boxes(found.boxes, 1 / factor, 1 / factor), found.labels, found.scores, masks)
 
 
 # ---- the label image
@@ -134,8 +131,7 @@ def _panels_of(
     assert back.ids is not None
     colours = vivid_colours(len(found))
     own = [colours[number] for number in back.ids.tolist()]
-    gain = brightening(to_picture(there))
-    gain = gain if gain >= DARK else 1.0
+    gain = gain_for(there)
     there = _framed(there, [a - b for a, b in zip(view.window(pixels.size), (x1, y1, x1, y1), strict=True)])
     return (
         Panel(image, found, view.name, "as the detector sees it", colours, gain),

@@ -110,7 +110,11 @@ def main(image: str, **flags: Any) -> None:
 
 
 def list_images(path: Path) -> list[Path]:
-    """The file itself, or the image files of a folder, sorted by name; hidden ones and nested folders are left out."""
+    """The file itself, or the image files of a folder, sorted by name; hidden ones and nested folders are left out.
+
+    Raises:
+        UserError: nothing there, or a folder without images.
+    """
     from datasets.large_images import SUFFIXES
 
     if not path.is_dir():
@@ -125,7 +129,11 @@ def list_images(path: Path) -> list[Path]:
 
 
 def find_weights(name: str | None) -> Path:
-    """The file of weights that a run's folder or name, or a path, stands for: the best, else the last."""
+    """The file of weights that a run's folder or name, or a path, stands for: the best, else the last.
+
+    Raises:
+        UserError: no name, or no such run.
+    """
     output_dir = load_config().output.output_dir
     if name is None:
         raise UserError(
@@ -165,15 +173,21 @@ def load_finder(weights: str | None, flags: Mapping[str, Any]) -> Finder:
 
 
 def check(paths: Sequence[Path], finder: Finder) -> None:
-    """UserError now, not after hours, for one of several images that cannot be read."""
+    """UserError now, not after hours, for one of several images that cannot be read or looked at as was asked for."""
     from datasets.large_images import open_pixels
+    from examples.searching import views_of
 
+    sizes = set()
     for path in paths if len(paths) > 1 else ():
         with open_pixels(path) as pixels:
             pixels.read(0, 0, 1, 1)
+            sizes.add(pixels.size)
+    for size in sizes:
+        views_of(finder.detector, finder.config.views, size)
 
 
 def about(finder: Finder) -> str:
+    """What is searched with, in a line."""
     precision = "bfloat16" if finder.machine.amp else "float32"
     return f"{finder.head} of {finder.source} on {finder.machine.device}, {precision}; {how_it_looks(finder.config)}"
 
@@ -192,18 +206,24 @@ def how_it_looks(config: ExperimentConfig) -> str:
 
 
 def search_all(paths: Sequence[Path], finder: Finder, folder: Path, show_views: bool) -> list[tuple[int, int]]:
-    """Search every image and write what is found; the sizes of the images."""
+    """Search every image and write what is found; the sizes of the images.
+
+    Where one fails, what was found in those before it is written.
+    """
     from datasets.large_images import open_pixels
     from maskrcnn.evaluation.coco import write_coco_results
 
     found: dict[int, Instances] = {}
     sizes = []
-    for number, (path, name) in enumerate(zip(paths, output_names(paths), strict=True), start=1):
-        with open_pixels(path) as pixels:
-            found[number] = search_one(pixels, finder, folder / name, show_views, f"{number}/{len(paths)}")
-            sizes.append(pixels.size)
-    write_coco_results(folder / "coco_results.json", found)
-    write_image_list(folder / "images.json", paths, sizes, finder)
+    try:
+        for number, (path, name) in enumerate(zip(paths, output_names(paths), strict=True), start=1):
+            with open_pixels(path) as pixels:
+                found[number] = search_one(pixels, finder, folder / name, show_views, f"{number}/{len(paths)}")
+                sizes.append(pixels.size)
+    finally:
+        if sizes:
+            write_coco_results(folder / "coco_results.json", found)
+            write_image_list(folder / "images.json", paths[: len(sizes)], sizes, finder)
     return sizes
 
 
@@ -217,12 +237,13 @@ def search_one(pixels: LargeImage, finder: Finder, stem: Path, show_views: bool,
     if config.views.tile == 0 and height * width > HUGE:
         click.echo(f"{pixels.path.name} is looked at whole; --tile=512 needs far less memory")
     views = views_of(finder.detector, config.views, pixels.size)
-    with memory_errors(str(pixels.path)), progress(f"{pixels.path.name} ({place})", config) as advance:
-        found = search(finder.detector, pixels, views, config.views, finder.machine, progress=advance)
-    words = write_findings(stem, pixels, found, finder)
-    if show_views:
-        path, detect = stem.with_name(f"{stem.name}_views.png"), detection(finder.detector, finder.machine)
-        write_views(path, pixels, views, detect, finder.threshold, finder.machine.device)
+    with memory_errors(str(pixels.path)):
+        with progress(f"{pixels.path.name} ({place})", config) as advance:
+            found = search(finder.detector, pixels, views, config.views, finder.machine, progress=advance)
+        words = write_findings(stem, pixels, found, finder)
+        if show_views:
+            path, detect = stem.with_name(f"{stem.name}_views.png"), detection(finder.detector, finder.machine)
+            write_views(path, pixels, views, detect, finder.threshold, finder.machine.device)
     click.echo(f"{pixels.path.name}: {width} x {height}, {len(views)} view{'s' * (len(views) > 1)}, {words}")
     return found
 
@@ -277,10 +298,12 @@ def write_image_list(path: Path, paths: Sequence[Path], sizes: Sequence[tuple[in
 
 
 def say_what_was_written(folder: Path, finder: Finder, show_views: bool, names: Sequence[str]) -> None:
+    """The files, one kind a line."""
     name = names[0] if len(names) == 1 else "NAME"
     click.echo(f"Pictures     {folder / f'{name}.png'}")
     if finder.head == "mask_rcnn":
-        click.echo(f"Labels       {folder / f'{name}_labels.png'} (pixels numbered by object)")
+        kinds = sorted({path.suffix for path in folder.glob("*_labels.*")})  # TIFF where there are very many objects
+        click.echo(f"Labels       {folder / f'{name}_labels'}{' or '.join(kinds)} (pixels numbered by object)")
     else:
         click.echo(f"Labels       none: {finder.head} finds boxes, and label images need the masks of mask_rcnn")
     if show_views:

@@ -12,7 +12,7 @@ from torch import Tensor
 from augment.config import ViewsConfig
 from augment.merging.merges import merge
 from augment.prediction import Merge, predict
-from augment.views import Pixels, View, make_views
+from augment.views import Pixels, View, make_views, tile_step
 from maskrcnn.config import UserError
 from maskrcnn.model.detector import Detector
 from maskrcnn.structures.instances import Instances
@@ -28,9 +28,13 @@ class Detects(Protocol):
 
     training: bool
 
-    def train(self, mode: bool = True) -> Any: ...
+    def train(self, mode: bool = True) -> Any:
+        """Sets training or evaluation mode."""
+        ...
 
-    def detect(self, images: Sequence[Tensor], proposals_only: bool = False) -> list[Instances]: ...
+    def detect(self, images: Sequence[Tensor], proposals_only: bool = False) -> list[Instances]:
+        """What is found in each image `[3, H, W]`, with scores; `proposals_only`: by the first stage alone."""
+        ...
 
 
 def is_plain(config: ViewsConfig) -> bool:
@@ -62,9 +66,12 @@ def views_of(detector: Detects, config: ViewsConfig, size: tuple[int, int]) -> l
 
 
 def _count_tiles(config: ViewsConfig, size: tuple[int, int]) -> float:
-    """About how many tiles there will be."""
-    step = max(1.0, config.tile * (1 - config.overlap))
-    return sum((1 + size[0] * factor / step) * (1 + size[1] * factor / step) for factor in config.tile_scales)
+    """About how many tiles there will be. UserError for an overlap that cannot be."""
+    try:
+        steps = [(factor, tile_step(config.tile, config.overlap, factor)) for factor in config.tile_scales]
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return sum((1 + size[0] * factor / step) * (1 + size[1] * factor / step) for factor, step in steps)
 
 
 def detection(detector: Detects, machine: Machine, proposals_only: bool = False) -> Callable[..., list[Instances]]:

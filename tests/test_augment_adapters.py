@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from augment.libraries.adapters import Albumentations, ImgAug, TorchVision, TorchVisionDetector, from_text
+from augment.libraries.adapters import Albumentations, ImgAug, TorchVision, from_text
+from augment.libraries.detectors import TorchVisionDetector
 from augment.prediction import predict
 from augment.views import flips, tiles
 from maskrcnn.config import UserError

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from augment.affine import about_centre, mirror, rotation, translation, transposition
-from augment.geometry import Edges, Sample, warp
+from augment.affine import about_centre, identity, mirror, rotation, scaling, translation, transposition
+from augment.geometry import Edges, Sample, warp, warp_instances
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 
@@ -138,6 +138,22 @@ def test_mirrored_padding_shows_what_numpy_shows_and_its_objects_are_ignored(
     assert torch.equal(inside[: len(proper)].boxes, proper.boxes)
 
 
+@pytest.mark.parametrize(
+    ("box", "expected"),
+    [
+        ((0, 2, 1, 5), [[10, 2, 11, 5], [24, 2, 25, 5]]),  # about its own line it is mirrored to where it is
+        ((7, 0, 8, 1), [[3, 0, 4, 1], [17, 0, 18, 1], [31, 0, 32, 1]]),
+        ((1, 2, 3, 5), [[8, 2, 10, 5], [11, 2, 13, 5], [22, 2, 24, 5], [25, 2, 27, 5]]),
+    ],
+)
+def test_objects_in_an_edge_line_are_mirrored_about_the_other_edge_alone(
+    box: tuple[int, int, int, int], expected: list[list[int]]
+) -> None:
+    instances = square(box, True, (7, 8))
+    _, inside = crop(torch.zeros(3, 7, 8), instances, -10, 0, 7, 35, mode="reflect")
+    assert sorted(inside.boxes.int().tolist()) == expected
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_window_inside_the_image_is_the_same_for_every_padding(mode: str) -> None:
     image, instances = scene()
@@ -210,6 +226,34 @@ def test_boxes_of_predictions_are_moved_not_derived_from_masks() -> None:
     assert transpose(image, predicted)[1].boxes.tolist() == [[4.5, 9.25, 16.0, 21.0]]
     cut = crop(image, predicted, 12, 0, 10, 40)[1]
     assert cut.boxes.tolist() == [[0, 4.5, 9.0, 10.0]] and cut.scores.tolist() == [0.5]
+
+
+def test_masks_without_a_pixel_inside_get_none() -> None:
+    """As uncertain predictions have them."""
+    masks = CroppedMasks.from_windows(torch.tensor([[3, 4, 9, 8]]), [torch.full((4, 6), 100)], (20, 20))
+    predicted = Instances((20, 20), masks.windows.float(), torch.tensor([1]), torch.tensor([0.5]), masks)
+    for map_ in (identity(), transposition(), rotation(30), scaling(0.3, 0.3)):
+        moved = warp_instances(predicted, map_, (20, 20))
+        assert len(moved) == 1 and moved.masks.areas().tolist() == [0]
+
+
+@pytest.mark.parametrize("factor", [0.3, 0.1, 0.04])
+def test_truths_that_shrink_to_nothing_are_left_out(factor: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    corner = torch.randint(0, 199, (60, 2), generator=generator)
+    windows = torch.cat([corner, corner + 1], dim=1).int()
+    masks = CroppedMasks.from_windows(windows, [torch.full((1, 1), 255)] * 60, (200, 200))
+    truth = Instances.from_masks(masks, torch.ones(60).long())
+    moved = warp_instances(truth, scaling(factor, factor), (round(200 * factor),) * 2)
+    assert (moved.masks.areas() > 0).all() and torch.equal(moved.boxes, moved.masks.boxes())
+    assert len(moved) > 50 or factor < 0.1
+
+
+def test_truths_whose_boxes_are_tighter_than_their_masks_are_seen_by_their_masks() -> None:
+    truth = square((10, 5, 20, 15), with_masks=True)
+    truth.boxes = torch.tensor([[10.0, 5, 14, 9]])
+    _, inside = crop(torch.zeros(3, 40, 40), truth, 15, 0, 40, 25)
+    assert inside.boxes.tolist() == [[0, 5, 5, 15]] and inside.ignore.tolist() == [False]
 
 
 @pytest.mark.parametrize("with_masks", [True, False])

@@ -20,6 +20,7 @@ from mixing_toy import (
     seeded,
 )
 
+from augment import mixing
 from augment.config import CUTS, PAD_MODES
 from augment.geometry import Edges, Sample
 from augment.mixing import CopyPaste, Mosaic
@@ -87,6 +88,20 @@ def test_masks_below_lose_what_is_covered() -> None:
         old = {int(number): int(area) for number, area in zip(truth.ids, truth.masks.areas(), strict=True)}
         lost += sum(int(a) < old.get(int(i), 0) for i, a in zip(moved.ids, moved.masks.areas(), strict=True))
     assert lost > 10
+
+
+def test_only_masks_that_something_is_pasted_on_are_looked_at_by_pixel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With thousands of objects the others would cost most."""
+    window_pixels, calls = mixing.window_pixels, []
+
+    def watched(given: torch.Tensor) -> object:
+        calls.append(len(given))
+        return window_pixels(given)
+
+    monkeypatch.setattr(mixing, "window_pixels", watched)
+    sample = blocks(*((x, y, x + 3, y + 3) for x in range(0, 60, 4) for y in range(0, 60, 4)), size=(60, 60))
+    _, mixed = CopyPaste(1, max_overlap=1, feather=0)(*sample, seeded(0))
+    assert len(mixed) >= 225 and sum(calls) <= 5
 
 
 @pytest.mark.parametrize("limit", [0.0, 0.3, 1.0])

@@ -7,7 +7,7 @@ import torch
 from ellipses_toy import Ellipse, scene, truth_of
 from torch import Tensor
 
-from augment.affine import about_centre, area_factor, map_points, rotation, translation
+from augment.affine import about_centre, area_factor, identity, map_points, rotation, translation
 from augment.config import AugmentConfig
 from augment.geometry import Edges, warp
 from augment.training import training_transform
@@ -128,6 +128,31 @@ def test_crops_that_favour_small_objects_hold_them_more_often() -> None:
             x, y = map_points(m, torch.tensor([[3.5, 3.5]]))[0].tolist()
             held[share] += 0 <= x < 20 and 0 <= y < 20
     assert held[1.0] > 3 * held[0.0] > 0
+
+
+def seen_frames(instances: Instances, *before: object) -> list[Tensor]:
+    """The boxes that a transform after others is drawn for."""
+    frames = []
+
+    class Watching(Geometric):
+        def draw(self, frame: Frame, generator: torch.Generator) -> Warp:
+            frames.append(frame.boxes)
+            return Warp(identity(), frame.size)
+
+    Compose((*before, Watching()))(torch.zeros(3, *SIZE), instances, seeded(0))
+    return frames
+
+
+def test_objects_to_ignore_and_off_the_canvas_steer_nothing() -> None:
+    boxes = torch.tensor([[2.0, 2, 6, 6], [4, 4, 24, 24], [50, 40, 58, 48]])
+    instances = Instances(SIZE, boxes, torch.ones(3).long(), ignore=torch.tensor([False, True, False]))
+    assert seen_frames(instances)[0].tolist() == [[2, 2, 6, 6], [50, 40, 58, 48]]
+
+    class LowerRight(Geometric):
+        def draw(self, frame: Frame, generator: torch.Generator) -> Warp:
+            return Warp(translation(-40, -30), (30, 40))
+
+    assert seen_frames(instances, LowerRight())[0].tolist() == [[10, 10, 18, 18]]
 
 
 def test_crops_that_favour_objects_stay_within_the_border() -> None:

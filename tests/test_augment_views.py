@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 from ellipses_toy import scene
-from oracle_toy import Oracle, Ramp
+from oracle_toy import Oracle, Ramp, map_of
 from torch import Tensor
 
 from augment.affine import matrix, rotation
 from augment.config import ViewsConfig
+from augment.geometry import Edges, warp_instances
 from augment.merging.merges import MERGES, merge
 from augment.prediction import predict
 from augment.views import (
@@ -162,11 +163,13 @@ def test_a_view_that_misses_an_object_lowers_its_score(apart: Instances) -> None
 def test_only_what_a_view_shows_is_read() -> None:
     class Counting(Ramp):
         def read(self, x: int, y: int, height: int, width: int) -> Tensor:
-            assert height <= 64 + 4 and width <= 64 + 4
+            assert max(height, width) <= self.most
             return super().read(x, y, height, width)
 
-    for view in tiles((1000, 900), 64, 0.2):
-        assert view.show(Counting((1000, 900))).shape == (3, 64, 64)
+    for factor, most in ((1, 64), (0.5, 2 * 64 + 4)):
+        Counting.most = most
+        for view in tiles((1000, 900), 64, 0.2, factor):
+            assert view.show(Counting((1000, 900))).shape == (3, 64, 64)
 
 
 @pytest.mark.parametrize(("length", "tile", "overlap"), [(10, 16, 0.2), (16, 16, 0.0), (100, 16, 0.25), (97, 33, 0.9)])
@@ -175,6 +178,24 @@ def test_tiles_cover_the_image_and_overlap_enough(length: int, tile: int, overla
     assert windows[0][0] == 0 and windows[-1][1] == length
     for (_, end), (start, _) in itertools.pairwise(windows):
         assert end - start >= overlap * tile
+
+
+@pytest.mark.parametrize("factor", [0.3, 0.7, 1, 1.7])
+@pytest.mark.parametrize("length", [182, 200, 331])
+def test_what_tiles_stand_for_overlaps_at_any_scale(length: int, factor: float) -> None:
+    windows = sorted({view.tile[::2] for view in tiles((length, length), 64, 0, factor)})
+    assert len(windows) > 1 or length * factor <= 64
+    assert all(end - start >= 4 for (_, end), (start, _) in itertools.pairwise(windows))
+
+
+@pytest.mark.parametrize("factor", [0.7, 1, 1.7])
+def test_objects_across_the_borders_of_tiles_of_no_overlap_are_one(factor: float) -> None:
+    for at in range(30, 100, 6):
+        dense = torch.zeros(1, 192, 192, dtype=torch.bool)
+        dense[:, at : at + 20, at : at + 20] = True
+        truth = Instances.from_masks(CroppedMasks.from_dense(dense), torch.tensor([1]))
+        found = predict(Oracle(truth), Ramp(truth.size), tiles(truth.size, 64, 0, factor))
+        assert matched(found, truth).min() > 0.8
 
 
 def test_a_change_of_values_leaves_objects_where_they_are() -> None:
@@ -191,6 +212,60 @@ def test_settings_make_the_views_they_name() -> None:
     views = make_views(ViewsConfig(views="d4", tile=128, tile_scales=(1.0, 0.5), full_image=True), SIZE)
     assert len(views) == (12 + 4) * 8 + 8
     assert len({view.grid for view in views}) == 2 * 8 + 1
+
+
+def test_what_shows_the_same_is_looked_at_once_and_nothing_else() -> None:
+    def names(views: str) -> list[str]:
+        return [view.name for view in make_views(ViewsConfig(views=views), SIZE)]
+
+    assert len(names("d4+rot90")) == len(names("rot90 + flips + d4")) == 8
+    assert len(set(names("affine:4+affine:8"))) == 4 + 8 - 1
+    assert len(make_views(ViewsConfig(tile=128, tile_scales=(1.0, 1.0)), SIZE)) == 12
+
+
+def test_grids_of_different_overlap_are_merged_and_not_joined(apart: Instances) -> None:
+    layers = []
+
+    def by_all(found: Sequence[Instances]) -> Instances:
+        layers.extend(found)
+        return merge("nms", found)
+
+    predict(Oracle(apart), Ramp(SIZE), tiles(SIZE, 128, 0.1) + tiles(SIZE, 128, 0.3), by_all)
+    assert len(layers) == 2
+
+
+@pytest.mark.parametrize("views", [whole, lambda size: tiles(size, 128), d4], ids=["whole", "tiles", "d4"])
+def test_views_without_detections_need_neither_scores_nor_masks(apart: Instances, views: object) -> None:
+    """torchvision's and other detectors leave them out where they find nothing."""
+    truth = apart[:1]
+
+    def detect(images: Sequence[Tensor]) -> list[Instances]:
+        return [each if len(each) else Instances.empty(each.size) for each in Oracle(truth)(images)]
+
+    assert matched(predict(detect, Ramp(SIZE), views(SIZE), "nms"), truth).min() == 1
+    nothing = predict(lambda images: [Instances.empty(SIZE)] * len(images), Ramp(SIZE), whole(SIZE))
+    assert len(nothing) == 0 and nothing.scores is not None
+
+
+@pytest.mark.parametrize("views", [whole, d4, flips, lambda size: tiles(size, 128)], ids=["whole", "d4", "flips", "t"])
+def test_detections_whose_masks_are_empty_stay_so_and_are_merged(views: object) -> None:
+    size = (200, 200)
+    windows = torch.tensor([[90, 96, 105, 104], [20, 20, 36, 30]], dtype=torch.int32)
+    masks = CroppedMasks.from_windows(windows, [torch.full((8, 15), 90), torch.full((10, 16), 90)], size)
+    truth = Instances(size, windows.float(), torch.tensor([1, 1]), masks=masks)
+
+    def detect(images: Sequence[Tensor]) -> list[Instances]:
+        every = []
+        for image in images:
+            shown = (int(image.shape[1]), int(image.shape[2]))
+            each = replace(truth, scores=torch.ones(2))
+            every.append(warp_instances(each, map_of(image), shown, Edges(cut="keep")))
+        return every
+
+    for name in MERGES:
+        found = predict(detect, Ramp(size), views(size), name)
+        assert matched(replace(found, masks=None), replace(truth, masks=None)).min() == 1, name
+        assert found.masks.areas().sum() == 0
 
 
 def test_images_of_one_pixel_and_no_objects_pass_through_every_view() -> None:
@@ -218,7 +293,9 @@ def test_images_of_one_pixel_and_no_objects_pass_through_every_view() -> None:
         (lambda: gammas(SIZE, [0]), "gammas"),
         (lambda: predict(Oracle(Instances.empty(SIZE)), Ramp(SIZE), []), "views"),
         (lambda: predict(Oracle(Instances.empty(SIZE)), Ramp(SIZE), flips(SIZE), "melt"), "melt"),
-        (lambda: predict(lambda images: [Instances.empty(SIZE)], Ramp(SIZE), whole(SIZE)), "scores"),
+        (lambda: predict(Oracle(Instances.empty(SIZE)), Ramp(SIZE), flips(SIZE), batch_size=0), "batch_size"),
+        (lambda: predict(lambda images: [scene(1, SIZE, (9, 9), apart=True)], Ramp(SIZE), whole(SIZE)), "scores"),
+        (lambda: affine(SIZE, 2, scale=0), "scale above 0"),
     ],
 )
 def test_views_that_cannot_be_are_refused(make: object, message: str) -> None:
@@ -239,6 +316,7 @@ def test_views_that_cannot_be_are_refused(make: object, message: str) -> None:
         ({"views": ""}, "unknown view"),
         ({"tile": 16}, "tile must be at least 32"),
         ({"tile": 64, "overlap": 1.0}, "overlap"),
+        ({"tile": 64, "tile_scales": ()}, "tile_scales"),
     ],
 )
 def test_settings_that_name_no_views_are_refused_in_one_line(settings: dict[str, object], message: str) -> None:

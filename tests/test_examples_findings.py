@@ -10,6 +10,7 @@ import tifffile
 import torch
 from PIL import Image
 
+from augment.views import InMemory
 from datasets.large_images import open_pixels
 from examples import findings
 from maskrcnn.structures.instances import Instances
@@ -29,6 +30,20 @@ def test_more_objects_than_16_bits_can_number_become_tiff(tmp_path: Path) -> Non
     assert labels.dtype == np.int32 and labels.ravel()[:count].tolist() == list(range(1, count + 1))
     path, kept = findings.write_labels(tmp_path / "few", found, 0.99, 0.9)
     assert path.name == "few_labels.png" and Image.open(path).mode == "I;16" and 0 < kept < 65_536
+
+
+def test_small_objects_are_seen_in_reduced_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[Instances] = []
+    monkeypatch.setattr(findings, "LARGEST_PICTURE", 100)
+    monkeypatch.setattr(findings, "render_detections", lambda image, found, *_: shown.append(found))
+    monkeypatch.setattr(findings, "save_picture", lambda *_: None)
+    corner = torch.arange(40)[:, None] * torch.tensor([9, 8]) + 1
+    windows = torch.cat([corner, corner + 2], dim=1).int()
+    masks = CroppedMasks.from_windows(windows, [torch.full((2, 2), 255)] * 40, (400, 400))
+    found = Instances((400, 400), windows.float(), torch.ones(40).long(), torch.ones(40), masks)
+    pixels = InMemory(torch.zeros(3, 400, 400, dtype=torch.uint8))
+    findings.write_picture(tmp_path / "a.png", pixels, found, "mask_rcnn", 0.5, ("object",), "")
+    assert (shown[0].masks.areas() > 0).tolist() == [True] * 40
 
 
 @pytest.mark.parametrize("factor", [1, 2, 3, 7])

@@ -23,12 +23,13 @@ from pycocotools.coco import COCO
 
 from augment.config import ViewsConfig
 from datasets.large_images import LargeImage
-from examples import findings
+from examples import findings, searching
 from examples.config import load_config
 from examples.experiment import predict as predict_samples
 from examples.predict import load_finder, output_names
 from examples.predict import main as predict
 from examples.train import main as train
+from maskrcnn.config import UserError
 from maskrcnn.evaluation.coco import coco_results
 from maskrcnn.model.config import HEADS
 from maskrcnn.training.checkpoint import load_checkpoint, save_checkpoint
@@ -386,13 +387,68 @@ def test_a_broken_image_in_a_folder_is_named_before_any_is_searched(place: Path)
     assert not any(Path("predictions").glob("*"))
 
 
-def test_an_image_that_breaks_on_the_way_is_one_line(place: Path) -> None:
+def breaking_tiff(path: str) -> None:
+    """Its first pixels can be read, its last cannot."""
     values = np.zeros((128, 128, 3), np.uint8)
-    tifffile.imwrite("a.tif", values, tile=(64, 64), compression="zlib", photometric="rgb")
-    with tifffile.TiffFile("a.tif") as tiff:
+    tifffile.imwrite(path, values, tile=(64, 64), compression="zlib", photometric="rgb")
+    with tifffile.TiffFile(path) as tiff:
         last = tiff.pages.first.dataoffsets[-1]
-    with open("a.tif", "r+b") as file:
+    with open(path, "r+b") as file:
         file.seek(last)
         file.write(bytes(9))
+
+
+def test_what_was_found_before_an_image_fails_is_kept(place: Path) -> None:
+    Path("mixed").mkdir()
+    shutil.copy(f"{IMAGES}/000000.png", "mixed/a.png")
+    breaking_tiff("mixed/b.tif")
+    assert "b.tif: not a readable image" in fail(predict, "mixed", RUN, FEW)
+    images = read_json("predictions/mixed-1/images.json")["images"]
+    assert [each["file_name"] for each in images] == ["a.png"]
+    assert {each["image_id"] for each in read_json("predictions/mixed-1/coco_results.json")} == {1}
+
+
+def test_views_that_one_of_several_images_cannot_have_are_told_first(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(searching, "MOST_TILES", 30)
+    Path("mixed").mkdir()
+    shutil.copy(f"{IMAGES}/000000.png", "mixed/a.png")
+    np.save("mixed/b.npy", np.zeros((300, 300, 3), np.uint8))
+    assert "more than 30 tiles of an image of 300 x 300" in fail(predict, "mixed", RUN, "--tile=32")
+    assert not any(Path("predictions").glob("*"))
+
+
+@pytest.mark.parametrize(("settings", "words"), [({"overlap": 1.0}, "below 1"), ({"tile_scales": ()}, "tile_scales")])
+def test_tiles_that_cannot_be_are_told_as_such_of_images_of_any_size(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        searching.views_of(torch.nn.Identity(), ViewsConfig(tile=64, **settings), (2000, 2000))
+
+
+def test_memory_that_runs_out_over_a_picture_is_one_line(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_large(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(findings, "write_picture", too_large)
+    assert "000000.png: memory runs out" in fail(predict, f"{IMAGES}/000000.png", RUN)
+
+
+def test_the_label_image_is_named_as_it_was_written(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(findings, "LARGEST_LABEL_IN_PNG", -1)
+    lines = succeed(predict, f"{IMAGES}/000000.png", RUN, FEW)
+    (line,) = (line for line in lines if line.startswith("Labels"))
+    assert "000000_labels.tif " in line and Path("predictions/000000-1/000000_labels.tif").is_file()
+
+
+def test_a_detector_keeps_its_mode_whatever_happens(place: Path) -> None:
+    finder = load_finder(RUN.partition("=")[2], {})
+    finder.detector.train()
+    with pytest.raises(TypeError):
+        predict_samples(finder.detector, None, finder.machine, 1)
+    assert finder.detector.training
+
+
+def test_an_image_that_breaks_on_the_way_is_one_line(place: Path) -> None:
+    breaking_tiff("a.tif")
     assert "a.tif: not a readable image" in fail(predict, "a.tif", RUN, "--tile=64")
     assert not any(Path("predictions").glob("*"))

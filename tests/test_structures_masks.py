@@ -141,6 +141,14 @@ def test_polygons_are_filled_as_pycocotools_fills_them(shapes: list[list[tuple[l
     assert torch.equal(masks.to_dense(), coco_polygons(polygons, SIZE))
 
 
+@pytest.mark.parametrize("digits", [0, 1, 2])
+def test_rounded_polygons_are_filled_as_pycocotools_fills_them(digits: int) -> None:
+    rng = np.random.default_rng(digits)
+    points = [rng.uniform(0, 1, 2) * SIZE[::-1] + rng.normal(0, 9, (rng.integers(3, 9), 2)) for _ in range(300)]
+    polygons = [[each.round(digits).ravel().tolist()] for each in points]
+    assert torch.equal(CroppedMasks.from_polygons(polygons, SIZE).to_dense(), coco_polygons(polygons, SIZE))
+
+
 def test_a_rectangle_covers_its_pixels_and_nothing_more_is_stored() -> None:
     masks = CroppedMasks.from_polygons([[[3, 4, 9, 4, 9, 10, 3, 10]], [[50, 4, 59, 4, 59, 10]], []], SIZE)
     assert masks.boxes().tolist() == [[3, 4, 9, 10], [0, 0, 0, 0], [0, 0, 0, 0]]
@@ -154,6 +162,26 @@ def test_a_ring_of_too_few_points_is_refused(ring: list[float]) -> None:
 
 
 # memory
+
+
+def test_boxes_are_filled_to_whole_pixels_of_the_canvas() -> None:
+    boxes = torch.tensor([[1.4, 2.6, 4.5, 6.2], [-3, -2, 2, 3], [5, 5, 5.2, 9], [40, 1, 50, 4], [3, 3, 1, 1]])
+    masks = CroppedMasks.from_boxes(boxes, (8, 9))
+    check_sound(masks)
+    assert masks.boxes().tolist() == [[1, 3, 4, 6], [0, 0, 2, 3], *[[0.0] * 4] * 3]
+    assert masks.areas().tolist() == [9, 6, 0, 0, 0]
+    assert len(CroppedMasks.from_boxes(torch.zeros(0, 4), (8, 9))) == 0
+
+
+def test_some_masks_are_exchanged_for_others() -> None:
+    masks, others = random_masks(9, seed=1), random_masks(3, seed=2)
+    at = torch.tensor([4, 0, 8])
+    expected = dense_levels(masks)
+    expected[at] = dense_levels(others)
+    exchanged = masks.exchanged(at, others)
+    check_sound(exchanged)
+    assert torch.equal(dense_levels(exchanged), expected)
+
 
 MANY = """
 import math, resource, sys

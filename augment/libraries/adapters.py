@@ -1,4 +1,4 @@
-"""Augmenters of imgaug, torchvision and Albumentations as transforms of samples, and torchvision's detectors.
+"""Augmenters of imgaug, torchvision and Albumentations as transforms of samples.
 
     ImgAug(iaa.Affine(rotate=(-45, 45)))
     TorchVision(v2.ColorJitter(brightness=0.3))
@@ -9,10 +9,11 @@ Image, boxes and a field of coordinates go through the library together; masks a
 (`coordinates.py`), so they keep soft levels and cost no dense stack. Objects of which nothing is left are dropped;
 labels, ignore and ids follow the others. Truths that have masks take their boxes from the moved masks; other boxes are
 the library's own, clipped to the image. All randomness comes from the given generator, the global states stay as they
-are. A library is imported when its first transform is made.
+are. A library is imported when its first transform is made. Samples lie on the CPU.
 
 What else they do to a sample:
 
+- All leave what they cut as it is, however little is left: `augment.geometry.Edges` do not reach here.
 - *imgaug* works on uint8: float images are rounded to 1/255, unless nothing changes. Where it repeats or mirrors an
   image beyond its edge, the copies of objects that show there are not labelled. Jigsaw pads images but not masks
   (UserError) where its grid does not divide them. Boxes without masks cost 2 ms each in ElasticTransformation, which
@@ -28,28 +29,25 @@ What else they do to a sample:
 
 import copy
 import importlib
-import itertools
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
-from augment.geometry import Sample
+from augment.geometry import Sample, check_sizes
 from augment.libraries.coordinates import coordinate_field, move_masks
 from augment.libraries.imports import augmenter_from_text, check_made_by, load
+from augment.values import as_bytes, as_float
 from maskrcnn.config import UserError
 from maskrcnn.ops.reference_masks import window_pixels
 from maskrcnn.structures.boxes import clip_boxes
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
-
-MASKS_AT_A_TIME = 64  # of a detector's dense masks
 
 
 class _Moved(NamedTuple):
@@ -78,15 +76,15 @@ class ImgAug:
 
     def __call__(self, image: Tensor, instances: Instances, generator: Generator) -> Sample:
         """Image `[3, H, W]` uint8 or float32 in [0, 1] and its objects, changed."""
-        _check_sizes(image, instances)
+        check_sizes(image, instances, channels=3)
         augmenter = copy.deepcopy(self.augmenter)  # the given one keeps its state
         augmenter.seed_(entropy=_draw_seed(generator))
         with_boxes = instances.masks is None or instances.scores is not None or self._drops_objects()
-        pixels = image if image.dtype == torch.uint8 else (image * 255).round().to(torch.uint8)
+        pixels = image if image.dtype == torch.uint8 else as_bytes(image)
         batch = augmenter(**_imgaug_batch(pixels, instances, with_boxes), return_batch=True)
         moved = _from_array(batch.images_aug[0])
         if image.dtype != torch.uint8:  # an image left alone is not rounded either
-            moved = image if torch.equal(moved, pixels) else moved.float() / 255
+            moved = image if torch.equal(moved, pixels) else as_float(moved)
         field = None if instances.masks is None else _from_array(batch.heatmaps_aug[0].arr_0to1)
         boxes, kept = instances.boxes, torch.arange(len(instances))
         if with_boxes:
@@ -131,7 +129,7 @@ class TorchVision:
 
     def __call__(self, image: Tensor, instances: Instances, generator: Generator) -> Sample:
         """Image `[3, H, W]` uint8 or float32 in [0, 1] and its objects, changed."""
-        _check_sizes(image, instances)
+        check_sizes(image, instances, channels=3)
         seed = _draw_seed(generator)
         sample = _torchvision_sample(image, instances)
         with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
@@ -204,7 +202,7 @@ class Albumentations:
 
     def __call__(self, image: Tensor, instances: Instances, generator: Generator) -> Sample:
         """Image `[3, H, W]` uint8 or float32 in [0, 1] and its objects, changed."""
-        _check_sizes(image, instances)
+        check_sizes(image, instances, channels=3)
         compose = _albumentations_compose(copy.deepcopy(self.transform))  # the given one keeps its state
         compose.set_random_seed(_draw_seed(generator))
         sample: dict[str, Any] = {"image": _to_array(image), "bboxes": instances.boxes.numpy().copy()}
@@ -233,11 +231,6 @@ def _albumentations_compose(transform: Any) -> Any:
 
 
 # ---- what they share
-
-
-def _check_sizes(image: Tensor, instances: Instances) -> None:
-    if image.shape != (3, *instances.size):
-        raise ValueError(f"image of shape {list(image.shape)} does not fit instances of size {tuple(instances.size)}")
 
 
 def _draw_seed(generator: Generator) -> int:
@@ -318,55 +311,11 @@ def from_text(text: str) -> ImgAug | TorchVision | Albumentations:
     class refuses, with its own words.
     """
     library, augmenter = augmenter_from_text(text)
-    if library == "imgaug":
-        return ImgAug(augmenter)
-    return TorchVision(augmenter) if library == "torchvision" else Albumentations(augmenter)
+    return _TRANSFORMS[library](augmenter)
 
 
-# ---- detectors
-
-
-@dataclass(frozen=True)
-class TorchVisionDetector:
-    """A torchvision detection model (Mask R-CNN, Faster R-CNN, RetinaNet, …) as `detector(images) -> list[Instances]`.
-
-    Each image `[3, H, W]`, uint8 or float in [0, 1], of any size; all of a call go through the model at once, on its
-    device, in evaluation mode, without gradients. Every detection comes back, on its image's device, with boxes,
-    labels, scores and, where the model gives them, masks whose levels are probabilities: round(255 p).
-    """
-
-    model: nn.Module
-
-    @torch.no_grad()
-    def __call__(self, images: Sequence[Tensor]) -> list[Instances]:
-        if not images:
-            return []
-        some = next(itertools.chain(self.model.parameters(), self.model.buffers()), torch.empty(0))
-        with _evaluating(self.model):
-            found = self.model([_as_float(image).to(some.device) for image in images])
-        return [_detections(each, image) for each, image in zip(found, images, strict=True)]
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode; afterwards every part is in the mode it was in, which need not be the whole's."""
-    training = [part for part in model.modules() if part.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True
-
-
-def _as_float(image: Tensor) -> Tensor:
-    return image.float() / 255 if image.dtype == torch.uint8 else image.float()
-
-
-def _detections(found: Mapping[str, Tensor], image: Tensor) -> Instances:
-    size = (int(image.shape[-2]), int(image.shape[-1]))
-    masks = None
-    if "masks" in found:  # indices of the pixels inside are several times larger than a mask: some at a time
-        parts = [CroppedMasks.from_dense(part[:, 0]) for part in found["masks"].split(MASKS_AT_A_TIME)]
-        masks = CroppedMasks.cat(parts)
-    return Instances(size, found["boxes"].float(), found["labels"].long(), found["scores"], masks).to(image.device)
+_TRANSFORMS: dict[str, type[ImgAug] | type[TorchVision] | type[Albumentations]] = {
+    "imgaug": ImgAug,
+    "torchvision": TorchVision,
+    "albumentations": Albumentations,
+}

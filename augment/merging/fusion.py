@@ -210,6 +210,7 @@ def _whole_weights(weights: Tensor | None, group: Tensor, num_groups: int) -> Te
 
 
 def check_fuse(fuse: str) -> None:
+    """Raises ValueError unless `fuse` is one of `FUSES`."""
     if fuse not in FUSES:
         raise ValueError(f'unknown fuse "{fuse}": one of {", ".join(FUSES)}')
 

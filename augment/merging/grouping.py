@@ -1,4 +1,4 @@
-"""Which detections are one object: the groups that `merge.py` makes one of; `weighted.py` has those of box fusion.
+"""Which detections are one object: the groups that `merges.py` makes one of; `weighted.py` has those of box fusion.
 
 N detections come from the best to the worst, and a grouping is int64 `[N]`, groups numbered from 0 by their best
 members.
@@ -137,7 +137,7 @@ def _similar(one: Shapes, other: Shapes | None, threshold: float) -> tuple[Tenso
     if not isinstance(one, CroppedMasks):
         pairs = box_overlaps(one, other, threshold)
     elif other is None:
-        pairs = mask_overlaps(one, None, threshold)
+        pairs = mask_overlaps(one, threshold)
     else:  # not `mask_overlaps`, which would count the areas of all masks again in every round
         rows, columns, iou = one.iou(other)
         kept = iou >= torch.tensor(threshold)  # float32 like the IoU: .7 reaches .7

@@ -7,54 +7,68 @@ overlap of tiles need not hold it. (IoU over all, or over the smaller area, fail
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from augment.merging.fusion import fuse_boxes, fuse_masks
-from augment.merging.overlaps import Overlaps, box_overlaps, mask_overlaps, split_by_cost
+from augment.merging.overlaps import box_overlaps, by_parts, mask_overlaps, split_by_cost
+from augment.merging.pool import alike, comparable_masks
+from maskrcnn.ops.boxes import box_area
 from maskrcnn.ops.reference_masks import window_pixels
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 
 _PIXELS_AT_ONCE = 1 << 19
+_FLAT = 2**-6  # px: boxes without an area are widened by this to be counted
 _SLIVER = 2.0  # px: of what is no wider, a view that resamples shows too little to compare
+
+
+class _Pairs(NamedTuple):
+    """P pairs of detections, rows before columns, int64 `[P]`, and what they share, float64 `[P]`."""
+
+    rows: Tensor
+    columns: Tensor
+    intersection: Tensor
 
 
 def join_tiles(
     found: Sequence[Instances], windows: Tensor, threshold: float = 0.5, least_inside: float = 0.7, margin: float = 1.0
 ) -> Instances:
-    """Detections of overlapping tiles as detections of their image, by falling score.
+    """Detections of overlapping tiles as detections of their image, by falling score, on the CPU, without ids and
+    with nothing ignored.
 
     Where a tile saw an object whole, its detection with the best score stands; where none did, the parts are put
     together: each pixel is the mean of the tiles that see it. The score is the best of the parts.
 
     Args:
-        found: what each tile found, on the canvas of the image, with scores; all with masks or all without.
+        found: what each tile found, on the canvas of the image, with scores; all with masks or all without. A tile
+            without detections needs neither. Where a mask has no pixel inside, the box is compared.
         windows: int `[T, 4]`, x1 y1 x2 y2, the pixels of the image that each tile shows.
         threshold: least IoU, within what both tiles see, of detections of one object; no detection gets two partners in
-            one tile.
+            one tile, and two that one tile saw whole stay two.
         least_inside: what no tile saw whole is dropped if this much of what another tile sees of it lies in a detection
             of that tile.
         margin: a box this close (px) to a border of its tile inside the image counts as cut.
 
-    Raises ValueError for detections without scores, or of sizes that differ, and for shares outside [0, 1].
+    Raises ValueError for tiles that do not belong together (see `augment.merging.pool.pool_views`), and for shares
+    outside [0, 1].
     """
     for name, value in (("threshold", threshold), ("least_inside", least_inside)):
         if not 0 <= value <= 1:
             raise ValueError(f"{name} must be in [0, 1], got {value}")
-    if any(each.scores is None for each in found):
-        raise ValueError("detections of tiles must have scores")
     if windows.shape != (len(found), 4):
         raise ValueError(f"windows must be [{len(found)}, 4] like the tiles, got {list(windows.shape)}")
-    pool = Instances.cat(found)
+    pool, windows = Instances.cat(alike(found)), windows.cpu()
     tile = torch.repeat_interleave(torch.tensor([len(each) for each in found]))
     pool, tile = _as_seen(pool, tile, windows)
     cut = _are_cut(pool, windows[tile], margin)
     touched, holding = _count_tiles(pool.boxes, windows)
-    pairs = _pairs_across(pool, tile, touched > 1)
-    shares = _shares(pool, pairs, tile, windows)
-    group = _groups(len(pool), *_partners(pairs, shares, tile, threshold))
+    shapes = replace(pool, masks=comparable_masks(pool))
+    pairs = _pairs_across(shapes, tile, touched > 1)
+    shares = _shares(shapes, pairs, tile, windows)
+    group = _groups(tile, cut, _partners(pairs, shares, tile, threshold))
     group = _without_strays(pool, pairs, shares, group, cut, holding, least_inside)
     return _joined(pool, group, cut | _go_on(pool.boxes, group, windows[tile], margin), windows[tile])
 
@@ -62,7 +76,10 @@ def join_tiles(
 def _as_seen(pool: Instances, tile: Tensor, windows: Tensor) -> tuple[Instances, Tensor]:
     """The detections, and their tiles, cut to what their tiles show; a view that was scaled may smear them beyond."""
     seen = windows[tile]
-    extent = pool.boxes if pool.masks is None else pool.masks.windows
+    extent, hollow = pool.boxes, torch.ones(len(pool), dtype=torch.bool)
+    if pool.masks is not None:
+        hollow = by_parts(pool.masks, CroppedMasks.areas) == 0
+        extent = torch.where(hollow[:, None], extent, pool.masks.windows)
     beyond = ((extent[:, :2] < seen[:, :2]) | (extent[:, 2:] > seen[:, 2:])).any(dim=1)
     if not beyond.any():
         return pool, tile
@@ -71,8 +88,8 @@ def _as_seen(pool: Instances, tile: Tensor, windows: Tensor) -> tuple[Instances,
     if masks is not None:
         at = torch.nonzero(beyond).flatten()
         cut = fuse_masks(masks[at], torch.arange(len(at)), len(at), seen=seen[at])
-        masks = _replaced(masks, at, cut)
-        left[at] &= cut.areas() > 0
+        masks = masks.exchanged(at, cut)
+        left[at] &= (cut.areas() > 0) | hollow[at]
     return replace(pool, boxes=boxes, masks=masks)[left], tile[left]
 
 
@@ -93,28 +110,27 @@ def _go_on(boxes: Tensor, group: Tensor, windows: Tensor, margin: float) -> Tens
     return ((low[at] < windows[:, :2] - margin) | (high[at] > windows[:, 2:] + margin)).any(dim=1) & (group >= 0)
 
 
-def _pairs_across(pool: Instances, tile: Tensor, twice: Tensor) -> Overlaps:
+def _pairs_across(pool: Instances, tile: Tensor, twice: Tensor) -> _Pairs:
     """Detections of one label in different tiles that overlap; only what lies where two tiles look is compared."""
     index = torch.nonzero(twice).flatten()
     part = pool[index]
     pairs = mask_overlaps(part.masks) if part.masks is not None else box_overlaps(part.boxes)
-    pairs = Overlaps(index[pairs.rows], index[pairs.columns], pairs.intersection, twice.double(), twice.double())
-    return pairs[(tile[pairs.rows] != tile[pairs.columns]) & (pool.labels[pairs.rows] == pool.labels[pairs.columns])]
+    rows, columns = index[pairs.rows], index[pairs.columns]
+    across = (tile[rows] != tile[columns]) & (pool.labels[rows] == pool.labels[columns])
+    return _Pairs(rows[across], columns[across], pairs.intersection[across])
 
 
 def _count_tiles(boxes: Tensor, windows: Tensor) -> tuple[Tensor, Tensor]:
     """int64 `[N]` each: how many tiles every box touches, and how many hold it whole."""
-    touched, holding = torch.zeros(2, len(boxes), dtype=torch.int64)
-    for part in torch.arange(len(boxes)).split(1 << 11):
-        low = torch.maximum(boxes[part, None, :2], windows[None, :, :2])
-        high = torch.minimum(boxes[part, None, 2:], windows[None, :, 2:])
-        touched[part] = (low < high).all(dim=2).sum(dim=1)
-        is_held = (low == boxes[part, None, :2]) & (high == boxes[part, None, 2:])
-        holding[part] = is_held.all(dim=2).sum(dim=1)
-    return touched, holding
+    boxes = boxes.double()
+    flat = (box_area(boxes) == 0)[:, None]
+    boxes = torch.where(flat, boxes + boxes.new_tensor([-_FLAT, -_FLAT, _FLAT, _FLAT]), boxes)
+    pairs = box_overlaps(boxes, windows.double())
+    held = pairs.intersection == pairs.areas1[pairs.rows]
+    return torch.bincount(pairs.rows, minlength=len(boxes)), torch.bincount(pairs.rows[held], minlength=len(boxes))
 
 
-def _shares(pool: Instances, pairs: Overlaps, tile: Tensor, windows: Tensor) -> tuple[Tensor, Tensor]:
+def _shares(pool: Instances, pairs: _Pairs, tile: Tensor, windows: Tensor) -> tuple[Tensor, Tensor]:
     """float64 `[P]` each: how much of the first, and of the second, the other's tile sees."""
     one = _seen_areas(pool, pairs.rows, windows[tile[pairs.columns]])
     return one, _seen_areas(pool, pairs.columns, windows[tile[pairs.rows]])
@@ -136,9 +152,7 @@ def _seen_areas(pool: Instances, index: Tensor, windows: Tensor) -> Tensor:
     return areas
 
 
-def _partners(
-    pairs: Overlaps, shares: tuple[Tensor, Tensor], tile: Tensor, threshold: float
-) -> tuple[list[int], list[int]]:
+def _partners(pairs: _Pairs, shares: tuple[Tensor, Tensor], tile: Tensor, threshold: float) -> list[tuple[int, int]]:
     """The most alike first, each with at most one partner in a tile."""
     alike = pairs.intersection / (shares[0] + shares[1] - pairs.intersection)
     order = torch.argsort(alike, descending=True, stable=True)
@@ -151,12 +165,16 @@ def _partners(
         if not ways & taken:
             taken |= ways
             kept.append((i, j))
-    return [i for i, _ in kept], [j for _, j in kept]
+    return kept
 
 
-def _groups(count: int, one: list[int], other: list[int]) -> Tensor:
-    """int64 `[N]`: numbers from 0 that are equal for what pairs connect."""
-    parent = list(range(count))
+def _groups(tile: Tensor, cut: Tensor, pairs: list[tuple[int, int]]) -> Tensor:
+    """int64 `[N]`: numbers from 0 that are equal for what pairs connect, the first first.
+
+    What would make one of two detections that one tile saw whole is left out: a chain may lead from one to the next.
+    """
+    parent = list(range(len(tile)))
+    whole_in = [set() if is_cut else {number} for number, is_cut in zip(tile.tolist(), cut.tolist(), strict=True)]
 
     def root(i: int) -> int:
         while parent[i] != i:
@@ -164,14 +182,18 @@ def _groups(count: int, one: list[int], other: list[int]) -> Tensor:
             i = parent[i]
         return i
 
-    for i, j in zip(one, other, strict=True):
-        parent[root(i)] = root(j)
-    return torch.unique(torch.tensor([root(i) for i in range(count)], dtype=torch.int64), return_inverse=True)[1]
+    for i, j in pairs:
+        i, j = root(i), root(j)
+        if i != j and whole_in[i].isdisjoint(whole_in[j]):
+            parent[i] = j
+            whole_in[j] |= whole_in[i]
+    roots = torch.tensor([root(i) for i in range(len(tile))], dtype=torch.int64)
+    return torch.unique(roots, return_inverse=True)[1]
 
 
 def _without_strays(
     pool: Instances,
-    pairs: Overlaps,
+    pairs: _Pairs,
     shares: tuple[Tensor, Tensor],
     group: Tensor,
     cut: Tensor,
@@ -234,14 +256,7 @@ def _with_parts(result: Instances, parts: Instances, group: Tensor, at: Tensor, 
     if masks is not None and parts.masks is not None:
         whole = fuse_masks(parts.masks, local, len(at), seen=seen)
         boxes = torch.where((whole.areas() > 0)[:, None], whole.boxes(), boxes)
-        masks = _replaced(masks, at, whole)
+        masks = masks.exchanged(at, whole)
     all_boxes = result.boxes.clone()
     all_boxes[at] = boxes
     return Instances(result.size, all_boxes, result.labels, result.scores, masks)
-
-
-def _replaced(masks: CroppedMasks, at: Tensor, others: CroppedMasks) -> CroppedMasks:
-    """`masks` with those at the indices `at` exchanged."""
-    place = torch.arange(len(masks))
-    place[at] = len(masks) + torch.arange(len(at))
-    return CroppedMasks.cat([masks, others])[place]

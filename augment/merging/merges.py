@@ -2,7 +2,8 @@
 
 Every merge takes `found`, one `Instances` a view, all mapped back to one image, and returns one, by falling score.
 Neither the order of views nor that of detections changes anything. Detections of different labels never merge, nor do
-those that share no area. Time and memory follow the detections that overlap. The work is done on the CPU; the result is
+those that share no area; where a mask has no pixel inside, the box counts, filled. Time and memory follow the
+detections that overlap. The work is done on the CPU; the result is
 where the first view was.
 
 Of all merges: `on` says what is compared, "masks" or "boxes"; None: masks where there are any. `fuse` says how several
@@ -22,7 +23,7 @@ from torch import Tensor
 from augment.merging.fusion import Fuse, check_fuse, fuse_boxes, fuse_masks
 from augment.merging.grouping import Neighbours, absorb, group_by_clusters
 from augment.merging.overlaps import Metric, Overlaps, box_overlaps, by_parts, mask_overlaps
-from augment.merging.pool import Pool, pick, pool_views, rank
+from augment.merging.pool import Pool, comparable_masks, pick, pool_views, rank
 from augment.merging.weighted import group_by_fused_boxes, group_by_fused_masks
 from maskrcnn.ops.boxes import box_area
 from maskrcnn.ops.nms import nms
@@ -211,14 +212,14 @@ def _prepared(found: Sequence[Instances], on: On, **fractions: float) -> tuple[P
     pool = pool_views(found)
     if on == "masks" and pool.objects.masks is None and len(pool):
         raise ValueError('on is "masks", but found has none')
-    return pool, None if on == "boxes" else pool.objects.masks
+    return pool, None if on == "boxes" else comparable_masks(pool.objects)
 
 
 def _overlaps(pool: Pool, masks: CroppedMasks | None, threshold: float, metric: Metric = "iou") -> Overlaps:
     """The pairs of one label whose masks, or else boxes, overlap by at least `threshold`."""
     if masks is None:
         return box_overlaps(pool.objects.boxes, None, threshold, metric).of_one_label(pool.objects.labels)
-    return mask_overlaps(masks, None, threshold, metric).of_one_label(pool.objects.labels)
+    return mask_overlaps(masks, threshold, metric).of_one_label(pool.objects.labels)
 
 
 def _best_members(group: Tensor) -> Tensor:

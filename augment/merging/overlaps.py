@@ -145,30 +145,23 @@ def split_by_cost(costs: Tensor, budget: int) -> tuple[Tensor, ...]:
     return torch.split(index, torch.unique_consecutive(run, return_counts=True)[1].tolist()) if len(costs) else ()
 
 
-def mask_overlaps(
-    masks1: CroppedMasks, masks2: CroppedMasks | None = None, threshold: float = 0.0, metric: Metric = "iou"
-) -> Overlaps:
-    """The pairs of masks, or of the first alone, whose IoU or IoS reaches `threshold`; intersections exact.
+def mask_overlaps(masks: CroppedMasks, threshold: float = 0.0, metric: Metric = "iou") -> Overlaps:
+    """The pairs of masks whose IoU or IoS reaches `threshold`; intersections exact.
 
     Pairs that share no pixel never count.
     """
-    others = masks1 if masks2 is None else masks2
-    areas1 = by_parts(masks1, CroppedMasks.areas).double()
-    areas2 = areas1 if masks2 is None else by_parts(others, CroppedMasks.areas).double()
+    areas = by_parts(masks, CroppedMasks.areas).double()
     parts = []
-    for begin in range(0, len(masks1), _ROWS_AT_ONCE):
-        begin2 = begin if masks2 is None else 0
-        rows, columns, iou = mask_iou(_cut(masks1, begin, begin + _ROWS_AT_ONCE), _cut(others, begin2, len(others)))
-        rows, columns = rows + begin, columns + begin2
-        if masks2 is None:
-            upper = rows < columns
-            rows, columns, iou = rows[upper], columns[upper], iou[upper]
-        shared = _intersection(iou, areas1[rows] + areas2[columns])
+    for begin in range(0, len(masks), _ROWS_AT_ONCE):
+        rows, columns, iou = mask_iou(_cut(masks, begin, begin + _ROWS_AT_ONCE), _cut(masks, begin, len(masks)))
+        upper = rows < columns
+        rows, columns, iou = rows[upper] + begin, columns[upper] + begin, iou[upper]
+        shared = _intersection(iou, areas[rows] + areas[columns])
         # float32 holds an IoU to 2^-24: enough to know this many pixels exactly. More are counted.
         for p in torch.nonzero(shared >= 2**22).flatten().tolist():
-            shared[p] = _count_shared(masks1, int(rows[p]), others, int(columns[p]))
-        parts.append(Overlaps(rows, columns, shared, areas1, areas2).at_least(threshold, metric))
-    return _joined(parts, areas1, areas2)
+            shared[p] = _count_shared(masks, int(rows[p]), int(columns[p]))
+        parts.append(Overlaps(rows, columns, shared, areas, areas).at_least(threshold, metric))
+    return _joined(parts, areas, areas)
 
 
 def by_parts(masks: CroppedMasks, measure: Callable[[CroppedMasks], Tensor]) -> Tensor:
@@ -192,13 +185,13 @@ def _intersection(iou: Tensor, areas: Tensor) -> Tensor:
     return (iou * areas / (1 + iou)).round()
 
 
-def _count_shared(masks1: CroppedMasks, i: int, masks2: CroppedMasks, j: int) -> int:
-    window1, window2 = masks1.windows[i].tolist(), masks2.windows[j].tolist()
+def _count_shared(masks: CroppedMasks, i: int, j: int) -> int:
+    window1, window2 = masks.windows[i].tolist(), masks.windows[j].tolist()
     x1, y1 = (max(a, b) for a, b in zip(window1[:2], window2[:2], strict=True))
     x2, y2 = (min(a, b) for a, b in zip(window1[2:], window2[2:], strict=True))
     levels = [
         masks.window(k)[y1 - window[1] : y2 - window[1], x1 - window[0] : x2 - window[0]]
-        for masks, k, window in ((masks1, i, window1), (masks2, j, window2))
+        for k, window in ((i, window1), (j, window2))
     ]
     return int(((levels[0] & levels[1]) >= 128).sum())
 

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from augment.merging.overlaps import by_parts
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 
@@ -45,11 +46,7 @@ def pool_views(found: Sequence[Instances]) -> Pool:
         ValueError: no views, sizes that differ, scores missing, negative or not finite, boxes not finite, masks or ids
             in some views alone; names the view.
     """
-    _check_views(found)
-    with_masks = any(view.masks is not None for view in [view for view in found if len(view)] or found)
-    parts = [_plain(view, with_masks) for view in found]
-    if any(view.ids is None for view in found if len(view)) or all(view.ids is None for view in found):
-        parts = [replace(part, ids=None) for part in parts]
+    parts = alike(found)
     tables = [_contents(part) for part in parts]
     by_content = sorted(range(len(parts)), key=lambda number: tables[number][_falling(tables[number])].tobytes())
     counts = torch.tensor([len(parts[number]) for number in by_content])
@@ -57,6 +54,27 @@ def pool_views(found: Sequence[Instances]) -> Pool:
     order = torch.from_numpy(_falling(np.concatenate([tables[number] for number in by_content])))
     objects = Instances.cat([parts[number] for number in by_content])
     return Pool(pick(objects, order), view[order], len(found))
+
+
+def alike(found: Sequence[Instances]) -> list[Instances]:
+    """Every view's detections on the CPU, with the same fields, nothing ignored; raises as `pool_views`."""
+    _check_views(found)
+    with_masks = any(view.masks is not None for view in [view for view in found if len(view)] or found)
+    parts = [_plain(view, with_masks) for view in found]
+    if any(view.ids is None for view in found if len(view)) or all(view.ids is None for view in found):
+        parts = [replace(part, ids=None) for part in parts]
+    return parts
+
+
+def comparable_masks(objects: Instances) -> CroppedMasks | None:
+    """The masks, if there are any; in place of those without a pixel inside, the boxes filled."""
+    masks = objects.masks
+    if masks is None:
+        return None
+    empty = torch.nonzero(by_parts(masks, CroppedMasks.areas) == 0).flatten()
+    if len(empty) == 0:
+        return masks
+    return masks.exchanged(empty, CroppedMasks.from_boxes(objects.boxes[empty], masks.size))
 
 
 def pick(objects: Instances, index: Tensor) -> Instances:

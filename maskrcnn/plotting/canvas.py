@@ -26,6 +26,7 @@ BLACK: Colour = (0, 0, 0)
 WHITE: Colour = (240, 240, 242)
 BACKGROUND: Colour = (24, 25, 28)
 
+DARK = 1.5  # images that could be so many times brighter are shown brighter
 _GOLDEN_RATIO = 0.618033988749895
 
 
@@ -77,6 +78,12 @@ def brightening(picture: Picture, at_most: float = 6.0) -> float:
     """
     brightest = float(np.percentile(picture, 99.5)) if picture.size else 255.0
     return min(255.0 / max(brightest, 1.0), at_most)
+
+
+def gain_for(image: torch.Tensor) -> float:
+    """What an image ``[3, H, W]`` is multiplied by to be shown: 1 unless it could be ``DARK`` times brighter."""
+    gain = brightening(to_picture(image))
+    return gain if gain >= DARK else 1.0
 
 
 def dimmed(picture: Picture, brightness: float = 0.8, colour: float = 0.35) -> Picture:

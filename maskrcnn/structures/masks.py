@@ -14,6 +14,9 @@ from maskrcnn.ops import reference_masks as reference
 from maskrcnn.ops.rle import decode_rle, encode_rle
 from maskrcnn.ops.types import Windows
 
+_DENSE_PIXELS = 1 << 26  # of dense masks that are converted at once
+_FARTHEST = 2_000_000  # of a polygon's points, in pixels: what filling one may cost
+
 
 @dataclass(frozen=True, eq=False)
 class CroppedMasks:
@@ -61,10 +64,24 @@ class CroppedMasks:
         return CroppedMasks(windows, reference.offsets_of(windows), data.to(torch.uint8), size)
 
     @staticmethod
+    def from_boxes(boxes: Tensor, size: tuple[int, int]) -> "CroppedMasks":
+        """From boxes `[N, 4]`, filled; sides are rounded to whole pixels of the canvas."""
+        limit = torch.tensor([size[1], size[0]], device=boxes.device)
+        low = torch.minimum(boxes[:, :2].round().clamp(min=0), limit)
+        high = torch.maximum(torch.minimum(boxes[:, 2:].round(), limit), low)
+        windows = torch.cat([low, high], dim=1).int()
+        offsets = reference.offsets_of(windows)
+        data = torch.full((int(offsets[-1]),), 255, dtype=torch.uint8, device=boxes.device)
+        return CroppedMasks(windows, offsets, data, size)
+
+    @staticmethod
     def from_dense(masks: Tensor) -> "CroppedMasks":
         """From `[N, H, W]`: bool, or uint8 / float in 0..1 where anything above one half is inside."""
         size = (int(masks.shape[1]), int(masks.shape[2]))
-        owner, y, x = torch.nonzero(masks > 0, as_tuple=True)
+        step = max(1, _DENSE_PIXELS // max(1, size[0] * size[1]))
+        if len(masks) > step:  # finding the pixels inside takes many times the memory of the masks
+            return CroppedMasks.cat([CroppedMasks.from_dense(part) for part in masks.split(step)])
+        owner, y, x = torch.nonzero(masks if masks.dtype == torch.bool else masks > 0, as_tuple=True)
         windows = reference.bounds(owner, x, y, len(masks)).int()
         owner, x, y = reference.window_pixels(windows)
         value = masks[owner, y, x]
@@ -100,17 +117,17 @@ class CroppedMasks:
         A mask without rings is empty.
 
         Raises:
-            ValueError: a ring of fewer than three points or with odd or non-finite numbers; names the mask.
+            ValueError: a ring of fewer than three points, with odd or non-finite numbers or far away; names the mask.
         """
-        windows = np.zeros((len(polygons), 4), dtype=np.int32)
-        levels = []
+        codes = []
         for i, rings in enumerate(polygons):
             outlines = [np.asarray(ring, dtype=np.float64).ravel() for ring in rings]
             if any(len(ring) < 6 or len(ring) % 2 or not np.isfinite(ring).all() for ring in outlines):
                 raise ValueError(f"polygon {i}: a ring must be at least three finite points [x0, y0, x1, y1, …]")
-            windows[i], level = _fill(outlines, size)
-            levels.append(torch.from_numpy(level))
-        return CroppedMasks.from_windows(torch.from_numpy(windows), levels, size)
+            if any(np.abs(ring).max() > _FARTHEST for ring in outlines):
+                raise ValueError(f"polygon {i}: a point lies more than {_FARTHEST} pixels away")
+            codes.append(_fill(outlines, size))
+        return CroppedMasks.from_rle(codes, size)
 
     @staticmethod
     def cat(masks: Sequence["CroppedMasks"]) -> "CroppedMasks":
@@ -135,6 +152,12 @@ class CroppedMasks:
         """The masks that an index, a slice, a bool or an int tensor picks; always CroppedMasks."""
         chosen = torch.arange(len(self), device=self.windows.device)[index].reshape(-1)
         return CroppedMasks(*ops.pick_masks(self.parts, chosen), self.size)
+
+    def exchanged(self, index: Tensor, others: "CroppedMasks") -> "CroppedMasks":
+        """These masks with those at int64 `index` exchanged for `others`, one each."""
+        place = torch.arange(len(self), device=self.windows.device)
+        place[index] = len(self) + torch.arange(len(others), device=place.device)
+        return CroppedMasks.cat([self, others])[place]
 
     def to(self, device: torch.device | str) -> "CroppedMasks":
         return CroppedMasks(self.windows.to(device), self.offsets.to(device), self.data.to(device), self.size)
@@ -204,19 +227,13 @@ class CroppedMasks:
         return dense
 
 
-def _fill(rings: list[NDArray[np.float64]], size: tuple[int, int]) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
-    """Window and levels of a mask made of rings `[x0, y0, x1, y1, …]`: only the window is ever drawn."""
+def _fill(rings: list[NDArray[np.float64]], size: tuple[int, int]) -> dict[str, Any]:
+    """Run-length code of a mask made of rings `[x0, y0, x1, y1, …]`.
+
+    Drawn on the whole canvas, at the cost of the outline: COCO rounds to fifths of a pixel, and a moved origin shows.
+    """
     from faster_coco_eval import mask as coco_mask
 
     if not rings:
-        return np.zeros(4, dtype=np.int32), np.zeros((0, 0), dtype=np.uint8)
-    points = np.concatenate(rings).reshape(-1, 2)
-    limit = (size[1], size[0])
-    low = np.clip(np.floor(points.min(axis=0)) - 1, 0, limit).astype(np.int32)
-    high = np.clip(np.ceil(points.max(axis=0)) + 1, low, limit).astype(np.int32)
-    width, height = (high - low).tolist()
-    if width * height == 0:
-        return np.concatenate([low, low]), np.zeros((0, 0), dtype=np.uint8)
-    moved = [(ring.reshape(-1, 2) - low).ravel().tolist() for ring in rings]
-    decoded = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(moved, height, width)))
-    return np.concatenate([low, high]), np.ascontiguousarray(decoded) * np.uint8(255)
+        return {"size": size, "counts": [size[0] * size[1]]}
+    return dict(coco_mask.merge(coco_mask.frPyObjects([ring.tolist() for ring in rings], *size)))

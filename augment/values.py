@@ -1,0 +1,21 @@
+"""Values of images, which are uint8, or float32 in [0, 1]."""
+
+import torch
+from torch import Tensor
+
+
+def as_float(image: Tensor) -> Tensor:
+    """float32 in [0, 1]; what is float already stays."""
+    return image.to(torch.float32).div_(255) if image.dtype == torch.uint8 else image.float()
+
+
+def as_bytes(values: Tensor) -> Tensor:
+    """uint8 of float values in [0, 1], rounded; those beyond are clipped."""
+    return values.mul(255).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def in_type_of(pixels: Tensor, image: Tensor) -> Tensor:
+    """Pixels in the type of another image."""
+    if pixels.dtype == image.dtype:
+        return pixels
+    return as_float(pixels) if pixels.dtype == torch.uint8 else as_bytes(pixels)
