@@ -24,10 +24,10 @@ from augment.views import tiles
 from benchmarks.ops import resident
 from benchmarks.quality import write_results
 from datasets.large_images import open_pixels
-from datasets.synthetic.config import EllipsesConfig
-from datasets.synthetic.drawing import rasterise_ellipses
-from datasets.synthetic.ellipses import ellipse_scene
-from datasets.synthetic.scene import INSIDE
+from datasets.synthetic.config import SceneConfig, changed
+from datasets.synthetic.drawing import rasterise
+from datasets.synthetic.painting import INSIDE
+from datasets.synthetic.scene import compose
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 
@@ -39,12 +39,18 @@ TIFF_TILE = 256
 def make_image(path: Path) -> None:
     """The scene, later objects on top, as a tiled RGB TIFF: an object's number is r + 256 g + 65,536 b."""
     side = SIDE // PARTS
-    config = EllipsesConfig(
-        width=side, height=side, n_groups=GROUPS, n_objects_per_group=MEMBERS, n_free=FREE, max_diameter=30
+    config = changed(
+        SceneConfig(),
+        width=side,
+        height=side,
+        n_groups=GROUPS,
+        n_objects_per_group=MEMBERS,
+        n_free=FREE,
+        max_diameter=30,
     )
     labels = np.zeros((SIDE, SIDE), np.int32)
     for part in range(PARTS**2):
-        coverage = rasterise_ellipses(ellipse_scene(config, "test", part).shapes, side, side)
+        coverage = rasterise(compose(config, "test", part).shapes, side, side)
         y, x = side * (part // PARTS), side * (part % PARTS)
         for number in range(len(coverage.windows)):
             rows, columns, levels = coverage.window(number)

@@ -16,7 +16,7 @@ from augment.config import AugmentConfig
 from benchmarks.peers import TorchvisionMaskRCNN
 from benchmarks.quality import crossing, table, trace, write_results
 from datasets.registry import open_dataset
-from datasets.synthetic.config import EllipsesConfig
+from datasets.synthetic.recipes import Recipe
 from datasets.synthetic.writer import create
 from examples.experiment import Data
 from maskrcnn.model.config import DetectorConfig
@@ -36,7 +36,7 @@ MAX_INSTANCES, MIN_CONFIDENCE = 300, 0.05
 )
 def main(level: float, minutes: float, peer_minutes: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        create(f"{folder}/ellipses", EllipsesConfig(), 64, 16)
+        create(f"{folder}/ellipses", Recipe(n_train=64, n_test=16))
         train, test = (open_dataset("ellipses", f"{folder}/ellipses", split) for split in ("train", "test"))
         data = Data(train, test)
         ours = trace(

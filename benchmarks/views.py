@@ -8,7 +8,6 @@ in tiles. RUN is a Mask R-CNN trained on the default ellipses.
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 
 import click
 import numpy as np
@@ -19,10 +18,10 @@ from augment.config import MERGE_NAMES, ViewsConfig
 from augment.merging.merges import merge
 from augment.prediction import predict
 from benchmarks.quality import write_results
-from datasets.ellipses import masks_of_labels
-from datasets.synthetic.config import EllipsesConfig
-from datasets.synthetic.ellipses import ellipse_scene
-from datasets.synthetic.scene import render
+from datasets.readers.generated import masks_of_labels
+from datasets.synthetic.config import SceneConfig, changed
+from datasets.synthetic.painting import render
+from datasets.synthetic.scene import compose
 from examples.predict import Finder, load_finder
 from examples.searching import detection, views_of
 from maskrcnn.evaluation.figures import evaluate
@@ -40,19 +39,19 @@ Scenes = list[tuple[Tensor, Instances]]
 
 def scenes(count: int, times: int) -> Scenes:
     """Test scenes whose sides are `times` those of the default, with as many objects to the pixel."""
-    plain = EllipsesConfig()
-    config = replace(
+    plain = SceneConfig()
+    config = changed(
         plain,
         width=plain.width * times,
         height=plain.height * times,
-        n_groups=plain.n_groups * times**2,
-        n_free=plain.n_free * times**2,
+        n_groups=plain.layout.n_groups * times**2,
+        n_free=plain.layout.n_free * times**2,
     )
     return [_scene(config, number) for number in range(count)]
 
 
-def _scene(config: EllipsesConfig, number: int) -> tuple[Tensor, Instances]:
-    drawn = render(ellipse_scene(config, "test", number))
+def _scene(config: SceneConfig, number: int) -> tuple[Tensor, Instances]:
+    drawn = render(compose(config, "test", number))
     masks, ids = masks_of_labels(torch.from_numpy(drawn.labels.astype(np.int32)))
     image = torch.from_numpy(drawn.image).permute(2, 0, 1).contiguous()
     return image, Instances.from_masks(masks, torch.ones_like(ids), ids=ids)

@@ -5,16 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasets.synthetic.drawing import SAMPLES, Coverage, EllipseShapes, rasterise_ellipses
+from datasets.synthetic.drawing import SAMPLES, Coverage, Shapes, rasterise
 from datasets.synthetic.streams import round_parameter
 
 
-def ellipses(centres: np.ndarray, semi_axes: np.ndarray, angles: np.ndarray) -> EllipseShapes:
+def ellipses(centres: np.ndarray, semi_axes: np.ndarray, angles: np.ndarray) -> Shapes:
     directions = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    return EllipseShapes(*(round_parameter(np.asarray(part, np.float64)) for part in (centres, semi_axes, directions)))
+    return Shapes(*(round_parameter(np.asarray(part, np.float64)) for part in (centres, semi_axes, directions)))
 
 
-def random_ellipses(count: int, semi_axes: tuple[float, float]) -> EllipseShapes:
+def random_ellipses(count: int, semi_axes: tuple[float, float]) -> Shapes:
     rng = np.random.default_rng(7)
     return ellipses(rng.uniform(20, 30, (count, 2)), np.tile(semi_axes, (count, 1)), rng.uniform(0, np.pi, count))
 
@@ -34,7 +34,7 @@ def moments(coverage: Coverage) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("semi_axes", [(1.5, 1.0), (1.0, 1.0), (4.0, 1.0), (8.0, 2.5), (16.0, 15.0)])
 def test_area_and_centroid_of_ellipses_are_the_analytic_ones(semi_axes):
     shapes = random_ellipses(400, semi_axes)
-    areas, centroids = moments(rasterise_ellipses(shapes, 50, 50))
+    areas, centroids = moments(rasterise(shapes, 50, 50))
     error = areas / (np.pi * semi_axes[0] * semi_axes[1]) - 1
     assert abs(error.mean()) < 0.002
     assert np.abs(error).max() < 0.02
@@ -44,7 +44,7 @@ def test_area_and_centroid_of_ellipses_are_the_analytic_ones(semi_axes):
 
 def test_a_pixel_is_inside_where_at_least_half_its_samples_are():
     halves = ellipses([[10.0, 10.0]], [[4.0, 4.0]], [0.0])
-    coverage = rasterise_ellipses(halves, 20, 20)
+    coverage = rasterise(halves, 20, 20)
     rows, columns, levels = coverage.window(0)
     y, x = np.meshgrid(np.arange(20 * SAMPLES), np.arange(20 * SAMPLES), indexing="ij")
     distance = ((x + 0.5) / SAMPLES - 10) ** 2 + ((y + 0.5) / SAMPLES - 10) ** 2
@@ -60,7 +60,7 @@ def test_a_pixel_is_inside_where_at_least_half_its_samples_are():
 )
 def test_windows_stay_on_the_canvas_and_levels_match_every_sample(centre, semi_axes, angle):
     shapes = ellipses([centre], [semi_axes], np.array([angle]))
-    coverage = rasterise_ellipses(shapes, 23, 11)
+    coverage = rasterise(shapes, 23, 11)
     x1, y1, x2, y2 = coverage.windows[0].tolist()
     assert 0 <= x1 <= x2 <= 23 and 0 <= y1 <= y2 <= 11
     dense = np.zeros((11, 23), np.int64)
@@ -79,16 +79,16 @@ def test_windows_stay_on_the_canvas_and_levels_match_every_sample(centre, semi_a
 
 def test_levels_do_not_depend_on_the_other_objects_or_the_canvas():
     shapes = random_ellipses(30, (6.0, 2.0))
-    together = rasterise_ellipses(shapes, 50, 50)
-    one = EllipseShapes(shapes.centres[7:8], shapes.semi_axes[7:8], shapes.directions[7:8])
-    np.testing.assert_array_equal(rasterise_ellipses(one, 300, 40).window(0)[2], together.window(7)[2])
+    together = rasterise(shapes, 50, 50)
+    one = Shapes(shapes.centres[7:8], shapes.semi_axes[7:8], shapes.directions[7:8])
+    np.testing.assert_array_equal(rasterise(one, 300, 40).window(0)[2], together.window(7)[2])
 
 
 def test_nothing_to_draw_and_nothing_on_the_canvas():
     nothing = ellipses(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0))
-    assert rasterise_ellipses(nothing, 5, 5).data.size == 0
+    assert rasterise(nothing, 5, 5).data.size == 0
     outside = ellipses([[-50.0, 2.0], [2.0, 2.0]], [[3.0, 2.0], [1.0, 1.0]], [0.0, 0.0])
-    coverage = rasterise_ellipses(outside, 5, 5)
+    coverage = rasterise(outside, 5, 5)
     assert coverage.windows[0].tolist() == [0, 0, 0, 0]
     assert coverage.offsets.tolist()[:2] == [0, 0] and coverage.data.size > 0
 
@@ -96,4 +96,4 @@ def test_nothing_to_draw_and_nothing_on_the_canvas():
 def test_memory_follows_windows_not_objects_times_image():
     rng = np.random.default_rng(3)
     shapes = ellipses(rng.uniform(0, 4096, (5000, 2)), rng.uniform(2, 6, (5000, 2)), rng.uniform(0, 3, 5000))
-    assert rasterise_ellipses(shapes, 4096, 4096).data.nbytes < 5000 * 14 * 14
+    assert rasterise(shapes, 4096, 4096).data.nbytes < 5000 * 14 * 14

@@ -6,7 +6,9 @@ else. The uniforms are made from the raw words here, because NumPy promises the 
 not what its distributions make of them.
 """
 
+import functools
 import hashlib
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,13 +37,19 @@ class ImageStreams:
 
         The first dimension counts objects, so more objects keep the draws of those that were there before.
         """
-        key = np.array([self.seed, hash_name(factor)], dtype=np.uint64)
-        counter = np.array([0, 0, self.image, hash_name(self.split)], dtype=np.uint64)
-        count = int(np.prod(shape))
-        words = np.random.Philox(key=key, counter=counter).random_raw(count)
+        if 0 in shape:
+            return np.zeros(shape)
+        words = self.generator(factor).random_raw(math.prod(shape))
         return (words >> np.uint64(11)).astype(np.float64).reshape(shape) * 2.0**-53
 
+    def generator(self, factor: str) -> np.random.Philox:
+        """The stream itself, at its beginning."""
+        key = np.array([self.seed, hash_name(factor)], dtype=np.uint64)
+        counter = np.array([0, 0, self.image, hash_name(self.split)], dtype=np.uint64)
+        return np.random.Philox(key=key, counter=counter)
 
+
+@functools.cache
 def hash_name(name: str) -> int:
     """A 64-bit number for ``name``, the same in every process and version (Python's ``hash`` is neither)."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
@@ -55,6 +63,13 @@ def between(uniforms: NDArray[np.float64], low: float, high: float) -> NDArray[n
 def log_between(uniforms: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
     """Log-uniform values in [low, high], rounded like every drawn parameter."""
     return round_parameter(np.exp(between(uniforms, float(np.log(low)), float(np.log(high)))))
+
+
+def normals(streams: ImageStreams, factor: str, *shape: int) -> NDArray[np.float64]:
+    """Standard normal values, float64 of ``shape``, rounded like every drawn parameter (Box and Muller, 1958)."""
+    uniforms = streams.uniforms(factor, *shape, 2)
+    radius = np.sqrt(-2.0 * np.log(1.0 - uniforms[..., 0]))
+    return round_parameter(radius * np.cos(2 * np.pi * uniforms[..., 1]))
 
 
 def round_parameter(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,0 +1,102 @@
+"""Is a synthetic data set still what was written? Files against the manifest, annotations against label images."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from datasets.images import opened
+from datasets.readers.json_stream import JsonStream
+from datasets.synthetic.annotations import encode_labels, label_boxes
+from datasets.synthetic.writer import hash_file, hash_pixels
+from maskrcnn.config import UserError
+
+
+def read_manifest(folder: Path) -> dict[str, dict[str, str]]:
+    """The hashes of every file, by path. UserError if there is no manifest, or it is broken."""
+    path = folder / "manifest.json"
+    try:
+        files = json.loads(path.read_text(encoding="utf-8"))["files"]
+        return {str(name): {str(kind): str(value) for kind, value in hashes.items()} for name, hashes in files.items()}
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}), so there is nothing to compare with") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path}: is no manifest of such data ({error!r})") from error
+
+
+def compare_file(folder: Path, name: str, hashes: dict[str, str]) -> str | None:
+    """What is wrong with one file of the manifest, or None. An image stored anew with the same pixels is said so."""
+    path = folder / name
+    try:
+        if hash_file(path) == hashes.get("sha256"):
+            return None
+    except OSError as error:
+        return f"{path}: is missing or cannot be read ({error.strerror})"
+    if "pixels" not in hashes:
+        return f"{path}: is not as it was made (SHA-256 differs)"
+    try:
+        with opened(path) as file:
+            same = hash_pixels(_pixels(file)) == hashes["pixels"]
+    except UserError as error:
+        return str(error)
+    return f"{path}: {'was stored anew, its pixels are the same' if same else 'has other pixels than when it was made'}"
+
+
+def find_strangers(folder: Path, listed: dict[str, Any]) -> list[str]:
+    """Files in the folder that the manifest does not know."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "manifest.json")
+    names = [path.relative_to(folder).as_posix() for path in files]
+    return [f"{folder / name}: is not in the manifest" for name in names if name not in listed]
+
+
+def check_annotations(folder: Path, split: str) -> Iterator[str | None]:
+    """For each image of a split what is wrong with its annotations, or None, as soon as it is known."""
+    path = folder / split / "annotations.json"
+    by_image: dict[int, dict[int, dict[str, Any]]] = {}
+    images: dict[int, str] = {}
+    with JsonStream(path) as stream:
+        for entry in stream.entries(("images", "annotations")):
+            try:
+                if entry.key == "images":
+                    images[int(entry.value["id"])] = str(entry.value["file_name"])
+                    continue
+                kept = {name: entry.value[name] for name in ("bbox", "area", "segmentation")}
+                by_image.setdefault(int(entry.value["image_id"]), {})[int(entry.value["instance"])] = kept
+            except (KeyError, TypeError, ValueError) as error:
+                raise UserError(f"{path}: an entry of '{entry.key}' is not as such data has it ({error!r})") from error
+    if strangers := by_image.keys() - images.keys():
+        yield f"{path}: annotates image {min(strangers)}, which it does not list"
+    for image, name in images.items():
+        yield _check_image(folder / split / "labels" / name, by_image.get(image, {}))
+
+
+def _check_image(path: Path, annotations: dict[int, dict[str, Any]]) -> str | None:
+    try:
+        with opened(path) as file:
+            labels = _pixels(file).astype(np.uint16)
+    except UserError as error:
+        return str(error)
+    numbers, counts = encode_labels(labels)
+    found = dict(zip(numbers.tolist(), zip(counts, label_boxes(labels, numbers).tolist(), strict=True), strict=True))
+    if found.keys() != annotations.keys():
+        number = min(found.keys() ^ annotations.keys())
+        where = "the label image but not in the annotations" if number in found else "the annotations but not here"
+        return f"{path}: object {number} is in {where}"
+    area = np.bincount(labels.ravel())
+    for number, (code, (x1, y1, x2, y2)) in found.items():
+        annotation = annotations[number]
+        if annotation["segmentation"] != {"size": list(labels.shape), "counts": code}:
+            return f"{path}: the mask of object {number} in the annotations is another"
+        if annotation["bbox"] != [x1, y1, x2 - x1, y2 - y1]:
+            return f"{path}: the box of object {number}, {annotation['bbox']}, is not that of its mask"
+        if annotation["area"] != int(area[number]):
+            return f"{path}: the area of object {number}, {annotation['area']}, is not that of its mask"
+    return None
+
+
+def _pixels(file: Image.Image) -> NDArray[Any]:
+    return np.asarray(file).astype(np.uint16) if file.mode.startswith("I") else np.asarray(file)

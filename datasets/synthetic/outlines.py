@@ -1,0 +1,118 @@
+"""Shapes as outlines about the origin, scaled to the area of a circle of radius 1, and what they need to be placed."""
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.synthetic.config import ObjectsConfig
+from datasets.synthetic.streams import round_parameter
+from maskrcnn.config import UserError
+
+Floats = NDArray[np.float64]
+HARMONICS = 6  # of a blob's radius: the second to the seventh
+STRETCHED = ("ellipse", "rectangle", "triangle", "blob")  # the others keep length = breadth
+_BLOB_CORNERS, _RING_CORNERS = 96, 128
+
+
+@dataclass(frozen=True)
+class Outline:
+    """Closed polygons, filled by winding number: edges float64 [E, 4] (x0, y0, x1, y1)."""
+
+    edges: Floats
+
+    @property
+    def reach(self) -> float:
+        """The farthest that the outline gets from the origin."""
+        return float(np.sqrt((self.edges[:, :2] ** 2).sum(axis=1)).max(initial=0.0))
+
+
+def outline_of(shape: str, objects: ObjectsConfig, variant: Floats) -> Outline | None:
+    """One object's outline; None for ellipses, which are drawn by their equation.
+
+    ``variant`` uniforms float64 [2 * HARMONICS] say which blob or letter it is; other shapes do not look at it.
+    """
+    if shape in ("ellipse", "circle"):
+        return None
+    if shape == "blob":
+        return _blob(objects.roughness, variant)
+    if shape == "glyph":
+        return _glyph(objects.letters[int(variant[0] * len(objects.letters))])
+    return _fixed(shape, objects.corners, objects.star_points, objects.hole)
+
+
+def reach_of(shape: str, objects: ObjectsConfig) -> float:
+    """The farthest that any object of this shape gets from its centre, for semi-axes of 1."""
+    if shape in ("ellipse", "circle"):
+        return 1.0
+    if shape == "blob":
+        return 1.0 + 1.5 * objects.roughness
+    if shape == "glyph":
+        return max(_glyph(letter).reach for letter in objects.letters)
+    return _fixed(shape, objects.corners, objects.star_points, objects.hole).reach
+
+
+@functools.cache
+def _fixed(shape: str, corners: int, star_points: int, hole: float) -> Outline:
+    if shape == "star":
+        radii = np.tile([1.0, 0.4], star_points)
+        return _scaled([_around(2 * star_points) * radii[:, None]])
+    if shape == "ring":
+        circle = _around(_RING_CORNERS)
+        return _scaled([circle, circle[::-1] * hole])
+    counts = {"rectangle": 4, "square": 4, "triangle": 3, "polygon": corners}
+    # A square stands on its side, a triangle points up.
+    return _scaled([_around(counts[shape], np.pi / 4 if counts[shape] == 4 else 0.0)])
+
+
+def _around(count: int, turn: float = 0.0) -> Floats:
+    """Points on the unit circle, float64 [count, 2], the first at the top."""
+    angle = np.arange(count) * (2 * np.pi / count) - np.pi / 2 + turn
+    return np.stack([np.cos(angle), np.sin(angle)], axis=1)
+
+
+def _blob(roughness: float, variant: Floats) -> Outline:
+    """A closed curve whose radius is a sum of a few harmonics, weaker the faster they are."""
+    angle = np.arange(_BLOB_CORNERS) * (2 * np.pi / _BLOB_CORNERS)
+    radius = np.ones(_BLOB_CORNERS)
+    for k in range(HARMONICS):
+        size = roughness * 0.8 ** (k + 1) * variant[2 * k] / 2
+        radius = radius + size * np.cos(angle * (k + 2) + 2 * np.pi * variant[2 * k + 1])
+    radius = np.maximum(radius, 0.1)
+    return _scaled([np.stack([np.cos(angle), np.sin(angle)], axis=1) * radius[:, None]])
+
+
+@functools.lru_cache(maxsize=1000)
+def _glyph(letter: str) -> Outline:
+    """The outline of a letter in matplotlib's own font."""
+    from matplotlib import font_manager, get_data_path
+    from matplotlib.textpath import TextPath
+
+    font = font_manager.FontProperties(fname=f"{get_data_path()}/fonts/ttf/DejaVuSans-Bold.ttf")
+    path = TextPath((0, 0), letter, size=100, prop=font)
+    polygons = [np.asarray(each, np.float64) for each in path.to_polygons(closed_only=True)]
+    if not polygons or not sum(abs(_area(each)) for each in polygons) > 0:
+        raise UserError(f"letters: {letter!r} has no outline; leave it out")
+    flipped = [each[::-1] * np.array([1.0, -1.0]) for each in polygons]  # y points down here; keep the sense
+    return _scaled([each[:-1] if (each[0] == each[-1]).all() else each for each in flipped])
+
+
+def _area(polygon: Floats) -> float:
+    x, y = polygon[:, 0], polygon[:, 1]
+    return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum() / 2)
+
+
+def _scaled(polygons: list[Floats]) -> Outline:
+    """Moved to their centroid and scaled to an area of pi; rounded, as cosines differ in the last bit between CPUs."""
+    areas = [_area(each) for each in polygons]
+    total, moment = sum(areas), np.zeros(2)
+    for polygon in polygons:
+        following = np.roll(polygon, -1, axis=0)
+        cross = polygon[:, 0] * following[:, 1] - following[:, 0] * polygon[:, 1]
+        moment += ((polygon + following) * cross[:, None]).sum(axis=0) / 6
+    sign = 1 if total > 0 else -1
+    centred = [(each - moment / total) * np.sqrt(np.pi / abs(total)) for each in polygons]
+    edges = [np.concatenate([each, np.roll(each, -1, axis=0)], axis=1) for each in centred]
+    joined = round_parameter(np.concatenate(edges))
+    return Outline(joined if sign > 0 else joined[:, [2, 3, 0, 1]])

@@ -1,0 +1,122 @@
+"""Makes the data sets of a sweep: one factor takes several values, the rest of every image stays as it is."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from datasets.synthetic.config import SceneConfig, changed
+from datasets.synthetic.recipes import Recipe
+from examples.command_line import SettingsCommand, click_options
+from examples.creating import CreateConfig, ScenesConfig, base_recipe, make, recipe_of
+from maskrcnn.config import UserError, flag_values, merge, option, settings
+
+SIZE = "size"  # smallest and largest diameter at once
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """What to sweep."""
+
+    factor: str = option("contrast", f"a setting of the scenes, or {SIZE}: all objects of one diameter", flag="factor")
+    values: tuple[str, ...] = option((), "its values", flag="values")
+
+
+@click.command(cls=SettingsCommand)
+@click_options(SweepConfig)
+@click_options(ScenesConfig)
+@click_options(CreateConfig)
+def main(factor: str | None, values: str | None, preset: str | None, scene: str | None, **flags: Any) -> None:
+    """Make a data set for each value of one factor, paired: image i shows the same scene in all of them.
+
+    --factor=contrast --values=.05,.1,.2,.4 writes contrast=.05 and so on below --path. The other settings are those of
+    the preset (here ellipses unless given) or of --scene, and of the flags.
+    """
+    sweep = merge(SweepConfig(), flag_values(SweepConfig, {"factor": factor, "values": values}))
+    start = merge(ScenesConfig(preset="ellipses"), flag_values(ScenesConfig, {"preset": preset, "scene": scene}))
+    recipes = sweep_of(recipe_of(flags, base_recipe(start)), sweep.factor, sweep.values)
+    root = Path(flags["path"] or f"data/sweep-{sweep.factor}")
+    folders = {value: root / f"{sweep.factor}={value}" for value in sweep.values}
+    for (value, folder), recipe in zip(folders.items(), recipes, strict=True):
+        make(str(folder), recipe, bool(flags["overwrite"]), title=f"Drawing {sweep.factor}={value}")
+    write_overview(root, sweep, folders)
+    counts = ", ".join(f"{count} {split}" for split, count in recipes[0].counts.items() if count)
+    click.echo(f"{root}: {len(recipes)} data sets of {counts} images; see {root / 'README.md'}")
+    click.echo("Next: train on one and look at the others, for example")
+    dataset = shlex.quote(f"--dataset_root={folders[sweep.values[-1]]}")
+    click.echo(f"      python example_smallobject_train.py --dataset=shapes {dataset}")
+
+
+def sweep_of(base: Recipe, factor: str, values: Sequence[str]) -> list[Recipe]:
+    """The recipe of each value. What is drawn besides is the same in all of them.
+
+    Distances that follow from the objects' sizes (from the edge, and between those that lie apart) are those of the
+    largest objects of the sweep.
+
+    Raises:
+        UserError: no values, one given twice, a factor that is none, or a value that is none of it.
+    """
+    from datasets.synthetic.scene import exclusion_radius, margin
+
+    known = [setting.flag for setting in settings(SceneConfig).values() if setting.flag]
+    if factor not in (*known, SIZE):
+        raise UserError(f"--factor={factor}: is no setting of a scene; use {SIZE} or one of {', '.join(sorted(known))}")
+    if not values or len(set(values)) < len(values):
+        raise UserError(f"--values={','.join(values)}: give the values of {factor}, each once, such as .05,.1,.2")
+    names = ("min_diameter", "max_diameter") if factor == SIZE else (factor,)
+    scenes = [changed(base.scene, **dict.fromkeys(names, value)) for value in values]
+    pinned = {"margin": max(map(margin, scenes)), "exclusion_radius": max(map(exclusion_radius, scenes))}
+    pinned = {name: value for name, value in pinned.items() if name != factor}
+    if base.scene.layout.exclusion_radius:
+        pinned.pop("exclusion_radius", None)
+    return [replace(base, scene=changed(scene, **pinned)) for scene in scenes]
+
+
+def write_overview(root: Path, sweep: SweepConfig, folders: dict[str, Path]) -> None:
+    """README.md with the same image under each value and what was measured, and sweep.json for programs."""
+    from datasets.readers.generated import Generated
+    from examples.data_sheet import factor_medians
+    from maskrcnn.files import write_text
+    from maskrcnn.plotting.predictions import save_picture
+    from maskrcnn.plotting.samples import Panel, sample_sheet
+
+    splits = {path.parent.name for path in next(iter(folders.values())).glob("*/annotations.json")}
+    split = "train" if "train" in splits else min(splits)
+    panels = []
+    for value, folder in folders.items():
+        image, truth = Generated(folder, split)[0]
+        panels.append(Panel(image, truth[:0], f"{sweep.factor}={value}", f"{len(truth)} objects, not outlined"))
+    save_picture(sample_sheet(panels, columns=min(4, len(panels))), root / "samples.png")
+    medians = {value: factor_medians(folder / split / "annotations.json") for value, folder in folders.items()}
+    names = list(next(iter(medians.values())))
+    rows = [
+        f"| {value} | " + " | ".join(f"{median[name]:.4g}" for name in names) + " |"
+        for value, median in medians.items()
+    ]
+    lines = [
+        f"# A sweep of {sweep.factor}",
+        "",
+        "Image i shows the same scene in every folder, but for this factor and what follows from it.",
+        "",
+        "![the first image under each value](samples.png)",
+        "",
+        f"Medians of what the objects of `{split}` came to be:",
+        "",
+        f"| {sweep.factor} asked for | " + " | ".join(names) + " |",
+        "|---" + "|--:" * len(names) + "|",
+        *rows,
+        "",
+    ]
+    write_text(root / "README.md", "\n".join(lines))
+    contents = {"factor": sweep.factor, "values": {value: folder.name for value, folder in folders.items()}}
+    write_text(root / "sweep.json", json.dumps(contents, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

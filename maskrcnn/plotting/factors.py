@@ -1,0 +1,49 @@
+"""Histograms of the factors of difficulty: what the objects of a data set came to be."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from maskrcnn.files import written_beside
+from maskrcnn.plotting.curves import COLOURS
+
+_BINS = 40
+_COLUMNS = 5
+_WIDE = 50
+
+
+def plot_factors(factors: Mapping[str, NDArray[np.float64]], path: str | os.PathLike[str]) -> None:
+    """One histogram a factor, float [N] each, nan where there was nothing to measure; the median is marked.
+
+    Where the middle nine tenths spread over more than a factor of 50, the axis is logarithmic.
+    """
+    rows = math.ceil(len(factors) / _COLUMNS)
+    figure = Figure(figsize=(3.0 * _COLUMNS, 2.4 * rows), layout="constrained")
+    axes = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
+    for place, (name, values) in zip(axes, factors.items(), strict=False):
+        seen = values[np.isfinite(values)]
+        place.set_title(name, fontsize=10)
+        place.set_yticks([])
+        place.spines[["top", "right", "left"]].set_visible(False)
+        if not len(seen):
+            continue
+        low, high = np.percentile(seen, [5, 95]).tolist()
+        if seen.min() > 0 and high > _WIDE * low:
+            place.hist(seen, bins=np.geomspace(seen.min(), seen.max(), _BINS).tolist(), color=COLOURS[0])
+            place.set_xscale("log")
+        else:
+            place.hist(seen, bins=_BINS, color=COLOURS[0])
+        place.axvline(float(np.median(seen)), color=COLOURS[1], linewidth=1.5)
+        place.set_xlabel(f"median {np.median(seen):.3g}", fontsize=9)
+    for place in axes[len(factors) :]:
+        place.set_axis_off()
+    FigureCanvasAgg(figure)
+    with written_beside(path) as beside:
+        figure.savefig(beside, format="png", dpi=100)
