@@ -9,8 +9,21 @@ from maskrcnn.config import option
 class DataConfig:
     """Data set."""
 
-    dataset: str = option("ellipses", "data set: ellipses, dsbowl2018 (dsbowl2018:s1_train_val)", flag="dataset")
+    dataset: str = option(
+        "ellipses",
+        "data set: ellipses, shapes, synthetic:FILE.toml, coco, voc, dsbowl2018, labels, cst, aitod, visdrone, a class "
+        "of yours as my_module:MyData, or several joined as a+b",
+        flag="dataset",
+    )
     dataset_root: str | None = option(None, "its folder; default: the one in [paths]", flag="dataset_root")
     split_file: str | None = option(None, "JSON with lists `train` and `test` of image names", flag="split_file")
     subsetseed: int = option(12345, "seed of the split where no file gives one", flag="subsetseed", minimum=0)
+    subset: str | None = option(
+        None,
+        'training images to take, such as "index % 4 == 0" or "not (name in ids(\'FILE\'))"; names: index, id, name, '
+        "num_objects, width, height",
+        flag="subset",
+    )
+    test_subset: str | None = option(None, "test images to take, likewise", flag="test_subset")
+    skip_bad: bool = option(False, "leave images out that cannot be read; reads all of them first", flag="skip_bad")
     cache_mb: int = option(1024, "memory for decoded masks of data that is slow to read, in MiB", minimum=0)

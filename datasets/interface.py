@@ -1,5 +1,6 @@
 """What every data set offers."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from torch import Tensor
@@ -10,10 +11,13 @@ from maskrcnn.structures.instances import Instances
 class DetectionDataset(Protocol):
     """Images with their objects, read when asked for.
 
-    ``class_names[k]`` is the name of label k + 1; ``image_ids`` and ``image_names`` have one entry an image.
+    ``class_names[k]`` is the name of label k + 1; ``image_ids`` (all different) and ``image_names`` have one entry an
+    image. ``has_masks`` is false where the annotations hold boxes only. ``counts`` says what reading dropped or clipped
+    so far, by rule.
     """
 
     class_names: tuple[str, ...]
+    has_masks: bool
 
     @property
     def image_ids(self) -> list[int]: ...
@@ -21,8 +25,14 @@ class DetectionDataset(Protocol):
     @property
     def image_names(self) -> list[str]: ...
 
+    @property
+    def counts(self) -> Mapping[str, int]: ...
+
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> tuple[Tensor, Instances]:
-        """Image uint8 [3, H, W] and its instances, with masks and ids. UserError for a file that cannot be read."""
+        """Image uint8 [3, H, W] and its instances, with ids, and with masks where the data has them.
+
+        UserError, naming the file, for an image or annotation that cannot be read.
+        """
         ...

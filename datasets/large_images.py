@@ -79,7 +79,7 @@ class LargeImage:
         """RGB pixels uint8 `[3, height, width]` of the window at the pixel (row y, column x).
 
         As `datasets.images.read_image` has them: alpha is left out, grey is repeated, 16 bits become the upper 8
-        (unless no pixel of the image uses these).
+        (unless no pixel of the image uses these; of colours too, which `read_image` then shows black, as Pillow does).
 
         Raises:
             UserError: a window that is not inside, pixels that cannot be decoded.
@@ -106,6 +106,7 @@ class LargeImage:
         return 0
 
     def close(self) -> None:
+        """Closes the file and forgets what was decoded."""
         self.samples.close()
 
 

@@ -1,6 +1,11 @@
-"""Data sets by name. Importing this needs no PyTorch; opening a data set does."""
+"""Data sets by name. Importing this needs neither PyTorch nor NumPy; opening a data set does."""
+
+from __future__ import annotations
 
 import difflib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,19 +14,75 @@ from maskrcnn.config import UserError
 if TYPE_CHECKING:
     from datasets.interface import DetectionDataset
 
-PATH_KEYS = {"ellipses": "ellipses_root", "dsbowl2018": "kaggle_dsbowl2018_root"}  # keys of [paths] for each name
-_VARIANTS = {"ellipses": (), "dsbowl2018": ("s1_train_val",)}  # after a colon; the first is what the bare name means
+SYNTHETIC = "synthetic"
+_DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
-def check_name(name: str) -> str:
-    """The data set's own name of ``name`` or ``name:variant``; UserError, with the nearest, if there is none such."""
-    base, _, variant = name.partition(":")
-    if base in _VARIANTS and variant in ("", *_VARIANTS[base]):
-        return base
-    valid = [*_VARIANTS, *(f"{base}:{variant}" for base, variants in _VARIANTS.items() for variant in variants)]
-    near = difflib.get_close_matches(name, valid, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"use one of {', '.join(valid)}"
-    raise UserError(f"unknown dataset '{name}': {hint}")
+@dataclass(frozen=True)
+class Request:
+    """What a data set is opened with; ``variant`` is what was said after the colon, "" for a bare name."""
+
+    root: str | Path
+    split: str
+    variant: str = ""
+    split_file: str | Path | None = None
+    subsetseed: int = 12345
+    cache_mb: int = 1024
+
+
+@dataclass(frozen=True)
+class Source:
+    """A kind of data set: its key in [paths], what may stand after a colon, and whether it is split by our files."""
+
+    path_key: str
+    open: Callable[[Request], DetectionDataset]
+    variants: tuple[str, ...] = ()
+    takes_split_file: bool = False
+
+
+@dataclass(frozen=True)
+class Named:
+    """One data set as it was named: ``name`` is a key of ``SOURCES``, `synthetic`, or a class as module:Class.
+
+    ``rest`` is the variant, the recipe's file, or the folder that was given for a class.
+    """
+
+    text: str
+    name: str
+    rest: str = ""
+
+    @property
+    def is_class(self) -> bool:
+        return ":" in self.name
+
+    @property
+    def path_key(self) -> str | None:
+        return SOURCES[self.name].path_key if self.name in SOURCES else None
+
+    @property
+    def short(self) -> str:
+        """For names of files and images."""
+        if self.name == SYNTHETIC:
+            return f"{SYNTHETIC}-{_plain(Path(self.rest).stem)}"
+        return _plain(self.name.partition(":")[2] if self.is_class else self.text)
+
+
+def parse(text: str) -> list[Named]:
+    """The data sets that ``a+b`` names, in that order.
+
+    Raises:
+        UserError: an unknown name, with the nearest; a data set that is named twice; a name that is left out.
+    """
+    named = [_parse_one(part.strip()) for part in text.split("+")]
+    for place, each in enumerate(named):
+        if each in named[:place]:
+            raise UserError(f"--dataset={text}: names {each.text} twice")
+    return named
+
+
+def short_name(text: str) -> str:
+    """What a run on the data set ``text`` is called, fit for a folder's name."""
+    return "+".join(each.short for each in parse(text))[:80]
 
 
 def open_dataset(
@@ -31,19 +92,117 @@ def open_dataset(
     split_file: str | Path | None = None,
     subsetseed: int = 12345,
     cache_mb: int = 1024,
-) -> "DetectionDataset":
-    """The ``split`` ("train" or "test") of data set ``name`` in the folder ``root``.
+) -> DetectionDataset:
+    """The ``split`` ("train" or "test") of one data set in the folder ``root``, which `synthetic:FILE` has no use for.
 
     Raises:
         UserError: unknown name or split; a missing or empty folder; an option that this data set has no use for.
     """
-    base = check_name(name)
-    if base == "dsbowl2018":
-        from datasets.dsbowl2018 import DSBowl2018
+    named = _parse_one(name)
+    if split_file is not None and not (named.name in SOURCES and SOURCES[named.name].takes_split_file):
+        raise UserError(f"--split_file {split_file}: data set '{named.text}' has its own train and test folders")
+    if named.name == SYNTHETIC:
+        from datasets.synthetic.on_the_fly import OnTheFly
 
-        return DSBowl2018(root, split, split_file, subsetseed, cache_mb)
-    from datasets.ellipses import Ellipses
+        return OnTheFly(named.rest, split)
+    if named.is_class:
+        from datasets.own import open_class
 
-    if split_file is not None:
-        raise UserError(f"--split_file {split_file}: data set '{base}' has its own train and test folders")
-    return Ellipses(root, split)
+        return open_class(named.name, named.rest or root, split)
+    return SOURCES[named.name].open(Request(root, split, named.rest, split_file, subsetseed, cache_mb))
+
+
+def _parse_one(text: str) -> Named:
+    base, _, rest = text.partition(":")
+    if base in SOURCES and rest in ("", *SOURCES[base].variants):
+        return Named(text, base, rest)
+    if base == SYNTHETIC:
+        if not rest:
+            raise UserError(f"dataset '{text}' needs the TOML file of a recipe: {SYNTHETIC}:FILE.toml")
+        return Named(text, base, rest)
+    name, _, folder = rest.partition(":")
+    if base not in SOURCES and _DOTTED.fullmatch(base) and name.isidentifier():
+        return Named(text, f"{base}:{name}", folder)
+    raise UserError(f"unknown dataset '{text}': {_hint(text)}")
+
+
+def _hint(text: str) -> str:
+    variants = [f"{base}:{variant}" for base, source in SOURCES.items() for variant in source.variants]
+    near = difflib.get_close_matches(text.lower(), [*SOURCES, SYNTHETIC, *variants], n=1)
+    base = text.partition(":")[0]
+    if near and not (base in SOURCES and near[0] == base):
+        return f"did you mean '{near[0]}'?"
+    own = [variant for variant in variants if variant.startswith(f"{base}:")]
+    if base in SOURCES:
+        return f"use {' or '.join([base, *own])}"
+    return f"use one of {', '.join(SOURCES)}, {SYNTHETIC}:FILE.toml, or a class of yours, my_module:MyData"
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", text).strip("-.") or "data"
+
+
+# ---- the table: imports wait until a data set is opened
+
+
+def _generated(request: Request) -> DetectionDataset:
+    from datasets.readers.generated import Generated
+
+    return Generated(request.root, request.split)
+
+
+def _coco(request: Request) -> DetectionDataset:
+    from datasets.readers.coco import Coco
+
+    return Coco(request.root, request.split, year=int(request.variant) if request.variant else None)
+
+
+def _voc(request: Request) -> DetectionDataset:
+    from datasets.readers.voc import Voc
+
+    year, _, masks = (request.variant or "2012").partition("-")
+    return Voc(request.root, request.split, year, masks=bool(masks))
+
+
+def _dsbowl2018(request: Request) -> DetectionDataset:
+    from datasets.readers.dsbowl2018 import VARIANTS, DSBowl2018
+
+    options = (request.split_file, request.subsetseed, request.cache_mb)
+    return DSBowl2018(request.root, request.split, *options, request.variant or VARIANTS[0])
+
+
+def _labels(request: Request) -> DetectionDataset:
+    from datasets.readers.label_images import LabelImages
+
+    return LabelImages(request.root, request.split, request.split_file, request.subsetseed)
+
+
+def _cst(request: Request) -> DetectionDataset:
+    from datasets.readers.cst import Cst
+
+    return Cst(request.root, request.split)
+
+
+def _aitod(request: Request) -> DetectionDataset:
+    from datasets.readers.coco import AiTod
+
+    return AiTod(request.root, request.split, 2 if request.variant == "v2" else 1)
+
+
+def _visdrone(request: Request) -> DetectionDataset:
+    from datasets.readers.visdrone import VisDrone
+
+    return VisDrone(request.root, request.split, request.variant or "val")
+
+
+SOURCES = {
+    "ellipses": Source("ellipses_root", _generated),
+    "shapes": Source("shapes_root", _generated),
+    "coco": Source("coco_root", _coco, ("2017", "2014")),
+    "voc": Source("voc_root", _voc, ("2012", "2007", "2012-masks", "2007-masks")),
+    "dsbowl2018": Source("kaggle_dsbowl2018_root", _dsbowl2018, ("s1_train_val", "stage1", "stage2"), True),
+    "labels": Source("labels_root", _labels, takes_split_file=True),
+    "cst": Source("cst_root", _cst),
+    "aitod": Source("aitod_root", _aitod, ("v1", "v2")),
+    "visdrone": Source("visdrone_root", _visdrone, ("val", "test-dev")),
+}

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from datasets.registry import short_name
 from examples.command_line import SettingsCommand
 from examples.config import ExperimentConfig, experiment_options, load_config
 from examples.train import train
 from maskrcnn.model.config import HEADS
 
 if TYPE_CHECKING:
-    from examples.experiment import Experiment
+    from examples.experiment import Data, Experiment
 
 Row = dict[str, Any]
 COLUMNS = {
@@ -51,21 +52,27 @@ def main(**flags: Any) -> None:
     from maskrcnn.training.runlog import create_run, removed_if_empty
 
     config = load_config(flags=flags)
-    folder = create_run(config.output.output_dir, f"{config.data.dataset.replace(':', '-')}-heads")
+    from examples.experiment import open_data
+
+    data = open_data(config, click.echo)
+    heads = [head for head in HEADS if data.has_masks or head != "mask_rcnn"]
+    if not data.has_masks:
+        click.echo(f"{config.data.dataset} has boxes only: mask_rcnn is left out")
+    folder = create_run(config.output.output_dir, f"{short_name(config.data.dataset)}-heads")
     with removed_if_empty(folder):
-        rows = [measure(trained(config, head, folder)) for head in HEADS]
+        rows = [measure(trained(config, head, folder, data)) for head in heads]
     show(rows)
     write_csv(rows, folder / "heads.csv")
     plot_heads(rows, folder / "heads.png")
     click.echo(f"Wrote {folder / 'heads.csv'} and {folder / 'heads.png'}; the runs are beside them.")
 
 
-def trained(config: ExperimentConfig, head: str, folder: Path) -> Experiment:
+def trained(config: ExperimentConfig, head: str, folder: Path, data: Data) -> Experiment:
     """A detector with this head after its training, whose run lies in the folder."""
     output = dataclasses.replace(
         config.output, output_dir=str(folder), model_file=None, plot_dir=None, predictions_dir=None
     )
-    experiment = train(dataclasses.replace(config, head=head, start_from=None, output=output))
+    experiment = train(dataclasses.replace(config, head=head, start_from=None, output=output), data=data)
     assert experiment is not None
     if not experiment.training.state.finished:
         raise click.Abort

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import click
+
 from augment.config import AugmentConfig, ViewsConfig
 from datasets.config import DataConfig
 from examples.command_line import Command, click_options
@@ -34,7 +36,14 @@ class PathsConfig:
     """Where data sets lie."""
 
     ellipses_root: str = option("data/ellipses", "ellipses of create_ellipses.py; made there when absent")
+    shapes_root: str = option("data/shapes", "shapes of examples.create_shapes")
     kaggle_dsbowl2018_root: str | None = option(None, "Kaggle's 2018 Data Science Bowl: the folder of stage1_train")
+    coco_root: str | None = option(None, "COCO, or data in its format: the folder of annotations")
+    voc_root: str | None = option(None, "PASCAL VOC: the folder of VOCdevkit, or one with Annotations")
+    labels_root: str | None = option(None, "images with label images: the folder of train and test, or one to split")
+    cst_root: str | None = option(None, "CST: the folder of annotation")
+    aitod_root: str | None = option(None, "AI-TOD: the folder of annotations and images")
+    visdrone_root: str | None = option(None, "VisDrone-DET: the folder of VisDrone2019-DET-train and -val")
 
 
 @dataclass(frozen=True)
@@ -89,7 +98,13 @@ class ExperimentConfig:
 
 def experiment_options(command: Command, without: Collection[str] = ()) -> Command:
     """Give a click command every flag of an experiment but some, as keyword arguments for `load_config`."""
-    return click_options(ExperimentConfig, without)(command)
+    return click_options(ExperimentConfig, without)(config_option(command))
+
+
+def config_option(command: Command) -> Command:
+    """Give a click command the flag that names a TOML file, for `load_config`."""
+    words = "TOML file whose settings win over those of smallobjects.toml"
+    return click.option("--config", metavar="FILE", help=words)(command)
 
 
 def load_config(
@@ -101,15 +116,21 @@ def load_config(
 
     Args:
         path: TOML file; None: smallobjects.toml in the working directory, if there is one.
-        flags: {flag: text, bool or value}, None for those that are not given; see `experiment_options`.
+        flags: {flag: text, bool or value}, None for those that are not given; see `experiment_options`. "config" is
+            another TOML file, whose settings win over those of `smallobjects.toml`.
         environ: environment variables; None: those of the process.
 
     Raises:
         UserError: a bad or unknown setting, or one whose feature is not available yet.
     """
+    given = dict(flags or {})
+    file = given.pop("config", None)
+    if file is not None and path is not None:
+        raise UserError(f"--config={file}: the settings are those of {path} here; leave --config out")
+    over = {} if file is None else toml_values(ExperimentConfig, read_toml(file), file)
     if path is None and CONFIG_FILE.is_file():
         path = CONFIG_FILE
-    return resolve({} if path is None else read_toml(path), path or CONFIG_FILE, flags, environ)
+    return resolve({} if path is None else read_toml(path), path or CONFIG_FILE, given, environ, over)
 
 
 def resolve(
@@ -117,10 +138,15 @@ def resolve(
     where: str | Path,
     flags: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
+    over: Mapping[str, Any] | None = None,
 ) -> ExperimentConfig:
-    """`load_config` of nested tables that were read already, or saved with weights; `where` names their source."""
+    """`load_config` of nested tables that were read already, or saved with weights; `where` names their source.
+
+    `over` is a layer {dotted key: value} over the tables.
+    """
     layers = (
         toml_values(ExperimentConfig, tables, where),
+        over or {},
         environment_values(ExperimentConfig, os.environ if environ is None else environ),
         flag_values(ExperimentConfig, flags or {}),
     )

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
 from augment.config import ViewsConfig
 from augment.training import training_transform
-from datasets.interface import DetectionDataset
-from datasets.registry import PATH_KEYS, check_name, open_dataset
-from examples.config import CONFIG_FILE, ExperimentConfig
+from examples.config import ExperimentConfig
+from examples.opening import Data
+from examples.opening import open_data as open_data
 from examples.searching import AS_IT_IS, Detects, is_plain, search, views_of
 from maskrcnn.config import UserError, to_toml
 from maskrcnn.evaluation.coco import write_coco_results
@@ -36,40 +36,6 @@ from maskrcnn.weights.torchvision import load_torchvision
 Predictions = dict[int, Instances]
 FREE_ON_RESUME = ("paths", "output", "views", "data.dataset_root", "data.cache_mb")
 PICTURES_IN_LOG = 4  # test images that TensorBoard shows
-
-
-class Data(NamedTuple):
-    """The two halves of a data set."""
-
-    train: DetectionDataset
-    test: DetectionDataset
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return self.train.class_names
-
-
-def open_data(config: ExperimentConfig, say: Callable[[str], None] = print) -> Data:
-    """The training and test images; ellipses are made first where none are and no folder was given.
-
-    Raises:
-        UserError: the data set is unknown, missing, empty or broken.
-    """
-    data = config.data
-    key = PATH_KEYS[check_name(data.dataset)]
-    root = data.dataset_root or getattr(config.paths, key)
-    if root is None:
-        raise UserError(f"where is {data.dataset}? Give --dataset_root=FOLDER, or {key} in [paths] of {CONFIG_FILE}")
-    if data.dataset == "ellipses" and data.dataset_root is None and not Path(root).exists():
-        from examples.create_ellipses import CreateConfig, make
-
-        say(f"No ellipses at {root}: making them, as python create_ellipses.py does")
-        make(root, CreateConfig())
-    train, test = (
-        open_dataset(data.dataset, root, split, data.split_file, data.subsetseed, data.cache_mb)
-        for split in ("train", "test")
-    )
-    return Data(train, test)
 
 
 def training_samples(config: ExperimentConfig, data: Data) -> KeyedSamples:
@@ -105,15 +71,16 @@ def predict(
     """
     was_training = detector.training
     detector.train(False)
-    if is_plain(views):
-        found = _predict_batches(detector, samples, machine, batch_size, proposals_only)
-    else:
+    try:
+        if is_plain(views):
+            return _predict_batches(detector, samples, machine, batch_size, proposals_only)
         found = {}
         for image, truth, image_id in (samples[0, i] for i in range(len(samples))):
             seen = views_of(detector, views, truth.size)
             found[image_id] = search(detector, image, seen, views, machine, proposals_only)
-    detector.train(was_training)
-    return found
+        return found
+    finally:
+        detector.train(was_training)
 
 
 def _predict_batches(
@@ -222,11 +189,12 @@ class Experiment:
         folder = self.plots / f"epoch-{epoch:04d}"
         make_folder(folder)
         make_folder(self.results)
-        for i, (image_id, name) in enumerate(zip(self.data.test.image_ids, self.data.test.image_names, strict=True)):
+        names = picture_names(self.data.test.image_names)
+        for i, (image_id, name) in enumerate(zip(self.data.test.image_ids, names, strict=True)):
             image, truth = self.data.test[i]
             found = self.predictions()[image_id]
             picture = render_prediction(image, truth, found, self.config.head, self.threshold, self.data.class_names)
-            save_picture(picture, folder / f"{Path(name).stem}.png")
+            save_picture(picture, folder / f"{name}.png")
             if i < PICTURES_IN_LOG:
                 self.log.picture(f"test/{name}", torch.tensor(picture).permute(2, 0, 1), self.training.state.step)
         write_coco_results(self.results / "coco_results.json", self.predictions())
@@ -257,6 +225,18 @@ class Experiment:
                 by_masks=head == "mask_rcnn",
                 class_agnostic=head == "rpn",
             )
+
+
+def picture_names(image_names: Sequence[str]) -> list[str]:
+    """Names for files, without folders and all different, whether or not the file system tells capitals apart."""
+    found: dict[str, str] = {}
+    for name in image_names:
+        plain = re.sub(r'[\\/:*?"<>|\x00-\x1f]', "-", name) or "image"
+        unique, number = plain, 1
+        while unique.lower() in found:
+            unique, number = f"{plain}-{number}", number + 1
+        found[unique.lower()] = unique
+    return list(found.values())
 
 
 def no_detections(size: tuple[int, int]) -> Instances:

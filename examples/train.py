@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from examples.command_line import SettingsCommand
+from datasets.registry import short_name
+from examples.command_line import SettingsCommand, as_typed
 from examples.config import ExperimentConfig, experiment_options, load_config
 from maskrcnn.config import UserError
 
 if TYPE_CHECKING:
-    from examples.experiment import Experiment
+    from examples.experiment import Data, Experiment
 
 NEWEST = "newest"
 
@@ -47,20 +48,23 @@ def find_run(name: str, output_dir: str, flag: str = "--resume") -> Path:
     raise UserError(f"{flag}={name}: no run there (a folder with config.toml); see the folders in {output_dir}")
 
 
-def train(config: ExperimentConfig, resumed: Path | None = None, dry_run: bool = False) -> Experiment | None:
-    """Run an experiment to its end; None after a dry run."""
+def train(
+    config: ExperimentConfig, resumed: Path | None = None, dry_run: bool = False, data: Data | None = None
+) -> Experiment | None:
+    """Run an experiment to its end, on ``data`` if it is open already; None after a dry run."""
     from examples.experiment import Experiment, open_data
     from maskrcnn.training.progress import ProgressDisplay
     from maskrcnn.training.runlog import RunLog, create_run, removed_if_empty
 
-    data = open_data(config, click.echo)
+    if data is None:
+        data = open_data(config, click.echo, config.head)
     if dry_run:
         from examples.dry_run import describe
 
         describe(config, data)
         return None
     output = config.output
-    folder = resumed or create_run(output.output_dir, f"{config.data.dataset.replace(':', '-')}-{config.head}")
+    folder = resumed or create_run(output.output_dir, f"{short_name(config.data.dataset)}-{config.head}")
     with removed_if_empty(folder), ProgressDisplay(output.hide_progress_bar) as display:
         log = RunLog(folder, display.say, output.log_file)
         experiment = Experiment(config, log, data, display.on_step)
@@ -90,6 +94,8 @@ def finish(experiment: Experiment) -> None:
     from examples.experiment import headline
 
     log, state = experiment.log, experiment.training.state
+    for line in experiment.data.notes():
+        log.say(line)
     if not state.finished:
         log.say(f"Stopped after step {state.step}; all is saved.")
         log.say(f"Go on with: {shlex.join(['python', 'example_smallobject_train.py', f'--resume={log.folder}'])}")
@@ -112,9 +118,10 @@ def finish(experiment: Experiment) -> None:
 
 def what_next(config: ExperimentConfig) -> str:
     """What to type next."""
-    given = {name: getattr(config.data, name) for name in ("dataset", "dataset_root", "split_file")}
-    flags = [f"--{name}={value}" for name, value in given.items() if value != getattr(ExperimentConfig().data, name)]
-    compare = shlex.join(["python", "-m", "examples.compare_heads", "--num_epochs=10", *flags])
+    names = ("dataset", "dataset_root", "split_file", "subset", "test_subset", "skip_bad")
+    given = {name: getattr(config.data, name) for name in names}
+    flags = {name: value for name, value in given.items() if value != getattr(ExperimentConfig().data, name)}
+    compare = shlex.join(["python", "-m", "examples.compare_heads", "--num_epochs=10", *as_typed(flags)])
     return f"Next: {shlex.join(['tensorboard', '--logdir', config.output.output_dir])}\n      {compare}"
 
 

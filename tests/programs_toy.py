@@ -10,10 +10,11 @@ import click
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from datasets.synthetic.config import EllipsesConfig
+from datasets.synthetic.config import SceneConfig, changed
+from datasets.synthetic.recipes import Recipe
 from datasets.synthetic.writer import create
 
-SCENES = EllipsesConfig(width=64, height=64, n_groups=1, n_objects_per_group=4, n_free=6)
+SCENES = changed(SceneConfig(), width=64, height=64, n_groups=1, n_objects_per_group=4, n_free=6)
 N_TRAIN, N_TEST = 6, 3
 SETTINGS = """
 [augment]
@@ -42,7 +43,7 @@ torch_threads = 1
 
 
 def make_ellipses(path: Path) -> Path:
-    return create(path, SCENES, N_TRAIN, N_TEST, processes=1)
+    return create(path, Recipe(n_train=N_TRAIN, n_test=N_TEST, scene=SCENES), processes=1)
 
 
 def settle(folder: Path, ellipses: Path) -> Path:

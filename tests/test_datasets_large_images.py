@@ -76,6 +76,17 @@ def test_numpy_files_are_read_by_window(
         assert torch.equal(image.read(5, 7, 50, 60), expected(values)[:, 7:57, 5:65])
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_dark_images_of_16_bits_keep_their_values(tmp_path: Path, channels: int) -> None:
+    """Of colours Pillow, and so `read_image`, keeps the upper bits alone."""
+    values = picture(channels)
+    tifffile.imwrite(tmp_path / "dark.tif", values.astype(np.uint16), photometric="rgb" if channels == 3 else None)
+    with open_pixels(tmp_path / "dark.tif") as image:
+        shown = image.read(0, 0, HEIGHT, WIDTH)
+    assert torch.equal(shown, expected(values))
+    assert torch.equal(read_image(tmp_path / "dark.tif"), shown if channels == 1 else torch.zeros_like(shown))
+
+
 @pytest.mark.parametrize(
     ("suffix", "mode"), [("png", "RGBA"), ("jpg", "RGB"), ("bmp", "L"), ("png", "P"), ("gif", "P")]
 )

@@ -12,11 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets.dsbowl2018 import DSBowl2018, draw_split
-from datasets.ellipses import Ellipses
 from datasets.images import read_image, read_labels
+from datasets.readers.dsbowl2018 import DSBowl2018
+from datasets.readers.generated import Generated
+from datasets.readers.splitting import draw_split
 from datasets.registry import open_dataset
-from datasets.synthetic.config import EllipsesConfig
+from datasets.synthetic.config import SceneConfig, changed
+from datasets.synthetic.recipes import Recipe
 from datasets.synthetic.writer import create
 from maskrcnn.config import UserError
 
@@ -116,8 +118,8 @@ def test_labels_that_are_colours_or_beyond_16_bits_are_refused(tmp_path):
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    crowded = EllipsesConfig(width=64, height=48, n_groups=1, n_free=25, min_visible_pixels=12)
-    return create(tmp_path / "data", crowded, n_train=2, n_test=1)
+    crowded = changed(SceneConfig(), width=64, height=48, n_groups=1, n_free=25, min_visible_pixels=12)
+    return create(tmp_path / "data", Recipe(n_train=2, n_test=1, scene=crowded))
 
 
 def test_ellipses_arrive_as_written(root):
@@ -150,11 +152,11 @@ def test_label_numbers_with_gaps_and_images_without_objects(root):
     labels = np.zeros((48, 64), np.uint16)
     labels[5:9, 7:9], labels[20, 30] = 65_535, 12
     Image.fromarray(labels).save(path)
-    _, instances = Ellipses(root, "test")[0]
+    _, instances = Generated(root, "test")[0]
     assert instances.ids.tolist() == [12, 65_535]
     assert instances.boxes.tolist() == [[30, 20, 31, 21], [7, 5, 9, 9]]
     Image.fromarray(labels * 0).save(path)
-    _, instances = Ellipses(root, "test")[0]
+    _, instances = Generated(root, "test")[0]
     assert len(instances) == 0 and len(instances.masks) == 0
 
 
@@ -183,7 +185,7 @@ BAD_ELLIPSES = [
 def test_broken_ellipses_are_named(root, spoil, words):
     spoil(root)
     with pytest.raises(UserError) as error:
-        list(map(Ellipses(root, "train").__getitem__, range(2)))
+        list(map(Generated(root, "train").__getitem__, range(2)))
     assert words in one_line(error).replace("\\", "/")
 
 
@@ -221,8 +223,10 @@ def test_nuclei_keep_overlaps_and_drop_empty_masks_with_a_word(bowl, caplog):
     with caplog.at_level(logging.WARNING, logger="datasets"):
         image, instances = data[0]
         data[0]
-    assert [record.getMessage() for record in caplog.records] == ["a: 1 of 3 masks are empty and dropped"]
-    assert data.num_empty_masks == 1
+    assert [record.getMessage() for record in caplog.records] == [
+        "a: empty masks dropped (the first; others are counted)"
+    ]
+    assert data.counts == {"empty masks dropped": 1} and data.has_masks
     assert image[:, 0, 0].tolist() == [10, 20, 30] and image.shape == (3, 20, 30)
     assert instances.boxes.tolist() == [[3, 2, 9, 6], [5, 4, 12, 8]]
     assert instances.ids.tolist() == [1, 3] and instances.labels.tolist() == [1, 1] and not instances.ignore.any()
@@ -315,7 +319,7 @@ def test_the_real_images():
         ("elipses", "did you mean 'ellipses'"),
         ("DSBowl2018", "did you mean 'dsbowl2018'"),
         ("dsbowl2018:s1_train", "did you mean 'dsbowl2018:s1_train_val'"),
-        ("mnist", "use one of ellipses, dsbowl2018"),
+        ("mnist", "use one of ellipses, shapes, coco"),
         ("", "use one of"),
     ],
 )

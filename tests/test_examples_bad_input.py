@@ -99,7 +99,7 @@ def nothing(place: Path) -> None:
         (lambda place: (place / DATA / "test/annotations.json").unlink(), "", "annotations.json: cannot be read"),
         (nothing, "--split_file=smallobjects.toml", "--split_file | its own train and test folders"),
         (nothing, "--dataset=elipses", "unknown dataset 'elipses' | did you mean 'ellipses'?"),
-        (nothing, "--dataset=coco", "unknown dataset 'coco' | ellipses, dsbowl2018"),
+        (nothing, "--dataset=mnist", "unknown dataset 'mnist' | use one of ellipses, shapes, coco"),
     ],
 )
 def test_ellipses(workplace: Path, spoil: Spoil, flags: str, words: str) -> None:

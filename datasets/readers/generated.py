@@ -1,10 +1,13 @@
-"""Reader of the data that ``create_ellipses.py`` makes: images, label images and COCO annotations beside them."""
+"""Reader of the data that the generators write: images, label images and COCO annotations beside them."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from datasets.images import list_images, read_image, read_labels
@@ -12,15 +15,17 @@ from maskrcnn.config import UserError
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 
-SPLITS = ("train", "test")
+SPLITS = ("train", "val", "test")
+_MAKE = "make the data with python create_ellipses.py or python -m examples.create_shapes"
 
 
-class Ellipses:
+class Generated:
     """One split of a data set of ``images/*.png``, ``labels/*.png`` and ``annotations.json``.
 
-    Instance ids are the numbers in the label image. Every label is 1; objects that the annotations mark ``iscrowd``
-    are to ``ignore``.
+    Instance ids are the numbers in the label image; objects that the annotations mark ``iscrowd`` are to ``ignore``.
     """
+
+    has_masks = True
 
     def __init__(self, root: str | Path, split: str) -> None:
         """UserError: no such folder or split, no images, an image without labels or labels without image."""
@@ -28,24 +33,29 @@ class Ellipses:
             raise UserError(f"split '{split}' is unknown: use one of {', '.join(SPLITS)}")
         self._root = Path(root) / split
         if not self._root.is_dir():
-            raise UserError(f"{self._root}: no such folder; make the data with python create_ellipses.py")
+            raise UserError(f"{self._root}: no such folder; {_MAKE}")
         self._images = list_images(self._root / "images")
         self._labels = list_images(self._root / "labels")
         if not self._images and not self._labels:
-            raise UserError(f"{self._root}: holds no images; make the data with python create_ellipses.py")
+            raise UserError(f"{self._root}: holds no images; {_MAKE}")
         _check_pairs(self._images, self._labels)
-        self.class_names, ids, self._ignored = _read_annotations(self._root / "annotations.json")
+        self.class_names, ids, self._classes = _read_annotations(self._root / "annotations.json")
         for path in self._images:
             if path.name not in ids:
                 raise UserError(f"{path}: is not listed in annotations.json; make the data again")
         self.image_ids = [ids[path.name] for path in self._images]
         self.image_names = [path.stem for path in self._images]
 
+    @property
+    def counts(self) -> Mapping[str, int]:
+        return {}
+
     def __len__(self) -> int:
         return len(self._images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Instances]:
-        """Image uint8 [3, H, W] and its instances. UserError for an unreadable file or sizes that differ."""
+        """Image uint8 [3, H, W] and its instances. UserError for an unreadable file, sizes that differ, or an object
+        of unknown class."""
         image, labels = read_image(self._images[index]), read_labels(self._labels[index])
         if image.shape[1:] != labels.shape:
             height, width = image.shape[1:]
@@ -53,9 +63,24 @@ class Ellipses:
                 f"{self._labels[index]}: is {labels.shape[1]} x {labels.shape[0]} but its image is {width} x {height}"
             )
         masks, numbers = masks_of_labels(labels)
-        ignored = self._ignored.get(self.image_ids[index], [])
-        ignore = torch.isin(numbers, torch.tensor(ignored, dtype=torch.int64))
-        return image, Instances.from_masks(masks, torch.ones_like(numbers), ignore=ignore, ids=numbers)
+        classes, ignore = self._look_up(index, numbers.numpy())
+        return image, Instances.from_masks(masks, classes, ignore=ignore, ids=numbers)
+
+    def _look_up(self, index: int, numbers: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Labels and what to ignore, by the annotations; without one an object is of the only class."""
+        known = self._classes.get(self.image_ids[index], _NOTHING)
+        place = np.searchsorted(known[0], numbers)
+        missing = np.append(known[0], -1)[place] != numbers
+        if missing.any() and len(self.class_names) > 1:
+            path, number = self._labels[index], numbers[missing][0]
+            raise UserError(
+                f"{path}: object {number} is not in annotations.json, so it has no class; make the data again"
+            )
+        rows = np.append(known[1:], [[1], [0]], axis=1)[:, np.where(missing, -1, place)]
+        return torch.from_numpy(rows[0]), torch.from_numpy(rows[1] > 0)
+
+
+_NOTHING = np.zeros((3, 0), np.int64)
 
 
 def masks_of_labels(labels: Tensor) -> tuple[CroppedMasks, Tensor]:
@@ -77,20 +102,22 @@ def _check_pairs(images: list[Path], labels: list[Path]) -> None:
             raise UserError(f"{path}: {what}{more}; add it or remove this one")
 
 
-def _read_annotations(path: Path) -> tuple[tuple[str, ...], dict[str, int], dict[int, list[int]]]:
-    """Class names, image ids by file name, and the numbers to ignore by image id."""
+def _read_annotations(path: Path) -> tuple[tuple[str, ...], dict[str, int], dict[int, Any]]:
+    """Class names, image ids by file name, and by image id int64 [3, N]: numbers, rising, labels and what to ignore."""
     try:
         data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        names = tuple(each["name"] for each in sorted(data["categories"], key=lambda each: each["id"]))
+        categories = sorted(data["categories"], key=lambda each: each["id"])
+        label_of = {int(each["id"]): label for label, each in enumerate(categories, start=1)}
+        names = tuple(str(each["name"]) for each in categories)
         ids = {str(each["file_name"]): int(each["id"]) for each in data["images"]}
-        ignored: dict[int, list[int]] = {}
+        rows: dict[int, list[tuple[int, int, int]]] = {}
         for each in data["annotations"]:
-            if each["iscrowd"]:
-                ignored.setdefault(int(each["image_id"]), []).append(int(each["instance"]))
+            row = int(each["instance"]), label_of[int(each["category_id"])], int(each["iscrowd"])
+            rows.setdefault(int(each["image_id"]), []).append(row)
+        return names, ids, {image: np.array(sorted(each), np.int64).T.copy() for image, each in rows.items()}
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); make the data again") from error
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: is not valid JSON ({error.msg}); make the data again") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise UserError(f"{path}: is not the annotation file of such data ({error!r}); make the data again") from error
-    return names, ids, ignored

@@ -1,0 +1,123 @@
+"""Some of a data set's images: those that an expression names, and those that can be read."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from datasets.expressions import Expression, ExpressionError
+from datasets.interface import DetectionDataset
+from maskrcnn.config import UserError
+from maskrcnn.structures.instances import Instances
+
+NAMES_SAID = 3
+Over = Callable[[Sequence[int]], Iterable[int]]
+"""What a long pass over images is shown with: it gives back what it is given, one by one."""
+
+
+class Chosen:
+    """The images of a data set at some places; all else is as it was, ids and names too."""
+
+    def __init__(self, dataset: DetectionDataset, places: Sequence[int]) -> None:
+        self._dataset, self._places = dataset, list(places)
+        self.class_names, self.has_masks = dataset.class_names, dataset.has_masks
+        ids, names = dataset.image_ids, dataset.image_names
+        self.image_ids, self.image_names = [ids[i] for i in self._places], [names[i] for i in self._places]
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        return self._dataset.counts
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Instances]:
+        return self._dataset[self._places[index]]
+
+
+@dataclass(frozen=True)
+class BadImages:
+    """Names of images that cannot be read, and why."""
+
+    names: list[str] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def lines(self) -> Iterator[str]:
+        """One line for each kind of reason, the most frequent first: how often, why the first, which."""
+        groups: dict[str, list[int]] = {}
+        for place, reason in enumerate(self.reasons):
+            groups.setdefault(_kind(reason), []).append(place)
+        for places in sorted(groups.values(), key=len, reverse=True):
+            names = [self.names[place] for place in places[:NAMES_SAID]]
+            more = f" and {len(places) - len(names)} more" if len(places) > len(names) else ""
+            yield f"{len(places)} like {', '.join(names)}{more}: {self.reasons[places[0]]}"
+
+
+class _Image:
+    """What an expression may ask of one image; it is read when the first of that is asked for, and once."""
+
+    def __init__(self, dataset: DetectionDataset, ids: list[int], names: list[str], index: int) -> None:
+        self._dataset, self._index = dataset, index
+        self._read: tuple[int, int, int] | None = None
+        self.values: dict[str, Callable[[], Any]] = {
+            "index": lambda: index,
+            "id": lambda: ids[index],
+            "name": lambda: names[index],
+            "num_objects": lambda: self.read()[0],
+            "height": lambda: self.read()[1],
+            "width": lambda: self.read()[2],
+        }
+
+    def read(self) -> tuple[int, int, int]:
+        """Number of objects that are not to ignore, height, width. UserError for a bad image."""
+        if self._read is None:
+            _, instances = self._dataset[self._index]
+            self._read = int((~instances.ignore).sum()), *instances.size
+        return self._read
+
+
+def choose(
+    dataset: DetectionDataset, expression: Expression | None, skip_bad: bool, over: Over = iter
+) -> tuple[DetectionDataset, BadImages]:
+    """The images for which the expression holds, and, with ``skip_bad``, that can be read; and those that cannot.
+
+    Images are read only where the expression asks for what is in them, or to find the bad ones. ``over`` shows the
+    progress of that.
+
+    Raises:
+        UserError: a bad image without ``skip_bad``; an expression that makes no sense; no images left.
+    """
+    bad, kept, places = BadImages(), [], range(len(dataset))
+    ids, names = dataset.image_ids, dataset.image_names
+    reads = skip_bad or (expression is not None and expression.reads)
+    for index in over(places) if reads else places:
+        image = _Image(dataset, ids, names, index)
+        try:
+            if expression is None or expression.holds(image.values):
+                if skip_bad:
+                    image.read()
+                kept.append(index)
+        except ExpressionError:
+            raise
+        except UserError as error:
+            if not skip_bad:
+                raise
+            bad.names.append(names[index])
+            bad.reasons.append(str(error))
+    if expression is not None and not kept and not bad:
+        raise UserError(f"{expression.flag}={expression.text}: holds for none of the {len(dataset)} images")
+    if not kept:
+        why = f", such as: {bad.reasons[0]}" if bad else ""
+        raise UserError(f"--skip_bad leaves none of the {len(dataset)} images{why}")
+    return (dataset if len(kept) == len(dataset) else Chosen(dataset, kept)), bad
+
+
+def _kind(reason: str) -> str:
+    """A reason without the file, the numbers and what is in brackets or quotes, which differ from image to image."""
+    words = reason.partition(": ")[2] or reason
+    return re.sub(r"\(.*?\)|'.*?'|\S*[/\\]\S*|\d+", "…", words)

@@ -1,0 +1,80 @@
+"""Several data sets as one: classes are joined by name."""
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from datasets.interface import DetectionDataset
+from maskrcnn.structures.instances import Instances
+
+
+def joined_classes(parts: Iterable[DetectionDataset]) -> tuple[str, ...]:
+    """The names of all classes, in the order in which they first appear."""
+    return tuple(dict.fromkeys(name for part in parts for name in part.class_names))
+
+
+class Joined:
+    """The images of all parts, one part after the other, with one list of classes.
+
+    Image ids stay as they are, unless one of a part is also in a part before it: then all ids of that part are raised
+    above the highest before. A name that is in several parts gets its part's name in front. There are masks only if
+    all parts have them.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[DetectionDataset],
+        part_names: Sequence[str],
+        class_names: tuple[str, ...] | None = None,
+        with_masks: bool = True,
+    ) -> None:
+        """``class_names``: of all parts and maybe more, in the order that gives the labels; default ``joined_classes``.
+        Without ``with_masks`` masks are left out."""
+        self._parts = list(parts)
+        self.class_names = class_names or joined_classes(parts)
+        self.has_masks = with_masks and all(part.has_masks for part in parts)
+        places = {name: label for label, name in enumerate(self.class_names, start=1)}
+        self._labels = [torch.tensor([0, *(places[name] for name in part.class_names)]) for part in parts]
+        self._ends = list(accumulate(len(part) for part in parts))
+        self.image_ids = _joined_ids([list(part.image_ids) for part in parts])
+        self.image_names = _joined_names([list(part.image_names) for part in parts], part_names)
+
+    @property
+    def counts(self) -> Counter[str]:
+        return sum((Counter(part.counts) for part in self._parts), Counter[str]())
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Instances]:
+        """Image uint8 [3, H, W] and its instances with labels from the joined list. UserError as in its part."""
+        index = range(len(self))[index]
+        number = bisect_right(self._ends, index)
+        part = self._parts[number]
+        image, instances = part[index - self._ends[number] + len(part)]
+        masks = instances.masks if self.has_masks else None
+        return image, replace(instances, labels=self._labels[number][instances.labels], masks=masks)
+
+
+def _joined_ids(parts: list[list[int]]) -> list[int]:
+    joined: list[int] = []
+    taken: set[int] = set()
+    for ids in parts:
+        shift = 1 + max(taken) - min(ids) if not taken.isdisjoint(ids) else 0
+        joined += [each + shift for each in ids]
+        taken.update(joined[len(joined) - len(ids) :])
+    return joined
+
+
+def _joined_names(parts: list[list[str]], part_names: Sequence[str]) -> list[str]:
+    counts = Counter(name for names in parts for name in set(names))
+    return [
+        f"{part_name}-{name}" if counts[name] > 1 else name
+        for part_name, names in zip(part_names, parts, strict=True)
+        for name in names
+    ]

@@ -1,0 +1,152 @@
+"""A user's own data set: a class that is found by name and held to what every data set promises."""
+
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from datasets.readers.splitting import check_split
+from maskrcnn.config import UserError
+from maskrcnn.structures.instances import Instances
+
+_MOST_WORDS = 300  # characters of somebody else's error
+
+
+def open_class(name: str, root: str | Path, split: str) -> "OwnData":
+    """``MyData(root, split)`` of ``name``, my_module:MyData, where my_module may lie in the working directory.
+
+    Raises:
+        UserError: whatever goes wrong in there.
+    """
+    check_split(split)
+    return OwnData(name, _guarded(f"{name}({str(root)!r}, {split!r})", _find(name), str(root), split))
+
+
+class OwnData:
+    """A user's data set with what it left out, and what it gives checked.
+
+    It must have `class_names`, a length, and items (image, Instances), or (image, a dict as torchvision's detectors
+    take it). Missing may be `has_masks` (then true), `image_ids`, `image_names`, `counts` and the instances' ids.
+    """
+
+    def __init__(self, name: str, data: Any) -> None:
+        self._name, self._data = name, data
+        missing = [each for each in ("class_names", "__len__", "__getitem__") if not hasattr(data, each)]
+        if missing:
+            raise UserError(f"{name}: has no {', '.join(missing)}; a data set needs them")
+        count = _guarded(f"len({name})", len, data)
+        self.class_names = _texts(name, "class_names", data.class_names)
+        if not self.class_names or len(set(self.class_names)) < len(self.class_names):
+            raise UserError(f"{name}: class_names is {self.class_names}; it must hold different names, at least one")
+        self.has_masks = bool(getattr(data, "has_masks", True))
+        ids = list(getattr(data, "image_ids", range(count)))
+        if any(type(each) is not int for each in ids) or len(set(ids)) < len(ids) or len(ids) != count:
+            raise UserError(f"{name}: image_ids must be {count} different whole numbers, one an image")
+        self.image_ids: list[int] = ids
+        self.image_names = list(_texts(name, "image_names", getattr(data, "image_names", [str(each) for each in ids])))
+        if len(self.image_names) != count:
+            raise UserError(f"{name}: has {count} images but {len(self.image_names)} image_names")
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        return getattr(self._data, "counts", {})
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Instances]:
+        """UserError that names the image, for whatever goes wrong there and for what is no sample."""
+        index = range(len(self))[index]
+        where = f"{self._name}: image '{self.image_names[index]}'"
+        sample = _guarded(where, self._data.__getitem__, index)
+        if not isinstance(sample, tuple) or len(sample) != 2:
+            raise UserError(f"{where}: must be a pair (image, Instances)")
+        image, target = sample
+        if not isinstance(image, Tensor) or image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
+            raise UserError(f"{where}: must be uint8 [3, H, W], is {_description(image)}")
+        size = (int(image.shape[1]), int(image.shape[2]))
+        if isinstance(target, Mapping):
+            target = _guarded(where, Instances.from_torchvision, target, size)
+        return image, self._checked(where, target, size)
+
+    def _checked(self, where: str, target: Any, size: tuple[int, int]) -> Instances:
+        if not isinstance(target, Instances):
+            raise UserError(f"{where}: its objects must be Instances, not {type(target).__name__}")
+        if tuple(target.size) != size:
+            raise UserError(f"{where}: is {size} (height, width) but its objects are in one of {tuple(target.size)}")
+        if not len(target):
+            return replace(Instances.empty(size, self.has_masks), ids=torch.zeros(0, dtype=torch.int64))
+        if self.has_masks and target.masks is None:
+            raise UserError(f"{where}: has no masks; give them, or say has_masks = False")
+        boxes, labels, count = target.boxes, target.labels, len(self.class_names)
+        if boxes.dtype != torch.float32 or labels.dtype != torch.int64:
+            raise UserError(f"{where}: boxes must be float32 and labels int64, are {boxes.dtype} and {labels.dtype}")
+        if not (torch.isfinite(boxes).all() and (boxes[:, 2:] > boxes[:, :2]).all()):
+            raise UserError(f"{where}: every box must be finite and x1 < x2, y1 < y2")
+        if not 1 <= int(labels.min()) <= int(labels.max()) <= count:
+            wrong = next(each for each in labels.tolist() if not 1 <= each <= count)
+            raise UserError(f"{where}: has label {wrong}; use 1 to {count}, as in class_names")
+        ids = torch.arange(1, len(target) + 1) if target.ids is None else target.ids
+        return replace(target, size=size, masks=target.masks if self.has_masks else None, ids=ids)
+
+
+def _find(name: str) -> Callable[..., Any]:
+    module_name, _, class_name = name.partition(":")
+    here = os.getcwd()
+    if here not in sys.path and "" not in sys.path:
+        sys.path.insert(0, here)
+    importlib.invalidate_caches()
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise UserError(f"dataset {name}: importing {module_name} failed: {_words(error)}") from error
+        raise UserError(
+            f"unknown dataset '{name}': there is no {error.name}.py here nor a module of that name; put it into {here}"
+        ) from error
+    except Exception as error:
+        raise UserError(f"dataset {name}: importing {module_name} failed: {_words(error)}") from error
+    found = getattr(module, class_name, None)
+    if not callable(found):
+        near = difflib.get_close_matches(class_name, [each for each in vars(module) if each[0] != "_"], n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise UserError(
+            f"dataset {name}: {getattr(module, '__file__', None) or module_name} has no class {class_name}{hint}"
+        )
+    return found
+
+
+def _guarded(where: str, call: Callable[..., Any], *arguments: Any) -> Any:
+    """What a user's code gives; UserError that begins with ``where``, for whatever it raises but its own UserError."""
+    try:
+        return call(*arguments)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{where}: {_words(error)}") from error
+
+
+def _words(error: Exception) -> str:
+    """An error, and the line of the user's code that it came from."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = f" ({Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno})" if trace is not None else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:_MOST_WORDS]}{where}"
+
+
+def _texts(name: str, attribute: str, values: Any) -> tuple[str, ...]:
+    if isinstance(values, str) or not all(isinstance(each, str) for each in _guarded(name, tuple, values)):
+        raise UserError(f"{name}: {attribute} must be a list of texts")
+    return tuple(values)
+
+
+def _description(value: Any) -> str:
+    return f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

@@ -1,0 +1,211 @@
+"""Folders of images with label images beside them: the layouts of StarDist, Cellpose and `rgb_*` with `labels_*`."""
+
+import logging
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from datasets.checks import TallyByImage
+from datasets.images import opened, read_image
+from datasets.readers.folders import by_stem, check_pairs, image_files
+from datasets.readers.splitting import check_split, split_images
+from maskrcnn.config import UserError
+from maskrcnn.structures.instances import Instances
+from maskrcnn.structures.masks import CroppedMasks
+
+TEST_FOLDERS = ("test", "val", "validation")
+MAX_LABEL = 2**31 - 1
+_LABEL_FOLDERS = ("masks", "labels")
+_MODES = {"1", "L", "P", "I", "I;16", "I;16B", "I;16L", "F"}
+_CELLPOSE_OUTPUTS = ("_flows", "_outlines", "_cp_output", "_seg")
+_TIFF = (".tif", ".tiff")
+_DESCRIPTION = 270  # the TIFF tag in which ImageJ says how many images follow the first
+
+
+class LabelImages:
+    """One split of images with label images, in which an object's pixels have its number and 0 is background.
+
+    In a folder: `images/*` with `masks/*` or `labels/*` of the same names (StarDist); or `NAME.*` or `NAME_img.*` with
+    `NAME_masks.*` (Cellpose), else `NAME_cp_masks.*`; or `rgb_NAME.*` with `labels_NAME.*`. Numbers may have gaps and
+    are the ids. There is one class.
+    """
+
+    has_masks = True
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str,
+        split_file: str | Path | None = None,
+        subsetseed: int = 12345,
+        class_name: str = "object",
+    ) -> None:
+        """``root`` holds a folder `train` and one of `test`, `val` and `validation`; or it is one folder to split.
+
+        That split comes from ``split_file``, else from `split.json` or `classes.csv` in it (of what kind each image
+        is); else ``subsetseed`` draws a quarter of the images for the test split.
+
+        Raises:
+            UserError: no such folder, images or split; an image without labels or labels without image; a split file
+                that is broken, names an image that is not there, or would not be used.
+        """
+        check_split(split)
+        self.class_names: tuple[str, ...] = (class_name,)
+        folder = _find_folder(Path(root), split)
+        if folder is not None and split_file is not None:
+            raise UserError(f"--split_file {split_file}: {root} has its own train and test folders")
+        pairs = _find_pairs(folder or Path(root))
+        numbers = {name: number for number, name in enumerate(pairs)}
+        names = list(pairs)
+        if folder is None:
+            names = split_images(numbers, Path(root), Path(root), split_file, subsetseed)[split]
+        if not names:
+            raise UserError(f"{root}: the split leaves no image for '{split}'")
+        self._pairs = [pairs[name] for name in names]
+        self.image_names = names
+        self.image_ids = [numbers[name] for name in names]
+        self._tallies = TallyByImage()
+
+    @property
+    def counts(self) -> Counter[str]:
+        return self._tallies.counts
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Instances]:
+        """Image uint8 [3, H, W] and its objects. UserError for an unreadable file or sizes that differ."""
+        image_path, label_path = self._pairs[index]
+        _check_single(image_path)
+        image, labels = read_image(image_path), read_numbers(label_path)
+        if image.shape[1:] != labels.shape:
+            (height, width), (rows, columns) = image.shape[1:], labels.shape
+            raise UserError(f"{label_path}: is {columns} x {rows} but its image is {width} x {height}")
+        ids = torch.unique(labels[labels > 0]).long()
+        masks = CroppedMasks.from_label_image(labels, ids)
+        return image, Instances.from_masks(masks, torch.ones_like(ids), ids=ids)
+
+
+def read_numbers(path: Path) -> Tensor:
+    """Instance numbers int32 [H, W] of a label image of any depth, of whole floating-point numbers too.
+
+    Raises:
+        UserError: unreadable, colours, several pages, a number that is not whole or not from 0 to 2³¹ − 1.
+    """
+    values = _read_values(path)
+    if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.floor(values)).all()):
+        raise UserError(f"{path}: instance numbers must be whole; save them as integers")
+    if values.size and not (values.min() >= 0 and values.max() <= MAX_LABEL):
+        raise UserError(f"{path}: has instance numbers out of range: use 1 to {MAX_LABEL}, 0 for background")
+    return torch.from_numpy(values.astype(np.int32))
+
+
+def _read_values(path: Path) -> NDArray[Any]:
+    """What one channel holds, [H, W]."""
+    try:
+        with opened(path) as image:
+            _check_pages(path, image)
+            if image.mode not in _MODES:
+                raise UserError(f"{path}: labels must be one channel of instance numbers, this is {image.mode}")
+            return np.array(image)
+    except UserError:
+        values = _deep_tiff(path) if path.suffix.lower() in _TIFF else None
+        if values is None:
+            raise
+        return values
+
+
+def _deep_tiff(path: Path) -> NDArray[Any] | None:
+    """The numbers of a TIFF of 64 bits, which Pillow does not read; None for any other file."""
+    import tifffile  # takes a tenth of a second to import
+
+    logger = logging.getLogger("tifffile")
+    was_disabled, logger.disabled = logger.disabled, True
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            page = tiff.pages.first
+            is_plain = page.bitspersample == 64 and page.samplesperpixel == 1 and len(page.shape) == 2
+            if not is_plain or len(tiff.pages) > 1 or page.size > (Image.MAX_IMAGE_PIXELS or 0):
+                return None
+            values = np.asarray(page.asarray())
+            return values if values.ndim == 2 and values.dtype.kind in "iuf" else None
+    except Exception:  # whatever broken files raise: what Pillow says of them is raised instead
+        return None
+    finally:
+        logger.disabled = was_disabled
+
+
+def _check_single(path: Path) -> None:
+    """UserError for an image file of several pages."""
+    if path.suffix.lower() in _TIFF:
+        with opened(path) as image:
+            _check_pages(path, image)
+
+
+def _check_pages(path: Path, image: Image.Image) -> None:
+    described = getattr(image, "tag_v2", {}).get(_DESCRIPTION, "")
+    imagej = re.match(r"ImageJ=[^\0]*?\bimages=(\d{1,9})\b", described) if isinstance(described, str) else None
+    if getattr(image, "n_frames", 1) > 1 or (imagej is not None and int(imagej[1]) > 1):
+        raise UserError(f"{path}: holds several pages; save each as a file of its own (stacks are not read)")
+
+
+def _find_folder(root: Path, split: str) -> Path | None:
+    """The split's own folder; None where ``root`` has none for either."""
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; give the one of the images as --dataset_root")
+    train = [root / "train"] if (root / "train").is_dir() else []
+    test = [root / name for name in TEST_FOLDERS if (root / name).is_dir()][:1]
+    if not train and not test:
+        return None
+    if not train or not test:
+        missing = "test, val or validation" if train else "train"
+        raise UserError(f"{root}: holds {(train + test)[0].name} but no folder {missing}; add it, or give that one")
+    return (train if split == "train" else test)[0]
+
+
+def _find_pairs(folder: Path) -> dict[str, tuple[Path, Path]]:
+    """Image and label image by name."""
+    beside = [folder / name for name in _LABEL_FOLDERS if (folder / name).is_dir()]
+    if (folder / "images").is_dir() and beside:
+        if len(beside) > 1:
+            raise UserError(f"{folder}: has both masks and labels; keep the one that holds instance numbers")
+        images, labels = by_stem(image_files(folder / "images")), by_stem(image_files(beside[0]))
+    else:
+        images, labels = _flat(by_stem(image_files(folder)))
+    check_pairs(images, labels, "labels")
+    if not images:
+        layouts = "images/ with masks/ or labels/, NAME with NAME_masks, or rgb_NAME with labels_NAME"
+        raise UserError(f"{folder}: holds no images with labels; it should have {layouts}")
+    return {name: (images[name], labels[name]) for name in sorted(images)}
+
+
+def _flat(files: dict[str, Path]) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Images and labels by name in one folder, after their prefixes or their endings."""
+    if any(stem.startswith("labels_") for stem in files):
+        images = {stem[len("rgb_") :]: path for stem, path in files.items() if stem.startswith("rgb_")}
+        return images, {stem[len("labels_") :]: path for stem, path in files.items() if stem.startswith("labels_")}
+    masks = {stem: path for stem, path in files.items() if stem.endswith("_masks")}
+    drawn = {s.removesuffix("_masks"): path for s, path in masks.items() if not s.endswith("_cp_masks")}
+    labels = drawn or {stem.removesuffix("_cp_masks"): path for stem, path in masks.items()}  # of a person, else found
+    rest = {stem: path for stem, path in files.items() if stem not in masks and not _is_output(stem, files)}
+    names = {stem: _cellpose_name(stem, labels) for stem in rest}
+    if labels and len(set(names.values())) < len(names):
+        twice = next(name for name, count in Counter(names.values()).items() if count > 1)
+        raise UserError(f"{rest[twice]}: {twice} and {twice}_img would both be the image of its labels; remove one")
+    return {names[stem]: path for stem, path in rest.items()}, labels
+
+
+def _cellpose_name(stem: str, labels: dict[str, Path]) -> str:
+    return stem.removesuffix("_img") if stem not in labels else stem
+
+
+def _is_output(stem: str, files: dict[str, Path]) -> bool:
+    """Whether a file is one that Cellpose writes beside the image it is of."""
+    return any(stem.endswith(end) and stem.removesuffix(end) in files for end in _CELLPOSE_OUTPUTS)

@@ -1,0 +1,128 @@
+"""VisDrone-DET: small objects seen from drones, as boxes in a text file for each image."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from datasets.checks import TallyByImage, usable_boxes
+from datasets.images import read_image
+from datasets.readers.folders import by_stem, check_pairs, image_files
+from datasets.readers.splitting import check_split
+from datasets.readers.tables import CHECK, number_in, quoted, read_lines
+from maskrcnn.config import UserError
+from maskrcnn.structures.instances import Instances
+
+TEST_PARTS = ("val", "test-dev")
+FIELDS = ("x", "y", "w", "h", "score", "category", "truncation", "occlusion")
+REGION, OTHERS = 0, 11  # categories that are no classes: regions that were not annotated, and other vehicles
+
+
+class VisDrone:
+    """One part of ``VisDrone2019-DET-<part>/images/*.jpg`` with ``annotations/*.txt``.
+
+    Ignored regions, "others" and boxes of score 0 are to ``ignore``; the first two, which have no class, get label 1.
+    Ids are line numbers.
+    """
+
+    class_names: tuple[str, ...] = (
+        "pedestrian",
+        "people",
+        "bicycle",
+        "car",
+        "van",
+        "truck",
+        "tricycle",
+        "awning-tricycle",
+        "bus",
+        "motor",
+    )
+    has_masks = False
+
+    def __init__(self, root: str | Path, split: str, test_part: str = TEST_PARTS[0]) -> None:
+        """``root`` holds the folders of the parts, or is the one asked for.
+
+        The split "test" is the part ``test_part``: "val", which most papers report, or "test-dev".
+
+        Raises:
+            UserError: no such folder, split or part, no images, an image without annotations or the other way round.
+        """
+        check_split(split)
+        if test_part not in TEST_PARTS:
+            raise UserError(f"part '{test_part}' of VisDrone is unknown: use one of {', '.join(TEST_PARTS)}")
+        folder = _find_part(Path(root), "train" if split == "train" else test_part)
+        images = by_stem(image_files(folder / "images"))
+        check_pairs(images, _annotation_files(folder / "annotations"), "annotations")
+        if not images:
+            raise UserError(f"{folder}: holds no images; unpack the data set again")
+        self._images = list(images.values())
+        self._annotations = folder / "annotations"
+        self._tallies = TallyByImage()
+        self.image_names = list(images)
+        self.image_ids = list(range(len(images)))
+
+    @property
+    def counts(self) -> Counter[str]:
+        return self._tallies.counts
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Instances]:
+        """Image uint8 [3, H, W] and its boxes. UserError for an unreadable file."""
+        path = self._annotations / f"{self.image_names[index]}.txt"
+        ids, rows = _read_rows(path)
+        image = read_image(self._images[index])
+        size = (int(image.shape[1]), int(image.shape[2]))
+        with np.errstate(invalid="ignore", over="ignore"):  # of numbers that are dropped or clipped
+            xyxy = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], axis=1)
+            boxes, kept = usable_boxes(xyxy, size, self._tallies.of(index), str(path))
+        score, category = rows[kept, 4], rows[kept, 5].astype(np.int64)
+        no_class = (category == REGION) | (category == OTHERS)
+        labels, ignore = np.where(no_class, 1, category), no_class | (score == 0)
+        return image, Instances(
+            size,
+            torch.from_numpy(boxes),
+            torch.from_numpy(labels),
+            ignore=torch.from_numpy(ignore),
+            ids=torch.from_numpy(ids[kept]),
+        )
+
+
+def _find_part(root: Path, part: str) -> Path:
+    """The folder of a part in ``root``, which may itself be that part. No other folder is taken for two parts."""
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; give the one that holds VisDrone2019-DET-{part} as --dataset_root")
+    if root.name.endswith(f"-DET-{part}"):
+        return root
+    for folder in [*sorted(root.glob(f"VisDrone*-DET-{part}"), reverse=True), root / part]:
+        if (folder / "images").is_dir():
+            return folder
+    there = ", ".join(sorted(path.name for path in root.glob("VisDrone*-DET-*"))[:5]) or "no such folder"
+    raise UserError(f"{root}: holds no VisDrone2019-DET-{part} with images, but {there}; unpack that part there")
+
+
+def _annotation_files(folder: Path) -> dict[str, Path]:
+    try:
+        return {path.stem: path for path in folder.iterdir() if path.suffix.lower() == ".txt" and path.name[0] != "."}
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read as a folder ({error.strerror}); {CHECK}") from error
+
+
+def _read_rows(path: Path) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Line numbers [N], and the numbers of ``FIELDS`` [N, 8]."""
+    ids: list[int] = []
+    rows: list[list[float]] = []
+    for line, text in read_lines(path):
+        where, words = f"{path}:{line}", text.rstrip(", ").split(",")
+        if len(words) != len(FIELDS):
+            raise UserError(f"{where}: has {len(words)} numbers; there must be {len(FIELDS)}: {','.join(FIELDS)}")
+        row = [number_in(word, where, field) for word, field in zip(words, FIELDS, strict=True)]
+        if row[5] not in range(OTHERS + 1):
+            raise UserError(f"{where}: category is {quoted(words[5])}; it must be 0 to {OTHERS}")
+        ids.append(line)
+        rows.append(row)
+    return np.array(ids, np.int64), np.array(rows, np.float64).reshape(-1, len(FIELDS))

@@ -1,0 +1,214 @@
+"""PASCAL VOC, and data in its layout: XML boxes, and masks in `SegmentationObject`."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datasets.checks import Tally, TallyByImage, inside_folder, usable_boxes
+from datasets.images import read_image, read_labels
+from datasets.readers.folders import ids_of, image_named
+from datasets.readers.splitting import check_split
+from datasets.readers.tables import quoted, read_lines
+from datasets.readers.voc_xml import VocAnnotation, read_annotation
+from maskrcnn.config import UserError
+from maskrcnn.structures.instances import Instances
+from maskrcnn.structures.masks import CroppedMasks
+
+CLASS_NAMES = (
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+)
+CLASS_FILES = ("labels.txt", "classes.txt")
+VOID = 255  # in SegmentationObject: border pixels that belong to nobody
+_SETS = (("train", "val"), ("train", "test"), ("trainval", "test"))  # lists for "train" and "test", best first
+_SETS_2007 = (("trainval", "test"), ("train", "val"))  # its test set is annotated
+
+
+class Voc:
+    """One split of `Annotations/*.xml`, `JPEGImages/*` and `ImageSets/`.
+
+    With ``masks``, object k of the XML is where `SegmentationObject` is k; an object without pixels there is dropped
+    and counted. Difficult objects are to ``ignore``. Ids are the objects' places in the XML from 1.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str,
+        year: str = "2012",
+        masks: bool = False,
+        image_set: str | None = None,
+        keep_difficult: bool = False,
+        class_names: Sequence[str] | None = None,
+    ) -> None:
+        """``root`` is a folder with `Annotations`, or holds `VOC<year>` or `VOCdevkit/VOC<year>`.
+
+        The split "train" is train.txt and "test" is val.txt, or test.txt where there is no val.txt; in 2007
+        trainval.txt and test.txt, if the latter is annotated. They lie in `ImageSets/Main`, with ``masks`` in
+        `ImageSets/Segmentation`.
+
+        Args:
+            image_set: another list to read instead, such as "trainval".
+            keep_difficult: difficult objects are objects like others.
+            class_names: default the lines of `labels.txt` or `classes.txt` in the folder, else PASCAL VOC's twenty.
+
+        Raises:
+            UserError: no such folder, split or list; a list that is empty, names an image twice or leads out of it.
+        """
+        check_split(split)
+        self._folder = _find_folder(Path(root), year)
+        self.has_masks, self._keep_difficult = masks, keep_difficult
+        self.class_names = _class_names(self._folder) if class_names is None else tuple(class_names)
+        self._labels = {name: label for label, name in enumerate(self.class_names, start=1)}
+        self._lists = self._folder / "ImageSets" / ("Segmentation" if masks else "Main")
+        path = _list_of(self._lists, image_set) if image_set else self._choose_list(split, year)
+        self.image_names = _read_names(path)
+        self.image_ids = ids_of(self.image_names)
+        self._tallies = TallyByImage()
+
+    @property
+    def counts(self) -> Counter[str]:
+        return self._tallies.counts
+
+    def __len__(self) -> int:
+        return len(self.image_names)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Instances]:
+        """Image uint8 [3, H, W] and its objects.
+
+        UserError for a file that is missing or broken, a class that is unknown, or sizes that differ.
+        """
+        name = self.image_names[index]
+        path = self._annotation_file(name)
+        annotation = read_annotation(path)
+        labels = self._labels_of(annotation, path)
+        image = read_image(image_named(self._folder / "JPEGImages", name, str(self._lists)))
+        size = (int(image.shape[1]), int(image.shape[2]))
+        if annotation.size not in (None, size):
+            raise UserError(f"{path}: <size> is {_words(annotation.size)} but the image is {_words(size)}; mend one")
+        ignore = torch.tensor([each.difficult and not self._keep_difficult for each in annotation.objects]).bool()
+        if self.has_masks:
+            masks, ids = _read_masks(self._mask_file(name), size, len(labels), self._tallies.of(index))
+            return image, Instances.from_masks(masks, labels[ids - 1], ignore=ignore[ids - 1], ids=ids)
+        found = np.array([each.box for each in annotation.objects], np.float64).reshape(-1, 4)
+        with np.errstate(over="ignore"):  # of numbers that are clipped
+            boxes, kept = usable_boxes(found, size, self._tallies.of(index), str(path))
+        ids = torch.from_numpy(kept.nonzero()[0]) + 1
+        return image, Instances(size, torch.from_numpy(boxes), labels[ids - 1], ignore=ignore[ids - 1], ids=ids)
+
+    def _labels_of(self, annotation: VocAnnotation, path: Path) -> Tensor:
+        for number, each in enumerate(annotation.objects, start=1):
+            if each.name not in self._labels:
+                raise UserError(
+                    f"{path}:{each.line}: object {number} is a {quoted(each.name)}, none of the "
+                    f"{len(self.class_names)} classes; list them, one a line, in {self._folder / CLASS_FILES[0]}"
+                )
+        return torch.tensor([self._labels[each.name] for each in annotation.objects], dtype=torch.int64)
+
+    def _choose_list(self, split: str, year: str) -> Path:
+        """The list of the split in the first pair of lists that is there whole."""
+        own = self._folder.name
+        pairs = _SETS_2007 if (own[3:] if own.startswith("VOC") else year) == "2007" else _SETS
+        for train, test in pairs:
+            paths = {"train": self._lists / f"{train}.txt", "test": self._lists / f"{test}.txt"}
+            if all(path.is_file() for path in paths.values()) and (test != "test" or self._is_annotated(paths["test"])):
+                return paths[split]
+        raise UserError(
+            f"{self._lists}: has neither train.txt and val.txt, nor a test.txt that is annotated; add the lists"
+        )
+
+    def _is_annotated(self, path: Path) -> bool:
+        name = _read_names(path)[0]
+        return os.path.exists(self._mask_file(name) if self.has_masks else self._annotation_file(name))
+
+    def _annotation_file(self, name: str) -> Path:
+        return inside_folder(self._folder / "Annotations", f"{name}.xml", str(self._lists))
+
+    def _mask_file(self, name: str) -> Path:
+        return inside_folder(self._folder / "SegmentationObject", f"{name}.png", str(self._lists))
+
+
+def _find_folder(root: Path, year: str) -> Path:
+    for folder in (root, root / f"VOC{year}", root / "VOCdevkit" / f"VOC{year}"):
+        if (folder / "Annotations").is_dir():
+            return folder
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; give the one that holds VOC{year} as --dataset_root")
+    others = sorted({path.name for pattern in ("VOC*", "VOCdevkit/VOC*") for path in root.glob(pattern)})
+    there = f"but {', '.join(others[:5])}" if others else "nor Annotations"
+    raise UserError(f"{root}: holds no VOC{year} with Annotations, {there}; give VOC's own folder as --dataset_root")
+
+
+def _class_names(folder: Path) -> tuple[str, ...]:
+    """From the first of the class files, else those of PASCAL VOC."""
+    for path in (folder / name for name in CLASS_FILES):
+        if path.is_file():
+            names = list(read_lines(path))
+            if not names:
+                raise UserError(f"{path}: is empty; write one class a line")
+            for place, (line, name) in enumerate(names):
+                if name in (other for _, other in names[:place]):
+                    raise UserError(f"{path}:{line}: class {quoted(name)} is there twice; remove one")
+            return tuple(name for _, name in names)
+    return CLASS_NAMES
+
+
+def _list_of(lists: Path, image_set: str) -> Path:
+    path = inside_folder(lists, f"{image_set}.txt", "image_set")
+    if not path.is_file():
+        raise UserError(f"{path}: no such list of images; check image_set")
+    return path
+
+
+def _read_names(path: Path) -> list[str]:
+    lines: dict[str, int] = {}
+    for line, name in read_lines(path):
+        inside_folder(path.parent, name, f"{path}:{line}")
+        if lines.setdefault(name, line) != line:
+            raise UserError(f"{path}:{line}: image {quoted(name)} is there twice, first in line {lines[name]}")
+    if not lines:
+        raise UserError(f"{path}: lists no images")
+    return list(lines)
+
+
+def _read_masks(path: Path, size: tuple[int, int], count: int, tally: Tally) -> tuple[CroppedMasks, Tensor]:
+    """Masks of the objects 1 to ``count`` that have pixels, and their numbers."""
+    labels = read_labels(path)
+    if labels.shape != size:
+        raise UserError(f"{path}: is {_words(tuple(labels.shape))} but its image is {_words(size)}")
+    present = torch.bincount(labels.flatten(), minlength=1)
+    present[0] = 0
+    present[VOID : VOID + 1] = 0
+    numbers = present.nonzero().flatten()
+    if len(numbers) and int(numbers[-1]) > count:
+        raise UserError(f"{path}: has pixels of object {int(numbers[-1])} but its XML file lists {count} objects")
+    tally.add("objects without pixels in the mask dropped", str(path), count - len(numbers))
+    return CroppedMasks.from_label_image(labels, numbers), numbers
+
+
+def _words(size: tuple[int, ...] | None) -> str:
+    """Width first, as image programs say it."""
+    return "unknown" if size is None else f"{size[1]} x {size[0]}"

@@ -1,0 +1,132 @@
+"""COCO's instances files: `annotations/instances_<part>.json` with the images in `images/<part>`."""
+
+import json
+import tempfile
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.readers.folders import IMAGE_SUFFIXES
+from datasets.writing.pictures import write_image
+from datasets.writing.sample import Losses, Sample, Writer
+from maskrcnn.structures.instances import Instances
+
+_DIGITS = (0, 2, 4)
+
+
+class CocoWriter(Writer):
+    """Masks as run-length codes, objects to ignore as crowds.
+
+    Image ids and names are kept, and so are the objects' ids if they are above 0 and differ within the part; else the
+    objects are numbered from 1 and their ids stand under "instance". Category k is label k.
+    """
+
+    def __init__(self, root: Path, class_names: Sequence[str], has_masks: bool, losses: Losses) -> None:
+        super().__init__(root, losses)
+        self._categories = [{"id": number, "name": name} for number, name in enumerate(class_names, start=1)]
+        self._parts: dict[str, _Part] = {}
+
+    def add(self, part: str, sample: Sample) -> None:
+        folder = self.root / "images" / part
+        if part not in self._parts:
+            folder.mkdir(parents=True)
+            self._parts[part] = _Part(self.root, self._categories, self.open_files)
+        height, width = sample.instances.size
+        name = write_image(folder, sample, IMAGE_SUFFIXES)
+        entry = {"id": sample.image_id, "file_name": name, "width": width, "height": height}
+        self._parts[part].add(entry, annotations_of(sample.instances, sample.image_id))
+
+    def finish(self) -> None:
+        (self.root / "annotations").mkdir()
+        for name, part in self._parts.items():
+            renumbered = part.write(self.root / "annotations" / f"instances_{name}.json")
+            self.losses.add('the ids of {n} objects, which are numbered anew ("instance" has the old)', renumbered)
+
+
+class _Part:
+    """Entries as they come, in files: of an annotation, memory holds the id alone."""
+
+    def __init__(self, folder: Path, categories: list[dict[str, Any]], open_files: ExitStack) -> None:
+        self._categories = categories
+        self._images, self._annotations = (open_files.enter_context(_scratch(folder)) for _ in range(2))
+        self._ids = array("q")
+
+    def add(self, image: dict[str, Any], annotations: list[dict[str, Any]]) -> None:
+        self._images.write(json.dumps(image, separators=(",", ":")) + "\n")
+        for each in annotations:
+            self._ids.append(each["instance"])
+            self._annotations.write(json.dumps(each, separators=(",", ":")) + "\n")
+
+    def write(self, path: Path) -> int:
+        """Write the file; returns how many objects could not keep their ids."""
+        ids = np.frombuffer(self._ids, np.int64) if len(self._ids) else np.zeros(0, np.int64)
+        # pycocotools takes a match with number 0 for none.
+        kept = bool((ids > 0).all()) and len(np.unique(ids)) == len(ids)
+        numbers = ids if kept else np.arange(1, len(ids) + 1)
+        with path.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(f'{{"info":{{}},\n"licenses":[],\n"categories":{json.dumps(self._categories)},\n"images":[')
+            _join(file, (line.rstrip("\n") for line in _rewound(self._images)))
+            file.write('\n],\n"annotations":[')
+            lines = zip(numbers, _rewound(self._annotations), strict=True)
+            _join(file, (f'{{"id":{number},{line[1:-1]}' for number, line in lines))
+            file.write("\n]}\n")
+        return int((numbers != ids).sum())
+
+
+def annotations_of(instances: Instances, image_id: int) -> list[dict[str, Any]]:
+    """COCO's entries without their ids; the objects' own are under "instance"."""
+    ids = range(1, len(instances) + 1) if instances.ids is None else instances.ids.tolist()
+    corners, extents = _decimals(instances.boxes.numpy())
+    rows = zip(ids, instances.labels.tolist(), instances.ignore.tolist(), corners, extents, strict=True)
+    entries: list[dict[str, Any]] = [
+        {
+            "image_id": image_id,
+            "category_id": label,
+            "instance": number,
+            "bbox": [*corner, *extent],
+            "area": round(extent[0] * extent[1], 4),
+            "iscrowd": int(ignore),
+        }
+        for number, label, ignore, corner, extent in rows
+    ]
+    if instances.masks is None:
+        return entries
+    codes, areas = instances.masks.to_rle(), instances.masks.areas().tolist()
+    for entry, code, area in zip(entries, codes, areas, strict=True):
+        entry |= {"area": area, "segmentation": code}
+    return entries
+
+
+def _decimals(boxes: NDArray[np.float32]) -> tuple[list[list[float]], list[list[float]]]:
+    """x y and width height, in the fewest decimals of a few that give the same float32 corners."""
+    exact = boxes.astype(np.float64)
+    best = np.concatenate([exact[:, :2], exact[:, 2:] - exact[:, :2]], axis=1)
+    for digits in reversed(_DIGITS):
+        low, high = exact[:, :2].round(digits), exact[:, 2:].round(digits)
+        rounded = np.concatenate([low, (high - low).round(digits)], axis=1)
+        read = np.concatenate([rounded[:, :2], rounded[:, :2] + rounded[:, 2:]], axis=1).astype(np.float32)
+        same = (read == boxes).all(axis=1)
+        best[same] = rounded[same]
+    return best[:, :2].tolist(), best[:, 2:].tolist()
+
+
+def _scratch(folder: Path) -> TextIO:
+    """A file without a name; on the data's own disk, which must have the room anyway."""
+    return tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n", dir=folder)  # type: ignore[return-value]
+
+
+def _rewound(file: TextIO) -> TextIO:
+    file.seek(0)
+    return file
+
+
+def _join(file: TextIO, lines: Iterator[str]) -> None:
+    separator = "\n"
+    for line in lines:
+        file.write(separator + line)
+        separator = ",\n"

@@ -1,0 +1,218 @@
+"""One data set in, another out: image by image, so that memory does not grow with their number."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from datasets.chosen import BadImages
+from datasets.expressions import Expression, ExpressionError
+from datasets.interface import DetectionDataset
+from datasets.readers.folders import IMAGE_SUFFIXES
+from datasets.readers.tables import read_lines
+from datasets.writing.coco import CocoWriter
+from datasets.writing.cst import CstWriter
+from datasets.writing.dsb import DsbWriter
+from datasets.writing.labels import LabelsWriter
+from datasets.writing.names import file_names
+from datasets.writing.sample import Losses, Sample, Writer
+from datasets.writing.target import find_stranger, made_whole, write_card
+from datasets.writing.voc import VocWriter
+from maskrcnn.config import UserError
+from maskrcnn.structures.instances import Instances
+
+Progress = Callable[[int, int], None]
+Parts = Mapping[str, DetectionDataset]
+
+_WRITERS: dict[str, Callable[..., Writer]] = {
+    "coco": CocoWriter,
+    "voc": VocWriter,
+    "dsb": DsbWriter,
+    "labels": LabelsWriter,
+    "cst": CstWriter,
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which images to convert: all for which the expression holds, but those at some places of a part."""
+
+    excluded: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    subset: Expression | None = None
+    skip_bad: bool = False
+
+
+@dataclass
+class Conversion:
+    """What was done: images and objects by part, what the format could not hold, what was left out."""
+
+    images: Counter[str] = field(default_factory=Counter)
+    objects: Counter[str] = field(default_factory=Counter)
+    losses: Losses = field(default_factory=Losses)
+    bad: BadImages = field(default_factory=BadImages)
+
+
+def convert(
+    parts: Parts,
+    path: str | Path,
+    to: str,
+    choice: Choice | None = None,
+    overwrite: bool = False,
+    progress: Progress = lambda done, total: None,
+) -> Conversion:
+    """Write the parts ("train", "val", "test") into the folder ``path`` in the format ``to``, whole or not at all.
+
+    Classes are joined by name. ``progress`` is called with (images done, images in all).
+
+    Raises:
+        UserError: the format cannot hold this data; ``path`` is taken or cannot be written; no image is left. An image
+            that cannot be read, unless bad ones are skipped: `BadImagesError`, when all have been looked at.
+    """
+    choice, done = choice or Choice(), Conversion()
+    class_names = tuple(dict.fromkeys(name for data in parts.values() for name in data.class_names))
+    has_masks = all(data.has_masks for data in parts.values())
+    with made_whole(path, overwrite, find_stranger) as folder:
+        writer = _WRITERS[to](folder, class_names, has_masks, done.losses)
+        with writer.open_files:
+            for part, sample in _samples(parts, class_names, writer.one_folder, choice, done, progress):
+                if not done.bad or choice.skip_bad:
+                    writer.add(part, sample if has_masks else _without_masks(sample))
+                done.images[part] += 1
+                done.objects[part] += len(sample.instances)
+            writer.finish()
+        if done.bad and not choice.skip_bad:
+            raise BadImagesError(done.bad)
+        if not done.images:
+            raise UserError(f"{path}: no image is left to write{_why(done.bad)}; choose others")
+        write_card(folder, {"format": to, "classes": class_names, "images": done.images, "objects": done.objects})
+    if not has_masks and any(data.has_masks for data in parts.values()):
+        done.losses.add("the masks of {n} parts: others have boxes only", sum(d.has_masks for d in parts.values()))
+    return done
+
+
+class BadImagesError(UserError):
+    """Images that cannot be read; ``bad`` has all of them."""
+
+    def __init__(self, bad: BadImages) -> None:
+        super().__init__(
+            f"{len(bad)} images cannot be read, such as: {bad.reasons[0]}; mend them, or --skip_bad leaves them out"
+            if len(bad) > 1
+            else f"{bad.reasons[0]}; or --skip_bad leaves the image out"
+        )
+        self.bad = bad
+
+
+def find_excluded(parts: Parts, path: str | Path) -> tuple[dict[str, list[int]], int]:
+    """Places in each part of the images that a file lists by id or name, one a line; and how many lines name none.
+
+    Names may have an image's suffix. A line that is a name is not an id.
+
+    Raises:
+        UserError: a file that cannot be read, that is empty, or that names no image of this data.
+    """
+    lines = {line: number for number, line in read_lines(Path(path))}
+    if not lines:
+        raise UserError(f"--exclude_ids={path}: is empty; write an image id or name a line")
+    found: dict[str, list[int]] = {}
+    met: set[str] = set()
+    for part, data in parts.items():
+        names = {name: place for place, name in enumerate(data.image_names)}
+        ids = {number: place for place, number in enumerate(data.image_ids)}
+        places = {line: _place_of(line, names, ids) for line in lines}
+        met |= {line for line, place in places.items() if place is not None}
+        found[part] = sorted({place for place in places.values() if place is not None})
+    if not met:
+        first = next(iter(lines))
+        raise UserError(f"--exclude_ids={path}: names no image of this data, '{first[:60]}' first; give ids or names")
+    return found, len(lines) - len(met)
+
+
+def _place_of(line: str, names: Mapping[str, int], ids: Mapping[int, int]) -> int | None:
+    stem, dot, suffix = line.rpartition(".")
+    without = stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else line
+    for name in (line, without):
+        if name in names:
+            return names[name]
+    return ids.get(int(line)) if re.fullmatch(r"-?\d{1,18}", line) else None
+
+
+def _samples(
+    parts: Parts, class_names: Sequence[str], one_folder: bool, choice: Choice, done: Conversion, progress: Progress
+) -> Iterator[tuple[str, Sample]]:
+    """Samples of all chosen images that can be read, part by part; others are noted in ``done``."""
+    names = file_names({part: data.image_names for part, data in parts.items()}, one_folder)
+    total, count = sum(map(len, parts.values())), 0
+    for part, data in parts.items():
+        label_of = torch.tensor([0, *(class_names.index(name) + 1 for name in data.class_names)])
+        ids, own_names, left_out = data.image_ids, data.image_names, set(choice.excluded.get(part, ()))
+        for place in range(len(data)):
+            count += 1
+            progress(count, total)
+            if place in left_out:
+                continue
+            image = _Image(data, place)
+            try:
+                values = _values(image, place, ids[place], own_names[place])
+                if choice.subset is not None and not choice.subset.holds(values):
+                    continue
+                pixels, instances = image.read()
+            except ExpressionError:
+                raise
+            except UserError as error:
+                done.bad.names.append(own_names[place])
+                done.bad.reasons.append(str(error))
+                continue
+            done.losses.add(
+                "the names of {n} images, which are written otherwise", names[part][place] != own_names[place]
+            )
+            instances = _drawn(replace(instances, labels=label_of[instances.labels]), done.losses)
+            file_of = getattr(data, "image_file", None)  # readers may say which file an image is
+            file = file_of(place) if file_of is not None else None
+            yield part, Sample(names[part][place], ids[place], pixels, instances, file)
+
+
+class _Image:
+    """An image, read when it is first asked for, and once."""
+
+    def __init__(self, data: DetectionDataset, place: int) -> None:
+        self._data, self._place = data, place
+        self._contents: tuple[Tensor, Instances] | None = None
+
+    def read(self) -> tuple[Tensor, Instances]:
+        if self._contents is None:
+            self._contents = self._data[self._place]
+        return self._contents
+
+
+def _values(image: _Image, place: int, image_id: int, name: str) -> dict[str, Callable[[], Any]]:
+    """What an expression may ask; not kept by the image, as pixels in a circle of references would stay for long."""
+    return {
+        "index": lambda: place,
+        "id": lambda: image_id,
+        "name": lambda: name,
+        "num_objects": lambda: int((~image.read()[1].ignore).sum()),
+        "height": lambda: image.read()[1].size[0],
+        "width": lambda: image.read()[1].size[1],
+    }
+
+
+def _drawn(instances: Instances, losses: Losses) -> Instances:
+    """Without the objects whose masks are empty."""
+    if instances.masks is None:
+        return instances
+    inside = instances.masks.areas() > 0
+    losses.add("{n} objects with an empty mask", int((~inside).sum()))
+    return instances if bool(inside.all()) else instances[inside]
+
+
+def _without_masks(sample: Sample) -> Sample:
+    return replace(sample, instances=replace(sample.instances, masks=None))
+
+
+def _why(bad: BadImages) -> str:
+    return f", such as: {bad.reasons[0]}" if bad else ""

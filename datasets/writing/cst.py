@@ -1,0 +1,86 @@
+"""CST's layout: a CSV file for each part, images and masks as JPEG files."""
+
+import csv
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+from PIL import Image
+
+from datasets.readers.cst import CLASS_LETTERS, COLUMNS, MASK_THRESHOLD, Cst
+from datasets.writing.labels import count_flags, need_masks
+from datasets.writing.pictures import whole_canvas
+from datasets.writing.sample import Losses, Sample, Writer
+from maskrcnn.config import UserError
+from maskrcnn.structures.masks import CroppedMasks
+
+QUALITY = 95
+_MARGIN = 5  # pixels that boxes in CST's files are wider
+_LETTERS = dict(zip(Cst.class_names, CLASS_LETTERS, strict=True))
+
+
+class CstWriter(Writer):
+    """`annotation/anno-<part>.csv`, `<part>/<name>/<name>.jpg` and `<part>/<name>/masks/<name>-<k>.jpg`.
+
+    Masks that overlap are kept, to the pixel. Ids become an image's numbers from 1.
+    """
+
+    def __init__(self, root: Path, class_names: Sequence[str], has_masks: bool, losses: Losses) -> None:
+        need_masks(has_masks, "cst")
+        if strange := [name for name in class_names if name not in _LETTERS]:
+            raise UserError(f"--to=cst: holds {', '.join(_LETTERS)} only, this data has '{strange[0]}'; use --to=coco")
+        self._letters = [_LETTERS[name] for name in class_names]
+        super().__init__(root, losses)
+        self._tables: dict[str, TextIO] = {}
+
+    def add(self, part: str, sample: Sample) -> None:
+        folder = self.root / part / sample.name
+        (folder / "masks").mkdir(parents=True)
+        picture = folder / f"{sample.name}.jpg"
+        if sample.file is not None and sample.file.suffix.lower() == picture.suffix:
+            picture.write_bytes(sample.file.read_bytes())
+        else:
+            pixels = sample.image.permute(1, 2, 0).numpy()
+            Image.fromarray(pixels).save(picture, quality=QUALITY, subsampling=0)
+            self.losses.add(f"the exact pixels of {{n}} images: JPEG, quality {QUALITY}")
+        self._write_objects(part, folder / "masks", sample)
+        count_flags(sample, self.losses)
+
+    def _write_objects(self, part: str, folder: Path, sample: Sample) -> None:
+        instances, masks = sample.instances, sample.instances.masks
+        assert masks is not None
+        rows = csv.writer(self._table(part), lineterminator="\n")
+        boxes, labels = instances.boxes.round().int().tolist(), instances.labels.tolist()
+        for place, ((x1, y1, x2, y2), label) in enumerate(zip(boxes, labels, strict=True)):
+            name = f"{sample.name}-{place}"
+            (folder / f"{name}.jpg").write_bytes(_jpeg(masks, place))
+            box = f"{x1 - _MARGIN} {y1 - _MARGIN} {x2 + _MARGIN} {y2 + _MARGIN}"
+            rows.writerow([sample.name, name, self._letters[label - 1], box, f"{sample.name}/masks/{name}.jpg"])
+        numbers = np.arange(1, len(masks) + 1)
+        renumbered = 0 if instances.ids is None else int((instances.ids.numpy() != numbers).sum())
+        self.losses.add("the ids of {n} objects, which are numbered anew", renumbered)
+
+    def _table(self, part: str) -> TextIO:
+        if part not in self._tables:
+            (self.root / "annotation").mkdir(exist_ok=True)
+            path = self.root / "annotation" / f"anno-{part}.csv"
+            self._tables[part] = self.open_files.enter_context(path.open("w", encoding="utf-8", newline=""))
+            self._tables[part].write(",".join(COLUMNS) + "\n")
+        return self._tables[part]
+
+    def finish(self) -> None:
+        pass
+
+
+def _jpeg(masks: CroppedMasks, place: int) -> bytes:
+    """A mask whose greys, at CST's threshold, give it back exactly."""
+    canvas = whole_canvas(masks, place)
+    for quality in (QUALITY, 100):
+        file = BytesIO()
+        Image.fromarray(canvas).save(file, "JPEG", quality=quality)
+        with Image.open(file) as read:
+            if np.array_equal(np.asarray(read) >= MASK_THRESHOLD, canvas > 0):
+                break
+    return file.getvalue()

@@ -1,0 +1,53 @@
+"""The 2018 Data Science Bowl's folders: one PNG file for each object."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from datasets.readers.splitting import SPLIT_FILE, SPLITS
+from datasets.writing.labels import count_plain, need_masks, write_split
+from datasets.writing.pictures import whole_canvas, write_image, write_levels
+from datasets.writing.sample import Losses, Sample, Writer
+
+CLASS_NAME = "nucleus"
+_SUFFIXES = (".png",)  # what tools for this data look for
+
+
+class DsbWriter(Writer):
+    """`stage1_train/<name>/images/<name>.png` and `masks/*.png`, and the parts in `split.json` beside.
+
+    Masks that overlap are kept. Ids become an image's numbers from 1.
+    """
+
+    one_folder = True
+
+    def __init__(self, root: Path, class_names: Sequence[str], has_masks: bool, losses: Losses) -> None:
+        need_masks(has_masks, "dsb")
+        super().__init__(root, losses)
+        self._classes = class_names
+        self._names: dict[str, list[str]] = {}
+
+    def add(self, part: str, sample: Sample) -> None:
+        folder = self.root / "stage1_train" / sample.name
+        for kind in ("images", "masks"):
+            (folder / kind).mkdir(parents=True)
+        write_image(folder / "images", sample, _SUFFIXES)
+        self._write_masks(folder / "masks", sample)
+        count_plain(sample, self._classes, CLASS_NAME, self.losses)
+        self._names.setdefault(part, []).append(sample.name)
+        if part not in SPLITS:
+            self.losses.add(f"the part of {{n}} images: readers of {SPLIT_FILE} pass over its list '{part}'")
+
+    def _write_masks(self, folder: Path, sample: Sample) -> None:
+        masks, ids = sample.instances.masks, sample.instances.ids
+        assert masks is not None
+        digits = len(str(len(masks)))
+        for place in range(len(masks)):
+            write_levels(folder / f"{place + 1:0{digits}d}.png", whole_canvas(masks, place))
+        numbered = np.arange(1, len(masks) + 1)
+        renumbered = 0 if ids is None else int((ids.numpy() != numbered).sum())
+        self.losses.add("the ids of {n} objects, which are numbered anew", renumbered)
+
+    def finish(self) -> None:
+        write_split(self.root, self._names)

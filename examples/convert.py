@@ -1,0 +1,133 @@
+"""Data from one layout into another: `python -m examples.convert data/shapes --to=coco --output=data/shapes-coco`."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from examples.command_line import SettingsCommand, click_options
+from examples.progress import progress_bar
+from maskrcnn.config import UserError, flag_values, merge, option
+
+if TYPE_CHECKING:
+    from datasets.interface import DetectionDataset
+    from datasets.writing.converting import Choice, Conversion
+
+FORMATS = {"coco": "coco", "voc": "voc", "dsb": "dsbowl2018", "labels": "labels", "cst": "cst"}  # and their readers
+PARTS = ("train", "val", "test")
+_NAMES = {"train": "training", "val": "validation", "test": "test"}
+
+
+@dataclass(frozen=True)
+class ConvertConfig:
+    """What to make of it."""
+
+    to: str | None = option(
+        None, "format: COCO's JSON, PASCAL VOC, DSB 2018, label images or CST", flag="to", choices=tuple(FORMATS)
+    )
+    output: str | None = option(None, "folder to make", flag="output")
+    dataset: str | None = option(
+        None,
+        "what SRC is, as in training: coco:2014, my_module:MyData .. (default: seen from its files)",
+        flag="dataset",
+    )
+    parts: tuple[str, ...] | None = option(None, "parts to convert (default: those there)", flag="parts", choices=PARTS)
+    exclude_ids: str | None = option(None, "file of image ids or names to leave out, one a line", flag="exclude_ids")
+    subset: str | None = option(
+        None, 'images of each part to take, such as "index % 4 == 0", as in training', flag="subset"
+    )
+    skip_bad: bool = option(False, "leave images out that cannot be read", flag="skip_bad")
+    overwrite: bool = option(False, "replace what an earlier call made at this place", flag="overwrite")
+
+
+@click.command(cls=SettingsCommand)
+@click.argument("source", metavar="SRC")
+@click_options(ConvertConfig)
+def main(source: str, **flags: Any) -> None:
+    """Write the data set in the folder SRC in another format: images, boxes, masks and classes, part by part.
+
+    What the format cannot hold is counted and said at the end.
+    """
+    convert_config = merge(ConvertConfig(), flag_values(ConvertConfig, flags))
+    target = check_target(source, convert_config)
+    from datasets.writing.converting import BadImagesError, convert
+    from datasets.writing.sources import open_parts, recognise
+
+    name = convert_config.dataset or recognise(Path(source))
+    parts = open_parts(Path(source), name, convert_config.parts or ())
+    click.echo(f"{source}: {name} with {said({part: len(data) for part, data in parts.items()})}")
+    choice = choice_of(convert_config, parts)
+    try:
+        with progress_bar("Converting") as progress:
+            done = convert(parts, target, str(convert_config.to), choice, convert_config.overwrite, progress)
+    except BadImagesError as error:
+        for reason in error.bad.reasons:
+            click.echo(f"Bad: {reason}")
+        raise
+    report(convert_config, parts, done)
+
+
+def check_target(source: str, config: ConvertConfig) -> Path:
+    """The folder to make. UserError for flags that are missing, and a folder that is or holds the source."""
+    if config.to is None:
+        raise UserError(f"--to=FORMAT is missing: use one of {', '.join(FORMATS)}")
+    if config.output is None:
+        raise UserError("--output=FOLDER is missing: name the folder to make")
+    target, folder = Path(config.output).resolve(), Path(source).resolve()
+    if target == folder or target in folder.parents:
+        raise UserError(f"--output={config.output}: is or holds the source {source}; choose another --output")
+    return Path(config.output)
+
+
+def choice_of(config: ConvertConfig, parts: Mapping[str, DetectionDataset]) -> Choice:
+    """Which images to convert; says how many --exclude_ids leaves out. UserError for a bad file or expression."""
+    from datasets.expressions import Expression
+    from datasets.writing.converting import Choice, find_excluded
+
+    subset = None if config.subset is None else Expression(config.subset)
+    if config.exclude_ids is None:
+        return Choice(subset=subset, skip_bad=config.skip_bad)
+    excluded, strange = find_excluded(parts, config.exclude_ids)
+    unknown = f" ({strange:,} of its lines name no image here)" if strange else ""
+    click.echo(f"{config.exclude_ids}: leaves out {said({part: len(e) for part, e in excluded.items()})}{unknown}")
+    return Choice(excluded, subset, config.skip_bad)
+
+
+def report(config: ConvertConfig, parts: Mapping[str, DetectionDataset], done: Conversion) -> None:
+    """What was written, what was lost or left out, and what to type next."""
+    objects = sum(done.objects.values())
+    click.echo(f"{config.output}: {said(done.images)} with {objects:,} objects, as {config.to}")
+    for line in done.losses.lines():
+        click.echo(f"Not held by {config.to}: {line}")
+    for part, data in parts.items():
+        for rule, count in data.counts.items():
+            click.echo(f"Reading {part}: {count:,} {rule}")
+    if done.bad:
+        click.echo(f"Left out, because they cannot be read: {len(done.bad):,} images")
+        for reason in done.bad.reasons:
+            click.echo(f"Bad: {reason}")
+    click.echo(next_command(config, parts, done))
+
+
+def next_command(config: ConvertConfig, parts: Mapping[str, DetectionDataset], done: Conversion) -> str:
+    if "train" not in done.images or len(done.images) < 2:
+        return f"It has one part, {next(iter(done.images))}; training needs training and test images"
+    has_masks = all(data.has_masks for data in parts.values())
+    reader = FORMATS[str(config.to)] + (":2012-masks" if config.to == "voc" and has_masks else "")
+    flags = [f"--dataset={reader}", f"--dataset_root={config.output}"] + ["--head=faster_rcnn"] * (not has_masks)
+    return f"Next: {shlex.join(['python', 'example_smallobject_train.py', *flags])}"
+
+
+def said(counts: Mapping[str, int]) -> str:
+    *first, last = (f"{count:,} {_NAMES[part]}" for part, count in counts.items())
+    noun = "image" if sum(counts.values()) == 1 else "images"
+    return f"{', '.join(first)} and {last} {noun}" if first else f"{last} {noun}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""Opens the data that the settings name, and says what was left out of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.progress import track
+
+from datasets.chosen import BadImages, Over, choose
+from datasets.expressions import Expression
+from datasets.interface import DetectionDataset
+from datasets.joined import Joined, joined_classes
+from datasets.registry import SOURCES, SYNTHETIC, Named, open_dataset, parse
+from examples.config import CONFIG_FILE, ExperimentConfig
+from maskrcnn.config import UserError
+
+Say = Callable[[str], None]
+SPLITS = {"train": "training", "test": "test"}
+
+
+class Data(NamedTuple):
+    """The two halves of a data set, with the same classes, and images of each that --skip_bad left out."""
+
+    train: DetectionDataset
+    test: DetectionDataset
+    bad: Mapping[str, BadImages] = {}  # never written to
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.train.class_names
+
+    @property
+    def has_masks(self) -> bool:
+        return self.train.has_masks
+
+    def notes(self) -> Iterator[str]:
+        """What reading left out, dropped or clipped so far, one line a kind."""
+        for split, bad in self.bad.items():
+            if len(bad):
+                yield f"--skip_bad left out {len(bad)} {SPLITS[split]} images:"
+                yield from (f"    {line}" for line in bad.lines())
+        for split, dataset in (("train", self.train), ("test", self.test)):
+            yield from (f"{SPLITS[split]} images: {count} {rule}" for rule, count in dataset.counts.items() if count)
+
+
+def open_data(config: ExperimentConfig, say: Say = print, head: str | None = None) -> Data:
+    """The training and test images that the settings choose; ellipses are made first where none are and no folder was
+    given.
+
+    Raises:
+        UserError: the data set is unknown, missing, empty or broken; an expression is wrong; ``head`` needs masks that
+            the data set lacks.
+    """
+    data = config.data
+    named = parse(data.dataset)
+    expressions = {
+        split: None if text is None else Expression(text, flag)
+        for split, flag, text in (("train", "--subset", data.subset), ("test", "--test_subset", data.test_subset))
+    }
+    if len(named) > 1:
+        _check_options_of_one(config)
+    roots = [_root(config, each, say) for each in named]
+    parts = {
+        split: [
+            open_dataset(each.text, root, split, data.split_file, data.subsetseed, data.cache_mb)
+            for each, root in zip(named, roots, strict=True)
+        ]
+        for split in SPLITS
+    }
+    boxes_only = [
+        each for each, *halves in zip(named, *parts.values(), strict=True) if not all(half.has_masks for half in halves)
+    ]
+    if head is not None:
+        check_head(head, boxes_only)
+    whole = _joined(named, parts, boxes_only, say)
+    chosen, bad = {}, {}
+    for split, dataset in whole.items():
+        over = _over(config, SPLITS[split], say)
+        chosen[split], bad[split] = choose(dataset, expressions[split], data.skip_bad, over)
+        if expressions[split] is not None:
+            say(f"{SPLITS[split]} images: {len(chosen[split])} of {len(dataset)} chosen")
+    opened = Data(chosen["train"], chosen["test"], bad)
+    for line in opened.notes():
+        say(line)
+    return opened
+
+
+def check_head(head: str, boxes_only: Sequence[Named]) -> None:
+    """UserError for Mask R-CNN where some of the data has no masks."""
+    if head != "mask_rcnn" or not boxes_only:
+        return
+    names = " and ".join(each.text for each in boxes_only)
+    other = [f"{each.name}:{variant}" for each in boxes_only for variant in _variants_with_masks(each)]
+    raise UserError(
+        f"--head=mask_rcnn needs masks, and {names} has boxes only; use --head=faster_rcnn or --head=rpn"
+        + (f", or {', '.join(other)}" if other else "")
+    )
+
+
+def _variants_with_masks(named: Named) -> list[str]:
+    variants = SOURCES[named.name].variants if named.name in SOURCES else ()
+    return [each for each in variants if each.endswith("-masks") and each.startswith(named.rest or variants[0])]
+
+
+def _check_options_of_one(config: ExperimentConfig) -> None:
+    data = config.data
+    if data.dataset_root is not None:
+        raise UserError(
+            f"--dataset_root={data.dataset_root}: is one folder, and --dataset={data.dataset} names several data sets; "
+            f"give each its own in [paths] of {CONFIG_FILE}"
+        )
+    if data.split_file is not None:
+        raise UserError(f"--split_file={data.split_file}: splits one data set; {data.dataset} names several")
+
+
+def _root(config: ExperimentConfig, named: Named, say: Say) -> str:
+    """The folder of one data set; UserError where the settings do not say."""
+    given = config.data.dataset_root
+    if named.is_class:
+        if given is not None and named.rest:
+            raise UserError(f"--dataset_root={given}: {named.text} names a folder, too; leave one of them out")
+        return named.rest or given or "."
+    if named.name == SYNTHETIC:
+        if given is not None:
+            raise UserError(f"--dataset_root={given}: {named.text} needs no folder, it is drawn; leave this out")
+        return "."
+    key = named.path_key
+    assert key is not None
+    root = given or getattr(config.paths, key)
+    if root is None:
+        flag = "Give --dataset_root=FOLDER, or" if "+" not in config.data.dataset else "Give"
+        raise UserError(f"where is {named.text}? {flag} {key} in [paths] of {CONFIG_FILE}")
+    if named.name == "ellipses" and given is None and not Path(root).exists():
+        from datasets.synthetic.recipes import Recipe
+        from examples.creating import make
+
+        say(f"No ellipses at {root}: making them, as python create_ellipses.py does")
+        make(root, Recipe())
+    return os.fspath(root)
+
+
+def _joined(
+    named: Sequence[Named], parts: Mapping[str, list[DetectionDataset]], boxes_only: Sequence[Named], say: Say
+) -> dict[str, DetectionDataset]:
+    """One data set for each split, both with the same classes; says what joining leaves out."""
+    class_names = joined_classes(part for split in SPLITS for part in parts[split])
+    unseen = [name for name in class_names if name not in joined_classes(parts["train"])]
+    if unseen:
+        say(f"classes of test images alone, which nothing is trained on: {', '.join(unseen)}")
+    with_masks = not boxes_only
+    if boxes_only and any(part.has_masks for each in parts.values() for part in each):
+        say(f"{' and '.join(each.text for each in boxes_only)} has boxes only: all masks are left out")
+    whole: dict[str, DetectionDataset] = {}
+    for split, each in parts.items():
+        plain = len(each) == 1 and each[0].class_names == class_names and each[0].has_masks == with_masks
+        names = [one.short for one in named]
+        whole[split] = each[0] if plain else Joined(each, names, class_names, with_masks)
+    return whole
+
+
+def _over(config: ExperimentConfig, what: str, say: Say) -> Over:
+    """A bar for a pass over all images, where the output is a terminal."""
+
+    def over(places: Sequence[int]) -> Iterator[int]:
+        say(f"reading the {len(places)} {what} images")
+        console = Console(stderr=True)
+        hidden = config.output.hide_progress_bar or not console.is_terminal
+        yield from track(places, f"{what} images", console=console, transient=True, disable=hidden)
+
+    return over
