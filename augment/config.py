@@ -24,9 +24,19 @@ class AugmentConfig:
         0, "Largest number of objects of this or another image that are pasted in.", flag="copy_paste", minimum=0
     )
     copy_paste_overlap: float = option(
-        0.2, "Largest share of a pasted object that may lie on others.", minimum=0.0, maximum=1.0
+        0.2,
+        "Largest share of a pasted object that may lie on others.",
+        flag="copy_paste_overlap",
+        minimum=0.0,
+        maximum=1.0,
     )
-    copy_paste_feather: float = option(0.5, "Width in pixels over which pasted edges blend in (sigma).", minimum=0.0)
+    copy_paste_feather: float = option(
+        0.5,
+        "Width in pixels over which pasted edges blend in (sigma).",
+        flag="copy_paste_feather",
+        minimum=0.0,
+        maximum=20.0,
+    )
     match_sizes: tuple[float, ...] = option(
         (),
         "Scale images so that objects get sizes (sqrt of the area, px) as these, each as often as it is listed.",
@@ -34,13 +44,17 @@ class AugmentConfig:
         minimum=0.1,
     )
     scale_u_range: tuple[float, ...] = option(
-        (), "Scale images by a factor from this range, 0.8:1.25 for example.", flag="scale_u_range", minimum=0.01
+        (),
+        "Scale images by a factor from this range, 0.8:1.25 for example.",
+        flag="scale_u_range",
+        minimum=0.01,
+        maximum=20.0,
     )
     scale_x_range: tuple[float, ...] = option(
-        (), "Scale them in x by a factor from this range, too.", flag="scale_x_range", minimum=0.01
+        (), "Scale them in x by a factor from this range, too.", flag="scale_x_range", minimum=0.01, maximum=20.0
     )
     scale_y_range: tuple[float, ...] = option(
-        (), "Scale them in y by a factor from this range, too.", flag="scale_y_range", minimum=0.01
+        (), "Scale them in y by a factor from this range, too.", flag="scale_y_range", minimum=0.01, maximum=20.0
     )
     fixed_size: tuple[int, ...] = option(
         (256,),
@@ -76,6 +90,7 @@ class AugmentConfig:
     min_visible_fraction: float = option(
         0.25,
         "Objects of which less than this fraction is left are ignored in training (see cut_objects).",
+        flag="min_visible_fraction",
         minimum=0.0,
         maximum=1.0,
     )
@@ -83,7 +98,11 @@ class AugmentConfig:
         0.0, "Rotate by up to this many degrees either way.", flag="rot_range_mag", minimum=0.0, maximum=180.0
     )
     affine_std: float = option(
-        0.0, "Deviation of what is added to the four numbers of the affine map.", flag="affine_std", minimum=0.0
+        0.0,
+        "Deviation of what is added to the four numbers of the affine map.",
+        flag="affine_std",
+        minimum=0.0,
+        maximum=1.0,
     )
     hflip: bool = option(True, "Flip half of the training images left to right.", flag="hflip")
     vflip: bool = option(True, "Flip half of the training images upside down.", flag="vflip")
@@ -93,20 +112,29 @@ class AugmentConfig:
         "Deviation of the factor, about 1, that multiplies all channels.",
         flag="light_scl_std",
         minimum=0.0,
+        maximum=1.0,
     )
     light_off_std: float = option(
-        0.0, "Deviation of what is then added to all channels (image in 0..1).", flag="light_off_std", minimum=0.0
+        0.0,
+        "Deviation of what is then added to all channels (image in 0..1).",
+        flag="light_off_std",
+        minimum=0.0,
+        maximum=1.0,
     )
     invert: str = option(
         "none", "Show half of the training images as negatives.", flag="invert", choices=("none", "random")
     )
-    blur: float = option(0.0, "Blur by up to this many pixels (sigma).", flag="blur", minimum=0.0)
+    blur: float = option(0.0, "Blur by up to this many pixels (sigma).", flag="blur", minimum=0.0, maximum=50.0)
     gaussian_noise: float = option(
-        0.0, "Deviation of the noise added to every value (image in 0..1).", flag="gaussian_noise", minimum=0.0
+        0.0,
+        "Deviation of the noise added to every value (image in 0..1).",
+        flag="gaussian_noise",
+        minimum=0.0,
+        maximum=1.0,
     )
     others: tuple[str, ...] = option(
         (),
-        "Other libraries' augmenters, run last and without regard to cut_objects, such as "
+        "Other libraries' augmenters (in a TOML file alone), run last and without regard to cut_objects, such as "
         '"torchvision.ColorJitter(brightness=0.3)" or "imgaug.GaussianBlur((0, 1.0))".',
     )
 

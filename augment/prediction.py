@@ -7,6 +7,7 @@ found = predict(detector, pixels, tiles(size, 512) + whole(size), merge="nms")
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,13 +43,15 @@ def predict(
     device: where images are sent before they are shown to the detector.
     progress: called with the number of views done and of all.
 
-    Raises ValueError without views, for an unknown merge, and for detections without scores, unless there are none.
+    Raises ValueError without views, for views of an image of another size, an unknown merge, and detections without
+    scores, unless there are none; TypeError for an image or detections of another kind.
     """
     if not views:
         raise ValueError("views: at least one view is needed")
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    pixels = InMemory(image) if isinstance(image, Tensor) else image
+    pixels = _as_pixels(image)
+    _check_sizes(views, pixels.size)
     layers: dict[str, list[tuple[View, Instances]]] = {}
     for done, (view, found) in enumerate(_restored(detector, pixels, views, batch_size, device), start=1):
         layers.setdefault(view.grid or f"view {done}", []).append((view, found))
@@ -60,12 +63,50 @@ def predict(
     return merged_by_name(merge, joined) if isinstance(merge, str) else merge(joined)
 
 
+def _as_pixels(image: Tensor | Pixels) -> Pixels:
+    if isinstance(image, Tensor):
+        if image.ndim != 3 or image.shape[0] != 3:
+            raise ValueError(f"image must be [3, H, W], got {list(image.shape)}")
+        return InMemory(image)
+    if not hasattr(image, "read"):
+        raise TypeError(
+            f"image must be a tensor [3, H, W] or be read by window (augment.views.Pixels), got {_kind(image)}"
+            + ("; torch.from_numpy(image).permute(2, 0, 1) makes one of [H, W, 3]" * isinstance(image, np.ndarray))
+        )
+    return image
+
+
+def _check_sizes(views: Sequence[View], size: tuple[int, int]) -> None:
+    for view in views:
+        if view.image_size is not None and tuple(view.image_size) != tuple(size):
+            (height, width), (rows, columns) = view.image_size, size
+            raise ValueError(f"views are for an image of {height} x {width}, this one is {rows} x {columns} (H x W)")
+
+
+def _check_results(results: object, count: int) -> None:
+    """TypeError or ValueError unless a detector gave one `Instances` an image."""
+    expected = "the detector must return a list with one Instances for each image"
+    if not isinstance(results, Sequence):
+        raise TypeError(f"{expected}, got {_kind(results)}")
+    for result in results:
+        if not isinstance(result, Instances):
+            hint = "; torchvision's go into augment.libraries.detectors.TorchVisionDetector" * isinstance(result, dict)
+            raise TypeError(f"{expected}, got a list with {_kind(result)}{hint}")
+    if len(results) != count:
+        raise ValueError(f"{expected}, got {len(results)} for {count}")
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else f"{type(value).__module__}.{type(value).__name__}".removeprefix("builtins.")
+
+
 def _restored(
     detector: Detect, pixels: Pixels, views: Sequence[View], batch_size: int, device: torch.device | str
 ) -> Iterator[tuple[View, Instances]]:
     for start in range(0, len(views), batch_size):
         batch = views[start : start + batch_size]
         results = detector([view.show(pixels).to(device) for view in batch])
+        _check_results(results, len(batch))
         for view, found in zip(batch, results, strict=True):
             if found.scores is None and len(found):
                 raise ValueError(f"detections in view {view.name} have no scores")

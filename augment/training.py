@@ -17,8 +17,11 @@ from augment.transforms import (
     RandomRotation,
     RandomScale,
     Transform,
+    check_range,
 )
 from maskrcnn.config import UserError
+
+LEAST_CROP = 8  # px: in less, nearly all objects are cut and ignored, and there is nothing to learn
 
 
 def training_transform(config: AugmentConfig, source: Source | None = None) -> Compose:
@@ -47,8 +50,7 @@ def _geometric(config: AugmentConfig) -> Iterator[Transform]:
     if config.match_sizes:
         yield _named("match_sizes", MatchSizes, config.match_sizes)
     if config.scale_u_range or config.scale_x_range or config.scale_y_range:
-        ranges = (config.scale_u_range, config.scale_x_range, config.scale_y_range)
-        yield _named("scale_u_range, scale_x_range, scale_y_range", RandomScale, *ranges)
+        yield _scale(config)
     size = _crop_size(config.fixed_size)
     if size is not None:
         yield RandomCrop(size, config.crop_border, config.favour_small)
@@ -58,6 +60,16 @@ def _geometric(config: AugmentConfig) -> Iterator[Transform]:
         yield _named("affine_std", RandomAffine, config.affine_std)
     if config.hflip or config.vflip or config.hvflip:
         yield RandomFlip(config.hflip, config.vflip, config.hvflip)
+
+
+def _scale(config: AugmentConfig) -> Transform:
+    ranges = {name: getattr(config, name) for name in ("scale_u_range", "scale_x_range", "scale_y_range")}
+    try:
+        for name, values in ranges.items():
+            check_range(name, values)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return RandomScale(*ranges.values())
 
 
 def _photometric(config: AugmentConfig) -> Iterator[Transform]:
@@ -86,4 +98,6 @@ def _crop_size(fixed_size: Sequence[int]) -> tuple[int, int] | None:
     if len(fixed_size) not in (1, 2) or min(fixed_size) < 1:
         given = ", ".join(map(str, fixed_size))
         raise UserError(f"fixed_size: ({given}) is not a size; give one number, height and width, or 0 for no crop")
+    if min(fixed_size) < LEAST_CROP:
+        raise UserError(f"fixed_size: crops of {min(fixed_size)} pixels hold no object; give at least {LEAST_CROP}")
     return fixed_size[0], fixed_size[-1]

@@ -91,7 +91,7 @@ class Compose:
                 pending = _joined(pending, transform, instances, generator)
                 continue
             image, instances = self._resample(image, instances, pending)
-            image, instances = transform(image, instances, generator)
+            image, instances = _checked(transform(image, instances, generator), transform)
             pending = None
         return self._resample(image, instances, pending)
 
@@ -99,6 +99,16 @@ class Compose:
         if pending is None or (pending.size == tuple(instances.size) and torch.equal(pending.matrix, identity())):
             return image, instances
         return warp(image, instances, *pending, self.edges)
+
+
+def _checked(result: object, transform: Transform) -> Sample:
+    """What a transform returned. TypeError where that is no sample."""
+    match result:
+        case (Tensor() as image, Instances() as instances):
+            return image, instances
+    got = tuple(type(each).__name__ for each in result) if isinstance(result, tuple) else type(result).__name__
+    name = getattr(transform, "__name__", type(transform).__name__)
+    raise TypeError(f"the transform {name} must return (image, instances), a Tensor and Instances, got {got}")
 
 
 def _joined(pending: Warp | None, transform: Geometric, instances: Instances, generator: Generator) -> Warp:

@@ -77,6 +77,7 @@ class View:
     change: of the pixels after that; None: none.
     tile: x1 y1 x2 y2, the pixels of the image for which the view stands, if it is one of a grid of tiles.
     grid: name that the tiles of one grid share; what they find is joined at their borders.
+    image_size: (H, W) of the image that it is a view of; None: of any.
 
     Raises ValueError for a map that is singular or not finite, and for a size without pixels.
     """
@@ -87,6 +88,7 @@ class View:
     change: Callable[[Tensor], Tensor] | None = None
     tile: tuple[int, int, int, int] | None = None
     grid: str = ""
+    image_size: Size | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -134,27 +136,30 @@ def _moves(moved: Tensor, part: Tensor, size: Size) -> bool:
 
 def whole(size: Size) -> list[View]:
     """The image as it is."""
-    return [View("image", identity(), size)]
+    return [View("image", identity(), size, image_size=size)]
 
 
 def flips(size: Size) -> list[View]:
     """The image, and it mirrored left to right, upside down, and both."""
     switches = ((False, False, "image"), (True, False, "hflip"), (False, True, "vflip"), (True, True, "hvflip"))
-    return [View(name, mirror(size, x, y), size) for x, y, name in switches]
+    return [View(name, mirror(size, x, y), size, image_size=size) for x, y, name in switches]
 
 
 def quarter_turns(size: Size) -> list[View]:
     """The image turned by 0, 90, 180 and 270 degrees."""
     return [
-        View(f"rot{degrees}" if degrees else "image", *fitted(rotation(degrees), size)) for degrees in (0, 90, 180, 270)
+        View(f"rot{degrees}" if degrees else "image", *fitted(rotation(degrees), size), image_size=size)
+        for degrees in (0, 90, 180, 270)
     ]
 
 
 def d4(size: Size) -> list[View]:
     """The eight orientations of a square."""
     turned = (size[1], size[0])
-    transposed = [View(f"transposed {view.name}", then(view.matrix, transposition()), turned) for view in flips(size)]
-    return flips(size) + transposed
+    return flips(size) + [
+        replace(view, name=f"transposed {view.name}", matrix=then(view.matrix, transposition()), size=turned)
+        for view in flips(size)
+    ]
 
 
 def affine(size: Size, count: int, seed: int = 0, scale: float = 1.2, shear: float = 0.1) -> list[View]:
@@ -173,7 +178,8 @@ def affine(size: Size, count: int, seed: int = 0, scale: float = 1.2, shear: flo
         turn, factor, slant = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
         factor = scale ** (2 * factor - 1)
         sheared = matrix([[factor, factor * shear * (2 * slant - 1), 0], [0, factor, 0]])
-        views.append(View(f"affine{k}/{count}", *fitted(then(rotation(360 * (k + turn - 0.5) / count), sheared), size)))
+        map_ = then(rotation(360 * (k + turn - 0.5) / count), sheared)
+        views.append(View(f"affine{k}/{count}", *fitted(map_, size), image_size=size))
     return views
 
 
@@ -185,7 +191,9 @@ def scales(size: Size, factors: Sequence[float]) -> list[View]:
 def _scaled(size: Size, factor: float) -> list[View]:
     if not 0 < factor < math.inf:
         raise ValueError(f"scales must be positive numbers, got {factor}")
-    return [View(f"x{factor:g}", *fitted(scaling(factor, factor), size))] if factor != 1 else whole(size)
+    if factor == 1:
+        return whole(size)
+    return [View(f"x{factor:g}", *fitted(scaling(factor, factor), size), image_size=size)]
 
 
 def gammas(size: Size, exponents: Sequence[float]) -> list[View]:
@@ -214,7 +222,8 @@ def tiles(size: Size, tile: int, overlap: float = 0.2, factor: float = 1.0, stri
     Raises ValueError for an overlap outside [0, 1), a tile smaller than `stride`, or a factor that is not positive.
     """
     if tile < max(1, stride):
-        raise ValueError(f"tile must be at least {max(1, stride)} pixels, the detector's coarsest stride, got {tile}")
+        least = f"{stride} pixels, the detector's coarsest stride" if stride > 1 else "1 pixel"
+        raise ValueError(f"tile must be at least {least}, got {tile}")
     (scaled,) = _scaled(size, factor)
     (height, width), step = scaled.size, tile_step(tile, overlap, factor)
     views = [
@@ -223,6 +232,7 @@ def tiles(size: Size, tile: int, overlap: float = 0.2, factor: float = 1.0, stri
             then(scaled.matrix, translation(-x, -y)),
             (min(tile, height), min(tile, width)),
             grid=f"{scaled.name} tiles {tile} overlap {overlap:g}",
+            image_size=size,
         )
         for y in _starts(height, tile, step)
         for x in _starts(width, tile, step)
@@ -267,9 +277,12 @@ def make_views(config: ViewsConfig, size: Size, stride: int = 1) -> list[View]:
     Raises `UserError`, naming the setting, where one makes no sense.
     """
     make = _parsed(config.views)
-    if config.tile and not config.tile_scales:
+    if not config.tile_scales:
         raise UserError("tile_scales: give at least one scale, 1.0 for the image as it is")
+    if config.tile == 0 and (config.full_image or config.tile_scales != (1.0,)):
+        raise UserError(f"{'full_image' if config.full_image else 'tile_scales'}: goes with tiles; add --tile=512")
     try:
+        tile_step(config.tile, config.overlap)  # without tiles, too: a wrong overlap is said at once
         if config.tile == 0:
             return make(size)
         scales = dict.fromkeys(config.tile_scales)
@@ -316,7 +329,8 @@ def _parsed_kind(text: str) -> Callable[[Size], list[View]]:
     if name not in _WITH_NUMBERS:
         near = difflib.get_close_matches(name, [*_WITHOUT_NUMBERS, *_WITH_NUMBERS], n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"use {', '.join(known)}, joined by +"
-        raise UserError(f"views: unknown view '{text}': {hint}")
+        what = f"unknown view '{text}'" if text else "a name is missing"
+        raise UserError(f"views: {what}: {hint}")
     try:
         numbers = [float(number) for number in rest.split(",")]
     except ValueError:
@@ -329,4 +343,7 @@ def _parsed_kind(text: str) -> Callable[[Size], list[View]]:
 
 
 def _of_numbers(name: str, numbers: list[float], size: Size) -> list[View]:
-    return _WITH_NUMBERS[name](size, numbers)
+    try:
+        return _WITH_NUMBERS[name](size, numbers)
+    except ValueError as error:
+        raise UserError(f"views: {error}") from error

@@ -252,6 +252,7 @@ def _tiff(path: Path, cache_bytes: int) -> Samples:
     try:
         page = tiff.pages.first
         _check_size(path, (page.imagelength, page.imagewidth))
+        _check_kind(path, tiff, page)
         if not _is_by_window(page):
             tiff.close()
             return _whole_tiff(path, page)
@@ -263,6 +264,14 @@ def _tiff(path: Path, cache_bytes: int) -> Samples:
     except BaseException:
         tiff.close()
         raise
+
+
+def _check_kind(path: Path, tiff: Any, page: Any) -> None:
+    """UserError for numbers that are no pixels, and for a stack: pages of other sizes are smaller copies."""
+    if page.dtype is not None and page.dtype.kind in "fc":
+        raise UserError(f"{path}: its numbers are {page.dtype}; save uint8 or uint16")
+    if len(tiff.pages) > 1 and tiff.pages[1].shape == page.shape:
+        raise UserError(f"{path}: is a stack of {len(tiff.pages)} images; save each as a file of its own")
 
 
 def _is_by_window(page: Any) -> bool:

@@ -99,6 +99,8 @@ def main(image: str, **flags: Any) -> None:
 
     folder = create_run(program.output_dir, Path(image).resolve().name if Path(image).is_dir() else Path(image).stem)
     click.echo(about(finder))
+    for note in notes(Path(image), finder.config):
+        click.echo(f"note: {note}")
     with removed_if_empty(folder):
         sizes = search_all(paths, finder, folder, program.show_views)
     say_what_was_written(folder, finder, program.show_views, output_names(paths))
@@ -126,6 +128,21 @@ def list_images(path: Path) -> list[Path]:
     if not images:
         raise UserError(f"{path}: no images in this folder ({', '.join(SUFFIXES)}); name the folder that they lie in")
     return images
+
+
+def notes(path: Path, config: ExperimentConfig) -> list[str]:
+    """What the user may not expect of a search: folders passed over, tiles much smaller than what was learned from."""
+    found = []
+    if path.is_dir():
+        folders = sum(each.is_dir() and each.name[0] != "." for each in path.iterdir())
+        found += [f"{path}: {folders} folder{'s' * (folders > 1)} in it passed over; search them apart"] * (folders > 0)
+    side, views = min(config.augment.fixed_size, default=0), config.views
+    if views.tile and 2 * views.tile < side:
+        found.append(
+            f"tiles of {views.tile} px are less than half of the {side} px that the detector was trained on, and what "
+            f"their borders cut looks like objects; --tile={side} has less of that"
+        )
+    return found
 
 
 def find_weights(name: str | None) -> Path:

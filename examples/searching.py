@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -20,6 +22,8 @@ from maskrcnn.training.machine import Machine
 
 AS_IT_IS = ViewsConfig()
 MOST_TILES = 1_000_000
+BYTES_A_PIXEL = 80  # measured: what the default detector takes, on a CPU, for each more of a view
+_CGROUP = ("max", "current")
 LARGEST_VIEW = 1 << 30  # pixels: the detector's first layer alone would need a hundred GB
 
 
@@ -56,13 +60,28 @@ def views_of(detector: Detects, config: ViewsConfig, size: tuple[int, int]) -> l
         )
     views = make_views(config, size, stride)
     largest = max(views, key=lambda view: view.size[0] * view.size[1])
-    if largest.size[0] * largest.size[1] > LARGEST_VIEW:
-        height, width = largest.size
+    height, width = largest.size
+    if height * width > min(LARGEST_VIEW, _free_memory(detector) // BYTES_A_PIXEL):
         raise UserError(
             f"view {largest.name} of {height} x {width} pixels does not fit into memory; look at tiles (--tile=512)"
             + (", or choose smaller scales" if "scales" in config.views else "")
         )
     return views
+
+
+def _free_memory(detector: Detects) -> int:
+    """Bytes that a view may take; very many where that is not known, or where memory that runs out is an error."""
+    if isinstance(detector, Detector) and next(detector.parameters()).device.type != "cpu":
+        return sys.maxsize
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        free = next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):  # not a Linux machine
+        return sys.maxsize
+    with suppress(OSError, ValueError):  # what a container may use; "max" where that is not limited
+        limit, used = (int(Path(f"/sys/fs/cgroup/memory.{name}").read_text(encoding="ascii")) for name in _CGROUP)
+        free = min(free, max(0, limit - used))
+    return free
 
 
 def _count_tiles(config: ViewsConfig, size: tuple[int, int]) -> float:

@@ -5,13 +5,13 @@ import pickle
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from augment.config import AugmentConfig
 from augment.geometry import Edges
 from augment.training import training_transform
 from augment.transforms import Compose, RandomCrop, RandomFlip
-from maskrcnn.config import UserError
+from maskrcnn.config import UserError, flag_values
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 
@@ -155,3 +155,31 @@ def test_transforms_are_frozen_and_travel_to_workers() -> None:
     assert pickle.loads(pickle.dumps(transform)) == transform
     with pytest.raises(dataclasses.FrozenInstanceError):
         transform.transforms[0].border = 3
+
+
+def test_a_transform_that_returns_no_sample_is_named() -> None:
+    def brighter(image: Tensor, instances: Instances, generator: Generator) -> Tensor:
+        return image
+
+    with pytest.raises(TypeError, match=r"transform brighter must return \(image, instances\).*got Tensor"):
+        Compose((brighter,))(torch.zeros(3, 8, 8), Instances.empty((8, 8)), Generator())
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (AugmentConfig(scale_x_range=(2.0, 1.0)), r"^scale_x_range: \(2.0, 1.0\) is not a range"),
+        (AugmentConfig(fixed_size=(1,)), "fixed_size: crops of 1 pixels hold no object; give at least 8"),
+        (AugmentConfig(others=("torchvision.ColorJitter(",)), "never closed; write a call such as imgaug"),
+    ],
+)
+def test_settings_that_make_no_sense_are_said_by_their_own_name(config: AugmentConfig, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        training_transform(config)
+
+
+@pytest.mark.parametrize("flag", ["blur", "gaussian_noise", "affine_std", "light_scl_std", "light_off_std"])
+def test_settings_beyond_all_sense_are_refused(flag: str) -> None:
+    """A blur of 1e9 px asks for all memory there is."""
+    with pytest.raises(UserError, match=f"--{flag} = .* must be at most"):
+        flag_values(AugmentConfig, {flag: "1e9"})

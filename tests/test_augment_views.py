@@ -1,8 +1,9 @@
 """Views and tiles with a detector that is always right: what comes back must be the truth."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -313,7 +314,12 @@ def test_views_that_cannot_be_are_refused(make: object, message: str) -> None:
         ({"views": "affine"}, "needs numbers"),
         ({"views": "d4:3"}, "unknown view 'd4:3'"),
         ({"views": "scales:0"}, "scales"),
-        ({"views": ""}, "unknown view"),
+        ({"views": ""}, "a name is missing"),
+        ({"views": "d4+"}, "a name is missing"),
+        ({"views": "gamma:0"}, "^views: gammas"),
+        ({"overlap": 1.0}, "overlap"),
+        ({"full_image": True}, "full_image: goes with tiles"),
+        ({"tile_scales": (1.0, 2.0)}, "tile_scales: goes with tiles"),
         ({"tile": 16}, "tile must be at least 32"),
         ({"tile": 64, "overlap": 1.0}, "overlap"),
         ({"tile": 64, "tile_scales": ()}, "tile_scales"),
@@ -323,3 +329,36 @@ def test_settings_that_name_no_views_are_refused_in_one_line(settings: dict[str,
     with pytest.raises(UserError, match=message) as error:
         make_views(ViewsConfig(**settings), SIZE, stride=32)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("make", [d4, quarter_turns, lambda size: tiles(size, 64), lambda size: scales(size, [0.5])])
+def test_views_of_an_image_of_another_size_are_refused(make: Callable[[tuple[int, int]], list[View]]) -> None:
+    """They would show a part of it, silently."""
+    with pytest.raises(ValueError, match="views are for an image of 100 x 90, this one is 256 x 250"):
+        predict(lambda images: [], torch.zeros(3, 256, 250), make((100, 90)))
+
+
+@pytest.mark.parametrize(
+    ("results", "kind", "message"),
+    [
+        (None, TypeError, "must return a list with one Instances for each image, got None"),
+        ([{"boxes": torch.zeros(0, 4)}], TypeError, "a list with dict; .*TorchVisionDetector"),
+        ([], ValueError, "got 0 for 1"),
+    ],
+)
+def test_what_a_detector_must_return_is_said(results: Any, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        predict(lambda images: results, torch.zeros(3, 8, 8), whole((8, 8)))
+
+
+@pytest.mark.parametrize(
+    ("image", "kind", "message"),
+    [
+        (torch.zeros(8, 8, 3), ValueError, r"image must be \[3, H, W\], got \[8, 8, 3\]"),
+        (torch.zeros(8, 8, 3).numpy(), TypeError, r"got numpy.ndarray; torch.from_numpy\(image\).permute"),
+        ("image.png", TypeError, "got str$"),
+    ],
+)
+def test_what_an_image_must_be_is_said(image: Any, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        predict(lambda images: [], image, whole((8, 8)))

@@ -264,7 +264,7 @@ def bomb(path: Path, side: int = 60_000) -> None:
         ("a.npy", lambda path: np.save(path, np.zeros((4, 5))), "float64 | uint8 or uint16"),
         ("a.npy", lambda path: np.save(path, np.zeros((0, 5), np.uint8)), "has no pixels"),
         ("a.npy", lambda path: np.save(path, np.array([[{}]], object), allow_pickle=True), "not a readable image"),
-        ("a.tif", float_tiff, "floating-point | 8 or 16 bit"),
+        ("a.tif", float_tiff, "its numbers are | save uint8 or uint16"),
         ("a.tif", lambda path: write_channels(path, 2), "has 2 channels | RGB"),
         ("a.tif", lambda path: write_channels(path, 4), "has 4 channels | RGB"),
         ("a.tif", lambda path: write_channels(path, 5), "has 5 channels | RGB"),
@@ -361,3 +361,13 @@ def test_libtiff_writes_nothing_beside_the_error(tmp_path: Path, capfd: pytest.C
     error_of(path)
     os.write(2, b"all is as before")
     assert capfd.readouterr() == ("", "all is as before")
+
+
+def test_tiffs_of_floats_and_stacks_are_refused_by_name(tmp_path: Path) -> None:
+    for pixels, message in (
+        (np.zeros((20, 30, 3), np.float32), "its numbers are float32; save uint8 or uint16"),
+        (np.zeros((4, 20, 30, 3), np.uint8), "is a stack of 4 images"),
+    ):
+        tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb")
+        with pytest.raises(UserError, match=message):
+            open_pixels(tmp_path / "a.tif")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import chdir
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ from datasets.large_images import LargeImage
 from examples import findings, searching
 from examples.config import load_config
 from examples.experiment import predict as predict_samples
-from examples.predict import load_finder, output_names
+from examples.predict import load_finder, notes, output_names
 from examples.predict import main as predict
 from examples.train import main as train
 from maskrcnn.config import UserError
@@ -423,6 +424,30 @@ def test_views_that_one_of_several_images_cannot_have_are_told_first(
 def test_tiles_that_cannot_be_are_told_as_such_of_images_of_any_size(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         searching.views_of(torch.nn.Identity(), ViewsConfig(tile=64, **settings), (2000, 2000))
+
+
+def test_views_that_memory_cannot_hold_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system would end the process without a word."""
+    monkeypatch.setattr(searching, "_free_memory", lambda detector: 1 << 30)
+    with pytest.raises(UserError, match=r"view x100 of 6400 x 6400 pixels does not fit .*--tile=512.*smaller scales"):
+        searching.views_of(torch.nn.Identity(), ViewsConfig(views="scales:1,100"), (64, 64))
+    assert searching.views_of(torch.nn.Identity(), ViewsConfig(views="scales:1,10"), (64, 64))
+
+
+def test_free_memory_is_known_or_without_limit() -> None:
+    assert searching._free_memory(torch.nn.Identity()) > 1 << 24
+
+
+def test_what_a_search_leaves_out_or_does_badly_is_said(place: Path) -> None:
+    (place / "some/nested").mkdir(parents=True)
+    for name in ("some/a.png", "some/nested/b.png"):
+        Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(name)
+    lines = succeed(predict, "some", RUN, FEW)
+    assert "note: some: 1 folder in it passed over; search them apart" in lines
+    config = load_finder(RUN.partition("=")[2], {"tile": "32"}).config
+    assert notes(place / "some/a.png", config) == []
+    (note,) = notes(place / "some/a.png", replace(config, augment=replace(config.augment, fixed_size=(256,))))
+    assert "tiles of 32 px are less than half of the 256 px" in note and "--tile=256" in note
 
 
 def test_memory_that_runs_out_over_a_picture_is_one_line(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from maskrcnn.plotting import canvas
+from maskrcnn.plotting import canvas, predictions
 from maskrcnn.plotting.matching import match_detections
 from maskrcnn.plotting.predictions import GAP, contact_sheet, plot_prediction, render_detections, render_prediction
 from maskrcnn.structures.instances import Instances
@@ -194,3 +194,14 @@ def test_a_mask_of_which_nothing_is_left_is_still_seen():
     found = rectangles([(5, 5)], scores=[0.9])
     found.masks = CroppedMasks(torch.zeros(1, 4).int(), torch.zeros(2).long(), torch.zeros(0).to(torch.uint8), SIZE)
     assert has_colour(render_detections(IMAGE, found, "mask_rcnn"), canvas.instance_colours(1)[0])
+
+
+@pytest.mark.parametrize(("count", "is_said"), [(3, False), (65, True), (0, False)])
+def test_scores_that_are_left_out_are_said_to_be(count, is_said, monkeypatch):
+    titles = []
+    monkeypatch.setattr(
+        predictions, "_compose", lambda pictures, words, legend: titles.extend(words) or np.stack(pictures)[0]
+    )
+    found = rectangles([(k % 50, k // 2) for k in range(count)], scores=[0.9] * count)
+    render_detections(IMAGE, found, "mask_rcnn")
+    assert ["too many or too small for scores" in title for title in titles] == [is_said]

@@ -47,7 +47,8 @@ def augmenter_from_text(text: str) -> tuple[str, Any]:
     try:
         node = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise UserError(_line(f'augmenter "{text:.80}": {error}')) from error
+        why = error.msg if isinstance(error, SyntaxError) else str(error)
+        raise UserError(_line(f'augmenter "{text:.80}": {why}; write a call such as imgaug.Fliplr(0.5)')) from error
     library = _called(node, text)[0]
     return library, _value(node, library, text)
 

@@ -40,7 +40,10 @@ def join_tiles(
     with nothing ignored.
 
     Where a tile saw an object whole, its detection with the best score stands; where none did, the parts are put
-    together: each pixel is the mean of the tiles that see it. The score is the best of the parts.
+    together: each pixel is the mean of the tiles that see it.
+
+    The score is the mean over the tiles that hold the object whole, 0 of those that found nothing there (many tiles
+    find much that is not there; each alone); of parts it is the best.
 
     Args:
         found: what each tile found, on the canvas of the image, with scores; all with masks or all without. A tile
@@ -49,7 +52,7 @@ def join_tiles(
         threshold: least IoU, within what both tiles see, of detections of one object; no detection gets two partners in
             one tile, and two that one tile saw whole stay two.
         least_inside: what no tile saw whole is dropped if this much of what another tile sees of it lies in a detection
-            of that tile.
+            of that tile, or this much of its mask in a larger object that a tile saw whole.
         margin: a box this close (px) to a border of its tile inside the image counts as cut.
 
     Raises ValueError for tiles that do not belong together (see `augment.merging.pool.pool_views`), and for shares
@@ -70,7 +73,7 @@ def join_tiles(
     shares = _shares(shapes, pairs, tile, windows)
     group = _groups(tile, cut, _partners(pairs, shares, tile, threshold))
     group = _without_strays(pool, pairs, shares, group, cut, holding, least_inside)
-    return _joined(pool, group, cut | _go_on(pool.boxes, group, windows[tile], margin), windows[tile])
+    return _joined(pool, group, cut | _go_on(pool.boxes, group, windows[tile], margin), tile, windows, least_inside)
 
 
 def _as_seen(pool: Instances, tile: Tensor, windows: Tensor) -> tuple[Instances, Tensor]:
@@ -122,32 +125,41 @@ def _pairs_across(pool: Instances, tile: Tensor, twice: Tensor) -> _Pairs:
 
 def _count_tiles(boxes: Tensor, windows: Tensor) -> tuple[Tensor, Tensor]:
     """int64 `[N]` each: how many tiles every box touches, and how many hold it whole."""
-    boxes = boxes.double()
-    flat = (box_area(boxes) == 0)[:, None]
-    boxes = torch.where(flat, boxes + boxes.new_tensor([-_FLAT, -_FLAT, _FLAT, _FLAT]), boxes)
-    pairs = box_overlaps(boxes, windows.double())
+    pairs = box_overlaps(_widened(boxes), windows.double())
     held = pairs.intersection == pairs.areas1[pairs.rows]
     return torch.bincount(pairs.rows, minlength=len(boxes)), torch.bincount(pairs.rows[held], minlength=len(boxes))
 
 
 def _shares(pool: Instances, pairs: _Pairs, tile: Tensor, windows: Tensor) -> tuple[Tensor, Tensor]:
     """float64 `[P]` each: how much of the first, and of the second, the other's tile sees."""
-    one = _seen_areas(pool, pairs.rows, windows[tile[pairs.columns]])
-    return one, _seen_areas(pool, pairs.columns, windows[tile[pairs.rows]])
+    asked = torch.cat([pairs.rows, pairs.columns]) * len(windows) + tile[torch.cat([pairs.columns, pairs.rows])]
+    once, back = torch.unique(asked, return_inverse=True)  # neighbours ask the same of a tile
+    index, by = once // len(windows), once % len(windows)
+    one, other = _seen_areas(pool, index, windows[by])[back].view(2, -1)
+    return one, other
 
 
 def _seen_areas(pool: Instances, index: Tensor, windows: Tensor) -> Tensor:
     """float64 `[P]`: the area of detection `index[p]` in window p."""
-    if pool.masks is None:
-        low = torch.maximum(pool.boxes[index, :2], windows[:, :2])
-        high = torch.minimum(pool.boxes[index, 2:], windows[:, 2:])
-        return (high - low).clamp(min=0).double().prod(dim=1)
+    if pool.masks is not None:
+        own = pool.masks.windows[index]
+        part = torch.nonzero(((own[:, :2] < windows[:, :2]) | (own[:, 2:] > windows[:, 2:])).any(dim=1)).flatten()
+        areas = by_parts(pool.masks, CroppedMasks.areas).double()[index]
+        areas[part] = _areas_within(pool.masks, index[part], windows[part])
+        return areas
+    low = torch.maximum(pool.boxes[index, :2], windows[:, :2])
+    high = torch.minimum(pool.boxes[index, 2:], windows[:, 2:])
+    return (high - low).clamp(min=0).double().prod(dim=1)
+
+
+def _areas_within(masks: CroppedMasks, index: Tensor, windows: Tensor) -> Tensor:
+    """float64 `[P]`: the pixels of mask `index[p]` that lie in window p."""
     areas = torch.zeros(len(index), dtype=torch.float64)
-    for part in split_by_cost(pool.masks.offsets.diff()[index], _PIXELS_AT_ONCE):
-        masks = pool.masks[index[part]]
-        owner, x, y = window_pixels(masks.windows)
+    for part in split_by_cost(masks.offsets.diff()[index], _PIXELS_AT_ONCE):
+        some = masks[index[part]]
+        owner, x, y = window_pixels(some.windows)
         x1, y1, x2, y2 = windows[part].unbind(dim=1)
-        inside = (masks.data >= 128) & (x >= x1[owner]) & (x < x2[owner]) & (y >= y1[owner]) & (y < y2[owner])
+        inside = (some.data >= 128) & (x >= x1[owner]) & (x < x2[owner]) & (y >= y1[owner]) & (y < y2[owner])
         areas[part] = torch.bincount(owner[inside], minlength=len(part)).double()
     return areas
 
@@ -222,8 +234,10 @@ def _without_strays(
     return torch.where((stray & nowhere_whole)[group], -1, group)
 
 
-def _joined(pool: Instances, group: Tensor, cut: Tensor, seen: Tensor) -> Instances:
-    """One detection a group: the best whole one, or the parts put together, with the best score of the group."""
+def _joined(
+    pool: Instances, group: Tensor, cut: Tensor, tile: Tensor, windows: Tensor, least_inside: float
+) -> Instances:
+    """One detection a group: the best whole one, or the parts put together, with the score of `_agreed`."""
     assert pool.scores is not None
     index = torch.nonzero(group >= 0).flatten()
     if len(index) == 0:
@@ -243,9 +257,61 @@ def _joined(pool: Instances, group: Tensor, cut: Tensor, seen: Tensor) -> Instan
     apart = (cut[chosen]) & (torch.bincount(group[index], minlength=len(chosen)) > 1)
     parts = torch.nonzero((group >= 0) & apart[group]).flatten()
     if len(parts):
-        result = _with_parts(result, pool[parts], group[parts], torch.nonzero(apart).flatten(), seen[parts])
+        result = _with_parts(result, pool[parts], group[parts], torch.nonzero(apart).flatten(), windows[tile[parts]])
+    whole = torch.nonzero(~cut[chosen]).flatten()
+    best[whole] = _agreed(pool.boxes[chosen[whole]], whole, pool.scores[index], group[index], tile[index], windows)
     result.scores, result.ids = best, None
-    return result[torch.argsort(best, descending=True, stable=True)]
+    result = result[_outside(result, cut[chosen], least_inside) & ~_vanished(pool, index, group, result)]
+    assert result.scores is not None
+    return result[torch.argsort(result.scores, descending=True, stable=True)]
+
+
+def _vanished(pool: Instances, index: Tensor, group: Tensor, result: Instances) -> Tensor:
+    """bool `[K]`: whether detections `index` that have pixels were put together, and no pixel is in most of them."""
+    if pool.masks is None or result.masks is None:
+        return torch.zeros(len(result), dtype=torch.bool)
+    before, after = (by_parts(masks, CroppedMasks.areas) for masks in (pool.masks, result.masks))
+    return (after == 0) & (torch.bincount(group[index], before[index].double(), len(result)) > 0)
+
+
+def _outside(result: Instances, in_parts: Tensor, least_inside: float) -> Tensor:
+    """bool `[K]`: all but what no tile saw whole and lies in something larger of its label that one did.
+
+    A detector takes what a border leaves of an object for a small one.
+    """
+    masks, kept = comparable_masks(result), torch.ones(len(result), dtype=torch.bool)
+    if masks is None:
+        return kept
+    pairs = mask_overlaps(masks).of_one_label(result.labels)
+    area = pairs.areas1
+    for one, other in ((pairs.rows, pairs.columns), (pairs.columns, pairs.rows)):
+        inside = (area[other] > area[one]) & (pairs.intersection >= least_inside * area[one])
+        kept[one[inside & in_parts[one] & ~in_parts[other]]] = False
+    return kept
+
+
+def _agreed(boxes: Tensor, number: Tensor, scores: Tensor, group: Tensor, tile: Tensor, windows: Tensor) -> Tensor:
+    """float32 `[K]`: the mean score of the groups `number` over the tiles that hold their `boxes`, at least one each.
+
+    scores, group, tile: of all detections, `[N]`.
+    """
+    pairs = box_overlaps(_widened(boxes), windows.double())
+    held = pairs.intersection == pairs.areas1[pairs.rows]
+    rows, columns = pairs.rows[held], pairs.columns[held]
+    places, back = torch.unique(group * len(windows) + tile, return_inverse=True)
+    highest = torch.zeros(len(places)).scatter_reduce(0, back, scores, "amax")
+    asked = number[rows] * len(windows) + columns
+    at = torch.searchsorted(places, asked).clamp(max=len(places) - 1)
+    given = torch.where(places[at] == asked, highest[at], 0.0)
+    votes = torch.bincount(rows, minlength=len(boxes))
+    return (torch.bincount(rows, given.double(), len(boxes)) / votes).float()
+
+
+def _widened(boxes: Tensor) -> Tensor:
+    """float64 `[N, 4]`: boxes without an area a little larger, so that they count."""
+    boxes = boxes.double()
+    flat = (box_area(boxes) == 0)[:, None]
+    return torch.where(flat, boxes + boxes.new_tensor([-_FLAT, -_FLAT, _FLAT, _FLAT]), boxes)
 
 
 def _with_parts(result: Instances, parts: Instances, group: Tensor, at: Tensor, seen: Tensor) -> Instances:

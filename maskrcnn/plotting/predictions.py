@@ -23,6 +23,7 @@ Head = str  # "rpn", "faster_rcnn" or "mask_rcnn"
 HEAD_NAMES = {"rpn": "RPN", "faster_rcnn": "Faster R-CNN", "mask_rcnn": "Mask R-CNN"}
 PANEL_SIDE = 1024  # small images are enlarged by a whole factor to about this many pixels
 GAP = 12
+_LABEL = 13  # px: height of the scores that are written
 _MOST_LABELS = 64  # scores are written for at most so many detections
 _MOST_CLASSES = 12  # in a legend
 _SMALLEST_MARK = 14.0
@@ -122,6 +123,7 @@ def render_detections(
     words = f"{HEAD_NAMES[head]}: {len(shown)} {what} ≥ {score_threshold:g}{f'  ·  {title}' if title else ''}"
     if head != "rpn":
         picture = _with_scores(picture, scene, colours)
+        words += "  ·  too many or too small for scores" * (len(shown) > 0 and not _has_room_for_scores(scene))
     return _compose((picture,), (words,), _own_legend(scene, head))
 
 
@@ -265,10 +267,9 @@ def _mark(
 
 def _with_scores(picture: Picture, scene: _Scene, colours: Sequence[Colour]) -> Picture:
     """Scores (and classes, where there are several) above the boxes, unless they would hide more than they say."""
-    boxes, size = scene.boxes(scene.shown), 13
-    if not len(boxes) or len(boxes) > _MOST_LABELS or np.median(boxes[:, 2:] - boxes[:, :2]) < 1.5 * size:
+    if not _has_room_for_scores(scene):
         return picture
-    labels = []
+    boxes, labels = scene.boxes(scene.shown), []
     for box, score, label, colour in zip(
         boxes, _scores(scene.shown), scene.shown.labels.tolist(), colours, strict=True
     ):
@@ -276,7 +277,12 @@ def _with_scores(picture: Picture, scene: _Scene, colours: Sequence[Colour]) -> 
         if scene.class_names is not None and len(scene.class_names) > 1:
             text = f"{scene.class_names[label - 1]} {text}"
         labels.append((text, float(box[0] + box[2]) / 2, float(box[1]), canvas.paler(colour)))
-    return canvas.write_labels(picture, labels[::-1], size)
+    return canvas.write_labels(picture, labels[::-1], _LABEL)
+
+
+def _has_room_for_scores(scene: _Scene) -> bool:
+    boxes = scene.boxes(scene.shown)
+    return 0 < len(boxes) <= _MOST_LABELS and bool(np.median(boxes[:, 2:] - boxes[:, :2]) >= 1.5 * _LABEL)
 
 
 def _scores(instances: Instances) -> NDArray[np.float32]:
