@@ -47,8 +47,13 @@ def opened(path: Path) -> Iterator[Image.Image]:
 
 
 def read_image(path: Path) -> Tensor:
-    """RGB pixels, uint8 [3, H, W]. Alpha is left out, grey is repeated, 16 bits become the upper 8."""
+    """RGB pixels, uint8 [3, H, W]. Alpha is left out, grey is repeated, 16 bits become the upper 8.
+
+    UserError for a file that is no image of whole numbers.
+    """
     with opened(path) as image:
+        if image.mode == "F":
+            raise UserError(f"{path}: its numbers are floats; save 8 or 16 bits")
         if image.mode in _DEEP_MODES:
             grey = np.asarray(image).astype(np.int64)
             grey = (grey >> 8 if grey.max(initial=0) > 255 else grey).clip(0, 255).astype(np.uint8)

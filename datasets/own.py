@@ -42,6 +42,8 @@ class OwnData:
         if missing:
             raise UserError(f"{name}: has no {', '.join(missing)}; a data set needs them")
         count = _guarded(f"len({name})", len, data)
+        if not count:
+            raise UserError(f"{name}: gives no images; check its folder")
         self.class_names = _texts(name, "class_names", data.class_names)
         if not self.class_names or len(set(self.class_names)) < len(self.class_names):
             raise UserError(f"{name}: class_names is {self.class_names}; it must hold different names, at least one")

@@ -38,7 +38,7 @@ def main(path: str, dataset: str | None) -> None:
         click.echo(f"{count} {rule}")
     if problems:
         raise UserError(f"{path}: {problems} problem{'s' * (problems > 1)}; mend the files or make them again")
-    click.echo(f"{path}: everything is as it should be")
+    click.echo(f"{path}: {'all images can be read' if counts else 'everything is as it should be'}")
 
 
 def check_made(folder: Path, dataset: str, counts: dict[str, int]) -> Iterator[str]:

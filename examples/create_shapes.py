@@ -17,7 +17,7 @@ from examples.creating import (
     root_flag,
     say_what_was_made,
 )
-from maskrcnn.config import flag_values, merge
+from maskrcnn.config import UserError, flag_values, merge
 
 
 @click.command(cls=SettingsCommand)
@@ -29,6 +29,8 @@ def main(preset: str | None, scene: str | None, **flags: Any) -> None:
     The defaults are those of the preset, or of the recipe given with --scene; a data set's own dataset.toml is one. The
     same settings give the same pixels on every machine (but for Poisson noise and JPEG).
     """
+    if preset is not None and scene is not None:
+        raise UserError(f"--preset={preset} and --scene={scene}: give one of them")
     start = merge(ScenesConfig(), flag_values(ScenesConfig, {"preset": preset, "scene": scene}))
     recipe = recipe_of(flags, base_recipe(start))
     configured = load_config().paths.shapes_root

@@ -39,6 +39,8 @@ def main(factor: str | None, values: str | None, preset: str | None, scene: str 
     the preset (here ellipses unless given) or of --scene, and of the flags.
     """
     sweep = merge(SweepConfig(), flag_values(SweepConfig, {"factor": factor, "values": values}))
+    if preset is not None and scene is not None:
+        raise UserError(f"--preset={preset} and --scene={scene}: give one of them")
     start = merge(ScenesConfig(preset="ellipses"), flag_values(ScenesConfig, {"preset": preset, "scene": scene}))
     recipes = sweep_of(recipe_of(flags, base_recipe(start)), sweep.factor, sweep.values)
     root = Path(flags["path"] or f"data/sweep-{sweep.factor}")
@@ -64,18 +66,25 @@ def sweep_of(base: Recipe, factor: str, values: Sequence[str]) -> list[Recipe]:
     """
     from datasets.synthetic.scene import exclusion_radius, margin
 
-    known = [setting.flag for setting in settings(SceneConfig).values() if setting.flag]
+    known = [setting.flag for setting in settings(SceneConfig).values() if setting.flag and setting.flag != "seed"]
     if factor not in (*known, SIZE):
         raise UserError(f"--factor={factor}: is no setting of a scene; use {SIZE} or one of {', '.join(sorted(known))}")
     if not values or len(set(values)) < len(values):
         raise UserError(f"--values={','.join(values)}: give the values of {factor}, each once, such as .05,.1,.2")
     names = ("min_diameter", "max_diameter") if factor == SIZE else (factor,)
-    scenes = [changed(base.scene, **dict.fromkeys(names, value)) for value in values]
+    scenes = [_with_value(base.scene, factor, names, value) for value in values]
     pinned = {"margin": max(map(margin, scenes)), "exclusion_radius": max(map(exclusion_radius, scenes))}
     pinned = {name: value for name, value in pinned.items() if name != factor}
     if base.scene.layout.exclusion_radius:
         pinned.pop("exclusion_radius", None)
     return [replace(base, scene=changed(scene, **pinned)) for scene in scenes]
+
+
+def _with_value(scene: SceneConfig, factor: str, names: Sequence[str], value: str) -> SceneConfig:
+    try:
+        return changed(scene, **dict.fromkeys(names, value))
+    except UserError as error:
+        raise UserError(f"--factor={factor} --values={value}: {error}") from error
 
 
 def write_overview(root: Path, sweep: SweepConfig, folders: dict[str, Path]) -> None:
@@ -91,7 +100,7 @@ def write_overview(root: Path, sweep: SweepConfig, folders: dict[str, Path]) -> 
     panels = []
     for value, folder in folders.items():
         image, truth = Generated(folder, split)[0]
-        panels.append(Panel(image, truth[:0], f"{sweep.factor}={value}", f"{len(truth)} objects, not outlined"))
+        panels.append(Panel(image, truth, f"{sweep.factor}={value}", outlined=False))
     save_picture(sample_sheet(panels, columns=min(4, len(panels))), root / "samples.png")
     medians = {value: factor_medians(folder / split / "annotations.json") for value, folder in folders.items()}
     names = list(next(iter(medians.values())))

@@ -32,7 +32,7 @@ def main(resume: str | None, dry_run: bool, **flags: Any) -> None:
     config = load_config(None if folder is None else folder / "config.toml", flags)
     experiment = train(config, folder, dry_run)
     if experiment is not None and experiment.training.state.finished:
-        click.echo(what_next(experiment.config))
+        click.echo(what_next(experiment.config, flags["config"]))
 
 
 def find_run(name: str, output_dir: str, flag: str = "--resume") -> Path:
@@ -116,12 +116,13 @@ def finish(experiment: Experiment) -> None:
     log.close()
 
 
-def what_next(config: ExperimentConfig) -> str:
-    """What to type next."""
+def what_next(config: ExperimentConfig, file: str | None = None) -> str:
+    """What to type next, with the settings of ``file`` if they were used."""
     names = ("dataset", "dataset_root", "split_file", "subset", "test_subset", "skip_bad")
     given = {name: getattr(config.data, name) for name in names}
     flags = {name: value for name, value in given.items() if value != getattr(ExperimentConfig().data, name)}
-    compare = shlex.join(["python", "-m", "examples.compare_heads", "--num_epochs=10", *as_typed(flags)])
+    given_file = [] if file is None else [f"--config={file}"]
+    compare = shlex.join(["python", "-m", "examples.compare_heads", "--num_epochs=10", *given_file, *as_typed(flags)])
     return f"Next: {shlex.join(['tensorboard', '--logdir', config.output.output_dir])}\n      {compare}"
 
 

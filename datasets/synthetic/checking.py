@@ -23,9 +23,12 @@ def read_manifest(folder: Path) -> dict[str, dict[str, str]]:
         files = json.loads(path.read_text(encoding="utf-8"))["files"]
         return {str(name): {str(kind): str(value) for kind, value in hashes.items()} for name, hashes in files.items()}
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}), so there is nothing to compare with") from error
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}), so there is nothing to compare with; for data "
+            "that was not made here give --dataset=NAME"
+        ) from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path}: is no manifest of such data ({error!r})") from error
+        raise UserError(f"{path}: is no manifest of such data; make the data again") from error
 
 
 def compare_file(folder: Path, name: str, hashes: dict[str, str]) -> str | None:

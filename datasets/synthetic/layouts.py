@@ -62,7 +62,10 @@ def _apart(config: LayoutConfig, streams: ImageStreams, count: int, low: Floats,
 def _clusters(config: LayoutConfig, streams: ImageStreams, count: int, low: Floats, canvas: Floats) -> Floats:
     middles = place(streams.uniforms("cluster/position", config.n_clusters, 2), low, canvas)
     offsets = normals(streams, "free/position", count, 2) * config.cluster_spread
-    return np.clip(middles[np.arange(count) % config.n_clusters] + offsets, low, canvas - low)
+    span = np.maximum(canvas - 2 * low, 1e-6)
+    # What would lie outside is mirrored back in, so that the edge gathers nothing.
+    placed = middles[np.arange(count) % config.n_clusters] + offsets - low
+    return low + np.abs((placed + span) % (2 * span) - span)
 
 
 def _grid(config: LayoutConfig, streams: ImageStreams, count: int, low: Floats, canvas: Floats) -> Floats:

@@ -17,12 +17,13 @@ from maskrcnn.plotting.curves import COLOURS
 _BINS = 40
 _COLUMNS = 5
 _WIDE = 50
+_LENGTHS = ("size", "visible_pixels", "distance", "snr")
 
 
 def plot_factors(factors: Mapping[str, NDArray[np.float64]], path: str | os.PathLike[str]) -> None:
     """One histogram a factor, float [N] each, nan where there was nothing to measure; the median is marked.
 
-    Where the middle nine tenths spread over more than a factor of 50, the axis is logarithmic.
+    The axis of lengths whose middle nine tenths spread over more than a factor of 50 is logarithmic.
     """
     rows = math.ceil(len(factors) / _COLUMNS)
     figure = Figure(figsize=(3.0 * _COLUMNS, 2.4 * rows), layout="constrained")
@@ -35,13 +36,18 @@ def plot_factors(factors: Mapping[str, NDArray[np.float64]], path: str | os.Path
         if not len(seen):
             continue
         low, high = np.percentile(seen, [5, 95]).tolist()
-        if seen.min() > 0 and high > _WIDE * low:
+        if low == high and seen.min() == seen.max():
+            place.set_xticks([])
+            place.set_xlabel(f"all {low:.4g}", fontsize=9)
+            continue
+        place.ticklabel_format(useOffset=False)
+        if name in _LENGTHS and seen.min() > 0 and high > _WIDE * low:
             place.hist(seen, bins=np.geomspace(seen.min(), seen.max(), _BINS).tolist(), color=COLOURS[0])
             place.set_xscale("log")
         else:
             place.hist(seen, bins=_BINS, color=COLOURS[0])
         place.axvline(float(np.median(seen)), color=COLOURS[1], linewidth=1.5)
-        place.set_xlabel(f"median {np.median(seen):.3g}", fontsize=9)
+        place.set_xlabel(f"median {np.median(seen):.4g}", fontsize=9)
     for place in axes[len(factors) :]:
         place.set_axis_off()
     FigureCanvasAgg(figure)

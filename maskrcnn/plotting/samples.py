@@ -32,6 +32,7 @@ class Panel:
     name, kind: its title; the name is shortened where there is no room.
     colours: one an object; None: neighbours in the list differ strongly.
     brightening: how many times brighter a dark image may be shown.
+    outlined: whether the objects are drawn, or only counted.
     """
 
     image: torch.Tensor | NDArray[np.generic]
@@ -40,6 +41,7 @@ class Panel:
     kind: str = ""
     colours: Sequence[Colour] | None = None
     brightening: float = 1.0
+    outlined: bool = True
 
 
 def sample_sheet(panels: Sequence[Panel], columns: int = 4, legend: Sequence[tuple[bool, str]] = ()) -> Picture:
@@ -69,7 +71,7 @@ def render_objects(panel: Panel, scale: int, line: int = 1) -> Picture:
     Objects to ignore are grey, their boxes dashed. Lines lie within what they outline, those of masks ``line`` pixels
     wide and dark-edged, so that they are seen on any ground.
     """
-    instances = panel.instances
+    instances = panel.instances if panel.outlined else panel.instances[:0]
     picture = canvas.brightened(canvas.to_picture(panel.image), panel.brightening)
     picture = np.ascontiguousarray(picture.repeat(scale, axis=0).repeat(scale, axis=1))
     colours = canvas.vivid_colours(len(instances)) if panel.colours is None else panel.colours
