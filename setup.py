@@ -1,15 +1,17 @@
 """The native core; everything else about the package stands in pyproject.toml.
 
 `pip install -e .` and `python setup.py build_ext` build it: for the CPU, and, where there are nvcc and a GPU, for that
-GPU. FORCE_CUDA=1 or 0 overrides the search, TORCH_CUDA_ARCH_LIST is heeded. Without a compiler the package is installed
-all the same and plain PyTorch serves.
+GPU; and the generator's kernels, which belong to the clone and to no wheel. FORCE_CUDA=1 or 0 overrides the search,
+TORCH_CUDA_ARCH_LIST is heeded. Without a compiler the package is installed all the same, and plain PyTorch and NumPy
+serve.
 """
 
+import glob
 import os
 import sys
 
 import torch
-from setuptools import setup
+from setuptools import Extension, setup
 from setuptools.errors import BaseError, CCompilerError
 from torch.utils import cpp_extension
 
@@ -40,6 +42,8 @@ class BuildCore(cpp_extension.BuildExtension):
         super().finalize_options()
         if "build_ext" in self.distribution.commands:
             self.inplace = True
+        if not (self.inplace or self.editable_mode):
+            self.extensions[:] = [ext for ext in self.extensions if ext.name.startswith("maskrcnn.")]
 
     def build_extensions(self) -> None:
         try:
@@ -47,12 +51,12 @@ class BuildCore(cpp_extension.BuildExtension):
         except (BaseError, CCompilerError, OSError, RuntimeError) as error:
             if os.environ.get("SMALLOBJECTS_REQUIRE_CORE"):
                 raise
-            print(f"The native core was not built, plain PyTorch will serve, slower: {error}", file=sys.stderr)
+            print(f"Nothing native was built; plain PyTorch and NumPy will serve, slower: {error}", file=sys.stderr)
             # What came before the failure is copied, the rest is not there.
             self.extensions[:] = [ext for ext in self.extensions if os.path.exists(self.get_ext_fullpath(ext.name))]
 
     def get_export_symbols(self, ext: object) -> list[str]:
-        return []  # loaded by torch.ops.load_library, not imported
+        return []  # loaded by torch.ops.load_library and ctypes, not imported
 
 
 def wants_cuda() -> bool:
@@ -91,8 +95,21 @@ def core() -> list[object]:
     return libraries
 
 
+def generator() -> object:
+    """Without PyTorch, which the processes that draw do not load."""
+    headers = glob.glob("csrc/scenes/*.h") + glob.glob("csrc/shared/*.h")
+    flags = [flag for flag in FLAGS if "TORCH" not in flag]
+    return Extension(
+        "datasets.synthetic._scenes",
+        ["csrc/bind_scenes.cpp"],
+        depends=headers,
+        extra_compile_args=flags,
+        py_limited_api=True,
+    )
+
+
 setup(
-    ext_modules=core(),
+    ext_modules=[*core(), generator()],
     cmdclass={"build_ext": BuildCore.with_options(no_python_abi_suffix=True)},
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

@@ -25,8 +25,8 @@ from benchmarks.ops import resident
 from benchmarks.quality import write_results
 from datasets.large_images import open_pixels
 from datasets.synthetic.config import SceneConfig, changed
+from datasets.synthetic.coverage import INSIDE
 from datasets.synthetic.drawing import rasterise
-from datasets.synthetic.painting import INSIDE
 from datasets.synthetic.scene import compose
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks

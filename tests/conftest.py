@@ -17,11 +17,13 @@ settings.load_profile("project")
 
 @pytest.fixture(params=["native", "definition"])
 def core(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs a test twice: with the kernels, and with the plain PyTorch definitions that serve where they are missing."""
+    """Runs a test twice: with the kernels, and with the plain definitions that serve where they are missing."""
+    from datasets.synthetic import _native as scenes
     from maskrcnn.ops import _native
 
     if request.param == "definition":
         monkeypatch.setattr(_native, "LOADED", frozenset())
+        monkeypatch.setattr(scenes, "LIBRARY", None)
 
 
 @pytest.fixture(scope="session")

@@ -32,6 +32,7 @@ def moments(coverage: Coverage) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("semi_axes", [(1.5, 1.0), (1.0, 1.0), (4.0, 1.0), (8.0, 2.5), (16.0, 15.0)])
+@pytest.mark.usefixtures("core")
 def test_area_and_centroid_of_ellipses_are_the_analytic_ones(semi_axes):
     shapes = random_ellipses(400, semi_axes)
     areas, centroids = moments(rasterise(shapes, 50, 50))
@@ -42,6 +43,7 @@ def test_area_and_centroid_of_ellipses_are_the_analytic_ones(semi_axes):
     assert np.abs(centroids - shapes.centres).max() < 0.03
 
 
+@pytest.mark.usefixtures("core")
 def test_a_pixel_is_inside_where_at_least_half_its_samples_are():
     halves = ellipses([[10.0, 10.0]], [[4.0, 4.0]], [0.0])
     coverage = rasterise(halves, 20, 20)
@@ -84,6 +86,7 @@ def test_levels_do_not_depend_on_the_other_objects_or_the_canvas():
     np.testing.assert_array_equal(rasterise(one, 300, 40).window(0)[2], together.window(7)[2])
 
 
+@pytest.mark.usefixtures("core")
 def test_nothing_to_draw_and_nothing_on_the_canvas():
     nothing = ellipses(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0))
     assert rasterise(nothing, 5, 5).data.size == 0

@@ -41,6 +41,7 @@ def hashes_in_new_process(disabled: str) -> str:
     return subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True).stdout
 
 
+@pytest.mark.usefixtures("core")
 def test_pixels_are_the_pinned_ones():
     rendering = render(compose(DEFAULT, "train", 3))
     assert hash_pixels(rendering.image) == IMAGE_HASH
@@ -122,6 +123,7 @@ def test_scenes_have_the_figures_of_the_ancestor():
     assert pieces / len(areas) == pytest.approx(0.037, abs=0.012)
 
 
+@pytest.mark.usefixtures("core")
 def test_later_objects_hide_earlier_ones_and_factors_are_measured():
     scene = compose(changed(DEFAULT, n_groups=0, n_free=2), "train", 0)
     shapes = replace(

@@ -20,11 +20,12 @@ from pycocotools import mask as coco_mask
 from datasets.readers.generated import Generated
 from datasets.synthetic.annotations import annotate
 from datasets.synthetic.config import BACKGROUNDS, LAYOUTS, SHAPES, SceneConfig, changed
+from datasets.synthetic.coverage import INSIDE
 from datasets.synthetic.drawing import SAMPLES, Shapes, rasterise
 from datasets.synthetic.factors import measure
 from datasets.synthetic.on_the_fly import OnTheFly
 from datasets.synthetic.outlines import Outline, outline_of
-from datasets.synthetic.painting import INSIDE, render
+from datasets.synthetic.painting import render
 from datasets.synthetic.recipes import PRESETS, Recipe, read_recipe
 from datasets.synthetic.scene import Scene, compose, exclusion_radius
 from datasets.synthetic.streams import ImageStreams, normals, round_parameter

@@ -15,8 +15,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from datasets.synthetic import writer
-from datasets.synthetic.annotations import encode_labels
+from datasets.synthetic import reference, writer
+from datasets.synthetic._native import native
 from datasets.synthetic.config import SceneConfig, changed
 from datasets.synthetic.recipes import Recipe
 from datasets.synthetic.writer import create
@@ -73,12 +73,12 @@ def test_run_length_codes_of_any_label_image_are_pycocotools(shape):
     for largest in (1, 3, 65_535):
         labels = (rng.integers(0, largest + 1, shape) * (rng.random(shape) < 0.7)).astype(np.uint16)
         labels[: shape[0] // 2] = np.sort(labels[: shape[0] // 2], axis=0)
-        numbers, counts = encode_labels(labels)
+        numbers, _, counts = native(reference.describe_labels)(labels)
         assert numbers.tolist() == np.unique(labels[labels > 0]).tolist()
         for number, text in list(zip(numbers, counts, strict=True))[:50]:
             expected = coco_mask.encode(np.asfortranarray(labels == number).astype(np.uint8))["counts"].decode()
             assert text == expected
-    assert encode_labels(np.zeros(shape, np.uint16))[1] == []
+    assert native(reference.describe_labels)(np.zeros(shape, np.uint16))[2] == []
 
 
 def test_hardly_visible_objects_are_crowds(tmp_path):

@@ -11,7 +11,8 @@ from PIL import Image
 
 from datasets.images import opened
 from datasets.readers.json_stream import JsonStream
-from datasets.synthetic.annotations import encode_labels, label_boxes
+from datasets.synthetic import reference
+from datasets.synthetic._native import native
 from datasets.synthetic.writer import hash_file, hash_pixels
 from maskrcnn.config import UserError
 
@@ -83,8 +84,8 @@ def _check_image(path: Path, annotations: dict[int, dict[str, Any]]) -> str | No
             labels = _pixels(file).astype(np.uint16)
     except UserError as error:
         return str(error)
-    numbers, counts = encode_labels(labels)
-    found = dict(zip(numbers.tolist(), zip(counts, label_boxes(labels, numbers).tolist(), strict=True), strict=True))
+    numbers, boxes, counts = native(reference.describe_labels)(labels)
+    found = dict(zip(numbers.tolist(), zip(counts, boxes.tolist(), strict=True), strict=True))
     if found.keys() != annotations.keys():
         number = min(found.keys() ^ annotations.keys())
         where = "the label image but not in the annotations" if number in found else "the annotations but not here"

@@ -6,12 +6,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.synthetic import reference
+from datasets.synthetic._native import native
 from datasets.synthetic.backgrounds import background
+from datasets.synthetic.coverage import Coverage
 from datasets.synthetic.degradations import degrade, leaves_as_is
-from datasets.synthetic.drawing import Coverage, rasterise
+from datasets.synthetic.drawing import rasterise
 from datasets.synthetic.scene import Scene
 
-INSIDE = 128
 _FINE = 256  # values are painted in 256ths where something is done to them afterwards
 
 
@@ -36,21 +38,14 @@ def render(scene: Scene) -> Rendering:
     behind = background(config, scene.streams)
     plain = behind.ndim == 1 and config.colours.contrast == 1 and leaves_as_is(config.degradation)
     one = 1 if plain else _FINE
-    colours = np.rint(_with_contrast(scene, behind) * one)
     exact: type[Any] = np.uint16 if plain else np.uint32  # 255 x 255 + 127 just fits
-    canvas = np.empty((scene.height, scene.width, 3), exact)
-    canvas[:] = np.rint(behind * one)
-    owner, x, y = coverage.pixels
-    weight = coverage.data.astype(exact)[:, None]
-    added, left = weight * colours.astype(exact)[owner] + exact(127), 255 - weight
-    for index, (x1, y1, x2, y2) in enumerate(coverage.windows.tolist()):
-        under, pixels = canvas[y1:y2, x1:x2], slice(coverage.offsets[index], coverage.offsets[index + 1])
-        under[:] = (under * left[pixels].reshape(y2 - y1, x2 - x1, 1) + added[pixels].reshape(under.shape)) // 255
+    colours = np.rint(_with_contrast(scene, behind) * one).astype(exact)
+    canvas, under = np.empty((scene.height, scene.width, 3), exact), np.rint(behind * one).astype(exact)
+    canvas[:] = np.tile(under, (scene.width, 1)) if under.ndim == 1 else under  # whole rows: far faster than pixels
     labels = np.zeros((scene.height, scene.width), np.uint16)
-    inside = coverage.data >= INSIDE
-    labels[y[inside], x[inside]] = scene.numbers[owner[inside]]  # of several at one pixel the last stays
+    native(reference.paint)(canvas, labels, coverage, colours, scene.numbers.astype(np.uint16))
     image = canvas if plain else degrade(canvas / _FINE, config, scene.streams)
-    return Rendering(image.astype(np.uint8), labels, coverage)
+    return Rendering(image.astype(np.uint8, order="C"), labels, coverage)
 
 
 def _with_contrast(scene: Scene, behind: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The native core in the Windows PyTorch, from Linux: cross-compiles the CPU library with MinGW, links it against
 # torch_cpu.dll of PyTorch's own Windows wheel, and under Wine calls every operation on arguments whose answers the plain
-# PyTorch definitions give here. `python` on PATH has PyTorch. Works in a temporary folder, which it removes.
+# PyTorch definitions give here. The generator's kernels are compiled only. `python` on PATH has PyTorch. Works in a
+# temporary folder, which it removes.
 #
 #     tests/windows/run.sh [VERSION]     PyTorch's version on Windows, else the oldest that the library is built for
 #
@@ -47,6 +48,7 @@ END
 headers=$(python -c "import torch; print(torch.__path__[0] + '/include')")
 cd "$root"
 $compiler "${flags[@]}" -shared -isystem "$headers" csrc/bind_cpu.cpp "$work/torch_cpu.dll" -o "$work/_cpu.pyd"
+$compiler "${flags[@]}" -shared csrc/bind_scenes.cpp -o "$work/_scenes.pyd"
 $compiler "${flags[@]}" -isystem "$headers" tests/windows/driver.cpp "$work/torch_cpu.dll" -o "$work/driver.exe"
 PYTHONPATH=$root:$root/tests PYTHONWARNINGS=ignore python tests/windows/write_cases.py "$work/cases"
 
