@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.synthetic.config import SceneConfig
-from datasets.synthetic.drawing import Shapes
 from datasets.synthetic.layouts import free_centres, place
 from datasets.synthetic.outlines import HARMONICS, STRETCHED, Outline, outline_of, reach_of
+from datasets.synthetic.shapes import Shapes
 from datasets.synthetic.streams import ImageStreams, between, log_between, round_parameter
 
 Floats = NDArray[np.float64]
@@ -47,6 +47,9 @@ class _Things:
     shapes: Shapes
     colours: NDArray[np.uint8]
     kinds: Ints
+
+
+_NOTHING = _Things(Shapes(*np.zeros((3, 0, 2))), np.zeros((0, 3), np.uint8), np.zeros(0, np.int64))
 
 
 def compose(config: SceneConfig, split: str, image: int) -> Scene:
@@ -180,6 +183,8 @@ def _group_places(shapes: Shapes, config: SceneConfig, uniforms: Floats) -> Floa
 def _clutter(config: SceneConfig, streams: ImageStreams) -> _Things:
     """Shapes of any kind under the objects, in colours near the background's."""
     count = config.background.n_clutter if config.background.background == "clutter" else 0
+    if count == 0:
+        return _NOTHING
     kinds = ("ellipse", "rectangle", "triangle", "blob")
     chosen = _choose(streams.uniforms("clutter/shape", count), (), len(kinds))
     canvas = np.array([config.width, config.height], np.float64)
@@ -197,8 +202,10 @@ def _clutter(config: SceneConfig, streams: ImageStreams) -> _Things:
 def _distractors(config: SceneConfig, streams: ImageStreams) -> _Things:
     """What looks like the objects but for its shape, and has no label."""
     objects, count = config.objects, config.background.n_distractors
+    if count == 0:
+        return _NOTHING
     kinds = config.background.distractor_shapes
-    chosen = _choose(streams.uniforms("distractor/shape", count), (), max(len(kinds), 1))
+    chosen = _choose(streams.uniforms("distractor/shape", count), (), len(kinds))
     canvas = np.array([config.width, config.height], np.float64)
     low = np.minimum(margin(config), canvas / 4)
     centres = place(streams.uniforms("distractor/position", count, 2), low, canvas)
