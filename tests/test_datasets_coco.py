@@ -11,6 +11,7 @@ import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -211,6 +212,36 @@ def test_names_in_any_writing(tmp_path):
         data = Coco(folder, "train")
         assert data.image_names[0] == "sub folder/фото \u202f№ 😀.v2" and data.class_names[1] == "Katze “é”"
         assert len(data[0][1]) == 1
+
+
+@pytest.mark.parametrize(("listed", "stored"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_names_that_unicode_writes_in_two_ways_are_one(tmp_path, caplog, listed, stored):
+    content = small()
+    content["images"][0]["file_name"] = f"sub/{normalize(listed, 'é7.png')}"
+    write(tmp_path, content)
+    (tmp_path / "sub").mkdir()
+    Image.new("L", SIZE[::-1], 7).save(tmp_path / "sub" / normalize(stored, "é7.png"))
+    assert len(Coco(tmp_path, "train")[0][1]) == 1 and "not there" not in caplog.text
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_what_other_tools_write(tmp_path, encoding):
+    """Ids that were floats in a table, sizes of 0, lists that are there but empty, the file names of Windows."""
+    content = small()
+    content["images"][0] |= {"id": 7.0, "width": 0, "height": 0.0, "file_name": "sub\\7.PNG"}
+    content["annotations"][0] |= {"image_id": 7.0, "category_id": 3.0, "iscrowd": False}
+    content["annotations"][1] |= {"segmentation": [[]], "bbox": [2.0, 3.0, 5.5, 5]}
+    write(tmp_path, json.dumps(content, indent=1).replace("\n", "\r\n").encode(encoding))
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "7.png").rename(tmp_path / "sub" / "7.PNG")
+    data = Coco(tmp_path, "train")
+    assert data.image_ids == [7, 5, 9] and data[0][1].labels.tolist() == [1]
+    assert data[1][1].ignore.tolist() == [True, False] and data.counts == {"objects without a mask ignored": 1}
+    for each in content["annotations"]:
+        each["segmentation"] = [[]]
+    write(tmp_path, content, images=False)
+    data = Coco(tmp_path, "train")
+    assert not data.has_masks and data[1][1].boxes.tolist() == [[2, 3, 7.5, 8], [2, 3, 7, 8]]
 
 
 # ---- doubtful objects
@@ -444,7 +475,7 @@ WRONG = [
     (put("images", 0, file_name="..\\7.png"), "leads out"),
     (put("images", 0, file_name="/etc/passwd"), "leads out"),
     (put("images", 0, file_name="C:\\7.png"), "leads out"),
-    (put("images", 0, height=0), "image 7: 'height'"),
+    (put("images", 0, height=-1), "image 7: 'height'"),
     (put("images", 0, width="60"), "image 7: 'width'"),
     (put("images", 0, width=float("nan")), "image 7: 'width'"),
     (put("images", 0, width=float("inf")), "image 7: 'width'"),
@@ -455,7 +486,9 @@ WRONG = [
     (put("annotations", 0, image_id=8), "annotation 1: image_id 8 does not exist"),
     (put("annotations", 0, image_id="7"), "annotation 1: 'image_id'"),
     (put("annotations", 0, category_id=4), "annotation 1: category_id 4 does not exist"),
-    (put("annotations", 0, category_id=1e3), "annotation 1: 'category_id'"),
+    (put("annotations", 0, category_id=3.5), "annotation 1: 'category_id'"),
+    (put("annotations", 0, category_id=1e300), "annotation 1: 'category_id'"),
+    (put("annotations", 0, category_id=float("inf")), "annotation 1: 'category_id'"),
     (put("annotations", 0, iscrowd=2), "annotation 1: 'iscrowd'"),
     (put("annotations", 0, iscrowd=[]), "annotation 1: 'iscrowd'"),
     (put("annotations", 0, bbox=[1, 2, 3]), "annotation 1: 'bbox'"),
@@ -523,6 +556,26 @@ def test_layouts_are_found(tmp_path, split, annotations, images):
     assert "name the file" in message(error)
     with pytest.raises(UserError, match="split 'val' is unknown"):
         Coco(tmp_path, "val")
+
+
+@pytest.mark.parametrize(
+    ("annotations", "folder"),
+    [
+        ("annotations/instances_train2017.json", "train2017"),
+        ("annotations/instances_train2017.json", "images/train2017"),
+        ("annotations/train.json", "images/train"),
+        ("train/annotations.json", "train"),
+    ],
+)
+def test_file_names_may_begin_with_the_folder(tmp_path, annotations, folder):
+    for begin in (folder, folder.removeprefix("images/")):
+        content = small()
+        for image in content["images"]:
+            image["file_name"] = f"{begin}/{image['file_name']}"
+        written = write(tmp_path / folder, content)
+        (tmp_path / annotations).parent.mkdir(parents=True, exist_ok=True)
+        written.replace(tmp_path / annotations)
+        assert [image[0, 0, 0] for image, _ in map(Coco(tmp_path, "train").__getitem__, range(3))] == [7, 5, 9]
 
 
 def test_both_splits_are_of_one_year(tmp_path):

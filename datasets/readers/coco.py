@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from datasets.checks import Tally, TallyByImage, inside_folder, usable_boxes
 from datasets.images import read_image
 from datasets.readers.coco_index import CocoIndex, Ints, read_index
+from datasets.readers.folders import in_any_form
 from datasets.readers.json_stream import read_places
 from datasets.readers.splitting import check_split
 from maskrcnn.config import UserError
@@ -52,6 +54,8 @@ class Coco:
         - ``annotations.json``, ``_annotations.coco.json`` or ``annotations/instances_default.json`` with images in
           ``images`` or beside: a set without parts, for "train" only.
 
+        File names may begin with the folder's name.
+
         ``annotations`` and ``images`` name file and folder, from ``root`` on, where it is none of these. With
         ``masks`` false, boxes only are read.
 
@@ -87,7 +91,7 @@ class Coco:
     def image_file(self, index: int) -> Path:
         """The file of an image."""
         where = f"{self._index.path}: image {self.image_ids[index]}"
-        return inside_folder(self._folder, self._index.names[index] + self._index.suffixes[index], where)
+        return in_any_form(inside_folder(self._folder, self._index.names[index] + self._index.suffixes[index], where))
 
     def __getitem__(self, index: int) -> tuple[Tensor, Instances]:
         """Image uint8 [3, H, W] and its instances.
@@ -196,13 +200,13 @@ def _layouts(root: Path, split: str, year: int | None) -> Iterator[Layout]:
             break
     for each in years:
         part = f"{'train' if split == 'train' else 'val'}{each}"
-        yield annotations / f"instances_{part}.json", [root / part, pictures / part]
+        yield annotations / f"instances_{part}.json", [root / part, pictures / part, pictures, root]
     if year is not None:
         return
     for part in _PARTS[split]:
-        yield from ((root / part / name, [root / part / "images", root / part]) for name in _FILES)
+        yield from ((root / part / name, [root / part / "images", root / part, root]) for name in _FILES)
         for name in (f"instances_{part}.json", f"{part}.json"):
-            yield annotations / name, [pictures / part, root / part, root / part / "images", pictures]
+            yield annotations / name, [pictures / part, root / part, root / part / "images", pictures, root]
     if split == "train":
         yield from ((root / name, [pictures, root]) for name in _FILES)
         yield annotations / "instances_default.json", [pictures / "default", pictures, root]
@@ -251,10 +255,10 @@ def _missing(folder: Path, names: list[str]) -> list[str]:
         inner, _, last = name.rpartition("/")
         if inner not in present:
             try:
-                present[inner] = set(os.listdir(folder / inner))
+                present[inner] = {normalize("NFC", each) for each in os.listdir(folder / inner)}
             except OSError:
                 present[inner] = set()
-        if last not in present[inner]:
+        if normalize("NFC", last) not in present[inner]:
             missing.append(name)
     return missing
 

@@ -21,6 +21,7 @@ _LISTS = ("categories", "images", "annotations")
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]")  # they would break a message's one line
 _DOUBTFUL = re.compile(r"[/\\:]|\.\.")  # in a file name: there inside_folder decides
 _NO_BOX = (math.nan,) * 4
+_NO_OUTLINES = (None, [], [[]], {}, "", 0)
 _MAX_SIDE = 2**31 - 1
 Ints = NDArray[np.int64]
 
@@ -118,7 +119,7 @@ class _Columns:
         if crowd not in (None, 0, 1):
             self._refuse(entry, "'iscrowd' must be 0 or 1")
         self.crowd.append(crowd == 1)
-        self.outlined.append(bool(value.get("segmentation")))
+        self.outlined.append(value.get("segmentation") not in _NO_OUTLINES)
         self.boxes.extend(self._box(entry))
         self.offsets.append(entry.offset)
         self.lengths.append(entry.length)
@@ -129,17 +130,20 @@ class _Columns:
         return entry.value
 
     def _whole(self, entry: Entry, key: str) -> int:
+        """An id; tables that had gaps write 7.0 for 7."""
         value = entry.value.get(key)
+        if type(value) is float and value.is_integer():
+            value = int(value)
         if type(value) is not int or not -(2**63) <= value < 2**63:
             self._refuse(entry, f"'{key}' must be a whole number")
         return value
 
     def _side(self, entry: Entry, key: str) -> int:
-        """Height or width of an image; 0 where the file does not say."""
+        """Height or width of an image; 0 where the file does not say, or says that."""
         value = entry.value.get(key)
         if value is None:
             return 0
-        if isinstance(value, bool | str | list | dict) or not 0 < value <= _MAX_SIDE or value != int(value):
+        if isinstance(value, bool | str | list | dict) or not 0 <= value <= _MAX_SIDE or value != int(value):
             self._refuse(entry, f"'{key}' must be a whole number of pixels")
         return int(value)
 

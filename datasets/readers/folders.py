@@ -2,6 +2,7 @@
 
 import os
 import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,22 +23,37 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def by_stem(files: Sequence[Path]) -> dict[str, Path]:
-    """Files by their names without suffix; UserError if two have the same."""
+    """Files by their names without suffix, in Unicode's form NFC; UserError if two have the same."""
     found: dict[str, Path] = {}
     for path in files:
-        if path.stem in found:
-            raise UserError(f"{path}: {found[path.stem].name} has the same name but for the suffix; keep one of them")
-        found[path.stem] = path
+        stem = unicodedata.normalize("NFC", path.stem)
+        if stem in found:
+            raise UserError(f"{path}: {found[stem].name} has the same name but for the suffix; keep one of them")
+        found[stem] = path
     return found
+
+
+def in_any_form(path: Path) -> Path:
+    """The path, or, where it is not there, the one whose name is the same text in another of Unicode's forms.
+
+    Archives made on a Mac have "é" as two signs, annotation files as one.
+    """
+    if path.name.isascii() or os.path.exists(path):
+        return path
+    others = (path.with_name(unicodedata.normalize(form, path.name)) for form in ("NFC", "NFD"))
+    return next((other for other in others if os.path.exists(other)), path)
 
 
 def image_named(folder: Path, name: str, named_by: str) -> Path:
     """The image ``name`` (without suffix, from an annotation at ``named_by``) in a folder; .jpg where none is there.
 
+    Suffixes may be in capitals.
+
     UserError for a name that leads out of the folder.
     """
     stem = inside_folder(folder, name, named_by)
-    paths = [stem.with_name(stem.name + suffix) for suffix in IMAGE_SUFFIXES]
+    suffixes = (*IMAGE_SUFFIXES, *map(str.upper, IMAGE_SUFFIXES))
+    paths = [in_any_form(stem.with_name(stem.name + suffix)) for suffix in suffixes]
     return next((path for path in paths if os.path.exists(path)), paths[0])
 
 
