@@ -3,6 +3,7 @@
 import json
 import struct
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -130,6 +131,27 @@ def test_numbers_beyond_16_bits_are_objects(tmp_path):
         tifffile.imwrite(path.with_suffix(".tif"), numbers)
     _, instances = LabelImages(root, "train")[0]
     assert instances.ids.tolist() == [2, 100, 2**31 - 1] and instances.boxes[2].tolist() == BOXES[1]
+
+
+@pytest.mark.parametrize(("images", "labels"), [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
+def test_names_that_unicode_writes_in_two_ways_are_one(tmp_path, images, labels):
+    for name in ("é1", "é2"):
+        files = [f"{normalize(form, name)}.PNG" for form in (images, labels)]
+        write_pair(tmp_path / "images" / files[0], tmp_path / "masks" / files[1])
+    data = LabelImages(tmp_path, "train")
+    check(data)
+    names = data.image_names + LabelImages(tmp_path, "test").image_names
+    assert sorted(names) == ["é1", "é2"]
+    for form in ("NFC", "NFD"):
+        listed = {"train": [normalize(form, "é2")], "test": []}
+        (tmp_path / "split.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(listed).encode())
+        assert LabelImages(tmp_path, "train").image_names == ["é2"]
+
+
+@pytest.mark.parametrize("kind", ["int32", "uint32", "float32"])
+def test_bigtiff_labels(tmp_path, kind):
+    tifffile.imwrite(tmp_path / "labels.TIF", NUMBERS.astype(kind), bigtiff=True)
+    np.testing.assert_array_equal(read_numbers(tmp_path / "labels.TIF").numpy(), NUMBERS)
 
 
 def labelled(values: np.ndarray, **how):

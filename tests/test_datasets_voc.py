@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -144,6 +145,32 @@ def test_names_without_numbers_and_lists_of_one_test(folder):
     assert Voc(folder, "train").image_ids == [0, 1] and Voc(folder, "test").image_names == ["2009_000007"]
 
 
+@pytest.mark.parametrize("image", ["2007_000032.JPG", "2007_000032.PNG"])
+def test_what_other_tools_write(folder, image):
+    """Capitals, sizes of 0, name spaces, comments, the lines and marks of Windows; floats were seen above."""
+    text = xml(an_object(5, 7, 12, 20), size=(0, 0)).replace("cat", "c<!-- a comment -->at")
+    text = text.replace("<annotation>", "<annotation verified='yes' xmlns='http://example.org'>").replace("\n", "\r\n")
+    (folder / XML).write_bytes(b"\xef\xbb\xbf" + text.encode())
+    write_set(folder, "train", ["2007_000032"])
+    path = folder / "ImageSets/Main/train.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    (folder / "JPEGImages/2007_000032.jpg").rename(folder / "JPEGImages" / image)
+    data = Voc(folder, "train")
+    assert data[0][1].boxes.tolist() == [[4, 6, 12, 20]] and data[0][1].labels.tolist() == [8]
+    assert data.image_file(0) == folder / "JPEGImages" / image
+
+
+@pytest.mark.parametrize(("listed", "stored"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_names_that_unicode_writes_in_two_ways_are_one(folder, listed, stored):
+    name = normalize(stored, "é")
+    write_image(folder, name, xml(an_object(1, 1, 3, 3)))
+    write_masks(folder, name, np.ones(SIZE))
+    for kind in ("Main", "Segmentation"):
+        (folder / "ImageSets" / kind / "train.txt").write_text(normalize(listed, "é"), encoding="utf-8")
+    for masks in (False, True):
+        assert len(Voc(folder, "train", masks=masks)[0][1]) == 1
+
+
 def put(name: str, text: str | bytes):
     content = text if isinstance(text, bytes) else text.encode()
     return lambda folder: (folder / name).write_bytes(content)
@@ -158,7 +185,8 @@ BAD = [
     (put(XML, xml("<object></object>")), "2007_000032.xml:4: object 1 has no <name>"),
     (put(XML, xml(an_object(1, 1, 2, 2, difficult="very"))), "2007_000032.xml:4: difficult of object 1 is 'very'"),
     (put(XML, xml(size=(30, 41))), "<size> is 41 x 30 but the image is 40 x 30"),
-    (put(XML, xml(size=(0, 40))), "2007_000032.xml:3: height is '0'"),
+    (put(XML, xml(size=(0, 40))), "<size> is 40 x 0 but the image is 40 x 30"),
+    (put(XML, xml(size=(-1, 40))), "2007_000032.xml:3: height is '-1'; it must be a whole number from 0 to"),
     (put(XML, "<annotation><size><width>4</width></size></annotation>"), "2007_000032.xml:1: <size> has no <height>"),
     (put(XML, xml()[:-15]), "2007_000032.xml:3: is not valid XML (no element found)"),
     (put(XML, "<annotation>\n<a></b>\n</annotation>"), "2007_000032.xml:2: is not valid XML (mismatched tag)"),

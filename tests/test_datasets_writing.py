@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from datasets.expressions import Expression
+from datasets.images import read_image
 from datasets.readers.coco import Coco
 from datasets.readers.cst import Cst
 from datasets.readers.dsbowl2018 import DSBowl2018
@@ -18,7 +19,7 @@ from datasets.readers.label_images import LabelImages
 from datasets.readers.voc import Voc
 from datasets.writing.converting import BadImagesError, Choice, convert, find_excluded
 from datasets.writing.names import file_names, safe_name
-from datasets.writing.sources import recognise
+from datasets.writing.sources import open_parts, recognise
 from datasets.writing.target import made_whole
 from datasets.writing.voc import palette
 from maskrcnn.config import UserError
@@ -268,6 +269,27 @@ def test_the_image_file_itself_is_kept_where_a_reader_names_it(tmp_path):
             assert (tmp_path / to / path).read_bytes() == (tmp_path / "a.JPG").read_bytes()
     assert (tmp_path / "dsb/stage1_train/img-0/images/img-0.png").is_file()
     assert len(Coco(tmp_path / "coco", "train")[0][1]) == 1
+
+
+@pytest.mark.parametrize("to", ["labels", "coco", "voc", "dsb", "cst"])
+def test_every_reader_names_the_files_of_its_images(tmp_path, to):
+    truth = with_masks([BIG, SMALL])
+    convert({"train": Listed([truth] * 3, ("circle",)), "test": Listed([truth], ("circle",))}, tmp_path / "a", to)
+    (part,) = open_parts(tmp_path / "a", recognise(tmp_path / "a"), ("train",)).values()
+    assert len({part.image_file(index) for index in range(3)}) == 3
+    for index in range(3):
+        assert torch.equal(read_image(part.image_file(index)), part[index][0])
+    convert({"train": part, "test": part}, tmp_path / "b", "coco")
+    for index, name in enumerate(part.image_names):
+        file = part.image_file(index)
+        assert (tmp_path / f"b/images/train/{name}{file.suffix}").read_bytes() == file.read_bytes()
+
+
+def test_parts_of_voc_are_found_by_lists_that_begin_with_a_mark(tmp_path):
+    convert({"train": Listed([with_boxes([BIG])]), "val": Listed([with_boxes([BIG])])}, tmp_path / "a", "voc")
+    for path in (tmp_path / "a/ImageSets/Main").iterdir():
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert list(open_parts(tmp_path / "a", "voc")) == ["train", "val"]
 
 
 # ---- which images

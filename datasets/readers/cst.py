@@ -71,11 +71,16 @@ class Cst:
     def __len__(self) -> int:
         return len(self._objects)
 
+    def image_file(self, index: int) -> Path:
+        """The file of an image."""
+        where = self._objects[index].where
+        folder = inside_folder(self._stage, self.image_names[index], where)
+        return image_named(folder, folder.name, where)
+
     def __getitem__(self, index: int) -> tuple[Tensor, Instances]:
         """Image uint8 [3, H, W] and its objects. UserError for an unreadable file or sizes that differ."""
-        name, objects = self.image_names[index], self._objects[index]
-        folder = inside_folder(self._stage, name, objects.where)
-        image = read_image(image_named(folder, folder.name, objects.where))
+        objects = self._objects[index]
+        image = read_image(self.image_file(index))
         masks, ids = read_masks(objects.masks, (int(image.shape[1]), int(image.shape[2])), MASK_THRESHOLD)
         self._tallies.of(index).add("empty masks dropped", objects.where, len(objects.masks) - len(ids))
         labels = torch.tensor(objects.labels, dtype=torch.int64)[ids - 1]

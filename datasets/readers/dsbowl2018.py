@@ -103,6 +103,10 @@ class DSBowl2018:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def image_file(self, index: int) -> Path:
+        """The file of an image."""
+        return self._entries[index].image
+
     def __getitem__(self, index: int) -> tuple[Tensor, Instances]:
         """Image uint8 [3, H, W] and its nuclei. UserError for an unreadable file or sizes that differ."""
         image, masks, ids = self._cache[index] if index in self._cache else self._read(index)

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datasets.images import list_images, read_image, read_labels
+from datasets.readers.folders import by_stem, check_pairs
+from datasets.readers.splitting import check_split
 from maskrcnn.config import UserError
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
@@ -29,16 +31,15 @@ class Generated:
 
     def __init__(self, root: str | Path, split: str) -> None:
         """UserError: no such folder or split, no images, an image without labels or labels without image."""
-        if split not in SPLITS:
-            raise UserError(f"split '{split}' is unknown: use one of {', '.join(SPLITS)}")
+        check_split(split, SPLITS)
         self._root = Path(root) / split
         if not self._root.is_dir():
             raise UserError(f"{self._root}: no such folder; {_MAKE}")
-        self._images = list_images(self._root / "images")
-        self._labels = list_images(self._root / "labels")
-        if not self._images and not self._labels:
+        images, labels = (by_stem(list_images(self._root / kind)) for kind in ("images", "labels"))
+        if not images and not labels:
             raise UserError(f"{self._root}: holds no images; {_MAKE}")
-        _check_pairs(self._images, self._labels)
+        check_pairs(images, labels, "labels")
+        self._images, self._labels = list(images.values()), [labels[name] for name in images]
         self.class_names, ids, self._classes = _read_annotations(self._root / "annotations.json")
         for path in self._images:
             if path.name not in ids:
@@ -52,6 +53,10 @@ class Generated:
 
     def __len__(self) -> int:
         return len(self._images)
+
+    def image_file(self, index: int) -> Path:
+        """The file of an image."""
+        return self._images[index]
 
     def __getitem__(self, index: int) -> tuple[Tensor, Instances]:
         """Image uint8 [3, H, W] and its instances. UserError for an unreadable file, sizes that differ, or an object
@@ -89,17 +94,6 @@ def masks_of_labels(labels: Tensor) -> tuple[CroppedMasks, Tensor]:
     present[0] = 0
     numbers = present.nonzero().flatten()
     return CroppedMasks.from_label_image(labels, numbers), numbers
-
-
-def _check_pairs(images: list[Path], labels: list[Path]) -> None:
-    missing = sorted({path.name for path in images} ^ {path.name for path in labels})
-    if not missing:
-        return
-    for path in images + labels:
-        if path.name == missing[0]:
-            what = "image has no file of that name in labels" if path in images else "labels have no image of that name"
-            more = f" ({len(missing)} such files)" if len(missing) > 1 else ""
-            raise UserError(f"{path}: {what}{more}; add it or remove this one")
 
 
 def _read_annotations(path: Path) -> tuple[tuple[str, ...], dict[str, int], dict[int, Any]]:

@@ -3,6 +3,7 @@
 import logging
 import re
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from datasets.checks import TallyByImage
 from datasets.images import opened, read_image
 from datasets.readers.folders import by_stem, check_pairs, image_files
 from datasets.readers.splitting import check_split, split_images
@@ -71,14 +71,17 @@ class LabelImages:
         self._pairs = [pairs[name] for name in names]
         self.image_names = names
         self.image_ids = [numbers[name] for name in names]
-        self._tallies = TallyByImage()
 
     @property
-    def counts(self) -> Counter[str]:
-        return self._tallies.counts
+    def counts(self) -> Mapping[str, int]:
+        return {}
 
     def __len__(self) -> int:
         return len(self._pairs)
+
+    def image_file(self, index: int) -> Path:
+        """The file of an image."""
+        return self._pairs[index][0]
 
     def __getitem__(self, index: int) -> tuple[Tensor, Instances]:
         """Image uint8 [3, H, W] and its objects. UserError for an unreadable file or sizes that differ."""

@@ -2,11 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
+from unicodedata import normalize
 
 from datasets.readers.folders import IMAGE_SUFFIXES
-from datasets.readers.tables import quoted, read_table
+from datasets.readers.tables import quoted, read_table, read_text
 from maskrcnn.config import UserError
 
 SPLITS = ("train", "test")
@@ -38,7 +39,7 @@ def split_images(
         return draw_split(known, seed)
     if found[0].suffix.lower() == ".csv":
         return draw_by_class(_read_classes(found[0], known, folder), seed)
-    split = _read_split(found[0])
+    split = _read_split(found[0], known)
     for name in split["train"] + split["test"]:
         if name not in known:
             raise UserError(f"{found[0]}: names image {quoted(name)}, which is not in {folder}")
@@ -73,9 +74,11 @@ def _digest(seed: int, name: str) -> bytes:
 def _read_classes(path: Path, known: Collection[str], folder: Path) -> dict[str, tuple[str, ...]]:
     """The class of each known image. Rows of others are passed over: such files describe more than is there."""
     classes: dict[str, tuple[str, ...]] = {}
+    known_as = _spelling(known)
     for line, (file_name, *kind) in read_table(path, _CLASS_COLUMNS):
         stem, dot, suffix = file_name.rpartition(".")
         name = stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else file_name
+        name = known_as(name)
         if name in classes:
             raise UserError(f"{path}:{line}: names image {quoted(name)} a second time; remove one of the rows")
         if name in known:
@@ -85,11 +88,15 @@ def _read_classes(path: Path, known: Collection[str], folder: Path) -> dict[str,
     return classes
 
 
-def _read_split(path: Path) -> dict[str, list[str]]:
+def _spelling(known: Collection[str]) -> Callable[[str], str]:
+    """Names as the files have them, whichever of Unicode's forms they are given in."""
+    own = {normalize("NFC", name): name for name in known if not name.isascii()}
+    return lambda name: own.get(normalize("NFC", name), name)
+
+
+def _read_split(path: Path, known: Collection[str]) -> dict[str, list[str]]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check --split_file") from error
+        data = json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: is not valid JSON ({error.msg})") from error
     except (ValueError, RecursionError) as error:
@@ -99,5 +106,5 @@ def _read_split(path: Path) -> dict[str, list[str]]:
         names = data.get(key) if isinstance(data, dict) else None
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise UserError(f"{path}: has no list '{key}' of image names")
-        split[key] = sorted(set(names))
+        split[key] = sorted(set(map(_spelling(known), names)))
     return split

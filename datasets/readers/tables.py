@@ -69,11 +69,11 @@ def number_in(text: str, where: str, what: str) -> float:
         raise UserError(f"{where}: {what} is {quoted(text)}, not a number; {CHECK}") from error
 
 
-def whole_in(text: str, where: str, what: str, limit: int) -> int:
-    """``text`` as a whole number from 1 to ``limit``; UserError at ``where`` if it is none."""
+def whole_in(text: str, where: str, what: str, limit: int, least: int = 1) -> int:
+    """``text`` as a whole number from ``least`` to ``limit``; UserError at ``where`` if it is none."""
     value = number_in(text, where, what)
-    if not (math.isfinite(value) and value == int(value) and 1 <= value <= limit):
-        raise UserError(f"{where}: {what} is {quoted(text)}; it must be a whole number from 1 to {limit}")
+    if not (math.isfinite(value) and value == int(value) and least <= value <= limit):
+        raise UserError(f"{where}: {what} is {quoted(text)}; it must be a whole number from {least} to {limit}")
     return int(value)
 
 

@@ -55,11 +55,12 @@ class VisDrone:
             raise UserError(f"part '{test_part}' of VisDrone is unknown: use one of {', '.join(TEST_PARTS)}")
         folder = _find_part(Path(root), "train" if split == "train" else test_part)
         images = by_stem(image_files(folder / "images"))
-        check_pairs(images, _annotation_files(folder / "annotations"), "annotations")
+        annotations = _annotation_files(folder / "annotations")
+        check_pairs(images, annotations, "annotations")
         if not images:
             raise UserError(f"{folder}: holds no images; unpack the data set again")
         self._images = list(images.values())
-        self._annotations = folder / "annotations"
+        self._annotations = [annotations[name] for name in images]
         self._tallies = TallyByImage()
         self.image_names = list(images)
         self.image_ids = list(range(len(images)))
@@ -71,9 +72,13 @@ class VisDrone:
     def __len__(self) -> int:
         return len(self._images)
 
+    def image_file(self, index: int) -> Path:
+        """The file of an image."""
+        return self._images[index]
+
     def __getitem__(self, index: int) -> tuple[Tensor, Instances]:
         """Image uint8 [3, H, W] and its boxes. UserError for an unreadable file."""
-        path = self._annotations / f"{self.image_names[index]}.txt"
+        path = self._annotations[index]
         ids, rows = _read_rows(path)
         image = read_image(self._images[index])
         size = (int(image.shape[1]), int(image.shape[2]))
@@ -107,7 +112,7 @@ def _find_part(root: Path, part: str) -> Path:
 
 def _annotation_files(folder: Path) -> dict[str, Path]:
     try:
-        return {path.stem: path for path in folder.iterdir() if path.suffix.lower() == ".txt" and path.name[0] != "."}
+        return by_stem([path for path in folder.iterdir() if path.suffix.lower() == ".txt" and path.name[0] != "."])
     except OSError as error:
         raise UserError(f"{folder}: cannot be read as a folder ({error.strerror}); {CHECK}") from error
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from datasets.checks import Tally, TallyByImage, inside_folder, usable_boxes
 from datasets.images import read_image, read_labels
-from datasets.readers.folders import ids_of, image_named
+from datasets.readers.folders import ids_of, image_named, in_any_form
 from datasets.readers.splitting import check_split
 from datasets.readers.tables import quoted, read_lines
 from datasets.readers.voc_xml import VocAnnotation, read_annotation
@@ -96,6 +96,10 @@ class Voc:
     def __len__(self) -> int:
         return len(self.image_names)
 
+    def image_file(self, index: int) -> Path:
+        """The file of an image."""
+        return image_named(self._folder / "JPEGImages", self.image_names[index], str(self._lists))
+
     def __getitem__(self, index: int) -> tuple[Tensor, Instances]:
         """Image uint8 [3, H, W] and its objects.
 
@@ -105,9 +109,9 @@ class Voc:
         path = self._annotation_file(name)
         annotation = read_annotation(path)
         labels = self._labels_of(annotation, path)
-        image = read_image(image_named(self._folder / "JPEGImages", name, str(self._lists)))
+        image = read_image(self.image_file(index))
         size = (int(image.shape[1]), int(image.shape[2]))
-        if annotation.size not in (None, size):
+        if annotation.size is not None and annotation.size != size:
             raise UserError(f"{path}: <size> is {_words(annotation.size)} but the image is {_words(size)}; mend one")
         ignore = torch.tensor([each.difficult and not self._keep_difficult for each in annotation.objects]).bool()
         if self.has_masks:
@@ -145,10 +149,10 @@ class Voc:
         return os.path.exists(self._mask_file(name) if self.has_masks else self._annotation_file(name))
 
     def _annotation_file(self, name: str) -> Path:
-        return inside_folder(self._folder / "Annotations", f"{name}.xml", str(self._lists))
+        return in_any_form(inside_folder(self._folder / "Annotations", f"{name}.xml", str(self._lists)))
 
     def _mask_file(self, name: str) -> Path:
-        return inside_folder(self._folder / "SegmentationObject", f"{name}.png", str(self._lists))
+        return in_any_form(inside_folder(self._folder / "SegmentationObject", f"{name}.png", str(self._lists)))
 
 
 def _find_folder(root: Path, year: str) -> Path:
@@ -209,6 +213,6 @@ def _read_masks(path: Path, size: tuple[int, int], count: int, tally: Tally) -> 
     return CroppedMasks.from_label_image(labels, numbers), numbers
 
 
-def _words(size: tuple[int, ...] | None) -> str:
+def _words(size: tuple[int, ...]) -> str:
     """Width first, as image programs say it."""
-    return "unknown" if size is None else f"{size[1]} x {size[0]}"
+    return f"{size[1]} x {size[0]}"

@@ -29,7 +29,7 @@ class VocObject:
 
 @dataclass
 class VocAnnotation:
-    """The objects of an image in the file's order, and its size (H, W) where the file says it."""
+    """The objects of an image in the file's order, and its size (H, W) where the file says it (0 x 0 says nothing)."""
 
     size: tuple[int, int] | None
     objects: list[VocObject]
@@ -57,8 +57,9 @@ def read_annotation(path: Path) -> VocAnnotation:
         raise UserError(f"{path}:{root.line}: is no VOC annotation but <{root.tag[:60]}>; {CHECK}")
     objects = [child for child in root.children if child.tag == "object"]
     size = root.first("size")
+    sides = (0, 0) if size is None else (_side(path, size, "height"), _side(path, size, "width"))
     return VocAnnotation(
-        None if size is None else (_side(path, size, "height"), _side(path, size, "width")),
+        None if sides == (0, 0) else sides,
         [_object(path, element, number) for number, element in enumerate(objects, start=1)],
     )
 
@@ -92,7 +93,7 @@ def _side(path: Path, size: _Element, tag: str) -> int:
     child = size.first(tag)
     if child is None:
         raise UserError(f"{path}:{size.line}: <size> has no <{tag}>; {CHECK}")
-    return whole_in(child.text.strip(), f"{path}:{child.line}", tag, _LONGEST)
+    return whole_in(child.text.strip(), f"{path}:{child.line}", tag, _LONGEST, least=0)
 
 
 def _parse(path: Path) -> _Element:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from datasets.interface import DetectionDataset
 from datasets.readers.splitting import SPLIT_FILE, SPLITS
+from datasets.readers.tables import read_lines, read_text
 from datasets.registry import open_dataset, parse
 from maskrcnn.config import UserError
 
@@ -93,8 +94,8 @@ def _is_empty(root: Path, part: str) -> bool:
     """Whether the folder's own split file leaves this part empty; what is wrong with the file, its reader says."""
     path = next((folder / SPLIT_FILE for folder in (root, root.parent) if (folder / SPLIT_FILE).is_file()), None)
     try:
-        return path is not None and json.loads(path.read_text(encoding="utf-8"))[part] == []
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return path is not None and json.loads(read_text(path))[part] == []
+    except (UserError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 
@@ -141,7 +142,7 @@ def _voc_lists(root: Path, variant: str) -> Openers:
         return {}
     sets = folder / "ImageSets"
     main, segmentation = (
-        {path.name: _words(path) for path in (sets / k).glob("*.txt")} for k in ("Main", "Segmentation")
+        {path.name: _lines(path) for path in (sets / k).glob("*.txt")} for k in ("Main", "Segmentation")
     )
     shared = [f"{part}.txt" for part in (*PARTS, "trainval")]
     if not masks and any(segmentation.values()):
@@ -164,11 +165,11 @@ def _voc_lists(root: Path, variant: str) -> Openers:
     return {part: opener(image_set) for part, image_set in parts.items()}
 
 
-def _words(path: Path) -> list[str]:
-    """First words of the lines; a file that cannot be read has none: its reader says why."""
+def _lines(path: Path) -> list[str]:
+    """The lines; a file that cannot be read has none: its reader says why."""
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, ValueError):
+        return [line for _, line in read_lines(path)]
+    except UserError:
         return []
 
 
@@ -223,5 +224,5 @@ _LAYOUTS: dict[str, Callable[[Path], bool]] = {
     "labels": _is_labels,
     "cst": lambda root: any(next(folder.glob(_CSV.format("*")), None) for folder in _cst_folders(root)),
     "aitod": _is_aitod,
-    "visdrone": lambda root: next(root.glob("VisDrone2019-DET-*/"), None) is not None,
+    "visdrone": lambda root: next(root.glob("VisDrone*-DET-*/"), None) is not None,
 }
