@@ -14,8 +14,25 @@ from torch import Tensor
 from maskrcnn.config import UserError
 
 MAX_LABEL = 65_535
+MAX_LEVEL = 65_535  # of an image's pixels
 _LABEL_MODES = {"1", "L", "P", "I", "I;16", "I;16B", "I;16L"}
 _DEEP_MODES = {"I", "I;16", "I;16B", "I;16L"}
+_ORIENTATION = 0x0112  # the EXIF tag, and what its values above 1 ask for
+_TURNS = dict(
+    enumerate(
+        (
+            Image.Transpose.FLIP_LEFT_RIGHT,
+            Image.Transpose.ROTATE_180,
+            Image.Transpose.FLIP_TOP_BOTTOM,
+            Image.Transpose.TRANSPOSE,
+            Image.Transpose.ROTATE_270,
+            Image.Transpose.TRANSVERSE,
+            Image.Transpose.ROTATE_90,
+        ),
+        start=2,
+    )
+)
+_FIRST_SIDEWAYS = 5
 # What Pillow's decoders raise for broken files, as far as seen: it promises no common type.
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, zlib.error)
 
@@ -30,7 +47,8 @@ def opened(path: Path) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            # Not by its name: Pillow would map it into memory, and then reads a TIFF that is to be turned wrongly.
+            with path.open("rb") as file, Image.open(file) as image:
                 yield image
     except UserError:
         raise
@@ -47,20 +65,50 @@ def opened(path: Path) -> Iterator[Image.Image]:
 
 
 def read_image(path: Path) -> Tensor:
-    """RGB pixels, uint8 [3, H, W]. Alpha is left out, grey is repeated, 16 bits become the upper 8.
+    """RGB pixels, uint8 [3, H, W], turned as EXIF says. Alpha is left out, grey is repeated, 16 bits lose `bits_lost`.
 
-    UserError for a file that is no image of whole numbers.
+    UserError for a file that is no image of whole numbers up to 65,535.
     """
     with opened(path) as image:
         if image.mode == "F":
             raise UserError(f"{path}: its numbers are floats; save 8 or 16 bits")
+        turn = _TURNS.get(orientation(image))
+        upright = image if turn is None else image.transpose(turn)
         if image.mode in _DEEP_MODES:
-            grey = np.asarray(image).astype(np.int64)
-            grey = (grey >> 8 if grey.max(initial=0) > 255 else grey).clip(0, 255).astype(np.uint8)
+            grey = np.asarray(upright)
+            most = int(grey.max(initial=0))
+            if most > MAX_LEVEL:
+                raise UserError(f"{path}: has pixels of {most}, more than 16 bits hold; save 8 or 16 bits")
+            grey = (grey.clip(0) >> bits_lost(most)).astype(np.uint8)
             pixels = np.repeat(grey[:, :, None], 3, axis=2)
         else:
-            pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
+            pixels = np.array(upright if image.mode == "RGB" else upright.convert("RGB"))
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def bits_lost(most: int) -> int:
+    """Low bits that an image of 16-bit values, of which the highest is ``most``, loses on the way to 8 bits.
+
+    None or 4 where it uses 8 or 12 bits alone, as cameras give them, else 8. So images of one camera keep their
+    relative brightness, unless one of them has nothing above 255.
+    """
+    return 0 if most < 1 << 8 else 4 if most < 1 << 12 else 8
+
+
+def orientation(image: Image.Image) -> int:
+    """How the header of an open file says that its pixels lie, as EXIF counts: 1 upright, from 5 on sideways.
+
+    For TIFF 1: Pillow turns it. A broken header says nothing.
+    """
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1)) if "exif" in image.info else 1
+    except Exception:  # Pillow promises none; the pixels are there all the same
+        return 1
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """(H, W) of what `read_image` gives for an open file."""
+    return (image.width, image.height) if _FIRST_SIDEWAYS <= orientation(image) <= max(_TURNS) else image.size[::-1]
 
 
 def read_labels(path: Path) -> Tensor:

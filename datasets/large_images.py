@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from datasets.images import opened, read_image
+from datasets.images import bits_lost, opened, read_image, upright_size
 from maskrcnn.config import UserError
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".npy", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -78,8 +78,8 @@ class LargeImage:
     def read(self, x: int, y: int, height: int, width: int) -> Tensor:
         """RGB pixels uint8 `[3, height, width]` of the window at the pixel (row y, column x).
 
-        As `datasets.images.read_image` has them: alpha is left out, grey is repeated, 16 bits become the upper 8
-        (unless no pixel of the image uses these; of colours too, which `read_image` then shows black, as Pillow does).
+        As `datasets.images.read_image` has them: alpha is left out, grey is repeated, 16 bits lose as many as the whole
+        image allows (of colours too, of which `read_image` keeps the upper 8 always, as Pillow does).
 
         Raises:
             UserError: a window that is not inside, pixels that cannot be decoded.
@@ -97,13 +97,16 @@ class LargeImage:
 
     @cached_property
     def _shift(self) -> int:
-        """Bits that 16-bit values lose; decided by the first above 255, which is mostly found at once."""
+        """Bits that 16-bit values lose; where that is 8, it is mostly found at once."""
         height, width, _ = self.samples.shape
         windows = ((x, y) for y in range(0, height, _SCANNED) for x in range(0, width, _SCANNED))
+        lost = 0
         for x, y in windows:
-            if self.samples.read(x, y, min(_SCANNED, height - y), min(_SCANNED, width - x)).max() > 255:
-                return 8
-        return 0
+            part = self.samples.read(x, y, min(_SCANNED, height - y), min(_SCANNED, width - x))
+            lost = max(lost, bits_lost(int(part.max())))
+            if lost == 8:
+                break
+        return lost
 
     def close(self) -> None:
         """Closes the file and forgets what was decoded."""
@@ -173,7 +176,7 @@ class _Whole:
         with self.guard(), _without_pixel_limit(), opened(path) as image:
             if image.mode == "F":
                 raise UserError(f"{path}: its pixels are floating-point numbers; save it with 8 or 16 bits a channel")
-            self.shape = (image.height, image.width, 3)
+            self.shape = (*upright_size(image), 3)
         self._pixels: Tensor | None = None
 
     def read(self, x: int, y: int, height: int, width: int) -> Values:

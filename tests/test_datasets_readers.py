@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
 from datasets.images import read_image, read_labels
+from datasets.large_images import open_pixels
 from datasets.readers.dsbowl2018 import DSBowl2018
 from datasets.readers.generated import Generated
 from datasets.readers.splitting import draw_split
@@ -51,6 +53,64 @@ def test_images_of_every_mode_become_rgb_bytes(tmp_path, mode, value, expected):
     image = read_image(tmp_path / "image.png")
     assert image.dtype == torch.uint8 and image.shape == (3, 3, 4)
     assert image[:, 1, 2].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0, 255], [0, 255]),
+        ([15, 256], [0, 16]),
+        ([100, 4095], [6, 255]),  # of a 12-bit camera
+        ([4095, 4096], [15, 16]),
+        ([255, 65_535], [0, 255]),
+    ],
+)
+@pytest.mark.parametrize("name", ["image.png", "image.tif"])
+def test_16_bits_lose_the_bits_that_8_and_12_bit_images_do_not_use(tmp_path, values, expected, name):
+    Image.fromarray(np.array([values], np.uint16)).save(tmp_path / name)
+    assert read_image(tmp_path / name)[:, 0].tolist() == [expected] * 3
+    with open_pixels(tmp_path / name) as image:
+        assert image.read(0, 0, 1, 2)[:, 0].tolist() == [expected] * 3
+
+
+def test_images_beyond_16_bits_are_refused_and_levels_below_0_are_black(tmp_path):
+    Image.fromarray(np.array([[-5, 65_535, 256]], np.int32)).save(tmp_path / "a.tif")
+    assert read_image(tmp_path / "a.tif")[0].tolist() == [[0, 255, 1]]
+    Image.fromarray(np.array([[0, 65_536]], np.int32)).save(tmp_path / "a.tif")
+    with pytest.raises(UserError, match=r"a\.tif: has pixels of 65536"):
+        read_image(tmp_path / "a.tif")
+
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (24, 40, 3), np.uint8)
+
+
+@pytest.mark.parametrize("turned", range(10))
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tif", "a.tif deflate", "grey a.png", "grey a.tif"])
+def test_images_are_turned_as_exif_says(tmp_path, turned, name):
+    path = tmp_path / name.split()[-1 if "grey" in name else 0]
+    picture = PICTURE[:, :, 0].astype(np.uint16) * 257 if "grey" in name else PICTURE
+    if path.suffix == ".tif":
+        orientation = [(274, "H", 1, turned, True)]
+        tifffile.imwrite(path, picture, extratags=orientation, compression="zlib" if "deflate" in name else None)
+    else:
+        exif = Image.Exif()
+        exif[0x0112] = turned
+        Image.fromarray(picture).save(path, exif=exif)
+    Image.fromarray(picture).save(tmp_path / f"upright{path.suffix}")
+    expected = read_image(tmp_path / f"upright{path.suffix}").numpy()
+    expected = expected[:, :, ::-1] if turned in (2, 3, 7, 8) else expected  # right to left
+    expected = expected[:, ::-1] if turned in (3, 4, 6, 7) else expected  # upside down
+    expected = expected.transpose(0, 2, 1) if turned in (5, 6, 7, 8) else expected
+    np.testing.assert_array_equal(read_image(path).numpy(), expected)
+    with open_pixels(path) as image:
+        assert image.size == expected.shape[1:]
+        np.testing.assert_array_equal(image.read(0, 0, *image.size).numpy(), expected)
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\0\x09"])
+def test_a_broken_exif_header_is_passed_over(tmp_path, exif):
+    Image.fromarray(PICTURE).save(tmp_path / "a.png", exif=exif)
+    assert torch.equal(read_image(tmp_path / "a.png"), torch.from_numpy(PICTURE).permute(2, 0, 1))
 
 
 def test_labels_may_have_gaps_and_use_all_16_bits(tmp_path):

@@ -285,6 +285,26 @@ def test_every_reader_names_the_files_of_its_images(tmp_path, to):
         assert (tmp_path / f"b/images/train/{name}{file.suffix}").read_bytes() == file.read_bytes()
 
 
+def test_an_image_that_does_not_lie_upright_is_written_anew(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (SIZE[1], SIZE[0], 3), np.uint8)).save(
+        tmp_path / "a.jpg", exif=exif
+    )
+
+    class Turned(Listed):
+        def image_file(self, index):
+            return tmp_path / "a.jpg"
+
+        def __getitem__(self, index):
+            return read_image(self.image_file(index)), self.truths[index]
+
+    convert({"train": Turned([with_boxes([BIG])])}, tmp_path / "out", "coco")
+    with Image.open(tmp_path / "out/images/train/img-0.png") as image:
+        assert image.size == SIZE[::-1]
+    assert torch.equal(Coco(tmp_path / "out", "train")[0][0], read_image(tmp_path / "a.jpg"))
+
+
 def test_parts_of_voc_are_found_by_lists_that_begin_with_a_mark(tmp_path):
     convert({"train": Listed([with_boxes([BIG])]), "val": Listed([with_boxes([BIG])])}, tmp_path / "a", "voc")
     for path in (tmp_path / "a/ImageSets/Main").iterdir():

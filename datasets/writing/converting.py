@@ -12,6 +12,7 @@ from torch import Tensor
 
 from datasets.chosen import BadImages
 from datasets.expressions import Expression, ExpressionError
+from datasets.images import opened, orientation
 from datasets.interface import DetectionDataset
 from datasets.readers.folders import IMAGE_SUFFIXES
 from datasets.readers.tables import read_lines
@@ -171,9 +172,16 @@ def _samples(
                 "the names of {n} images, which are written otherwise", names[part][place] != own_names[place]
             )
             instances = _drawn(replace(instances, labels=label_of[instances.labels]), done.losses)
-            file_of = getattr(data, "image_file", None)  # readers may say which file an image is
-            file = file_of(place) if file_of is not None else None
-            yield part, Sample(names[part][place], ids[place], pixels, instances, file)
+            yield part, Sample(names[part][place], ids[place], pixels, instances, _file_of(data, place))
+
+
+def _file_of(data: DetectionDataset, place: int) -> Path | None:
+    """The file of an image, if the reader says it and what is in it lies upright: not all tools would turn it."""
+    file_of = getattr(data, "image_file", None)
+    if file_of is None:
+        return None
+    with opened(file_of(place)) as image:
+        return file_of(place) if orientation(image) == 1 else None
 
 
 class _Image:
