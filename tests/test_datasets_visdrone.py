@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from readers_toy import loads, mutations, one_line
+from readers_toy import check_sound, loads, mutations, one_line
 
 from datasets.readers.visdrone import VisDrone
 from maskrcnn.config import UserError
+from maskrcnn.evaluation.coco import evaluate_coco
+from maskrcnn.structures.instances import Instances
 
 LINES = """\
 10,20,30,15,1,4,0,1
@@ -45,13 +47,24 @@ def test_lines_become_boxes_and_some_are_to_ignore(root):
     for _ in range(2):
         image, instances = data[0]
     assert image.shape == (3, 60, 80) and instances.masks is None
-    kept = [[10, 20, 40, 35], [3, 4, 8, 10], [1, 2, 9, 11], [70, 50, 80, 60], [12.5, 8, 16.5, 12]]
-    assert instances.boxes.tolist() == kept and instances.ids.tolist() == [1, 2, 3, 5, 7]
-    assert instances.labels.tolist() == [4, 1, 1, 10, 2]
+    kept = [[10, 20, 40, 35], *[[3, 4, 8, 10]] * 10, *[[1, 2, 9, 11]] * 10, [70, 50, 80, 60], [12.5, 8, 16.5, 12]]
+    assert instances.boxes.tolist() == kept
+    assert instances.ids.tolist() == [1, *range(2, 72, 7), *range(3, 73, 7), 5, 7]
+    assert instances.labels.tolist() == [4, *range(1, 11), *range(1, 11), 10, 2]
     assert data.class_names[3] == "car" and data.class_names[9] == "motor"
-    assert instances.ignore.tolist() == [False, True, True, False, True]
+    assert instances.ignore.tolist() == [False, *[True] * 20, False, True]
+    check_sound(data, image, instances)
     assert data.counts == {"inverted or empty boxes dropped": 1, "boxes clipped to the image": 1}
     assert len(data[1][1]) == 0 and data[1][1].boxes.shape == (0, 4) and data[1][1].ids.dtype == torch.int64
+
+
+def test_a_region_that_is_ignored_excuses_detections_of_every_class(root):
+    write("10,10,20,20,1,4,0,0\n40,10,30,40,0,0,0,0\n")(root / "VisDrone2019-DET-train")
+    data = VisDrone(root, "train")
+    boxes = torch.tensor([[10.0, 10, 30, 30], [42, 12, 52, 22], [45, 30, 60, 45]])
+    found = Instances((60, 80), boxes, torch.tensor([4, 4, 9]), scores=torch.tensor([0.5, 0.9, 0.8]))
+    figures = evaluate_coco({0: data[0][1]}, {0: found}, data.class_names)
+    assert figures.ap == 1 and evaluate_coco({0: data[0][1]}, {0: found}, data.class_names, class_agnostic=True).ap == 1
 
 
 def test_the_test_split_is_val_or_test_dev(root):

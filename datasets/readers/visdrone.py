@@ -24,8 +24,9 @@ REGION, OTHERS = 0, 11  # categories that are no classes: regions that were not 
 class VisDrone:
     """One part of ``VisDrone2019-DET-<part>/images/*.jpg`` with ``annotations/*.txt``.
 
-    Ignored regions, "others" and boxes of score 0 are to ``ignore``; the first two, which have no class, get label 1.
-    Ids are line numbers.
+    Ignored regions, "others" and boxes of score 0 are to ``ignore``. The first two have no class: each becomes one
+    object of every class, so that it excuses detections of any. Ids are line numbers; of such an object for class k,
+    k - 1 times the last line's number is added.
     """
 
     class_names: tuple[str, ...] = (
@@ -87,13 +88,13 @@ class VisDrone:
             boxes, kept = usable_boxes(xyxy, size, self._tallies.of(index), str(path))
         score, category = rows[kept, 4], rows[kept, 5].astype(np.int64)
         no_class = (category == REGION) | (category == OTHERS)
-        labels, ignore = np.where(no_class, 1, category), no_class | (score == 0)
+        row, copy = _repeated(np.where(no_class, len(self.class_names), 1))
         return image, Instances(
             size,
-            torch.from_numpy(boxes),
-            torch.from_numpy(labels),
-            ignore=torch.from_numpy(ignore),
-            ids=torch.from_numpy(ids[kept]),
+            torch.from_numpy(boxes[row]),
+            torch.from_numpy(np.where(no_class[row], copy + 1, category[row])),
+            ignore=torch.from_numpy((no_class | (score == 0))[row]),
+            ids=torch.from_numpy(ids[kept][row] + copy * ids.max(initial=0)),
         )
 
 
@@ -115,6 +116,12 @@ def _annotation_files(folder: Path) -> dict[str, Path]:
         return by_stem([path for path in folder.iterdir() if path.suffix.lower() == ".txt" and path.name[0] != "."])
     except OSError as error:
         raise UserError(f"{folder}: cannot be read as a folder ({error.strerror}); {CHECK}") from error
+
+
+def _repeated(counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Each place as often as ``counts`` says, and which of its repetitions it is, from 0."""
+    place = np.repeat(np.arange(len(counts)), counts)
+    return place, np.arange(len(place)) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
 def _read_rows(path: Path) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
