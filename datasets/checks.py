@@ -6,7 +6,9 @@ from collections import Counter
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from maskrcnn.config import UserError
 
@@ -14,43 +16,68 @@ _CONTROLS = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029]")
 _log = logging.getLogger("datasets")
 
 
+RULES = (
+    "boxes that are not finite dropped",
+    "inverted or empty boxes dropped",
+    "boxes outside the image dropped",
+    "boxes clipped to the image",
+    "objects without a mask ignored",
+    "objects with an empty mask dropped",
+    "objects without pixels in the mask dropped",
+    "empty masks dropped",
+    "images without a row in the solution file left out",
+)
+
+
 class Tally:
-    """What was dropped or clipped while reading, counted by rule; the first of each rule is logged with its place."""
+    """What was dropped, clipped or left out, counted by rule; the first of each rule is logged with its place."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
 
     def add(self, rule: str, where: str, count: int = 1) -> None:
-        """``rule`` in the plural, such as "boxes outside the image dropped"; ``where`` file and object."""
+        """``rule`` is one of ``RULES``; ``where``: file and object."""
         if not count:
             return
         if rule not in self.counts:
-            _log.warning("%s: %s (the first; others are counted)", where, rule)
+            _say(rule, where)
         self.counts[rule] += count
 
 
 class TallyByImage:
-    """A tally in which each image counts once, however often it is read."""
+    """A tally in which each image counts once, however often it is read and in whichever process of a loader."""
 
-    def __init__(self) -> None:
-        self.total, self._muted = Tally(), _Muted()
-        self._seen: set[int] = set()
+    def __init__(self, num_images: int, opening: Tally | None = None) -> None:
+        """``opening``: what was counted before, of no image."""
+        self._opening = Counter[str]() if opening is None else opening.counts
+        # In memory that processes share. Whoever reads an image writes the same numbers, so no lock is needed.
+        self._by_image = torch.zeros(num_images, len(RULES), dtype=torch.int32).share_memory_()
 
     @property
     def counts(self) -> Counter[str]:
-        return +self.total.counts  # without rules that met nothing
+        """By rule, without rules that met nothing."""
+        return self._opening + Counter(dict(zip(RULES, self._by_image.sum(dim=0).tolist(), strict=True)))
 
     def of(self, index: int) -> Tally:
-        """What to count image ``index`` in: one that forgets from the second time on."""
-        if index in self._seen:
-            return self._muted
-        self._seen.add(index)
-        return self.total
+        """What to count image ``index`` in, each rule at most once."""
+        return _TallyOfImage(self._by_image, index)
 
 
-class _Muted(Tally):
+class _TallyOfImage(Tally):
+    def __init__(self, by_image: Tensor, index: int) -> None:
+        self._by_image, self._index = by_image, index
+
     def add(self, rule: str, where: str, count: int = 1) -> None:
-        pass
+        if not count:
+            return
+        of_rule = self._by_image[:, RULES.index(rule)]
+        if not of_rule.any():
+            _say(rule, where)
+        of_rule[self._index] = count
+
+
+def _say(rule: str, where: str) -> None:
+    _log.warning("%s: %s (the first; others are counted)", where, rule)
 
 
 def inside_folder(folder: Path, name: str, named_by: str) -> Path:

@@ -1,11 +1,13 @@
 """VisDrone: eight numbers a line, of which some say that an object is to be ignored."""
 
+import multiprocessing
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 from readers_toy import check_sound, loads, mutations, one_line
+from torch.utils.data import DataLoader
 
 from datasets.readers.visdrone import VisDrone
 from maskrcnn.config import UserError
@@ -65,6 +67,21 @@ def test_a_region_that_is_ignored_excuses_detections_of_every_class(root):
     found = Instances((60, 80), boxes, torch.tensor([4, 4, 9]), scores=torch.tensor([0.5, 0.9, 0.8]))
     figures = evaluate_coco({0: data[0][1]}, {0: found}, data.class_names)
     assert figures.ap == 1 and evaluate_coco({0: data[0][1]}, {0: found}, data.class_names, class_agnostic=True).ap == 1
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_what_loaders_in_other_processes_drop_is_counted_once(root, start):
+    if start not in multiprocessing.get_all_start_methods():
+        pytest.skip("not on this system")
+    data = VisDrone(root, "train")
+    data[0]
+    for _ in range(2):
+        loader = DataLoader(data, batch_size=None, num_workers=2, multiprocessing_context=start)
+        assert [len(instances) for _, instances in loader] == [23, 0]
+    assert data.counts == {"inverted or empty boxes dropped": 1, "boxes clipped to the image": 1}
+    fresh = VisDrone(root, "train")
+    list(DataLoader(fresh, batch_size=None, num_workers=2, multiprocessing_context=start))
+    assert fresh.counts == data.counts
 
 
 def test_the_test_split_is_val_or_test_dev(root):

@@ -73,7 +73,7 @@ class Coco:
     def _open(self, file: Path, folders: Sequence[Path], masks: bool) -> None:
         self._index = read_index(file)
         self._folder = _image_folder(folders, self._index)
-        self._tallies = TallyByImage()
+        self._tallies = TallyByImage(len(self._index.names))
         self.class_names = self._index.class_names
         self.image_ids, self.image_names = self._index.image_ids, self._index.names
         self.has_masks = masks and bool(self._index.outlined.any())

@@ -62,7 +62,7 @@ class Cst:
         self.image_names = sorted(objects, key=lambda name: (len(name), name))
         self.image_ids = ids_of(self.image_names)
         self._objects = [objects[name] for name in self.image_names]
-        self._tallies = TallyByImage()
+        self._tallies = TallyByImage(len(self._objects))
 
     @property
     def counts(self) -> Counter[str]:

@@ -74,9 +74,9 @@ class DSBowl2018:
             raise UserError(f"variant '{variant}' of dsbowl2018 is unknown: use one of {', '.join(VARIANTS)}")
         if variant in _TESTS and split_file is not None:
             raise UserError(f"--split_file {split_file}: {variant} has its own test images; use {VARIANTS[0]}")
-        self._tallies = TallyByImage()
+        opening = Tally()
         if variant in _TESTS and split == "test":
-            self._entries = _test_entries(Path(root), *_TESTS[variant], self._tallies.total)
+            self._entries = _test_entries(Path(root), *_TESTS[variant], opening)
         else:
             stage = _find_stage(Path(root), _TRAIN)
             numbers = _folders(stage)
@@ -85,6 +85,7 @@ class DSBowl2018:
             if not names:
                 raise UserError(f"{stage}: the split leaves no image for '{split}'")
             self._entries = [_with_masks(stage / name, numbers[name]) for name in names]
+        self._tallies = TallyByImage(len(self._entries), opening)
         self._cache: dict[int, tuple[Tensor, CroppedMasks, Tensor]] = {}
         self._room = cache_mb * 2**20
 

@@ -62,7 +62,7 @@ class VisDrone:
             raise UserError(f"{folder}: holds no images; unpack the data set again")
         self._images = list(images.values())
         self._annotations = [annotations[name] for name in images]
-        self._tallies = TallyByImage()
+        self._tallies = TallyByImage(len(images))
         self.image_names = list(images)
         self.image_ids = list(range(len(images)))
 

@@ -87,7 +87,7 @@ class Voc:
         path = _list_of(self._lists, image_set) if image_set else self._choose_list(split, year)
         self.image_names = _read_names(path)
         self.image_ids = ids_of(self.image_names)
-        self._tallies = TallyByImage()
+        self._tallies = TallyByImage(len(self.image_names))
 
     @property
     def counts(self) -> Counter[str]:
