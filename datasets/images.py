@@ -125,11 +125,3 @@ def read_labels(path: Path) -> Tensor:
         wrong = numbers.max() if numbers.max() > MAX_LABEL else numbers.min()
         raise UserError(f"{path}: instance number {wrong} is out of range: use 1 to {MAX_LABEL}, 0 for background")
     return torch.from_numpy(numbers)
-
-
-def list_images(folder: Path) -> list[Path]:
-    """The PNG files of a folder, sorted by name, hidden ones left out. UserError if it is not there or not a folder."""
-    try:
-        return sorted(path for path in folder.iterdir() if path.suffix.lower() == ".png" and path.name[0] != ".")
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be read as a folder ({error.strerror}); check the data set") from error

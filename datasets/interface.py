@@ -13,7 +13,7 @@ class DetectionDataset(Protocol):
 
     ``class_names[k]`` is the name of label k + 1; ``image_ids`` (all different) and ``image_names`` have one entry an
     image. ``has_masks`` is false where the annotations hold boxes only. ``counts`` says what reading dropped or clipped
-    so far, by rule.
+    so far, by rule. Where each image is a file of its own, a reader also has ``image_file(index)``, the file's path.
     """
 
     class_names: tuple[str, ...]

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import operator
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -48,10 +49,9 @@ class OwnData:
         if not self.class_names or len(set(self.class_names)) < len(self.class_names):
             raise UserError(f"{name}: class_names is {self.class_names}; it must hold different names, at least one")
         self.has_masks = bool(getattr(data, "has_masks", True))
-        ids = list(getattr(data, "image_ids", range(count)))
-        if any(type(each) is not int for each in ids) or len(set(ids)) < len(ids) or len(ids) != count:
+        self.image_ids = ids = _numbers(getattr(data, "image_ids", range(count)))
+        if len(set(ids)) < len(ids) or len(ids) != count:
             raise UserError(f"{name}: image_ids must be {count} different whole numbers, one an image")
-        self.image_ids: list[int] = ids
         self.image_names = list(_texts(name, "image_names", getattr(data, "image_names", [str(each) for each in ids])))
         if len(self.image_names) != count:
             raise UserError(f"{name}: has {count} images but {len(self.image_names)} image_names")
@@ -142,6 +142,15 @@ def _words(error: Exception) -> str:
         trace = trace.tb_next
     where = f" ({Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno})" if trace is not None else ""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:_MOST_WORDS]}{where}"
+
+
+def _numbers(values: Any) -> list[int]:
+    """Whole numbers of any kind, NumPy's and PyTorch's too, as Python's; none at all where one is none."""
+    try:
+        values = list(values)
+        return [] if any(isinstance(each, bool) for each in values) else [operator.index(each) for each in values]
+    except TypeError:
+        return []
 
 
 def _texts(name: str, attribute: str, values: Any) -> tuple[str, ...]:

@@ -276,6 +276,15 @@ def bowl(tmp_path: Path) -> Path:
     return stage.parent
 
 
+@pytest.mark.parametrize("suffix", [".tif", ".bmp"])
+def test_masks_may_be_files_of_any_kind(bowl, suffix):
+    for path in list((bowl / "stage1_train/a/masks").iterdir()):
+        Image.open(path).save(path.with_suffix(suffix))
+        path.unlink()
+    (bowl / "split.json").write_text('{"train": ["a"], "test": []}')
+    assert DSBowl2018(bowl, "train")[0][1].boxes.tolist() == [[3, 2, 9, 6], [5, 4, 12, 8]]
+
+
 def test_nuclei_keep_overlaps_and_drop_empty_masks_with_a_word(bowl, caplog):
     (bowl / "split.json").write_text('{"train": ["a", "c"], "test": ["b"]}')
     data = DSBowl2018(bowl, "train")

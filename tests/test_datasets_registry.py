@@ -134,6 +134,13 @@ def test_a_class_in_the_working_directory(place):
     assert (inner.root, inner.split) == ("other", "test")
 
 
+@pytest.mark.parametrize("ids", ["numpy.array([7, 9])", "torch.tensor([7, 9])", "(each for each in (7, 9))"])
+def test_ids_are_whole_numbers_of_any_kind(place, ids):
+    (place / "ids.py").write_text("import numpy\n" + OWN.replace("has_masks", f"image_ids = {ids}\n    has_masks"))
+    data = open_dataset("ids:MyData", ".", "train")
+    assert data.image_ids == [7, 9] and all(type(each) is int for each in data.image_ids)
+
+
 def test_a_dict_as_torchvision_takes_it(place):
     mask = "torch.ones(1, 20, 30, dtype=torch.uint8)"
     target = f'{{"boxes": box, "labels": torch.tensor([1]), "masks": {mask}}}'
@@ -171,6 +178,8 @@ def test_an_image_without_objects_needs_no_masks(place):
         (OWN.replace('["a", "b"]', "[1]"), "class_names must be a list of texts"),
         (OWN.replace('["a", "b"]', '["a", "a"]'), "it must hold different names"),
         (OWN.replace("has_masks", "image_ids = [5, 5]\n    has_masks"), "image_ids must be 2 different whole numbers"),
+        (OWN.replace("has_masks", "image_ids = [5, 6.0]\n    has_masks"), "image_ids must be 2 different whole numbers"),
+        (OWN.replace("has_masks", "image_ids = 5\n    has_masks"), "image_ids must be 2 different whole numbers"),
         (OWN.replace("has_masks", "image_names = ['x']\n    has_masks"), "2 images but 1 image_names"),
     ],
 )

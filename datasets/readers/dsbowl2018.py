@@ -1,4 +1,4 @@
-"""The 2018 Data Science Bowl in Kaggle's folders: one image and one PNG for each nucleus."""
+"""The 2018 Data Science Bowl in Kaggle's folders: one image, and one file for each nucleus."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from datasets.checks import Tally, TallyByImage
-from datasets.images import list_images, read_image
+from datasets.images import read_image
 from datasets.readers.dsbowl_solution import Solution, read_solution
 from datasets.readers.folders import image_files
 from datasets.readers.mask_files import read_masks
@@ -38,7 +38,7 @@ class _Entry:
 
 
 class DSBowl2018:
-    """One split of ``stage1_train/<id>/images/<id>.png`` and ``stage1_train/<id>/masks/*.png``, or of a test stage.
+    """One split of ``stage1_train/<id>/images/<id>.png`` and ``stage1_train/<id>/masks/*``, or of a test stage.
 
     Masks that overlap are kept as they are; empty ones are dropped and counted. Instance ids count the mask files by
     name, or an image's rows in the solution file, from 1. What is decoded stays in memory, up to ``cache_mb``: an
@@ -174,7 +174,7 @@ def _with_masks(folder: Path, number: int) -> _Entry:
     image = _only_image(folder)
     if not (folder / "masks").is_dir():
         raise UserError(f"{folder}: image without labels: there is no folder masks")
-    return _Entry(number, folder.name, image, list_images(folder / "masks"))
+    return _Entry(number, folder.name, image, image_files(folder / "masks"))
 
 
 def _only_image(folder: Path) -> Path:

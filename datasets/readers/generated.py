@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datasets.images import list_images, read_image, read_labels
-from datasets.readers.folders import by_stem, check_pairs
+from datasets.images import read_image, read_labels
+from datasets.readers.folders import by_stem, check_pairs, image_files
 from datasets.readers.splitting import check_split
 from maskrcnn.config import UserError
 from maskrcnn.structures.instances import Instances
@@ -35,7 +35,7 @@ class Generated:
         self._root = Path(root) / split
         if not self._root.is_dir():
             raise UserError(f"{self._root}: no such folder; {_MAKE}")
-        images, labels = (by_stem(list_images(self._root / kind)) for kind in ("images", "labels"))
+        images, labels = (by_stem(image_files(self._root / kind)) for kind in ("images", "labels"))
         if not images and not labels:
             raise UserError(f"{self._root}: holds no images; {_MAKE}")
         check_pairs(images, labels, "labels")
