@@ -26,4 +26,4 @@ class DataConfig:
     )
     test_subset: str | None = option(None, "test images to take, likewise", flag="test_subset")
     skip_bad: bool = option(False, "leave images out that cannot be read; reads all of them first", flag="skip_bad")
-    cache_mb: int = option(1024, "memory for decoded masks of data that is slow to read, in MiB of each loader", minimum=0)
+    cache_mb: int = option(1024, "memory for decoded masks of data slow to read, in MiB of each loader", minimum=0)

@@ -201,6 +201,15 @@ def test_broken_sets_are_named(tmp_path, spoil, words):
     assert words in one_line(error)
 
 
+def test_labels_that_jpeg_has_blurred_are_refused(tmp_path):
+    write_pair(tmp_path / "train/images/a.png", tmp_path / "train/masks/a.tif")
+    (tmp_path / "train/masks/a.tif").unlink()
+    (tmp_path / "test").mkdir()
+    Image.fromarray(NUMBERS.astype(np.uint8)).save(tmp_path / "train/masks/a.jpg")
+    with pytest.raises(UserError, match=r"a\.jpg: JPEG blurs instance numbers"):
+        LabelImages(tmp_path, "train")[0]
+
+
 FLAT = [
     (lambda root: (root / "000_masks.png").unlink(), "000.png: image has no labels"),
     (lambda root: (root / "000.png").unlink(), "000_masks.png: labels have no image"),

