@@ -86,6 +86,12 @@ def read_image(path: Path) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
+def is_deep(path: Path) -> bool:
+    """Whether a grey image holds more than 8 bits."""
+    with opened(path) as image:
+        return image.mode in _DEEP_MODES
+
+
 def bits_lost(most: int) -> int:
     """Low bits that an image of 16-bit values, of which the highest is ``most``, loses on the way to 8 bits.
 

@@ -305,6 +305,18 @@ def test_an_image_that_does_not_lie_upright_is_written_anew(tmp_path):
     assert torch.equal(Coco(tmp_path / "out", "train")[0][0], read_image(tmp_path / "a.jpg"))
 
 
+def test_bits_that_are_lost_are_said(tmp_path):
+    for kind in ("images", "masks"):
+        (tmp_path / "a" / kind).mkdir(parents=True)
+    for name in ("x", "y"):
+        Image.fromarray(np.full(SIZE, 40_000, np.uint16)).save(tmp_path / f"a/images/{name}.tif")
+        Image.fromarray(np.eye(*SIZE, dtype=np.uint8)).save(tmp_path / f"a/masks/{name}.png")
+    data = LabelImages(tmp_path / "a", "train")
+    said = "the lower bits of 1 image, which have 16: they are written as PNG of 8 bits"
+    for to, loses in (("voc", True), ("dsb", True), ("coco", False), ("labels", False)):
+        assert (said in lost(convert({"train": data}, tmp_path / to, to))) == loses
+
+
 def test_parts_of_voc_are_found_by_lists_that_begin_with_a_mark(tmp_path):
     convert({"train": Listed([with_boxes([BIG])]), "val": Listed([with_boxes([BIG])])}, tmp_path / "a", "voc")
     for path in (tmp_path / "a/ImageSets/Main").iterdir():

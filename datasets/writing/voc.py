@@ -41,7 +41,7 @@ class VocWriter(Writer):
         self._palette = palette()
 
     def add(self, part: str, sample: Sample) -> None:
-        name = write_image(self.root / "JPEGImages", sample, _SUFFIXES)
+        name = write_image(self.root / "JPEGImages", sample, _SUFFIXES, self.losses)
         boxes = whole_boxes(sample.instances, self.losses)
         text = self._xml(name, sample.instances, boxes)
         (self.root / "Annotations" / f"{sample.name}.xml").write_text(text, encoding="utf-8", newline="\n")
