@@ -317,6 +317,28 @@ def test_bits_that_are_lost_are_said(tmp_path):
         assert (said in lost(convert({"train": data}, tmp_path / to, to))) == loses
 
 
+@pytest.mark.parametrize(
+    ("files", "name"),
+    [
+        (["annotations/aitod_trainval_v1.json"], "aitod"),
+        (["annotations/aitodv2_trainval.json", "annotations/aitodv2_test.json"], "aitod:v2"),
+        (["VisDrone2018-DET-val/images/a.jpg"], "visdrone"),
+    ],
+)
+def test_layouts_are_recognised_by_what_only_they_have(tmp_path, files, name):
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    assert recognise(tmp_path) == name
+
+
+def test_both_versions_of_aitod_are_told_apart(tmp_path):
+    for name in ("aitod_test_v1.json", "aitodv2_test.json"):
+        (tmp_path / name).touch()
+    with pytest.raises(UserError, match="could be aitod or aitod:v2; say which with --dataset=aitod"):
+        recognise(tmp_path)
+
+
 def test_parts_of_voc_are_found_by_lists_that_begin_with_a_mark(tmp_path):
     convert({"train": Listed([with_boxes([BIG])]), "val": Listed([with_boxes([BIG])])}, tmp_path / "a", "voc")
     for path in (tmp_path / "a/ImageSets/Main").iterdir():

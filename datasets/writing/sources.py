@@ -208,8 +208,8 @@ def _is_labels(root: Path) -> bool:
     return any(next(folder.glob(pattern), None) is not None for folder in folders for pattern in patterns)
 
 
-def _is_aitod(root: Path) -> bool:
-    return any(next(folder.glob("aitod*.json"), None) for folder in (root, root / "annotations"))
+def _has_annotations(root: Path, pattern: str) -> bool:
+    return any(next(folder.glob(pattern), None) for folder in (root, root / "annotations"))
 
 
 def _cst_folders(root: Path) -> tuple[Path, Path]:
@@ -223,6 +223,7 @@ _LAYOUTS: dict[str, Callable[[Path], bool]] = {
     "dsbowl2018": lambda root: root.name == "stage1_train" or (root / "stage1_train").is_dir(),
     "labels": _is_labels,
     "cst": lambda root: any(next(folder.glob(_CSV.format("*")), None) for folder in _cst_folders(root)),
-    "aitod": _is_aitod,
+    "aitod": lambda root: _has_annotations(root, "aitod_*_v1.json"),
+    "aitod:v2": lambda root: _has_annotations(root, "aitodv2_*.json"),
     "visdrone": lambda root: next(root.glob("VisDrone*-DET-*/"), None) is not None,
 }
