@@ -87,7 +87,7 @@ def nothing(place: Path) -> None:
         (nothing, "--dataset_root=smallobjects.toml", "smallobjects.toml | no such folder"),
         (lambda place: empty(place / DATA), "", "ellipses | no such folder"),
         (lambda place: [empty(place / DATA / "train" / kind) for kind in KINDS], "", "no images"),
-        (lambda place: (place / LABELS).unlink(), "", "000001.png | image has no file of that name in labels"),
+        (lambda place: (place / LABELS).unlink(), "", "000001.png | image has no labels of that name"),
         (lambda place: (place / IMAGE).unlink(), "", "000001.png | labels have no image of that name"),
         (lambda place: shrink(place / LABELS), "", "000001.png | is 8 x 9 but its image is 64 x 64"),
         (lambda place: (place / IMAGE).write_bytes(b""), "", "000001.png | not a readable image"),
