@@ -553,7 +553,7 @@ def test_layouts_are_found(tmp_path, split, annotations, images):
     assert data.class_names[0] == "it" and all(data[index] for index in range(3))
     with pytest.raises(UserError) as error:
         Coco(tmp_path, "test" if split == "train" else "train")
-    assert "name the file" in message(error)
+    assert "; put th" in message(error)
     with pytest.raises(UserError, match="split 'val' is unknown"):
         Coco(tmp_path, "val")
 

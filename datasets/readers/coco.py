@@ -184,7 +184,10 @@ class AiTod(Coco):
             for part in parts
             for folder in (root / "annotations", root)
         )
-        self._open(*_first(root, split, layouts), masks=False)
+        other = "aitodv2_*.json" if version == 1 else "aitod_*_v1.json"
+        there = [path.name for folder in (root / "annotations", root) for path in sorted(folder.glob(other))]
+        hint = f"; {there[0]} is of version {3 - version}: use --dataset=aitod:v{3 - version}" if there else ""
+        self._open(*_first(root, split, layouts, f"AI-TOD v{version}", hint), masks=False)
 
 
 Layout = tuple[Path, list[Path]]  # annotation file, and the folders where the images may be
@@ -212,19 +215,22 @@ def _layouts(root: Path, split: str, year: int | None) -> Iterator[Layout]:
         yield annotations / "instances_default.json", [pictures / "default", pictures, root]
 
 
-def _first(root: Path, split: str, layouts: Iterable[Layout]) -> Layout:
-    """The first layout whose annotation file is there."""
+def _first(root: Path, split: str, layouts: Iterable[Layout], kind: str = "COCO", hint: str = "") -> Layout:
+    """The first layout whose annotation file is there. UserError with a hint if none is."""
     tried = []
     for file, folders in layouts:
         if file.is_file():
             return file, folders
         tried.append(file.relative_to(root).as_posix())
     if not root.is_dir():
-        raise UserError(f"{root}: no such folder")
-    whole = next((name for name in _FILES if (root / name).is_file()), None)
+        raise UserError(f"{root}: no such folder; give the one of {kind} as --dataset_root")
+    whole = next((name for name in _FILES if kind == "COCO" and (root / name).is_file()), None)
     if whole:
-        raise UserError(f"{root}: holds one set without parts, {whole}, which is 'train'; name the file for '{split}'")
-    raise UserError(f"{root}: has no annotations for '{split}': none of {', '.join(tried)}; name the file")
+        raise UserError(
+            f"{root}: holds one set without parts, {whole}, which is 'train'; put that for '{split}' at {tried[0]}"
+        )
+    names = f"none of {', '.join(tried)}" if len(tried) > 1 else f"no {tried[0]}"
+    raise UserError(f"{root}: has no annotations of {kind} for '{split}', {names}{hint or '; put them there'}")
 
 
 def _named(root: Path, file: Path) -> Layout:

@@ -121,8 +121,8 @@ class DSBowl2018:
             masks, ids = read_masks(entry.masks, shape)
             self._tallies.of(index).add("empty masks dropped", entry.name, len(entry.masks) - len(ids))
         elif entry.solution.size != shape:
-            line, given = entry.solution.line, entry.solution.size
-            raise UserError(f"{entry.image}: is {shape} (height, width) but line {line} of its solution says {given}")
+            here, there = (f"{width} x {height}" for height, width in (shape, entry.solution.size))
+            raise UserError(f"{entry.image}: is {here} but line {entry.solution.line} of its solution says {there}")
         else:
             masks, ids = entry.solution.masks()
         size = image.numel() + masks.data.numel() + 40 * len(ids)

@@ -50,7 +50,8 @@ def read_solution(path: Path) -> dict[str, Solution | None]:
         if solution is None:
             raise UserError(f"{where}: image {quoted(name)} is ignored in another row")
         if solution.size != size:
-            raise UserError(f"{where}: image {quoted(name)} is {size}, in line {solution.line} it is {solution.size}")
+            here, there = (f"{width} x {height}" for height, width in (size, solution.size))
+            raise UserError(f"{where}: image {quoted(name)} is {here}, in line {solution.line} it is {there}")
         if code:
             solution.counts.append(_counts(code, size[0] * size[1], where))
     return solutions
@@ -63,7 +64,8 @@ def _counts(code: str, area: int, where: str) -> NDArray[np.int64]:
         raise UserError(f"{where}: EncodedPixels is {quoted(code)}; it must be whole numbers")
     numbers = [int(word) for word in words]
     if len(numbers) % 2:
-        raise UserError(f"{where}: EncodedPixels has {len(numbers)} numbers; they must be pairs of start and length")
+        count = f"{len(numbers)} number{'s' * (len(numbers) != 1)}"
+        raise UserError(f"{where}: EncodedPixels has {count}; they must be pairs of start and length")
     runs = sorted((start - 1, start - 1 + length) for start, length in zip(numbers[::2], numbers[1::2], strict=True))
     for start, end in runs:
         if not 0 <= start < end <= area:

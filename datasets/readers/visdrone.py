@@ -107,8 +107,9 @@ def _find_part(root: Path, part: str) -> Path:
     for folder in [*sorted(root.glob(f"VisDrone*-DET-{part}"), reverse=True), root / part]:
         if (folder / "images").is_dir():
             return folder
-    there = ", ".join(sorted(path.name for path in root.glob("VisDrone*-DET-*"))[:5]) or "no such folder"
-    raise UserError(f"{root}: holds no VisDrone2019-DET-{part} with images, but {there}; unpack that part there")
+    there = ", ".join(sorted(path.name for path in root.glob("VisDrone*-DET-*"))[:5])
+    but = f" (but {there})" if there else ""
+    raise UserError(f"{root}: holds no folder VisDrone2019-DET-{part} with images{but}; unpack that part there")
 
 
 def _annotation_files(folder: Path) -> dict[str, Path]:
@@ -131,7 +132,8 @@ def _read_rows(path: Path) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     for line, text in read_lines(path):
         where, words = f"{path}:{line}", text.rstrip(", ").split(",")
         if len(words) != len(FIELDS):
-            raise UserError(f"{where}: has {len(words)} numbers; there must be {len(FIELDS)}: {','.join(FIELDS)}")
+            count = f"{len(words)} number{'s' * (len(words) != 1)}"
+            raise UserError(f"{where}: has {count}; there must be {len(FIELDS)}: {','.join(FIELDS)}")
         row = [number_in(word, where, field) for word, field in zip(words, FIELDS, strict=True)]
         if row[5] not in range(OTHERS + 1):
             raise UserError(f"{where}: category is {quoted(words[5])}; it must be 0 to {OTHERS}")

@@ -136,17 +136,26 @@ class Voc:
         """The list of the split in the first pair of lists that is there whole."""
         own = self._folder.name
         pairs = _SETS_2007 if (own[3:] if own.startswith("VOC") else year) == "2007" else _SETS
+        missing: Path | None = None
         for train, test in pairs:
             paths = {"train": self._lists / f"{train}.txt", "test": self._lists / f"{test}.txt"}
-            if all(path.is_file() for path in paths.values()) and (test != "test" or self._is_annotated(paths["test"])):
-                return paths[split]
+            if all(path.is_file() for path in paths.values()):
+                if test != "test":
+                    return paths[split]
+                missing = self._annotation_of_first(paths[test])
+                if os.path.exists(missing):  # PASCAL's own test images came without annotations
+                    return paths[split]
+        if missing is not None:
+            raise UserError(
+                f"{missing}: no such file, and {self._lists / 'test.txt'} names the image; add it, or val.txt"
+            )
         raise UserError(
             f"{self._lists}: has neither train.txt and val.txt, nor a test.txt that is annotated; add the lists"
         )
 
-    def _is_annotated(self, path: Path) -> bool:
+    def _annotation_of_first(self, path: Path) -> Path:
         name = _read_names(path)[0]
-        return os.path.exists(self._mask_file(name) if self.has_masks else self._annotation_file(name))
+        return self._mask_file(name) if self.has_masks else self._annotation_file(name)
 
     def _annotation_file(self, name: str) -> Path:
         return in_any_form(inside_folder(self._folder / "Annotations", f"{name}.xml", str(self._lists)))
