@@ -96,8 +96,8 @@ def _crop_size(fixed_size: Sequence[int]) -> tuple[int, int] | None:
     if tuple(fixed_size) in ((0,), (0, 0)):
         return None
     if len(fixed_size) not in (1, 2) or min(fixed_size) < 1:
-        given = ", ".join(map(str, fixed_size))
-        raise UserError(f"fixed_size: ({given}) is not a size; give one number, height and width, or 0 for no crop")
+        given = ",".join(map(str, fixed_size))
+        raise UserError(f"fixed_size {given}: is no size; give one number, height and width, or 0 for no crop")
     if min(fixed_size) < LEAST_CROP:
         raise UserError(f"fixed_size: crops of {min(fixed_size)} pixels hold no object; give at least {LEAST_CROP}")
     return fixed_size[0], fixed_size[-1]

@@ -47,7 +47,9 @@ class OwnData:
             raise UserError(f"{name}: gives no images; check its folder")
         self.class_names = _texts(name, "class_names", data.class_names)
         if not self.class_names or len(set(self.class_names)) < len(self.class_names):
-            raise UserError(f"{name}: class_names is {self.class_names}; it must hold different names, at least one")
+            raise UserError(
+                f"{name}: class_names holds '{', '.join(self.class_names)}'; it must hold different names, at least one"
+            )
         self.has_masks = bool(getattr(data, "has_masks", True))
         self.image_ids = ids = _numbers(getattr(data, "image_ids", range(count)))
         if len(set(ids)) < len(ids) or len(ids) != count:
@@ -82,7 +84,8 @@ class OwnData:
         if not isinstance(target, Instances):
             raise UserError(f"{where}: its objects must be Instances, not {type(target).__name__}")
         if tuple(target.size) != size:
-            raise UserError(f"{where}: is {size} (height, width) but its objects are in one of {tuple(target.size)}")
+            here, there = (f"{width} x {height}" for height, width in (size, target.size))
+            raise UserError(f"{where}: is {here} but its objects are in an image of {there}")
         if not len(target):
             return replace(Instances.empty(size, self.has_masks), ids=torch.zeros(0, dtype=torch.int64))
         if self.has_masks and target.masks is None:

@@ -68,16 +68,42 @@ class Named:
 
 
 def parse(text: str) -> list[Named]:
-    """The data sets that ``a+b`` names, in that order.
+    """The data sets that ``a+b`` names, in that order. A ``+`` in a path joins only what has a data set's form.
 
     Raises:
         UserError: an unknown name, with the nearest; a data set that is named twice; a name that is left out.
     """
-    named = [_parse_one(part.strip()) for part in text.split("+")]
+    parts = _split(text)
+    if len(parts) > 1 and not all(part.strip() for part in parts):
+        raise UserError(f"--dataset={text}: a name is missing beside '+'; join data sets as coco+voc, or leave it out")
+    named = [_parse_one(part.strip()) for part in parts]
     for place, each in enumerate(named):
         if each in named[:place]:
             raise UserError(f"--dataset={text}: names {each.text} twice")
     return named
+
+
+def _split(text: str) -> list[str]:
+    first, *others = text.split("+")
+    parts = [first]
+    for part in others:
+        base, colon, rest = part.strip().partition(":")
+        is_named = base in SOURCES or (colon and (base == SYNTHETIC or _is_class(base, rest.partition(":")[0])))
+        if is_named or not part.strip() or not _takes_more(parts[-1]):
+            parts.append(part)
+        else:
+            parts[-1] += f"+{part}"
+    return parts
+
+
+def _takes_more(part: str) -> bool:
+    """Whether it ends in a path that may go on: that of a recipe before its suffix, or the folder for a class."""
+    base, _, rest = part.strip().partition(":")
+    return not rest.endswith(".toml") if base == SYNTHETIC else ":" in rest
+
+
+def _is_class(module: str, name: str) -> bool:
+    return module not in SOURCES and bool(_DOTTED.fullmatch(module)) and name.isidentifier()
 
 
 def short_name(text: str) -> str:
@@ -119,11 +145,23 @@ def _parse_one(text: str) -> Named:
     if base == SYNTHETIC:
         if not rest:
             raise UserError(f"dataset '{text}' needs the TOML file of a recipe: {SYNTHETIC}:FILE.toml")
+        if Path(rest).is_dir():
+            raise UserError(_of_folder(text, Path(rest)))
         return Named(text, base, rest)
     name, _, folder = rest.partition(":")
-    if base not in SOURCES and _DOTTED.fullmatch(base) and name.isidentifier():
+    if _is_class(base, name):
         return Named(text, f"{base}:{name}", folder)
     raise UserError(f"unknown dataset '{text}': {_hint(text)}")
+
+
+def _of_folder(text: str, folder: Path) -> str:
+    """What to say where a folder is given for a recipe's file."""
+    if (folder / "dataset.toml").is_file():
+        return (
+            f"dataset '{text}': is a folder; {text.rstrip('/')}/dataset.toml draws its images anew, "
+            f"--dataset=shapes --dataset_root={folder} reads them"
+        )
+    return f"dataset '{text}': is a folder; name the TOML file of a recipe, {SYNTHETIC}:FILE.toml"
 
 
 def _hint(text: str) -> str:

@@ -191,17 +191,24 @@ def _check(setting: Setting, value: Any, label: str) -> Any:
     try:
         value = _convert(setting.kind, value)
     except (TypeError, OverflowError):
-        raise UserError(f"{label} = {value!r}: expected {_describe(setting.kind)}") from None
+        raise UserError(f"{label} = {_quoted(value)}: expected {_describe(setting.kind)}") from None
     for leaf in _leaves(value):
         if setting.choices is not None and leaf not in setting.choices:
             names = [str(choice) for choice in setting.choices]
             hint = _did_you_mean(str(leaf), names)
-            raise UserError(f"{label} = {value!r}: must be {'one of ' * (len(names) > 1)}{', '.join(names)}{hint}")
+            raise UserError(
+                f"{label} = {_quoted(value)}: must be {'one of ' * (len(names) > 1)}{', '.join(names)}{hint}"
+            )
         if setting.minimum is not None and leaf < setting.minimum:
-            raise UserError(f"{label} = {value!r}: must be at least {setting.minimum}")
+            raise UserError(f"{label} = {_quoted(value)}: must be at least {setting.minimum}")
         if setting.maximum is not None and leaf > setting.maximum:
-            raise UserError(f"{label} = {value!r}: must be at most {setting.maximum}")
+            raise UserError(f"{label} = {_quoted(value)}: must be at most {setting.maximum}")
     return value
+
+
+def _quoted(value: Any) -> str:
+    """A value in an error: texts in quotes, lists as one would type them."""
+    return as_text(value) if isinstance(value, tuple) else repr(value)
 
 
 def _did_you_mean(name: str, names: Iterable[str]) -> str:

@@ -106,7 +106,7 @@ def test_defaults_come_from_the_dataclass_and_integers_serve_as_floats() -> None
         ({"training": {"tags": "a"}}, "training.tags = 'a': expected a list of texts"),
         (
             {"training": {"schedule": {"milestones": [3, 0]}}},
-            "training.schedule.milestones = (3, 0): must be at least 1",
+            "training.schedule.milestones = 3,0: must be at least 1",
         ),
         (
             {"training": {"schedule": {"name": "cosin"}}},

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from maskrcnn.config import UserError
+from maskrcnn.config import UserError, as_text
 from maskrcnn.model.config import RPNConfig
 from maskrcnn.ops.types import AnchorLevel
 
@@ -38,9 +38,9 @@ def check_anchors(config: RPNConfig, num_levels: int) -> None:
     counts = {len(sizes) for sizes in config.anchor_sizes}
     if len(config.anchor_sizes) != num_levels or len(counts) != 1 or 0 in counts:
         raise UserError(
-            f"detector.rpn.anchor_sizes must list one equally long tuple for each of the {num_levels} levels, "
-            f"got {config.anchor_sizes}"
+            f"detector.rpn.anchor_sizes must list equally many sizes for each of the {num_levels} levels, "
+            f"got {as_text(config.anchor_sizes)}"
         )
     for name, values in (("sizes", sum(config.anchor_sizes, ())), ("ratios", config.anchor_ratios)):
         if not values or not all(0 < value < math.inf for value in values):
-            raise UserError(f"detector.rpn.anchor_{name} must be finite numbers above 0, got {values}")
+            raise UserError(f"detector.rpn.anchor_{name} must be finite numbers above 0, got {as_text(values)}")
