@@ -13,6 +13,7 @@ from maskrcnn.config import Setting, UserError, as_text, settings
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+DEFAULTS = "defaults"  # in a context's meta: {flag: default} that --help shows where it is not the setting's own
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -62,7 +63,8 @@ class _SettingOption(click.Option):
         kind = self.setting.base
         value = "A,B,.." if get_origin(kind) is tuple else {int: "INTEGER", float: "NUMBER"}.get(kind, "TEXT")
         usage = f" / --no-{self.name}" if kind is bool else f" {value}"
-        default = "" if self.setting.default is None else f"  [default: {as_text(self.setting.default)}]"
+        shown = ctx.meta.get(DEFAULTS, {}).get(self.name, self.setting.default)
+        default = "" if shown is None else f"  [default: {as_text(shown)}]"
         return f"--{self.name}{usage}", self.setting.summary + default
 
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import click
 
-from examples.command_line import SettingsCommand, click_options
+from datasets.synthetic.recipes import Recipe
+from examples.command_line import click_options
 from examples.config import load_config
+from examples.convert import FORMATS, said
 from examples.creating import (
     CreateConfig,
+    RecipeCommand,
     ScenesConfig,
     base_recipe,
     make,
@@ -17,27 +24,79 @@ from examples.creating import (
     root_flag,
     say_what_was_made,
 )
-from maskrcnn.config import UserError, flag_values, merge
+from examples.progress import progress_bar
+from maskrcnn.config import UserError, flag_values, merge, option
 
 
-@click.command(cls=SettingsCommand)
+@dataclass(frozen=True)
+class AlsoConfig:
+    """In other formats, too."""
+
+    also: tuple[str, ...] = option(
+        (),
+        "formats to write the data in besides, as examples.convert does, in PATH-cst ..",
+        flag="also",
+        choices=tuple(FORMATS),
+    )
+
+
+@click.command(cls=RecipeCommand, preset=ScenesConfig.preset)
 @click_options(ScenesConfig)
+@click_options(AlsoConfig)
 @click_options(CreateConfig)
-def main(preset: str | None, scene: str | None, **flags: Any) -> None:
+def main(preset: str | None, scene: str | None, also: str | None, **flags: Any) -> None:
     """Make a training and a test set of small shapes, with masks, in COCO's format and as label images.
 
-    The defaults are those of the preset, or of the recipe given with --scene; a data set's own dataset.toml is one. The
-    same settings give the same pixels on every machine (but for Poisson noise and JPEG).
+    The defaults are those of the preset, or of the recipe given with --scene (a data set's own dataset.toml is one);
+    --preset=NAME --help shows them. The same settings give the same pixels on every machine (but for Poisson noise and
+    JPEG).
     """
     if preset is not None and scene is not None:
         raise UserError(f"--preset={preset} and --scene={scene}: give one of them")
     start = merge(ScenesConfig(), flag_values(ScenesConfig, {"preset": preset, "scene": scene}))
+    formats = merge(AlsoConfig(), flag_values(AlsoConfig, {"also": also})).also
     recipe = recipe_of(flags, base_recipe(start))
     configured = load_config().paths.shapes_root
-    path = flags["path"] or configured
-    make(path, recipe, bool(flags["overwrite"]))
+    path, overwrite = flags["path"] or configured, bool(flags["overwrite"])
+    folders = {each: f"{Path(path)}-{each}" for each in formats}
+    check_also(folders, recipe, overwrite)
+    if recipe.n_val and flags["n_val"] is None and (flags["n_train"] or flags["n_test"]):
+        click.echo(f"note: {recipe.n_val} validation images are made, too; --n_val=0 leaves them out")
+    make(path, recipe, overwrite)
     say_what_was_made(path, recipe)
+    for each, folder in folders.items():
+        write_also(path, each, folder, overwrite)
     click.echo(f"Next: python example_smallobject_train.py --dataset=shapes{root_flag(path, configured)}")
+    for each, folder in folders.items():
+        reader = FORMATS[each] + ":2012-masks" * (each == "voc")
+        root = shlex.quote(f"--dataset_root={folder}")
+        click.echo(f"      python example_smallobject_train.py --dataset={reader} {root}")
+    if start.preset == "cst" and scene is None and "cst" not in folders:
+        words = ["python", "-m", "examples.convert", path, "--to=cst", f"--output={Path(path)}-cst"]
+        click.echo(f"      {shlex.join(words)}   # CST's own CSV and JPEG files")
+
+
+def check_also(folders: Mapping[str, str], recipe: Recipe, overwrite: bool) -> None:
+    """UserError before anything is drawn, for what a format cannot hold or a folder that is there."""
+    from datasets.readers.cst import Cst
+
+    strange = [name for name in recipe.scene.objects.class_names if name not in Cst.class_names]
+    if "cst" in folders and strange:
+        raise UserError(f"--also=cst: holds {', '.join(Cst.class_names)} only, not '{strange[0]}'; use --also=coco")
+    for each, folder in folders.items():
+        if Path(folder).exists() and not overwrite:
+            raise UserError(f"--also={each}: {folder} already exists; --overwrite replaces it, --path chooses another")
+
+
+def write_also(path: str, to: str, folder: str, overwrite: bool) -> None:
+    from datasets.writing.converting import convert
+    from datasets.writing.sources import open_parts
+
+    with progress_bar(f"Writing {to}") as progress:
+        done = convert(open_parts(Path(path), "shapes"), folder, to, None, overwrite, progress)
+    click.echo(f"{folder}: {said(done.images)} with {sum(done.objects.values()):,} objects, as {to}")
+    for line in done.losses.lines():
+        click.echo(f"Not held by {to}: {line}")
 
 
 if __name__ == "__main__":

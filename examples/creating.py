@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ import click
 
 from datasets.synthetic.config import SceneConfig
 from datasets.synthetic.recipes import PRESETS, Recipe, read_recipe
+from examples.command_line import DEFAULTS, SettingsCommand
+from examples.convert import said
 from examples.progress import progress_bar
-from maskrcnn.config import flag_values, merge, option
+from maskrcnn.config import UserError, flag_values, merge, option, settings
 
 
 @dataclass(frozen=True)
@@ -49,20 +52,59 @@ def base_recipe(start: ScenesConfig) -> Recipe:
     return PRESETS[start.preset]() if start.scene is None else read_recipe(start.scene)
 
 
+class RecipeCommand(SettingsCommand):
+    """A command whose --help shows as defaults those of the recipe that --preset or --scene name beside it."""
+
+    def __init__(self, *args: Any, preset: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.preset = preset
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            given, _, _ = self.make_parser(ctx).parse_args(list(args))
+            named: dict[str, Any] = {name: given[name] for name in ("preset", "scene") if name in given}
+            base = base_recipe(merge(ScenesConfig(preset=self.preset), flag_values(ScenesConfig, named)))
+        except (click.UsageError, UserError):  # which the call itself says, where it is not for help
+            base = PRESETS[self.preset]()
+        values = {
+            each.flag: functools.reduce(getattr, key.split("."), base)
+            for key, each in settings(Recipe).items()
+            if each.flag
+        }
+        ctx.meta[DEFAULTS] = values | {"preset": self.preset}
+        return super().parse_args(ctx, args)
+
+
+def notes_on(recipe: Recipe) -> Iterator[str]:
+    """What is legitimate, but maybe not meant."""
+    scene, objects = recipe.scene, recipe.scene.objects
+    size, shorter = f"{scene.width} x {scene.height}", min(scene.width, scene.height)
+    if not scene.num_objects:
+        yield "the images hold no objects (n_groups and n_free are 0): a detector can neither learn nor be measured"
+    elif objects.max_diameter + 2 * objects.outline > shorter:
+        yield (
+            f"the largest objects (max_diameter {objects.max_diameter:g}) are larger than the image of {size}: "
+            "its edge cuts them"
+        )
+
+
 def make(path: str, recipe: Recipe, overwrite: bool = False, title: str = "Drawing") -> None:
     """Make the data set and its sheet with a progress bar. UserError: as ``datasets.synthetic.writer.create``."""
+    from datasets.synthetic.outlines import check_letters
     from datasets.synthetic.writer import create
     from examples.data_sheet import write_data_sheet
 
+    check_letters(recipe.scene)
+    for note in notes_on(recipe):
+        click.echo(f"note: {note}")
     with progress_bar(title) as progress:
         create(path, recipe, progress, overwrite, finish=lambda folder: write_data_sheet(folder, recipe))
 
 
 def say_what_was_made(path: str, recipe: Recipe) -> None:
     """The folder, how many images are in it and where its data sheet is."""
-    names = {"train": "training", "val": "validation", "test": "test"}
-    counts = " and ".join(f"{count} {names[split]}" for split, count in recipe.counts.items() if count)
-    click.echo(f"{path}: {counts} images, {recipe.scene.width} x {recipe.scene.height}; see {Path(path) / 'README.md'}")
+    counts = said({split: count for split, count in recipe.counts.items() if count})
+    click.echo(f"{path}: {counts}, {recipe.scene.width} x {recipe.scene.height}; see {Path(path) / 'README.md'}")
 
 
 def root_flag(path: str, configured: str) -> str:

@@ -13,10 +13,11 @@ import click
 
 from datasets.synthetic.config import SceneConfig, changed
 from datasets.synthetic.recipes import Recipe
-from examples.command_line import SettingsCommand, click_options
-from examples.creating import CreateConfig, ScenesConfig, base_recipe, make, recipe_of
+from examples.command_line import click_options
+from examples.creating import CreateConfig, RecipeCommand, ScenesConfig, base_recipe, make, recipe_of
 from maskrcnn.config import UserError, flag_values, merge, option, settings
 
+PRESET = "ellipses"  # unless given
 SIZE = "size"  # smallest and largest diameter at once
 
 
@@ -28,7 +29,7 @@ class SweepConfig:
     values: tuple[str, ...] = option((), "its values", flag="values")
 
 
-@click.command(cls=SettingsCommand)
+@click.command(cls=RecipeCommand, preset=PRESET)
 @click_options(SweepConfig)
 @click_options(ScenesConfig)
 @click_options(CreateConfig)
@@ -36,12 +37,12 @@ def main(factor: str | None, values: str | None, preset: str | None, scene: str 
     """Make a data set for each value of one factor, paired: image i shows the same scene in all of them.
 
     --factor=contrast --values=.05,.1,.2,.4 writes contrast=.05 and so on below --path. The other settings are those of
-    the preset (here ellipses unless given) or of --scene, and of the flags.
+    the preset or of --scene, which --help shows, and of the flags.
     """
     sweep = merge(SweepConfig(), flag_values(SweepConfig, {"factor": factor, "values": values}))
     if preset is not None and scene is not None:
         raise UserError(f"--preset={preset} and --scene={scene}: give one of them")
-    start = merge(ScenesConfig(preset="ellipses"), flag_values(ScenesConfig, {"preset": preset, "scene": scene}))
+    start = merge(ScenesConfig(preset=PRESET), flag_values(ScenesConfig, {"preset": preset, "scene": scene}))
     recipes = sweep_of(recipe_of(flags, base_recipe(start)), sweep.factor, sweep.values)
     root = Path(flags["path"] or f"data/sweep-{sweep.factor}")
     folders = {value: root / f"{sweep.factor}={value}" for value in sweep.values}
@@ -73,7 +74,8 @@ def sweep_of(base: Recipe, factor: str, values: Sequence[str]) -> list[Recipe]:
         raise UserError(f"--values={','.join(values)}: give the values of {factor}, each once, such as .05,.1,.2")
     names = ("min_diameter", "max_diameter") if factor == SIZE else (factor,)
     scenes = [_with_value(base.scene, factor, names, value) for value in values]
-    pinned = {"margin": max(map(margin, scenes)), "exclusion_radius": max(map(exclusion_radius, scenes))}
+    room = min(min(scene.width, scene.height) for scene in scenes) / 4  # what a scene makes of a larger margin
+    pinned = {"margin": min(max(map(margin, scenes)), room), "exclusion_radius": max(map(exclusion_radius, scenes))}
     pinned = {name: value for name, value in pinned.items() if name != factor}
     if base.scene.layout.exclusion_radius:
         pinned.pop("exclusion_radius", None)

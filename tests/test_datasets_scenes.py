@@ -445,7 +445,8 @@ def test_recipes_that_are_none_are_refused(tmp_path):
     [
         ({"shapes": ("hexagram",)}, "hexagram"),
         ({"shapes": ()}, "may not be empty"),
-        ({"shape_shares": (1.0, 2.0)}, "2 numbers for 1 shapes"),
+        ({"shape_shares": (1.0, 2.0)}, "shape_shares 1,2 for shapes ellipse: give one number"),
+        ({"margin": 200.0}, "margin 200 leaves too little .* at most a quarter of its shorter side, 30"),
         ({"shape_shares": (0.0,)}, "above 0"),
         ({"min_free": 30}, "min_free 30"),
         ({"min_background": 9}, "min_background 9"),

@@ -175,6 +175,12 @@ class SceneConfig:
             raise UserError(
                 f"min_group_aspect {layout.min_group_aspect} is above max_aspect {objects.max_aspect}: swap them"
             )
+        room = min(self.width, self.height) / 4
+        if layout.margin > room and (layout.n_free or background.n_distractors):
+            raise UserError(
+                f"margin {layout.margin:g} leaves too little of an image of {self.width} x {self.height}: "
+                f"use at most a quarter of its shorter side, {room:g}, or a larger image"
+            )
         if layout.min_free > layout.n_free:
             raise UserError(f"min_free {layout.min_free} is above n_free {layout.n_free}: swap them")
         if self.num_objects > MAX_OBJECTS:
@@ -185,8 +191,8 @@ class SceneConfig:
             len(objects.shape_shares) != len(objects.shapes) or not sum(objects.shape_shares) > 0
         ):
             raise UserError(
-                f"shape_shares has {len(objects.shape_shares)} numbers for {len(objects.shapes)} shapes: "
-                "give one for each, one of them above 0"
+                f"shape_shares {','.join(f'{share:g}' for share in objects.shape_shares)} for shapes "
+                f"{','.join(objects.shapes)}: give one number for each shape, one of them above 0"
             )
         if not objects.letters.strip() or not objects.letters.isprintable():
             raise UserError(f"letters {objects.letters!r}: give at least one letter that can be seen")

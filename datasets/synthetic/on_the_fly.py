@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from datasets.readers.generated import masks_of_labels
+from datasets.synthetic.outlines import check_letters
 from datasets.synthetic.painting import render
 from datasets.synthetic.recipes import Recipe, read_recipe
 from datasets.synthetic.scene import compose
@@ -25,6 +26,7 @@ class OnTheFly:
     def __init__(self, recipe: Recipe | str | Path, split: str) -> None:
         """``recipe``: itself or its TOML file. UserError for a bad file or a split without images."""
         self._recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
+        check_letters(self._recipe.scene)
         self._split = split
         if not self._recipe.counts.get(split):
             name = "the recipe" if isinstance(recipe, Recipe) else recipe

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.synthetic.config import ObjectsConfig
+from datasets.synthetic.config import ObjectsConfig, SceneConfig
 from datasets.synthetic.streams import round_parameter
 from maskrcnn.config import UserError
 
@@ -83,13 +83,25 @@ def _blob(roughness: float, variant: Floats) -> Outline:
     return _scaled([np.stack([np.cos(angle), np.sin(angle)], axis=1) * radius[:, None]])
 
 
+def check_letters(config: SceneConfig) -> None:
+    """UserError, before anything is drawn, for a letter that the font does not have."""
+    if "glyph" in config.objects.shapes or (
+        config.background.n_distractors and "glyph" in config.background.distractor_shapes
+    ):
+        for letter in config.objects.letters:
+            _glyph(letter)
+
+
 @functools.lru_cache(maxsize=1000)
 def _glyph(letter: str) -> Outline:
     """The outline of a letter in matplotlib's own font."""
     from matplotlib import font_manager, get_data_path
     from matplotlib.textpath import TextPath
 
-    font = font_manager.FontProperties(fname=f"{get_data_path()}/fonts/ttf/DejaVuSans-Bold.ttf")
+    file = f"{get_data_path()}/fonts/ttf/DejaVuSans-Bold.ttf"
+    if not font_manager.get_font(file).get_char_index(ord(letter)):  # 0 is the box that stands for what is missing
+        raise UserError(f"letters: {letter!r} is not in matplotlib's font, DejaVu Sans Bold; leave it out")
+    font = font_manager.FontProperties(fname=file)
     path = TextPath((0, 0), letter, size=100, prop=font)
     polygons = [np.asarray(each, np.float64) for each in path.to_polygons(closed_only=True)]
     if not polygons or not sum(abs(_area(each)) for each in polygons) > 0:
