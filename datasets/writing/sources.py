@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from datasets.interface import DetectionDataset
@@ -18,6 +18,7 @@ _COCO_FOLDERS = {"train": ("train",), "val": ("val", "valid"), "test": ("test",)
 _COCO_FILES = ("annotations.json", "_annotations.coco.json")
 _COCO_WHOLE = (*_COCO_FILES, "annotations/instances_default.json")
 _YEARS = ("2017", "2014", "")
+_LOOKED_AT = 20
 _CSV = "annotation/anno-{}.csv"
 
 
@@ -48,12 +49,7 @@ def open_parts(root: Path, name: str, wanted: tuple[str, ...] = ()) -> dict[str,
     Raises:
         UserError: unknown name; a part that is broken, or wanted but not there.
     """
-    named = parse(name)
-    if len(named) > 1:
-        raise UserError(f"--dataset={name}: one data set at a time is converted; use {named[0].text}")
-    openers = _openers(root, named[0].name, named[0].rest, name)
-    for folder in _unread(root, named[0].name):
-        _log.warning("%s: is not read: this layout has two parts, train and test; rename it to read it", folder)
+    openers = find_parts(root, name)
     if strange := [part for part in wanted if part not in openers]:
         raise UserError(f"{root}: has no part '{strange[0]}'; use {', '.join(openers)}")
     chosen = [part for part in PARTS if part in openers and part in (wanted or openers)]
@@ -65,6 +61,19 @@ def open_parts(root: Path, name: str, wanted: tuple[str, ...] = ()) -> dict[str,
 
 
 Openers = dict[str, Callable[[], DetectionDataset]]
+
+
+def find_parts(root: Path, name: str) -> Openers:
+    """What opens each part of a data set that seems to be there, or those that there must be; nothing is opened yet.
+
+    UserError for an unknown name.
+    """
+    named = parse(name)
+    if len(named) > 1:
+        raise UserError(f"--dataset={name}: names several; one data set at a time is read here; use {named[0].text}")
+    for folder in _unread(root, named[0].name):
+        _log.warning("%s: is not read: this layout has two parts, train and test; rename it to read it", folder)
+    return _openers(root, named[0].name, named[0].rest, name)
 
 
 def _openers(root: Path, kind: str, variant: str, name: str) -> Openers:
@@ -153,7 +162,7 @@ def _voc_lists(root: Path, variant: str) -> Openers:
             )
             _log.warning(words, folder, folder.name[3:] if folder.name.startswith("VOC") else "2012")
     lists = segmentation if masks else main
-    parts = {part: part for part in PARTS if lists.get(f"{part}.txt") and _annotated(folder, lists[f"{part}.txt"][0])}
+    parts = {part: part for part in PARTS if lists.get(f"{part}.txt") and (part != "test" or _annotated(folder, lists))}
     if "train" not in parts and lists.get("trainval.txt"):
         parts = {"train": "trainval"} | parts
 
@@ -173,8 +182,9 @@ def _lines(path: Path) -> list[str]:
         return []
 
 
-def _annotated(folder: Path, name: str) -> bool:
-    return (folder / "Annotations" / f"{name}.xml").is_file()
+def _annotated(folder: Path, lists: Mapping[str, list[str]]) -> bool:
+    """Whether any of the first test images is: PASCAL's own came without annotations."""
+    return any((folder / "Annotations" / f"{name}.xml").is_file() for name in lists["test.txt"][:_LOOKED_AT])
 
 
 def _voc_folders(root: Path) -> list[Path]:
