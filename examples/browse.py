@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from examples.command_line import SettingsCommand, as_typed, click_options
-from examples.config import ExperimentConfig, load_config
+from examples.config import ExperimentConfig, config_option, load_config
 from maskrcnn.config import UserError, flag_values, merge, option, settings
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ class Drawn(NamedTuple):
 @click.command(cls=SettingsCommand)
 @click_options(BrowseConfig)
 @click_options(ExperimentConfig, without=_OTHER_FLAGS)
+@config_option
 def main(**flags: Any) -> None:
     """Draw training samples in one picture, exactly as training with these settings and this seed is shown them.
 

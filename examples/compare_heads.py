@@ -52,9 +52,10 @@ def main(**flags: Any) -> None:
     from maskrcnn.training.runlog import create_run, removed_if_empty
 
     config = load_config(flags=flags)
-    from examples.experiment import open_data
+    from examples.experiment import check_objects, open_data
 
     data = open_data(config, click.echo)
+    check_objects(data, click.echo)
     heads = [head for head in HEADS if data.has_masks or head != "mask_rcnn"]
     if not data.has_masks:
         click.echo(f"{config.data.dataset} has boxes only: mask_rcnn is left out")

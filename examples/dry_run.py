@@ -30,9 +30,12 @@ def describe(config: ExperimentConfig, data: Data) -> None:
         losses = detector.losses(batch.images, batch.instances)
     torch.stack([value.float() for value in losses.values()]).sum().backward()
     seconds = time.perf_counter() - started
-    click.echo(f"data         {len(data.train)} training and {len(data.test)} test images, classes {data.class_names}")
+    classes = ", ".join(data.class_names)
+    click.echo(f"data         {len(data.train)} training and {len(data.test)} test images, classes {classes}")
     for name, image, instances in zip(samples.names(batch.ids), batch.images, batch.instances, strict=True):
         click.echo(f"image        {name}: {list(image.shape)}, {len(instances)} objects")
+    image, instances = data.test[0]  # of the training images one batch is read
+    click.echo(f"test image   {data.test.image_names[0]}: {list(image.shape)}, {len(instances)} objects")
     for stride, x in zip(detector.backbone.strides, _maps(detector, machine, batch.images), strict=True):
         click.echo(f"features     stride {stride}: {list(x.shape)}")
     for name, module in detector.named_children():

@@ -16,6 +16,7 @@ from augment.config import ViewsConfig
 from augment.training import training_transform
 from examples.config import ExperimentConfig
 from examples.opening import Data
+from examples.opening import check_objects as check_objects
 from examples.opening import open_data as open_data
 from examples.searching import AS_IT_IS, Detects, is_plain, search, views_of
 from maskrcnn.config import UserError, to_toml

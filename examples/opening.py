@@ -89,6 +89,23 @@ def open_data(config: ExperimentConfig, say: Say = print, head: str | None = Non
     return opened
 
 
+def check_objects(data: Data, say: Say) -> None:
+    """Read each split until its first object, which is mostly in its first image.
+
+    Raises:
+        UserError: no training image holds an object that is not to ignore, or an image before that cannot be read.
+    """
+    for split, dataset in (("train", data.train), ("test", data.test)):
+        if any(bool((~dataset[index][1].ignore).any()) for index in range(len(dataset))):
+            continue
+        if split == "train":
+            raise UserError(
+                f"none of the {len(dataset)} training images holds an object (but to ignore), so there is nothing to "
+                "learn; check the annotations, or choose other data"
+            )
+        say(f"none of the {len(dataset)} test images holds an object (but to ignore): AP and recall cannot be measured")
+
+
 def check_head(head: str, boxes_only: Sequence[Named]) -> None:
     """UserError for Mask R-CNN where some of the data has no masks."""
     if head != "mask_rcnn" or not boxes_only:

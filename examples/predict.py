@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from examples.command_line import SettingsCommand, as_typed, click_options
 from examples.config import ExperimentConfig, load_config, resolve
 from examples.train import find_run
-from maskrcnn.config import UserError, flag_values, merge, option, settings
+from maskrcnn.config import UserError, flag_values, merge, option, read_toml, settings, toml_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,6 +83,7 @@ class Finder:
 @click.argument("image", metavar="IMAGE_OR_FOLDER")
 @click_options(PredictConfig)
 @click_options(ExperimentConfig, without=_OTHER_FLAGS)
+@click.option("--config", metavar="FILE", help="TOML file whose settings win over those saved with the weights")
 def main(image: str, **flags: Any) -> None:
     """Search an image, or all images of a folder, for what a trained detector knows.
 
@@ -165,10 +166,14 @@ def find_weights(name: str | None) -> Path:
 def load_finder(weights: str | None, flags: Mapping[str, Any]) -> Finder:
     """The detector with its weights, and the settings saved with them, over which environment and flags win.
 
+    The flag "config" is a TOML file, whose settings come between.
+
     Raises:
         UserError: no weights there, or of something else; settings that make no sense.
     """
-    path = find_weights(weights)
+    path, given = find_weights(weights), dict(flags)
+    file = given.pop("config", None)
+    over = {} if file is None else toml_values(ExperimentConfig, read_toml(file), file)
     from examples.searching import views_of
     from maskrcnn.model.config import HEADS
     from maskrcnn.model.detector import Detector
@@ -179,7 +184,7 @@ def load_finder(weights: str | None, flags: Mapping[str, Any]) -> Finder:
     names, head = saved.get("class_names"), saved.get("head")
     if not isinstance(saved.get("config"), dict) or not isinstance(names, list) or not names or head not in HEADS:
         raise UserError(f"{path} does not say what it was trained as; give a .pt file from a run's weights folder")
-    config = resolve(saved["config"], path, flags)
+    config = resolve(saved["config"], path, given, over=over)
     plain = replace(config.detector, backbone=replace(config.detector.backbone, weights="none"))  # nothing is fetched
     detector = Detector(plain, len(names), head)
     load_weights(detector, saved["model"], path)

@@ -52,12 +52,13 @@ def train(
     config: ExperimentConfig, resumed: Path | None = None, dry_run: bool = False, data: Data | None = None
 ) -> Experiment | None:
     """Run an experiment to its end, on ``data`` if it is open already; None after a dry run."""
-    from examples.experiment import Experiment, open_data
+    from examples.experiment import Experiment, check_objects, open_data
     from maskrcnn.training.progress import ProgressDisplay
     from maskrcnn.training.runlog import RunLog, create_run, removed_if_empty
 
     if data is None:
         data = open_data(config, click.echo, config.head)
+        check_objects(data, click.echo)
     if dry_run:
         from examples.dry_run import describe
 

@@ -132,7 +132,7 @@ def test_overlapping_nuclei_are_kept_and_the_path_may_stand_in_the_settings(work
     flags = ("--dataset=dsbowl2018:s1_train_val", "--dry_run", "--fixed_size=0")
     result = python(str(ROOT / PROGRAMS[1]), *flags, cwd=workplace)
     assert result.returncode == 0, result.stderr
-    assert "data         1 training and 2 test images, classes ('nucleus',)" in result.stdout
+    assert "data         1 training and 2 test images, classes nucleus" in result.stdout
     assert re.search(r"image        nucleus-2: \[3, (40, 48|48, 40)\], 3 objects\n", result.stdout)
     assert result.stderr == "nucleus-2: empty masks dropped (the first; others are counted)\n"
 
