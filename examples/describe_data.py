@@ -262,7 +262,10 @@ def draw(
         sizes = dict(zip(pyramid_strides(each_set.detector.backbone), each_set.detector.rpn.anchor_sizes, strict=True))
         ratios = each_set.detector.rpn.anchor_ratios
         anchors.append(AnchorFigures(each_set.name, sizes, ratios, each_set.ious["train"]))
-    numbers = ", ".join(f"{len(each):,} objects in {len(each.sizes):,} {name} images" for name, each in objects.items())
+    names = {"train": "training", "test": "test"}
+    numbers = ", ".join(
+        f"{len(each):,} objects in {len(each.sizes):,} {names[name]} images" for name, each in objects.items()
+    )
     plot_data(figures, anchors, describe.picture, f"{config.data.dataset}: {numbers}")
 
 

@@ -101,6 +101,13 @@ def test_settings_come_from_the_file_too(workplace: Path) -> None:
     assert drawn.instances.size == (32, 32)
 
 
+def test_settings_of_another_file_are_taken_and_passed_on(workplace: Path) -> None:
+    Path("mine.toml").write_text("[augment]\nfixed_size = [32]\n", encoding="utf-8")
+    lines = succeed(browse, "--config=mine.toml", "--num_samples=1", "--raw")
+    assert sum("--config=mine.toml" in line for line in lines) == 2
+    assert "absent.toml: cannot be read" in fail(browse, "--config=absent.toml")
+
+
 def test_help_answers_without_heavy_imports() -> None:
     code = (
         "import runpy, sys\n"
@@ -251,6 +258,13 @@ def test_odd_sizes_and_samples_without_objects_are_drawn(size: tuple[int, int]) 
     panels = [Panel(image, Instances.empty(size)), Panel(image, dot, "name " * 90, "kind"), Panel(IMAGE, squares())]
     sheet = sample_sheet(panels, 2, [(False, "text " * 50), (True, "more " * 50)])
     assert sheet.dtype == np.uint8 and sheet.shape[2] == 3
+
+
+@pytest.mark.parametrize(("side", "cell"), [(64, 768), (256, 768), (300, 600), (512, 512), (900, 900), (4000, 1536)])
+def test_images_of_one_size_fill_their_cells(side: int, cell: int) -> None:
+    panels = [Panel(np.zeros((3, side, side), np.uint8), Instances.empty((side, side)))] * 2
+    gap = maskrcnn.plotting.samples._GAP
+    assert sample_sheet(panels, 2).shape[1] == 2 * (cell + gap) + gap
 
 
 def test_many_samples_share_the_room_of_one_sheet(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from maskrcnn.plotting.curves import COLOURS, Path, _finish, _save
 
 Floats = NDArray[np.floating]
-Place = Literal["upper left", "lower left", "lower right"]
+Place = Literal["upper left", "upper right", "lower left", "lower right"]
 
+SIZE = "√ of the box's area (pixels)"
+ABOVE = "share of the objects with more"
 _MOST_CLASSES = 12  # named in the picture; the rest is one bar
 _TICKS = (0.01, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 100000)
 
@@ -52,51 +54,59 @@ def plot_data(splits: Mapping[str, DataFigures], anchors: Sequence[AnchorFigures
     figure = Figure(figsize=(17, 8), layout="constrained")
     panels = figure.subplots(2, 4).flatten()
     proposed = anchors[-1] if anchors else None
-    _histograms(panels[0], {name: split.sizes for name, split in splits.items()})
-    _histograms(panels[1], {name: split.aspects for name, split in splits.items()})
-    _histograms(panels[2], {name: split.counts for name, split in splits.items()})
-    _histograms(panels[3], {name: split.densities for name, split in splits.items()})
-    marked = ""
+    _histograms(panels[0], {name: split.sizes for name, split in splits.items()}, "objects")
+    _histograms(panels[1], {name: split.aspects for name, split in splits.items()}, "objects")
+    _histograms(panels[2], {name: split.counts for name, split in splits.items()}, "images")
+    _histograms(panels[3], {name: split.densities for name, split in splits.items()}, "images")
+    dashed = ""
     if proposed is not None:
-        marked = f"; lines: anchors {proposed.name}"
+        dashed = f" (dashed: {proposed.name} anchors)"
         _mark_sizes(panels[0], proposed)
         for ratio in proposed.ratios:
             panels[1].axvline(ratio, color=COLOURS[2], lw=1.4, ls="--")
-    _finish(
-        panels[0],
-        f"Sizes{marked}",
-        "size √area (pixels)",
-        "share of the objects",
-    )
-    _finish(panels[1], f"Aspect ratios{marked}", "height / width", "share of the objects")
-    _finish(panels[2], "Objects an image", "objects", "share of the images")
+    _finish(panels[0], f"Size of the objects{dashed}", SIZE, "share of the objects")
+    _finish(panels[1], f"Shape of the objects{dashed}", "height / width of the box", "share of the objects")
+    _finish(panels[2], "Objects in an image", "objects", "share of the images")
     _finish(panels[3], "Density", "objects a megapixel", "share of the images")
     _shares_above(panels[4], {name: split.overlaps for name, split in splits.items()})
-    _finish(panels[4], "Overlap with another box", "IoU", "share of the objects above")
+    _finish(panels[4], "Overlap of the boxes", "largest IoU with another object's box", ABOVE)
     _classes(panels[5], splits)
     _ious(panels[6], anchors)
-    _finish(panels[6], "Best anchor of each training object", "IoU", "share of the objects above", unit_range=True)
+    _finish(panels[6], "Fit of the anchors to training objects", "IoU with the best anchor", ABOVE, unit_range=True)
     sizes = next(iter(splits.values())).sizes if splits else np.zeros(0)
     _matched_by_size(panels[7], anchors, sizes)
-    _finish(panels[7], "Matched at IoU .5, by size", "size √area (pixels)", "share matched", unit_range=True)
+    _finish(panels[7], "Fit of the anchors, by size", SIZE, "share with an anchor of IoU ≥ .5", unit_range=True)
     _move_legend(panels[0], "upper left", columns=2)
+    for panel in panels[1:4]:
+        _move_legend(panel, "upper right")
+        panel.set_ylim(top=1.3 * panel.get_ylim()[1])
+    for panel in panels[:6]:
+        _without_shares_above_1(panel)
+    _move_legend(panels[4], "upper right")
     _move_legend(panels[5], "lower right")
-    _move_legend(panels[6], "lower left")
-    _move_legend(panels[7], "lower right")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=13)
+    _move_legend(panels[6], "lower left", title="anchors: with IoU ≥ .5")
+    _move_legend(panels[7], "lower right", title="anchors")
+    figure.suptitle(f"{title}  (without objects to ignore)", x=0.01, ha="left", fontsize=13)
     _save(figure, path)
 
 
-def _move_legend(axes: Axes, place: Place, columns: int = 1) -> None:
+def _without_shares_above_1(axes: Axes) -> None:
+    axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= min(1, axes.get_ylim()[1])])
+
+
+def _move_legend(axes: Axes, place: Place, columns: int = 1, title: str | None = None) -> None:
     """Where the curves are not; of several columns above them."""
     if axes.get_legend() is None:
         return
     if columns > 1:
         axes.set_ylim(top=1.3 * axes.get_ylim()[1])
-    axes.legend(framealpha=1, edgecolor="none", fontsize=9, loc=place, ncols=columns)
+    legend = axes.legend(
+        framealpha=0.9, edgecolor="none", fontsize=9, loc=place, ncols=columns, title=title, title_fontsize=9
+    )
+    legend.set_in_layout(False)  # a wide one takes no room from the panels
 
 
-def _histograms(axes: Axes, values: Mapping[str, Floats]) -> None:
+def _histograms(axes: Axes, values: Mapping[str, Floats], what: str) -> None:
     """Steps over a logarithmic axis, the same bins for each split; zeros stand in the lowest bin."""
     everything = np.concatenate([np.zeros(0), *values.values()])
     everything = everything[np.isfinite(everything)]
@@ -109,7 +119,8 @@ def _histograms(axes: Axes, values: Mapping[str, Floats]) -> None:
     for (name, each), colour in zip(values.items(), COLOURS, strict=False):
         if len(each):
             weights = np.full(len(each), 1 / len(each))
-            shown, label = each.clip(edges[0], edges[-1]), f"{name} ({len(each):,})"
+            same = f", all {each[0]:,.4g}" if each.min() == each.max() else ""
+            shown, label = each.clip(edges[0], edges[-1]), f"{name}: {len(each):,} {what}{same}"
             axes.hist(shown, edges.tolist(), weights=weights, label=label, color=colour, lw=1.6, histtype="step")
     _logarithmic(axes, float(edges[0]), float(edges[-1]))
 
@@ -136,10 +147,15 @@ def _shares_above(axes: Axes, values: Mapping[str, Floats]) -> None:
     for (name, each), colour in zip(values.items(), COLOURS, strict=False):
         if len(each):
             axes.plot(thresholds, _above(each, thresholds), color=colour, lw=1.8, label=name)
-    for threshold in (0.3, 0.5):
-        axes.axvline(threshold, color="grey", lw=0.8, ls=":")
+    _mark_ious(axes, (0.3, 0.5))
     axes.set_xlim(0, 1)
     axes.set_ylim(bottom=0)
+
+
+def _mark_ious(axes: Axes, thresholds: tuple[float, float]) -> None:
+    for number, threshold in enumerate(thresholds):
+        label = None if number else f"IoU {thresholds[0]:g} and {thresholds[1]:g}"
+        axes.axvline(threshold, color="grey", lw=0.8, ls=":", label=label)
 
 
 def _above(values: Floats, thresholds: Floats) -> Floats:
@@ -162,19 +178,23 @@ def _classes(axes: Axes, splits: Mapping[str, DataFigures]) -> None:
         counts += [sum(split.classes.get(name, 0) for name in others)] * bool(others)
         places = np.arange(len(labels)) + (number - (len(splits) - 1) / 2) * height
         shares = np.array(counts, float) / max(sum(counts), 1)
-        axes.barh(places, shares, 0.9 * height, color=COLOURS[number], label=split_name)
+        bars = axes.barh(places, shares, 0.9 * height, color=COLOURS[number], label=split_name)
+        axes.bar_label(bars, [f" {count:,}" for count in counts], fontsize=8)
     axes.set_yticks(range(len(labels)), labels, fontsize=8)
     axes.set_ylim(max(len(labels), 3) + 0.2, -0.5)  # room for the legend
-    _finish(axes, "Classes", "share of the objects", "", legend="upper right")
+    ticks = axes.get_xticks()
+    axes.set_xlim(0, 1.2 * axes.get_xlim()[1])  # room for the numbers
+    axes.set_xticks([tick for tick in ticks if 0 <= tick <= 1])
+    _finish(axes, "Classes, with their numbers of objects", "share of the objects", "", legend="upper right")
 
 
 def _ious(axes: Axes, anchors: Sequence[AnchorFigures]) -> None:
     thresholds = np.linspace(0, 1, 101)
     for each, colour in zip(anchors, _set_colours(anchors), strict=True):
         if len(each.ious):
-            axes.plot(thresholds, _above(each.ious, thresholds), color=colour, lw=1.8, label=each.name)
-    for threshold in (0.5, 0.7):
-        axes.axvline(threshold, color="grey", lw=0.8, ls=":")
+            label = f"{each.name}: {(each.ious >= 0.5).mean():.1%}"
+            axes.plot(thresholds, _above(each.ious, thresholds), color=colour, lw=1.8, label=label)
+    _mark_ious(axes, (0.5, 0.7))
     axes.set_xlim(0, 1)
 
 

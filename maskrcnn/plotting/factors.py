@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from maskrcnn.files import written_beside
@@ -17,6 +18,7 @@ from maskrcnn.plotting.curves import COLOURS
 _BINS = 40
 _COLUMNS = 5
 _WIDE = 50
+_UNITS = {"size": "px", "distance": "px", "angle": "degrees"}
 _LENGTHS = ("size", "visible_pixels", "distance", "snr")
 
 
@@ -30,7 +32,7 @@ def plot_factors(factors: Mapping[str, NDArray[np.float64]], path: str | os.Path
     axes = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
     for place, (name, values) in zip(axes, factors.items(), strict=False):
         seen = values[np.isfinite(values)]
-        place.set_title(name, fontsize=10)
+        place.set_title(f"{name} ({_UNITS[name]})" if name in _UNITS else name, fontsize=10)
         place.set_yticks([])
         place.spines[["top", "right", "left"]].set_visible(False)
         if not len(seen):
@@ -40,6 +42,7 @@ def plot_factors(factors: Mapping[str, NDArray[np.float64]], path: str | os.Path
             place.set_xticks([])
             place.set_xlabel(f"all {low:.4g}", fontsize=9)
             continue
+        place.xaxis.set_major_locator(MaxNLocator(4))
         place.ticklabel_format(useOffset=False)
         if name in _LENGTHS and seen.min() > 0 and high > _WIDE * low:
             place.hist(seen, bins=np.geomspace(seen.min(), seen.max(), _BINS).tolist(), color=COLOURS[0])

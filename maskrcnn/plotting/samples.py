@@ -48,7 +48,8 @@ def sample_sheet(panels: Sequence[Panel], columns: int = 4, legend: Sequence[tup
     """All panels, uint8 [H', W', 3], in rows of ``columns`` with a legend below.
 
     Above each stand its title, its objects and its size. Each image is enlarged by a whole factor, or shrunk, to fit a
-    cell of about ``CELL`` pixels; of larger ones where most images are larger, of smaller ones where there are many.
+    cell of at most ``CELL`` pixels, which the largest of them fills; of larger ones where most images are larger, of
+    smaller ones where there are many.
     The legend is made of (ignored, text).
     """
     columns = max(1, min(columns, len(panels)))
@@ -94,9 +95,11 @@ def _draw_box(picture: Picture, box: NDArray[np.float32], colour: Colour, line: 
 
 
 def _cell_side(panels: Sequence[Panel]) -> int:
-    usual = float(np.median([max(panel.image.shape[-2:]) for panel in panels])) if panels else CELL
+    sides = [max(1, *panel.image.shape[-2:]) for panel in panels] or [CELL]
+    usual, largest = float(np.median(sides)), max(sides)
+    filled = largest * min(CELL // largest, _MOST_ENLARGED) if largest <= CELL else CELL
     room = math.isqrt(MOST_PIXELS // max(1, len(panels))) - 5 * _GAP
-    return int(max(min(max(usual, CELL), _LARGEST_CELL, room), _SMALLEST_CELL))
+    return int(max(min(max(usual, filled, CELL // 2), _LARGEST_CELL, room), _SMALLEST_CELL))
 
 
 def _fitted(panel: Panel, cell: int) -> tuple[Picture, float]:
