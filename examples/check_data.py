@@ -141,14 +141,15 @@ def check_read(folder: Path, dataset: str, seen: Seen) -> Iterator[str]:
         except UserError as error:
             yield str(error)
             continue
-        objects = 0
+        objects, all_read = 0, True
         for index in with_bar(range(len(data)), f"Reading {part}"):
             try:
                 objects += int((~data[index][1].ignore).sum())
             except UserError as error:
+                all_read = False
                 yield str(error)
         seen.notes += [f"{part}: {count} {rule}" for rule, count in data.counts.items() if count]
-        if not objects:
+        if all_read and not objects:
             seen.notes.append(NO_OBJECTS.format(f"{folder}: {part}"))
 
 

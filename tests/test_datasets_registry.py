@@ -81,6 +81,9 @@ def test_runs_are_named_after_it(name, short):
         ("mnist", "use one of ellipses, shapes, coco"),
         ("mnist", "my_module:MyData"),
         ("coco+", "--dataset=coco+: a name is missing beside '+'"),
+        ("coco++voc", "a name is missing beside '+'"),
+        ("synthetic:a.toml+elipses", "did you mean 'ellipses'?"),
+        ("synthetic:.", "'synthetic:.': is a folder; name the TOML file of a recipe"),
         ("voc+voc", "names voc twice"),
         ("synthetic", "synthetic:FILE.toml"),
         ("my-module:MyData", "unknown dataset"),
@@ -91,6 +94,35 @@ def test_what_is_no_name_gets_a_hint(name, words):
     with pytest.raises(UserError) as error:
         parse(name)
     assert words in one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("synthetic:a+b/c.toml", ["synthetic:a+b/c.toml"]),
+        ("synthetic:a+b.toml+coco:2017", ["synthetic:a+b.toml", "coco:2017"]),
+        ("coco+synthetic:a.toml+synthetic:b.toml", ["coco", "synthetic:a.toml", "synthetic:b.toml"]),
+        ("my:Data:x+y+voc", ["my:Data:x+y", "voc"]),
+        ("my:Data+your.own:Data:x", ["my:Data", "your.own:Data:x"]),
+    ],
+)
+def test_a_plus_in_a_path_joins_nothing(text, parts):
+    assert [each.text for each in parse(text)] == parts
+
+
+def test_a_folder_for_a_recipe_is_answered_with_its_recipe(tmp_path):
+    (tmp_path / "dataset.toml").touch()
+    with pytest.raises(UserError) as error:
+        parse(f"synthetic:{tmp_path}")
+    assert f"synthetic:{tmp_path}/dataset.toml draws" in one_line(error) and "--dataset_root=" in str(error.value)
+
+
+def test_the_other_version_of_aitod_is_pointed_out(tmp_path):
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "aitodv2_trainval.json").touch()
+    with pytest.raises(UserError) as error:
+        open_dataset("aitod", tmp_path, "train")
+    assert "no annotations of AI-TOD v1" in one_line(error) and "use --dataset=aitod:v2" in str(error.value)
 
 
 def test_every_set_has_its_key_in_paths():

@@ -97,7 +97,7 @@ def own_modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_data_of_boxes_trains_the_heads_without_masks(workplace: Path) -> None:
     say_paths(workplace, visdrone_root=make_visdrone(workplace / "drone"))
-    lines = succeed(train, "--dataset=visdrone", "--head=rpn", *SHORT)
+    lines = succeed(train, "--dataset=visdrone", "--head=rpn", "--num_threads=2", *SHORT)  # counted by the loaders
     assert "training images: 4 inverted or empty boxes dropped" not in "\n".join(lines)
     assert any(re.fullmatch("training images: 4 boxes clipped to the image", line) for line in lines), lines
     assert any(re.fullmatch("test images: 2 boxes clipped to the image", line) for line in lines)
@@ -108,6 +108,33 @@ def test_data_of_boxes_trains_the_heads_without_masks(workplace: Path) -> None:
         (found,) = (line for line in read_metrics(runs / name / "metrics.jsonl") if line["kind"] == "evaluation")
         assert 0 <= found["box_ap"] <= 1 and metric in found and not any(key.startswith("mask") for key in found)
         assert (runs / name / "plots/epoch-0001/1.png").is_file() and (runs / name / "plots/sizes.png").is_file()
+
+
+def test_data_without_any_object_is_refused_or_said(workplace: Path) -> None:
+    root = make_visdrone(workplace / "drone")
+    say_paths(workplace, visdrone_root=root)
+    flags = ("--dataset=visdrone", "--head=rpn")
+    for path in root.glob("VisDrone2019-DET-val/annotations/*.txt"):
+        path.write_text("")
+    lines = succeed(train, *flags, *SHORT)
+    assert "none of the 2 test images holds an object (but to ignore): AP and recall cannot be measured" in lines
+    for path in root.glob("VisDrone2019-DET-train/annotations/*.txt"):
+        path.write_text("6,8,12,11,0,4,0,0")  # score 0: to ignore
+    shutil.rmtree(workplace / "runs")
+    for program, options in ((train, flags), (train, (*flags, "--dry_run")), (compare_heads, flags[:1])):
+        error = fail(program, *options)
+        assert "none of the 4 training images holds an object (but to ignore), so there is nothing to learn" in error
+    assert not (workplace / "runs").exists()
+
+
+def test_a_dry_run_reads_images_of_both_splits(workplace: Path) -> None:
+    assert any(line.startswith("test image   000000: [3, 64, 64], ") for line in succeed(train, "--dry_run"))
+    for split, number in (("test", "000000"), ("train", "000000")):
+        path = workplace / f"data/ellipses/{split}/images/{number}.png"
+        whole = path.read_bytes()
+        path.write_bytes(b"")
+        assert f"{split}/images/{number}.png: not a readable" in fail(train, "--dry_run").replace("\\", "/")
+        path.write_bytes(whole)
 
 
 def test_a_mask_head_is_refused_at_once(workplace: Path) -> None:

@@ -254,6 +254,9 @@ def test_settings_of_the_run_count_unless_given(place: Path) -> None:
     assert config == load_config("runs/ellipses-mask_rcnn-1/config.toml", environ={})
     with_flags = load_finder(RUN.partition("=")[2], {"views": "d4", "tile": "64"}).config
     assert (with_flags.views.views, with_flags.views.tile) == ("d4", 64)
+    (place / "mine.toml").write_text('[views]\nviews = "flips"\ntile = 64\n')
+    both = load_finder(RUN.partition("=")[2], {"config": "mine.toml", "views": "d4"}).config
+    assert both == with_flags
 
 
 @pytest.mark.parametrize("weights", ["runs/ellipses-mask_rcnn-1", "newest", "copy.pt"])
@@ -352,6 +355,7 @@ def spoil_weights(place: Path, **changes: Any) -> None:
         (IMAGES, f"{RUN} --device=tpu", "--device=tpu: unknown device"),
         (IMAGES, f"{RUN} --output_dir=smallobjects.toml", "cannot write to smallobjects.toml | --output_dir"),
         (IMAGES, f"{RUN} --head=rpn", "No such option | --head"),
+        (IMAGES, f"{RUN} --config=absent.toml", "absent.toml: cannot be read"),
         (IMAGES, f"{RUN} another", "unexpected extra argument"),
         ("", "", "IMAGE_OR_FOLDER"),
     ],
