@@ -13,17 +13,6 @@ from torch import Tensor
 from maskrcnn.config import UserError
 
 _CONTROLS = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029]")
-RULES = (  # by which readers drop, clip or ignore objects of an image
-    "boxes that are not finite dropped",
-    "inverted or empty boxes dropped",
-    "boxes outside the image dropped",
-    "boxes clipped to the image",
-    "empty masks dropped",
-    "objects with an empty mask dropped",
-    "objects without a mask ignored",
-    "objects without pixels in the mask dropped",
-)
-_FIRST = "%s: %s (the first; others are counted)"
 _log = logging.getLogger("datasets")
 
 
