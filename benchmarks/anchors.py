@@ -1,7 +1,7 @@
 """What the anchors that examples.describe_data proposes are worth: the defaults and the proposals, trained alike.
 
 `python -m benchmarks.anchors --dataset_root FOLDER` with Kaggle's 2018 Data Science Bowl: the default Mask R-CNN, the
-same with the anchors and limits proposed for a finest stride of 4, and with those for 2; the same epochs and seeds.
+same with the anchors and limits proposed for each finest stride; the same epochs and seeds.
 """
 
 from statistics import mean, stdev

@@ -5,6 +5,7 @@ import importlib
 import operator
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from datasets.checks import Tally, TallyByImage, usable_boxes
 from datasets.readers.splitting import check_split
 from maskrcnn.config import UserError
 from maskrcnn.structures.instances import Instances
@@ -34,7 +36,8 @@ class OwnData:
     """A user's data set with what it left out, and what it gives checked.
 
     It must have `class_names`, a length, and items (image, Instances), or (image, a dict as torchvision's detectors
-    take it). Missing may be `has_masks` (then true), `image_ids`, `image_names`, `counts` and the instances' ids.
+    take it). Missing may be `has_masks` (then true), `image_ids`, `image_names`, `counts` and the instances' ids. Boxes
+    that reach out of the image are clipped, those outside dropped, and counted.
     """
 
     def __init__(self, name: str, data: Any) -> None:
@@ -57,10 +60,11 @@ class OwnData:
         self.image_names = list(_texts(name, "image_names", getattr(data, "image_names", [str(each) for each in ids])))
         if len(self.image_names) != count:
             raise UserError(f"{name}: has {count} images but {len(self.image_names)} image_names")
+        self._tallies = TallyByImage(count)
 
     @property
     def counts(self) -> Mapping[str, int]:
-        return getattr(self._data, "counts", {})
+        return self._tallies.counts + Counter(getattr(self._data, "counts", {}))
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -78,9 +82,9 @@ class OwnData:
         size = (int(image.shape[1]), int(image.shape[2]))
         if isinstance(target, Mapping):
             target = _guarded(where, Instances.from_torchvision, target, size)
-        return image, self._checked(where, target, size)
+        return image, self._checked(where, target, size, self._tallies.of(index))
 
-    def _checked(self, where: str, target: Any, size: tuple[int, int]) -> Instances:
+    def _checked(self, where: str, target: Any, size: tuple[int, int], tally: Tally) -> Instances:
         if not isinstance(target, Instances):
             raise UserError(f"{where}: its objects must be Instances, not {type(target).__name__}")
         if tuple(target.size) != size:
@@ -99,7 +103,9 @@ class OwnData:
             wrong = next(each for each in labels.tolist() if not 1 <= each <= count)
             raise UserError(f"{where}: has label {wrong}; use 1 to {count}, as in class_names")
         ids = torch.arange(1, len(target) + 1) if target.ids is None else target.ids
-        return replace(target, size=size, masks=target.masks if self.has_masks else None, ids=ids)
+        target = replace(target, size=size, masks=target.masks if self.has_masks else None, ids=ids)
+        inside, kept = usable_boxes(boxes.double().numpy(), size, tally, where)
+        return replace(target[torch.from_numpy(kept)], boxes=torch.from_numpy(inside))
 
 
 def _find(name: str) -> Callable[..., Any]:

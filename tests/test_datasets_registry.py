@@ -183,6 +183,17 @@ def test_a_dict_as_torchvision_takes_it(place):
     assert torch.equal(image, torch.zeros(3, 20, 30, dtype=torch.uint8))
 
 
+def test_boxes_are_clipped_to_the_image_and_those_outside_dropped(place):
+    boxes = "torch.tensor([[1.0, 2, 50, 6], [40.0, 2, 50, 6], [1.0, 2, 5, 6]])"
+    text = OWN.replace("torch.tensor([[1.0, 2, 5, 6]])", boxes).replace("tensor([2])", "tensor([1, 2, 2])")
+    (place / "far.py").write_text(text)
+    data = open_dataset("far:MyData", ".", "train")
+    _, instances = data[0]
+    assert instances.boxes.tolist() == [[1, 2, 30, 6], [1, 2, 5, 6]] and instances.labels.tolist() == [1, 2]
+    assert instances.ids.tolist() == [1, 3]
+    assert data.counts == {"boxes clipped to the image": 1, "boxes outside the image dropped": 1}
+
+
 def test_an_image_without_objects_needs_no_masks(place):
     text = OWN.replace("has_masks = False", "pass").replace("Instances((20, 30), box, torch.tensor([2]))", "NOTHING")
     (place / "void.py").write_text(text + "\nNOTHING = Instances((20, 30), torch.zeros(0, 4), torch.zeros(0))\n")

@@ -173,7 +173,8 @@ class SceneConfig:
             raise UserError(f"min_diameter {objects.min_diameter} is out of range: it must be above 0")
         if layout.n_groups and layout.min_group_aspect > objects.max_aspect:
             raise UserError(
-                f"min_group_aspect {layout.min_group_aspect} is above max_aspect {objects.max_aspect}: swap them"
+                f"min_group_aspect {layout.min_group_aspect} is above max_aspect {objects.max_aspect}: lower it, "
+                "or leave the groups out with n_groups=0"
             )
         room = min(self.width, self.height) / 4
         if layout.margin > room and (layout.n_free or background.n_distractors):

@@ -15,6 +15,7 @@ from maskrcnn.model.config import DetectorConfig
 from maskrcnn.model.coverage import Truths, best_ious, grid_gaps, iou_with, pyramid_strides, share
 
 STEPS = 8  # of sizes and of ratios in an octave
+SMALL = 0.05  # share of objects
 HEADROOM = 0.01  # added to the wanted coverage while searching, for images that are not there
 MOST_LEVELS = 5
 SEARCHED = 4096  # truths that the search looks at, evenly spaced; what it finds is measured on all
@@ -39,20 +40,21 @@ def propose_anchors(
     config: DetectorConfig,
     coverage: float = 0.95,
     max_anchors: int = 9,
-    finest_strides: Sequence[int] = (4, 2),
+    finest_strides: Sequence[int] | None = None,
 ) -> DetectorConfig:
     """`config` with the strides, anchor sizes and ratios that this data asks for.
 
-    The first of the finest strides (each halving costs four times the time) with which `max_anchors` a location match
-    the share `coverage` of the truths at IoU .5 from some anchor of the image; there the fewest anchors a location,
-    then the fewest levels, then the most truths at IoU .7. The body keeps its stages; the pyramid grows where larger
-    objects need it. Where nothing matches enough, what matches most.
+    The first of the finest strides (None: of 4 and 2, or of 2 and 4 where many objects are small) with which
+    `max_anchors` a location match the share `coverage` of the truths at IoU .5 from some anchor of the image; there the
+    fewest anchors a location, then the fewest levels, then the most truths at IoU .7. The body keeps its stages; the
+    pyramid grows where larger objects need it. Where nothing matches enough, what matches most.
 
     Raises:
         ValueError: no truths.
     """
     if not len(truths.boxes):
         raise ValueError("there are no truths to propose anchors for")
+    finest_strides = _preferred_strides(truths) if finest_strides is None else finest_strides
     every = torch.arange(0, len(truths.boxes), -(-len(truths.boxes) // SEARCHED))
     sample = Truths(truths.boxes[every], truths.sizes[every])
     best, most = config, -1.0
@@ -63,6 +65,12 @@ def propose_anchors(
         if matched >= coverage:
             break
     return _with_roi_levels(best)
+
+
+def _preferred_strides(truths: Truths) -> tuple[int, ...]:
+    """Finest strides, the better first: 4, unless more than SMALL of the objects are smaller than two of its cells."""
+    sizes = (truths.boxes[:, 2:] - truths.boxes[:, :2]).prod(dim=1).sqrt()
+    return (2, 4) if float((sizes < 2 * 4).double().mean()) > SMALL else (4, 2)
 
 
 def _candidates(
