@@ -226,6 +226,15 @@ def test_few_anchors_match_what_is_wanted(sides: torch.Tensor, finest: int) -> N
     Detector(dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, width=16)), 1, "rpn")
 
 
+@pytest.mark.parametrize(("small", "finest"), [(10, 4), (30, 2)])
+def test_many_small_objects_ask_for_a_fine_stride(small: int, finest: int) -> None:
+    sides = torch.cat([torch.full((small, 2), 7.5), spread(12, 30, number=390)])
+    config = propose_anchors(truths_of(sides), DetectorConfig())
+    assert config.backbone.finest_stride == finest and share(best_ious(truths_of(sides), config), 0.5) >= 0.95
+    coarse = propose_anchors(truths_of(sides), DetectorConfig(), finest_strides=(4,))
+    assert coarse.backbone.finest_stride == 4
+
+
 def test_wide_objects_get_wide_anchors() -> None:
     config = propose_anchors(truths_of(torch.tensor([[60.0, 10.0]]).repeat(100, 1)), DetectorConfig())
     assert anchors_a_location(config) == 1 and config.rpn.anchor_ratios[0] == pytest.approx(1 / 6, rel=0.3)
