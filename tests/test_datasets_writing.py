@@ -20,9 +20,9 @@ from datasets.readers.voc import Voc
 from datasets.writing.converting import BadImagesError, Choice, convert, find_excluded
 from datasets.writing.names import file_names, safe_name
 from datasets.writing.sources import open_parts, recognise
-from datasets.writing.target import made_whole
 from datasets.writing.voc import palette
 from maskrcnn.config import UserError
+from maskrcnn.files import made_whole
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 

@@ -30,8 +30,8 @@ from datasets.synthetic.config import SceneConfig
 from datasets.synthetic.painting import render
 from datasets.synthetic.recipes import GENERATORS, VERSION, Recipe
 from datasets.synthetic.scene import compose
-from datasets.writing.target import made_whole
 from maskrcnn.config import UserError, to_toml
+from maskrcnn.files import made_whole
 
 Progress = Callable[[int, int], None]
 

@@ -16,15 +16,16 @@ from datasets.images import opened, orientation
 from datasets.interface import DetectionDataset
 from datasets.readers.folders import IMAGE_SUFFIXES
 from datasets.readers.tables import read_lines
+from datasets.writing.card import find_stranger, write_card
 from datasets.writing.coco import CocoWriter
 from datasets.writing.cst import CstWriter
 from datasets.writing.dsb import DsbWriter
 from datasets.writing.labels import LabelsWriter
 from datasets.writing.names import file_names
 from datasets.writing.sample import Losses, Sample, Writer
-from datasets.writing.target import find_stranger, made_whole, write_card
 from datasets.writing.voc import VocWriter
 from maskrcnn.config import UserError
+from maskrcnn.files import made_whole
 from maskrcnn.structures.instances import Instances
 
 Progress = Callable[[int, int], None]
