@@ -42,8 +42,11 @@ class BuildCore(cpp_extension.BuildExtension):
         super().finalize_options()
         if "build_ext" in self.distribution.commands:
             self.inplace = True
-        if not (self.inplace or self.editable_mode):
-            self.extensions[:] = [ext for ext in self.extensions if ext.name.startswith("maskrcnn.")]
+
+    def run(self) -> None:
+        if not (self.inplace or self.editable_mode):  # a wheel; known for sure only now
+            self.extensions = [ext for ext in self.extensions if ext.name.startswith("maskrcnn.")]
+        super().run()
 
     def build_extensions(self) -> None:
         try:
