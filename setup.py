@@ -45,7 +45,7 @@ class BuildCore(cpp_extension.BuildExtension):
 
     def run(self) -> None:
         if not (self.inplace or self.editable_mode):  # a wheel; known for sure only now
-            self.extensions = [ext for ext in self.extensions if ext.name.startswith("maskrcnn.")]
+            self.extensions = [ext for ext in self.distribution.ext_modules if ext.name.startswith("maskrcnn.")]
         super().run()
 
     def build_extensions(self) -> None:
