@@ -19,6 +19,7 @@ from datasets.readers.splitting import check_split
 from maskrcnn.config import UserError
 from maskrcnn.structures.instances import Instances
 
+_NEEDED = ("class_names", "__len__", "__getitem__")
 _MOST_WORDS = 300  # characters of somebody else's error
 
 
@@ -42,12 +43,12 @@ class OwnData:
 
     def __init__(self, name: str, data: Any) -> None:
         self._name, self._data = name, data
-        missing = [each for each in ("class_names", "__len__", "__getitem__") if not hasattr(data, each)]
+        missing = [each for each in _NEEDED if not hasattr(data, each)]
         if missing:
-            raise UserError(f"{name}: has no {', '.join(missing)}; a data set needs them")
+            raise UserError(f"{name}: has no {', '.join(missing)}; a data set needs {', '.join(_NEEDED)}")
         count = _guarded(f"len({name})", len, data)
         if not count:
-            raise UserError(f"{name}: gives no images; check its folder")
+            raise UserError(f"{name}: gives no images; check --dataset_root and the split")
         self.class_names = _texts(name, "class_names", data.class_names)
         if not self.class_names or len(set(self.class_names)) < len(self.class_names):
             raise UserError(
@@ -95,10 +96,14 @@ class OwnData:
         if self.has_masks and target.masks is None:
             raise UserError(f"{where}: has no masks; give them, or say has_masks = False")
         boxes, labels, count = target.boxes, target.labels, len(self.class_names)
-        if boxes.dtype != torch.float32 or labels.dtype != torch.int64:
-            raise UserError(f"{where}: boxes must be float32 and labels int64, are {boxes.dtype} and {labels.dtype}")
-        if not (torch.isfinite(boxes).all() and (boxes[:, 2:] > boxes[:, :2]).all()):
-            raise UserError(f"{where}: every box must be finite and x1 < x2, y1 < y2")
+        for what, found, wanted in (("boxes", boxes, torch.float32), ("labels", labels, torch.int64)):
+            if found.dtype != wanted:
+                raise UserError(f"{where}: {what} must be {wanted}, are {found.dtype}")
+        sound = torch.isfinite(boxes).all(dim=1) & (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+        if not sound.all():
+            number = int((~sound).nonzero()[0])
+            values = ", ".join(f"{value:g}" for value in boxes[number].tolist())
+            raise UserError(f"{where}: box {number} is {values}; it must be x1, y1, x2, y2 with x1 < x2 and y1 < y2")
         if not 1 <= int(labels.min()) <= int(labels.max()) <= count:
             wrong = next(each for each in labels.tolist() if not 1 <= each <= count)
             raise UserError(f"{where}: has label {wrong}; use 1 to {count}, as in class_names")

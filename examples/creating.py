@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -86,6 +87,15 @@ def notes_on(recipe: Recipe) -> Iterator[str]:
             f"the largest objects (max_diameter {objects.max_diameter:g}) are larger than the image of {size}: "
             "its edge cuts them"
         )
+    if (cover := mean_cover(scene)) > 1:
+        yield f"the objects' areas add up to {cover:.1f} times the image: what is hidden has no annotation"
+
+
+def mean_cover(scene: SceneConfig) -> float:
+    """Areas of all objects that are drawn, over that of the image; diameters are log-uniform."""
+    low, high = scene.objects.min_diameter, scene.objects.max_diameter
+    mean_square = low**2 if low == high else (high**2 - low**2) / (2 * math.log(high / low))
+    return scene.num_objects * math.pi / 4 * mean_square / (scene.width * scene.height)
 
 
 def make(path: str, recipe: Recipe, overwrite: bool = False, title: str = "Drawing") -> None:

@@ -32,6 +32,11 @@ class Contents:
     ignored: int = 0
     factors: dict[str, list[float | None]] = field(default_factory=lambda: {name: [] for name in Factors.names()})
 
+    def medians(self) -> dict[str, float]:
+        """Of each factor; nan where none was measured."""
+        seen = {name: [value for value in values if value is not None] for name, values in self.factors.items()}
+        return {name: float(np.median(values)) if values else float("nan") for name, values in seen.items()}
+
 
 def write_data_sheet(folder: Path, recipe: Recipe) -> None:
     """Write README.md and its pictures into the folder of a data set that is otherwise complete."""
@@ -48,13 +53,6 @@ def write_data_sheet(folder: Path, recipe: Recipe) -> None:
     factors = {name: np.array(values, np.float64) for name, values in splits[first].factors.items()}
     plot_factors(factors, folder / "sheet" / "factors.png")
     write_text(folder / "README.md", sheet_text(recipe, splits, first, len(panels)))
-
-
-def factor_medians(annotations: Path) -> dict[str, float]:
-    """The median of each factor of a split's first objects; nan where none was measured."""
-    factors = read_contents(annotations, 0).factors
-    seen = {name: [value for value in values if value is not None] for name, values in factors.items()}
-    return {name: float(np.median(values)) if values else float("nan") for name, values in seen.items()}
 
 
 def read_contents(annotations: Path, images: int) -> Contents:

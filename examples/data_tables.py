@@ -30,8 +30,8 @@ BINS = {
     "aitod_small": "small\n16–32",
     "aitod_medium": "medium\n> 32",
     "small": "COCO small\n< 32 px",
-    "medium": "medium\n32–96",
-    "large": "large\n> 96",
+    "medium": "COCO medium\n32–96",
+    "large": "COCO large\n> 96",
 }
 MOST_CLASSES = 20  # lines
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ def main(factor: str | None, values: str | None, preset: str | None, scene: str 
     recipes = sweep_of(recipe_of(flags, base_recipe(start)), sweep.factor, sweep.values)
     root = Path(flags["path"] or f"data/sweep-{sweep.factor}")
     folders = {value: root / f"{sweep.factor}={value}" for value in sweep.values}
+    check_room(root, folders.values())
     for (value, folder), recipe in zip(folders.items(), recipes, strict=True):
         make(str(folder), recipe, bool(flags["overwrite"]), title=f"Drawing {sweep.factor}={value}")
     write_overview(root, sweep, folders)
@@ -89,10 +90,17 @@ def _with_value(scene: SceneConfig, factor: str, names: Sequence[str], value: st
         raise UserError(f"--factor={factor} --values={value}: {error}") from error
 
 
+def check_room(root: Path, folders: Iterable[Path]) -> None:
+    """UserError where another sweep lies, whose data sets would be left behind without an overview."""
+    others = sorted(path.name for path in {path.parent for path in root.glob("*/dataset.toml")} - set(folders))
+    if others:
+        raise UserError(f"{root}: holds '{others[0]}' of another sweep; remove it, or choose another --path")
+
+
 def write_overview(root: Path, sweep: SweepConfig, folders: dict[str, Path]) -> None:
     """README.md with the same image under each value and what was measured, and sweep.json for programs."""
     from datasets.readers.generated import Generated
-    from examples.data_sheet import factor_medians
+    from examples.data_sheet import read_contents
     from maskrcnn.files import write_text
     from maskrcnn.plotting.predictions import save_picture
     from maskrcnn.plotting.samples import Panel, sample_sheet
@@ -104,12 +112,14 @@ def write_overview(root: Path, sweep: SweepConfig, folders: dict[str, Path]) -> 
         image, truth = Generated(folder, split)[0]
         panels.append(Panel(image, truth, f"{sweep.factor}={value}", outlined=False))
     save_picture(sample_sheet(panels, columns=min(4, len(panels))), root / "samples.png")
-    medians = {value: factor_medians(folder / split / "annotations.json") for value, folder in folders.items()}
-    names = list(next(iter(medians.values())))
+    contents = {value: read_contents(folder / split / "annotations.json", 0) for value, folder in folders.items()}
+    columns = {value: {"objects": each.objects.total(), **each.medians()} for value, each in contents.items()}
+    names = list(next(iter(columns.values())))
     rows = [
-        f"| {value} | " + " | ".join(f"{median[name]:.4g}" for name in names) + " |"
-        for value, median in medians.items()
+        f"| {value} | " + " | ".join(f"{column[name]:.4g}" for name in names) + " |"
+        for value, column in columns.items()
     ]
+    asked = " (asked for is the diameter, of which √area is .886; `outline` adds to it)" * (sweep.factor == SIZE)
     lines = [
         f"# A sweep of {sweep.factor}",
         "",
@@ -117,7 +127,7 @@ def write_overview(root: Path, sweep: SweepConfig, folders: dict[str, Path]) -> 
         "",
         "![the first image under each value](samples.png)",
         "",
-        f"Medians of what the objects of `{split}` came to be:",
+        f"Objects seen in `{split}`, and medians of what they came to be{asked}:",
         "",
         f"| {sweep.factor} asked for | " + " | ".join(names) + " |",
         "|---" + "|--:" * len(names) + "|",
@@ -125,8 +135,8 @@ def write_overview(root: Path, sweep: SweepConfig, folders: dict[str, Path]) -> 
         "",
     ]
     write_text(root / "README.md", "\n".join(lines))
-    contents = {"factor": sweep.factor, "values": {value: folder.name for value, folder in folders.items()}}
-    write_text(root / "sweep.json", json.dumps(contents, indent=1) + "\n")
+    card = {"factor": sweep.factor, "values": {value: folder.name for value, folder in folders.items()}}
+    write_text(root / "sweep.json", json.dumps(card, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -251,9 +251,9 @@ def test_a_module_that_is_not_there(place):
         ("Instances((20, 30), box, torch.tensor([2]))", "{'boxes': box}", "KeyError: 'labels'"),
         ("tensor([2])", "tensor([3])", "has label 3; use 1 to 2"),
         ("tensor([2])", "tensor([0])", "has label 0"),
-        ("tensor([2])", "tensor([2.0])", "labels int64"),
+        ("tensor([2])", "tensor([2.0])", "labels must be torch.int64"),
         ("5, 6]", "1, 6]", "x1 < x2"),
-        ("5, 6]", "float('nan'), 6]", "finite"),
+        ("5, 6]", "float('nan'), 6]", "box 0 is 1, 2, nan, 6"),
         ("has_masks = False", "has_masks = True", "has no masks; give them, or say has_masks = False"),
     ],
 )

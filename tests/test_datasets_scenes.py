@@ -70,14 +70,14 @@ def test_every_shape_has_the_area_and_the_centroid_that_it_is_asked_for(kind, se
 
 
 def inside_by_winding(edges: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Whether points lie inside, by counting edges that cross the ray to their left."""
+    """Whether points lie inside, by counting edges that cross the ray to their left: upwards 1, downwards -1."""
     winding = np.zeros(np.broadcast(x, y).shape, int)
     for x0, y0, x1, y1 in edges:
-        for low, high, sign in ((y0, y1, 1), (y1, y0, -1)):
+        for low, high, sign in ((y0, y1, -1), (y1, y0, 1)):
             if low < high:
-                at = x0 + (y - y0) * (x1 - x0) / (y1 - y0)
+                at = x0 + (y - y0) * ((x1 - x0) / (y1 - y0))
                 winding += sign * ((y >= low) & (y < high) & (at <= x))
-    return winding != 0
+    return winding > 0
 
 
 @settings(max_examples=60)
@@ -430,6 +430,7 @@ def test_recipes_that_are_none_are_refused(tmp_path):
         ("version = 99\n", "version 99"),
         ("[scene]\ncontrast = 0.1\n", "scene.colours.contrast"),
         ("[scene.colours]\ncontrast = 7\n", "contrast"),
+        ("[scene.objects]\nmin_diameter = 30\n", "max_diameter"),
         ("= 1", "not valid TOML"),
     ):
         path.write_text(text)

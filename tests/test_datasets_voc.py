@@ -138,6 +138,13 @@ def test_2007_trains_on_trainval_if_its_test_is_annotated(folder):
     assert Voc(old, "train", image_set="train").image_names == ["2007_000032", "2008_000001"]
 
 
+def test_a_test_list_that_is_annotated_goes_before_val(folder):
+    write_set(folder, "test", ["2007_000032", "000001"])
+    assert Voc(folder, "test").image_names == ["2007_000032", "000001"]
+    write_set(folder, "test", ["000001"])  # which has no XML, as PASCAL's own of 2012
+    assert Voc(folder, "test").image_names == ["2009_000007"]
+
+
 def test_names_without_numbers_and_lists_of_one_test(folder):
     write_image(folder, "first", xml())
     write_set(folder, "train", ["first", "2007_000032"])

@@ -140,6 +140,12 @@ def test_an_object_wholly_hidden_is_said(tmp_path):
     assert "1 object that smaller ones hide wholly" in lost(done) and "overlapped pixels" not in lost(done)
 
 
+def test_a_part_that_readers_of_label_images_pass_over_is_said(tmp_path):
+    parts = {part: Listed([with_masks([BIG])]) for part in ("train", "val")}
+    lines = list(convert(parts, tmp_path / "out", "labels").losses.lines())
+    assert "the part of 1 image: readers of label images in folders pass over 'val'" in lines
+
+
 def test_labels_of_one_part_lie_in_the_folder_itself(tmp_path):
     convert({"test": Listed([with_masks([BIG])])}, tmp_path / "out", "labels")
     assert len(LabelImages(tmp_path / "out", "test")) == 1

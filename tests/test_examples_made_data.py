@@ -184,6 +184,22 @@ def test_bad_sweeps_are_refused(here: Path, flags: str, words: str) -> None:
     assert not list(here.iterdir())
 
 
+def test_a_sweep_leaves_no_other_behind(here: Path) -> None:
+    flags = ("--n_free=3", "--path=sweep")
+    lines = succeed(sweep_data, *SMALL, *flags, "--factor=n_free", "--values=1,2")
+    assert not any("note: " in line for line in lines)
+    assert re.search(r"^\| 1 \| 2 \|.*\n\| 2 \| 4 \|", Path("sweep/README.md").read_text(encoding="utf-8"), re.M)
+    assert "sweep: holds 'n_free=1' of another sweep" in fail(
+        sweep_data, *SMALL, *flags, "--factor=contrast", "--values=.1,.2"
+    )
+    assert sorted(path.name for path in Path("sweep").glob("*=*")) == ["n_free=1", "n_free=2"]
+
+
+def test_objects_that_must_hide_each_other_are_noted(here: Path) -> None:
+    lines = succeed(create_shapes, *SMALL, "--layout=uniform", "--n_free=500", "--path=full")
+    assert any(line.startswith("note: the objects' areas add up to ") for line in lines)
+
+
 # ---- check_data
 
 

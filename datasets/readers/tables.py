@@ -16,7 +16,7 @@ def read_text(path: Path) -> str:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); {CHECK}") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check that it is there") from error
     except MemoryError as error:
         raise UserError(f"{path}: does not fit into memory; {CHECK}") from error
     try:

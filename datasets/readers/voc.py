@@ -43,8 +43,9 @@ CLASS_NAMES = (
 )
 CLASS_FILES = ("labels.txt", "classes.txt")
 VOID = 255  # in SegmentationObject: border pixels that belong to nobody
-_SETS = (("train", "val"), ("train", "test"), ("trainval", "test"))  # lists for "train" and "test", best first
-_SETS_2007 = (("trainval", "test"), ("train", "val"))  # its test set is annotated
+# Lists for "train" and "test", best first; a test.txt counts where it is annotated, as PASCAL's own of 2012 is not.
+_SETS = (("train", "test"), ("train", "val"), ("trainval", "test"))
+_SETS_2007 = (("trainval", "test"), ("train", "test"), ("train", "val"))
 
 
 class Voc:
@@ -66,8 +67,8 @@ class Voc:
     ) -> None:
         """``root`` is a folder with `Annotations`, or holds `VOC<year>` or `VOCdevkit/VOC<year>`.
 
-        The split "train" is train.txt and "test" is val.txt, or test.txt where there is no val.txt; in 2007
-        trainval.txt and test.txt, if the latter is annotated. They lie in `ImageSets/Main`, with ``masks`` in
+        The split "train" is train.txt, in 2007 trainval.txt, and "test" is test.txt if that is annotated, else val.txt.
+        They lie in `ImageSets/Main`, with ``masks`` in
         `ImageSets/Segmentation`.
 
         Args:

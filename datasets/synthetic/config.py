@@ -168,7 +168,7 @@ class SceneConfig:
             ("min_background", "max_background", background),
         ):
             if getattr(part, low) > getattr(part, high):
-                raise UserError(f"{low} {getattr(part, low)} is above {high} {getattr(part, high)}: swap them")
+                raise UserError(f"{low} {getattr(part, low)} is above {high} {getattr(part, high)}: change one of them")
         if objects.min_diameter <= 0:
             raise UserError(f"min_diameter {objects.min_diameter} is out of range: it must be above 0")
         if layout.n_groups and layout.min_group_aspect > objects.max_aspect:

@@ -34,7 +34,11 @@ def read_recipe(path: str | Path) -> Recipe:
     Raises:
         UserError: a file that cannot be read, an unknown key, a bad value, another version of the generator.
     """
-    recipe = from_dict(Recipe, read_toml(path), path)
+    values = read_toml(path)
+    try:
+        recipe = from_dict(Recipe, values, path)
+    except UserError as error:  # settings that do not fit together know of no file
+        raise error if str(error).startswith(f"{path}:") else UserError(f"{path}: {error}") from error
     if recipe.version != VERSION:
         raise UserError(f"{path}: version {recipe.version} of the generator is asked for, this is {VERSION}")
     return recipe

@@ -54,6 +54,9 @@ class LabelsWriter(Writer):
 
     def finish(self) -> None:
         if len(self._names) != 1:
+            for part in self._names.keys() - set(SPLITS):
+                passed = f"the part of {{n}} images: readers of label images in folders pass over '{part}'"
+                self.losses.add(passed, len(self._names[part]))
             return
         (part,) = self._names
         for kind in _KINDS:

@@ -80,7 +80,7 @@ def plot_data(splits: Mapping[str, DataFigures], anchors: Sequence[AnchorFigures
     for panel in panels[1:4]:
         _move_legend(panel, "upper right")
         panel.set_ylim(top=1.3 * panel.get_ylim()[1])
-    for panel in panels[:6]:
+    for panel in panels[:5]:
         _without_shares_above_1(panel)
     _move_legend(panels[4], "upper right")
     _move_legend(panels[5], "lower right")
