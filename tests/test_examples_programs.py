@@ -52,7 +52,7 @@ def test_help_answers_without_heavy_imports(program: str) -> None:
 
 def test_the_two_commands_as_typed(tmp_path: Path, workplace: Path) -> None:
     data = tmp_path / "my data"
-    flags = ("--n_train=2", "--n_test=1", "--width=64", "--height=48", "--seed=5")
+    flags = ("--n_train=2", "--n_test=1", "--width=64", "--height=48", "--n_groups=1", "--n_free=6", "--seed=5")
     made = python(str(ROOT / PROGRAMS[0]), f"--path={data}", *flags, cwd=workplace)
     assert (made.returncode, made.stderr) == (0, "")
     assert made.stdout.splitlines()[0] == f"{data}: 2 training and 1 test images, 64 x 48; see {data / 'README.md'}"
