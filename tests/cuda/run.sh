@@ -36,8 +36,8 @@ compile() {
     ours=$(nvcc --version | sed -n 's/.*release \([0-9]*\)\..*/\1/p')
     [[ $theirs == "$ours" ]] || { echo "Compiling the CUDA library skipped: nvcc $ours, PyTorch for CUDA $theirs"; return; }
     [[ -n ${CUDA_HOME:-} || ! -d /usr/local/cuda ]] || export CUDA_HOME=/usr/local/cuda
-    cp -r csrc maskrcnn setup.py pyproject.toml README.md LICENSE "$work"
-    rm -f "$work"/maskrcnn/ops/*.so
+    cp -r csrc maskrcnn datasets setup.py pyproject.toml README.md LICENSE "$work"
+    rm -f "$work"/maskrcnn/ops/*.so "$work"/datasets/synthetic/*.so
     (cd "$work" && FORCE_CUDA=1 TORCH_CUDA_ARCH_LIST="7.5;8.0;8.6;8.9;9.0+PTX" MAX_JOBS=1 SMALLOBJECTS_REQUIRE_CORE=1 \
         python setup.py -q build_ext >"$work/log" 2>&1) || { cat "$work/log"; return 1; }
     echo "CUDA library compiled by nvcc $ours: $(wc -c <"$work/maskrcnn/ops/_cuda.so") bytes"
