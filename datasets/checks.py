@@ -3,6 +3,7 @@
 import logging
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
@@ -78,6 +79,17 @@ class _TallyOfImage(Tally):
 
 def _say(rule: str, where: str) -> None:
     _log.warning("%s: %s (the first; others are counted)", where, rule)
+
+
+def in_words(size: Sequence[int]) -> str:
+    """A size (H, W) with the width first, as image programs say it."""
+    return f"{size[1]} x {size[0]}"
+
+
+def check_size(path: Path, size: Sequence[int], image_size: Sequence[int]) -> None:
+    """UserError where labels or a mask are of another size (H, W) than their image."""
+    if tuple(size) != tuple(image_size):
+        raise UserError(f"{path}: is {in_words(size)} but its image is {in_words(image_size)}")
 
 
 def inside_folder(folder: Path, name: str, named_by: str) -> Path:

@@ -1,5 +1,6 @@
 """Some of a data set's images: those that an expression names, and those that can be read."""
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -58,27 +59,23 @@ class BadImages:
             yield f"{len(places)} like {', '.join(names)}{more}: {self.reasons[places[0]]}"
 
 
-class _Image:
-    """What an expression may ask of one image; it is read when the first of that is asked for, and once."""
+def read_once(dataset: DetectionDataset, index: int) -> Callable[[], tuple[Tensor, Instances]]:
+    """Reads an image when it is first called, and once. UserError for a bad image."""
+    return functools.cache(lambda: dataset[index])
 
-    def __init__(self, dataset: DetectionDataset, ids: list[int], names: list[str], index: int) -> None:
-        self._dataset, self._index = dataset, index
-        self._read: tuple[int, int, int] | None = None
-        self.values: dict[str, Callable[[], Any]] = {
-            "index": lambda: index,
-            "id": lambda: ids[index],
-            "name": lambda: names[index],
-            "num_objects": lambda: self.read()[0],
-            "height": lambda: self.read()[1],
-            "width": lambda: self.read()[2],
-        }
 
-    def read(self) -> tuple[int, int, int]:
-        """Number of objects that are not to ignore, height, width. UserError for a bad image."""
-        if self._read is None:
-            _, instances = self._dataset[self._index]
-            self._read = int((~instances.ignore).sum()), *instances.size
-        return self._read
+def values_of(
+    index: int, image_id: int, name: str, read: Callable[[], tuple[Tensor, Instances]]
+) -> dict[str, Callable[[], Any]]:
+    """What an expression may ask of an image; it is read only for what is in it."""
+    return {
+        "index": lambda: index,
+        "id": lambda: image_id,
+        "name": lambda: name,
+        "num_objects": lambda: int((~read()[1].ignore).sum()),
+        "height": lambda: read()[1].size[0],
+        "width": lambda: read()[1].size[1],
+    }
 
 
 def choose(
@@ -96,11 +93,11 @@ def choose(
     ids, names = dataset.image_ids, dataset.image_names
     reads = skip_bad or (expression is not None and expression.reads)
     for index in over(places) if reads else places:
-        image = _Image(dataset, ids, names, index)
+        read = read_once(dataset, index)
         try:
-            if expression is None or expression.holds(image.values):
+            if expression is None or expression.holds(values_of(index, ids[index], names[index], read)):
                 if skip_bad:
-                    image.read()
+                    read()
                 kept.append(index)
         except ExpressionError:
             raise

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from datasets.checks import Tally, TallyByImage, usable_boxes
+from datasets.checks import Tally, TallyByImage, in_words, usable_boxes
 from datasets.readers.splitting import check_split
 from maskrcnn.config import UserError
 from maskrcnn.structures.instances import Instances
@@ -89,8 +89,7 @@ class OwnData:
         if not isinstance(target, Instances):
             raise UserError(f"{where}: its objects must be Instances, not {type(target).__name__}")
         if tuple(target.size) != size:
-            here, there = (f"{width} x {height}" for height, width in (size, target.size))
-            raise UserError(f"{where}: is {here} but its objects are in an image of {there}")
+            raise UserError(f"{where}: is {in_words(size)} but its objects are in an image of {in_words(target.size)}")
         if not len(target):
             return replace(Instances.empty(size, self.has_masks), ids=torch.zeros(0, dtype=torch.int64))
         if self.has_masks and target.masks is None:

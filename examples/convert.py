@@ -100,10 +100,7 @@ def choice_of(config: ConvertConfig, parts: Mapping[str, DetectionDataset]) -> C
 
 def report(config: ConvertConfig, parts: Mapping[str, DetectionDataset], done: Conversion) -> None:
     """What was written, what was lost or left out, and what to type next."""
-    objects = sum(done.objects.values())
-    click.echo(f"{config.output}: {said(done.images)} with {objects:,} objects, as {config.to}")
-    for line in done.losses.lines():
-        click.echo(f"Not held by {config.to}: {line}")
+    say_written(str(config.output), str(config.to), done)
     for part, data in parts.items():
         for rule, count in data.counts.items():
             click.echo(f"Reading {part}: {count:,} {rule}")
@@ -114,12 +111,24 @@ def report(config: ConvertConfig, parts: Mapping[str, DetectionDataset], done: C
     click.echo(next_command(config, parts, done))
 
 
+def say_written(folder: str, to: str, done: Conversion) -> None:
+    """What is in the folder now, and what the format could not hold."""
+    click.echo(f"{folder}: {said(done.images)} with {sum(done.objects.values()):,} objects, as {to}")
+    for line in done.losses.lines():
+        click.echo(f"Not held by {to}: {line}")
+
+
+def reader_of(to: str, has_masks: bool) -> str:
+    """What --dataset names the reader of a format."""
+    return FORMATS[to] + ":2012-masks" * (to == "voc" and has_masks)
+
+
 def next_command(config: ConvertConfig, parts: Mapping[str, DetectionDataset], done: Conversion) -> str:
     if "train" not in done.images or len(done.images) < 2:
         return f"It has one part, {next(iter(done.images))}; training needs training and test images"
     has_masks = all(data.has_masks for data in parts.values())
-    reader = FORMATS[str(config.to)] + (":2012-masks" if config.to == "voc" and has_masks else "")
-    flags = [f"--dataset={reader}", f"--dataset_root={config.output}"] + ["--head=faster_rcnn"] * (not has_masks)
+    flags = [f"--dataset={reader_of(str(config.to), has_masks)}", f"--dataset_root={config.output}"]
+    flags += ["--head=faster_rcnn"] * (not has_masks)
     return f"Next: {shlex.join(['python', 'example_smallobject_train.py', *flags])}"
 
 

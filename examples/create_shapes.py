@@ -13,7 +13,7 @@ import click
 from datasets.synthetic.recipes import Recipe
 from examples.command_line import click_options
 from examples.config import load_config
-from examples.convert import FORMATS, said
+from examples.convert import FORMATS, reader_of, say_written
 from examples.creating import (
     CreateConfig,
     RecipeCommand,
@@ -68,9 +68,8 @@ def main(preset: str | None, scene: str | None, also: str | None, **flags: Any) 
         write_also(path, each, folder, overwrite)
     click.echo(f"Next: python example_smallobject_train.py --dataset=shapes{root_flag(path, configured)}")
     for each, folder in folders.items():
-        reader = FORMATS[each] + ":2012-masks" * (each == "voc")
         root = shlex.quote(f"--dataset_root={folder}")
-        click.echo(f"      python example_smallobject_train.py --dataset={reader} {root}")
+        click.echo(f"      python example_smallobject_train.py --dataset={reader_of(each, has_masks=True)} {root}")
     if start.preset == "cst" and scene is None and "cst" not in folders:
         words = ["python", "-m", "examples.convert", path, "--to=cst", f"--output={Path(path)}-cst"]
         click.echo(f"      {shlex.join(words)}   # CST's own CSV and JPEG files")
@@ -94,9 +93,7 @@ def write_also(path: str, to: str, folder: str, overwrite: bool) -> None:
 
     with progress_bar(f"Writing {to}") as progress:
         done = convert(open_parts(Path(path), "shapes"), folder, to, None, overwrite, progress)
-    click.echo(f"{folder}: {said(done.images)} with {sum(done.objects.values()):,} objects, as {to}")
-    for line in done.losses.lines():
-        click.echo(f"Not held by {to}: {line}")
+    say_written(folder, to, done)
 
 
 if __name__ == "__main__":

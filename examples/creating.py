@@ -61,11 +61,13 @@ class RecipeCommand(SettingsCommand):
         self.preset = preset
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not set(args) & set(ctx.help_option_names):
+            return super().parse_args(ctx, args)
         try:
             given, _, _ = self.make_parser(ctx).parse_args(list(args))
             named: dict[str, Any] = {name: given[name] for name in ("preset", "scene") if name in given}
             base = base_recipe(merge(ScenesConfig(preset=self.preset), flag_values(ScenesConfig, named)))
-        except (click.UsageError, UserError):  # which the call itself says, where it is not for help
+        except (click.UsageError, UserError):  # which the call without --help says
             base = PRESETS[self.preset]()
         values = {
             each.flag: functools.reduce(getattr, key.split("."), base)

@@ -75,7 +75,7 @@ def sweep_of(base: Recipe, factor: str, values: Sequence[str]) -> list[Recipe]:
         raise UserError(f"--values={','.join(values)}: give the values of {factor}, each once, such as .05,.1,.2")
     names = ("min_diameter", "max_diameter") if factor == SIZE else (factor,)
     scenes = [_with_value(base.scene, factor, names, value) for value in values]
-    room = min(min(scene.width, scene.height) for scene in scenes) / 4  # what a scene makes of a larger margin
+    room = min(scene.most_margin for scene in scenes)
     pinned = {"margin": min(max(map(margin, scenes)), room), "exclusion_radius": max(map(exclusion_radius, scenes))}
     pinned = {name: value for name, value in pinned.items() if name != factor}
     if base.scene.layout.exclusion_radius:

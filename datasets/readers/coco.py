@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datasets.checks import Tally, TallyByImage, inside_folder, usable_boxes
+from datasets.checks import Tally, TallyByImage, in_words, inside_folder, usable_boxes
 from datasets.images import read_image
 from datasets.readers.coco_index import CocoIndex, Ints, read_index
 from datasets.readers.folders import in_any_form
@@ -25,7 +25,7 @@ from maskrcnn.structures.masks import CroppedMasks
 YEARS = (2017, 2014)
 MAX_OUTLINE = 2_000_000  # pixels: coordinates beyond, or longer outlines, would take the memory when drawn
 _PARTS = {"train": ("train",), "test": ("test", "val", "valid")}
-_FILES = ("annotations.json", "_annotations.coco.json")
+FILES = ("annotations.json", "_annotations.coco.json")
 _log = logging.getLogger("datasets")
 
 
@@ -106,7 +106,7 @@ class Coco:
         size = (int(image.shape[1]), int(image.shape[2]))
         said = self._index.sizes[number]
         if ((said != 0) & (said != size)).any():
-            raise UserError(f"{where} is {said[1]} x {said[0]}, but {path} is {size[1]} x {size[0]}; mend one of them")
+            raise UserError(f"{where} is {in_words(said)}, but {path} is {in_words(size)}; mend one of them")
         rows = np.arange(self._index.starts[number], self._index.starts[number + 1])
         make = self._with_masks if self.has_masks else self._with_boxes
         return image, make(rows, size, where, self._tallies.of(number))
@@ -157,7 +157,7 @@ class Coco:
             return CroppedMasks.from_rle(codes, size)
         except ValueError as error:
             row = next(row for row, code in zip(rows, codes, strict=True) if not _fills(code, size))
-            reason = f"its run-length code does not fill the image of {size[1]} x {size[0]} pixels"
+            reason = f"its run-length code does not fill the image of {in_words(size)} pixels"
             raise self._wrong(row, reason) from error
 
     def _wrong(self, row: int, reason: str) -> UserError:
@@ -207,11 +207,11 @@ def _layouts(root: Path, split: str, year: int | None) -> Iterator[Layout]:
     if year is not None:
         return
     for part in _PARTS[split]:
-        yield from ((root / part / name, [root / part / "images", root / part, root]) for name in _FILES)
+        yield from ((root / part / name, [root / part / "images", root / part, root]) for name in FILES)
         for name in (f"instances_{part}.json", f"{part}.json"):
             yield annotations / name, [pictures / part, root / part, root / part / "images", pictures, root]
     if split == "train":
-        yield from ((root / name, [pictures, root]) for name in _FILES)
+        yield from ((root / name, [pictures, root]) for name in FILES)
         yield annotations / "instances_default.json", [pictures / "default", pictures, root]
 
 
@@ -224,7 +224,7 @@ def _first(root: Path, split: str, layouts: Iterable[Layout], kind: str = "COCO"
         tried.append(file.relative_to(root).as_posix())
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; give the one of {kind} as --dataset_root")
-    whole = next((name for name in _FILES if kind == "COCO" and (root / name).is_file()), None)
+    whole = next((name for name in FILES if kind == "COCO" and (root / name).is_file()), None)
     if whole:
         raise UserError(
             f"{root}: holds one set without parts, {whole}, which is 'train'; put that for '{split}' at {tried[0]}"

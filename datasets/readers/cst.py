@@ -8,7 +8,7 @@ from torch import Tensor
 
 from datasets.checks import TallyByImage, inside_folder
 from datasets.images import read_image
-from datasets.readers.folders import ids_of, image_named
+from datasets.readers.folders import folders_in, ids_of, image_named
 from datasets.readers.mask_files import read_masks
 from datasets.readers.splitting import check_split
 from datasets.readers.tables import number_in, quoted, read_table
@@ -55,7 +55,7 @@ class Cst:
             raise UserError(f"{base}: holds no folder annotation; give CST's own folder as --dataset_root")
         self._stage = base / split
         objects = _read_objects(base / "annotation" / f"anno-{split}.csv", self._stage)
-        for name in _image_folders(self._stage):
+        for name in folders_in(self._stage):
             objects.setdefault(name, _Objects(str(self._stage)))
         if not objects:
             raise UserError(f"{self._stage}: holds no images; give CST's own folder as --dataset_root")
@@ -113,10 +113,3 @@ def _check_box(text: str, where: str) -> None:
     x1, y1, x2, y2 = (number_in(word, where, "bbox") for word in words)
     if not (x1 < x2 and y1 < y2):
         raise UserError(f"{where}: bbox {quoted(text)} is inverted or empty; it must be 'x0 y0 x1 y1'")
-
-
-def _image_folders(stage: Path) -> list[str]:
-    try:
-        return [path.name for path in stage.iterdir() if path.is_dir() and path.name[0] != "."]
-    except OSError as error:
-        raise UserError(f"{stage}: cannot be read as a folder ({error.strerror}); check the data set") from error

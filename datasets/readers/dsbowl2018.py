@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from datasets.checks import Tally, TallyByImage
+from datasets.checks import Tally, TallyByImage, in_words
 from datasets.images import read_image
 from datasets.readers.dsbowl_solution import Solution, read_solution
-from datasets.readers.folders import image_files
+from datasets.readers.folders import files_in, folders_in
 from datasets.readers.mask_files import read_masks
 from datasets.readers.splitting import check_split, split_images
 from datasets.readers.tables import quoted
@@ -121,7 +121,7 @@ class DSBowl2018:
             masks, ids = read_masks(entry.masks, shape)
             self._tallies.of(index).add("empty masks dropped", entry.name, len(entry.masks) - len(ids))
         elif entry.solution.size != shape:
-            here, there = (f"{width} x {height}" for height, width in (shape, entry.solution.size))
+            here, there = in_words(shape), in_words(entry.solution.size)
             raise UserError(f"{entry.image}: is {here} but line {entry.solution.line} of its solution says {there}")
         else:
             masks, ids = entry.solution.masks()
@@ -145,7 +145,7 @@ def _find_stage(root: Path, stage: str) -> Path:
 
 def _folders(stage: Path) -> dict[str, int]:
     """Names of the images' folders, and their numbers."""
-    names = sorted(path.name for path in stage.iterdir() if path.is_dir() and path.name[0] != ".")
+    names = folders_in(stage)
     if not names:
         raise UserError(f"{stage}: holds no images; it should have a folder for each")
     return {name: number for number, name in enumerate(names)}
@@ -174,11 +174,11 @@ def _with_masks(folder: Path, number: int) -> _Entry:
     image = _only_image(folder)
     if not (folder / "masks").is_dir():
         raise UserError(f"{folder}: image without labels: there is no folder masks")
-    return _Entry(number, folder.name, image, image_files(folder / "masks"))
+    return _Entry(number, folder.name, image, files_in(folder / "masks"))
 
 
 def _only_image(folder: Path) -> Path:
-    images = image_files(folder / "images") if (folder / "images").is_dir() else []
+    images = files_in(folder / "images") if (folder / "images").is_dir() else []
     if len(images) != 1:
         raise UserError(f"{folder}: has {len(images)} images in images/; it must have one")
     return images[0]

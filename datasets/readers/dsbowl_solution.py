@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from datasets.checks import in_words
 from datasets.readers.tables import quoted, read_table, whole_in
 from maskrcnn.config import UserError
 from maskrcnn.structures.masks import CroppedMasks
@@ -50,7 +51,7 @@ def read_solution(path: Path) -> dict[str, Solution | None]:
         if solution is None:
             raise UserError(f"{where}: image {quoted(name)} is ignored in another row")
         if solution.size != size:
-            here, there = (f"{width} x {height}" for height, width in (size, solution.size))
+            here, there = in_words(size), in_words(solution.size)
             raise UserError(f"{where}: image {quoted(name)} is {here}, in line {solution.line} it is {there}")
         if code:
             solution.counts.append(_counts(code, size[0] * size[1], where))

@@ -13,13 +13,22 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
 _MOST_DIGITS = 18  # of an int64
 
 
-def image_files(folder: Path) -> list[Path]:
-    """Files with an image's suffix, sorted by name, hidden ones left out. UserError if it cannot be listed."""
+def names_in(folder: Path) -> list[str]:
+    """What lies in a folder, sorted, hidden names left out. UserError if it cannot be listed."""
     try:
-        names = sorted(name for name in os.listdir(folder) if name[0] != ".")
+        return sorted(name for name in os.listdir(folder) if name[0] != ".")
     except OSError as error:
         raise UserError(f"{folder}: cannot be read as a folder ({error.strerror}); check the data set") from error
-    return [folder / name for name in names if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES]
+
+
+def files_in(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:
+    """Paths with one of the suffixes, in capitals too, sorted by name. UserError as `names_in`."""
+    return [folder / name for name in names_in(folder) if os.path.splitext(name)[1].lower() in suffixes]
+
+
+def folders_in(folder: Path) -> list[str]:
+    """Names of the folders in a folder, sorted. UserError as `names_in`."""
+    return [name for name in names_in(folder) if (folder / name).is_dir()]
 
 
 def by_stem(files: Sequence[Path]) -> dict[str, Path]:

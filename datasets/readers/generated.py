@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from datasets.checks import check_size
 from datasets.images import read_image, read_labels
-from datasets.readers.folders import by_stem, check_pairs, image_files
+from datasets.readers.folders import by_stem, check_pairs, files_in
 from datasets.readers.splitting import check_split
 from maskrcnn.config import UserError
 from maskrcnn.structures.instances import Instances
@@ -35,7 +36,7 @@ class Generated:
         self._root = Path(root) / split
         if not self._root.is_dir():
             raise UserError(f"{self._root}: no such folder; {_MAKE}")
-        images, labels = (by_stem(image_files(self._root / kind)) for kind in ("images", "labels"))
+        images, labels = (by_stem(files_in(self._root / kind)) for kind in ("images", "labels"))
         if not images and not labels:
             raise UserError(f"{self._root}: holds no images; {_MAKE}")
         check_pairs(images, labels, "labels")
@@ -62,11 +63,7 @@ class Generated:
         """Image uint8 [3, H, W] and its instances. UserError for an unreadable file, sizes that differ, or an object
         of unknown class."""
         image, labels = read_image(self._images[index]), read_labels(self._labels[index])
-        if image.shape[1:] != labels.shape:
-            height, width = image.shape[1:]
-            raise UserError(
-                f"{self._labels[index]}: is {labels.shape[1]} x {labels.shape[0]} but its image is {width} x {height}"
-            )
+        check_size(self._labels[index], labels.shape, image.shape[1:])
         masks, numbers = masks_of_labels(labels)
         classes, ignore = self._look_up(index, numbers.numpy())
         return image, Instances.from_masks(masks, classes, ignore=ignore, ids=numbers)

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from datasets.checks import check_size
 from datasets.images import opened, read_image
-from datasets.readers.folders import by_stem, check_pairs, image_files
+from datasets.readers.folders import by_stem, check_pairs, files_in
 from datasets.readers.splitting import check_split, split_images
 from maskrcnn.config import UserError
 from maskrcnn.structures.instances import Instances
@@ -89,9 +90,7 @@ class LabelImages:
         image_path, label_path = self._pairs[index]
         _check_single(image_path)
         image, labels = read_image(image_path), read_numbers(label_path)
-        if image.shape[1:] != labels.shape:
-            (height, width), (rows, columns) = image.shape[1:], labels.shape
-            raise UserError(f"{label_path}: is {columns} x {rows} but its image is {width} x {height}")
+        check_size(label_path, labels.shape, image.shape[1:])
         ids = torch.unique(labels[labels > 0]).long()
         masks = CroppedMasks.from_label_image(labels, ids)
         return image, Instances.from_masks(masks, torch.ones_like(ids), ids=ids)
@@ -182,9 +181,9 @@ def _find_pairs(folder: Path) -> dict[str, tuple[Path, Path]]:
     if (folder / "images").is_dir() and beside:
         if len(beside) > 1:
             raise UserError(f"{folder}: has both masks and labels; keep the one that holds instance numbers")
-        images, labels = by_stem(image_files(folder / "images")), by_stem(image_files(beside[0]))
+        images, labels = by_stem(files_in(folder / "images")), by_stem(files_in(beside[0]))
     else:
-        images, labels = _flat(by_stem(image_files(folder)))
+        images, labels = _flat(by_stem(files_in(folder)))
     check_pairs(images, labels, "labels")
     if not images:
         layouts = "images/ with masks/ or labels/, NAME with NAME_masks, or rgb_NAME with labels_NAME"

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datasets.checks import check_size
 from datasets.images import opened
-from maskrcnn.config import UserError
 from maskrcnn.structures.masks import CroppedMasks
 
 
@@ -20,8 +20,7 @@ def read_masks(paths: list[Path], size: tuple[int, int], threshold: int = 1) -> 
     windows, levels, ids = [], [], []
     for number, path in enumerate(paths, start=1):
         with opened(path) as file:
-            if (file.height, file.width) != size:
-                raise UserError(f"{path}: is {file.width} x {file.height} but its image is {size[1]} x {size[0]}")
+            check_size(path, (file.height, file.width), size)
             mask = file if file.mode == "L" else file.convert("L" if file.mode == "1" else "RGB").convert("L")
             if threshold > 1:
                 mask = mask.point([255 * (level >= threshold) for level in range(256)])

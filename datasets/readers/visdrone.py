@@ -10,9 +10,9 @@ from torch import Tensor
 
 from datasets.checks import TallyByImage, usable_boxes
 from datasets.images import read_image
-from datasets.readers.folders import by_stem, check_pairs, image_files
+from datasets.readers.folders import by_stem, check_pairs, files_in
 from datasets.readers.splitting import check_split
-from datasets.readers.tables import CHECK, number_in, quoted, read_lines
+from datasets.readers.tables import number_in, quoted, read_lines
 from maskrcnn.config import UserError
 from maskrcnn.structures.instances import Instances
 
@@ -55,8 +55,8 @@ class VisDrone:
         if test_part not in TEST_PARTS:
             raise UserError(f"part '{test_part}' of VisDrone is unknown: use one of {', '.join(TEST_PARTS)}")
         folder = _find_part(Path(root), "train" if split == "train" else test_part)
-        images = by_stem(image_files(folder / "images"))
-        annotations = _annotation_files(folder / "annotations")
+        images = by_stem(files_in(folder / "images"))
+        annotations = by_stem(files_in(folder / "annotations", (".txt",)))
         check_pairs(images, annotations, "annotations")
         if not images:
             raise UserError(f"{folder}: holds no images; unpack the data set again")
@@ -110,13 +110,6 @@ def _find_part(root: Path, part: str) -> Path:
     there = ", ".join(sorted(path.name for path in root.glob("VisDrone*-DET-*"))[:5])
     but = f" (but {there})" if there else ""
     raise UserError(f"{root}: holds no folder VisDrone2019-DET-{part} with images{but}; unpack that part there")
-
-
-def _annotation_files(folder: Path) -> dict[str, Path]:
-    try:
-        return by_stem([path for path in folder.iterdir() if path.suffix.lower() == ".txt" and path.name[0] != "."])
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be read as a folder ({error.strerror}); {CHECK}") from error
 
 
 def _repeated(counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.checks import Tally, TallyByImage, inside_folder, usable_boxes
+from datasets.checks import Tally, TallyByImage, check_size, in_words, inside_folder, usable_boxes
 from datasets.images import read_image, read_labels
 from datasets.readers.folders import ids_of, image_named, in_any_form
 from datasets.readers.splitting import check_split
@@ -113,7 +113,9 @@ class Voc:
         image = read_image(self.image_file(index))
         size = (int(image.shape[1]), int(image.shape[2]))
         if annotation.size is not None and annotation.size != size:
-            raise UserError(f"{path}: <size> is {_words(annotation.size)} but the image is {_words(size)}; mend one")
+            raise UserError(
+                f"{path}: <size> is {in_words(annotation.size)} but the image is {in_words(size)}; mend one"
+            )
         ignore = torch.tensor([each.difficult and not self._keep_difficult for each in annotation.objects]).bool()
         if self.has_masks:
             masks, ids = _read_masks(self._mask_file(name), size, len(labels), self._tallies.of(index))
@@ -211,8 +213,7 @@ def _read_names(path: Path) -> list[str]:
 def _read_masks(path: Path, size: tuple[int, int], count: int, tally: Tally) -> tuple[CroppedMasks, Tensor]:
     """Masks of the objects 1 to ``count`` that have pixels, and their numbers."""
     labels = read_labels(path)
-    if labels.shape != size:
-        raise UserError(f"{path}: is {_words(tuple(labels.shape))} but its image is {_words(size)}")
+    check_size(path, labels.shape, size)
     present = torch.bincount(labels.flatten(), minlength=1)
     present[0] = 0
     present[VOID : VOID + 1] = 0
@@ -221,8 +222,3 @@ def _read_masks(path: Path, size: tuple[int, int], count: int, tally: Tally) -> 
         raise UserError(f"{path}: has pixels of object {int(numbers[-1])} but its XML file lists {count} objects")
     tally.add("objects without pixels in the mask dropped", str(path), count - len(numbers))
     return CroppedMasks.from_label_image(labels, numbers), numbers
-
-
-def _words(size: tuple[int, ...]) -> str:
-    """Width first, as image programs say it."""
-    return f"{size[1]} x {size[0]}"

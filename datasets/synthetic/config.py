@@ -176,11 +176,10 @@ class SceneConfig:
                 f"min_group_aspect {layout.min_group_aspect} is above max_aspect {objects.max_aspect}: lower it, "
                 "or leave the groups out with n_groups=0"
             )
-        room = min(self.width, self.height) / 4
-        if layout.margin > room and (layout.n_free or background.n_distractors):
+        if layout.margin > self.most_margin and (layout.n_free or background.n_distractors):
             raise UserError(
                 f"margin {layout.margin:g} leaves too little of an image of {self.width} x {self.height}: "
-                f"use at most a quarter of its shorter side, {room:g}, or a larger image"
+                f"use at most a quarter of its shorter side, {self.most_margin:g}, or a larger image"
             )
         if layout.min_free > layout.n_free:
             raise UserError(f"min_free {layout.min_free} is above n_free {layout.n_free}: swap them")
@@ -199,6 +198,11 @@ class SceneConfig:
             raise UserError(f"letters {objects.letters!r}: give at least one letter that can be seen")
         if background.background == "pictures" and not background.pictures:
             raise UserError("background pictures needs a folder of images: give --pictures=FOLDER")
+
+    @property
+    def most_margin(self) -> float:
+        """Beyond it a margin leaves too little of the image."""
+        return min(self.width, self.height) / 4
 
     @property
     def num_objects(self) -> int:

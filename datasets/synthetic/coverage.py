@@ -50,13 +50,6 @@ def window_pixels(windows: NDArray[np.int32]) -> tuple[Ints, Ints, Ints, Ints]:
     return owner, windows[owner, 0] + inside - row * widths[owner], windows[owner, 1] + row, offsets
 
 
-def _ragged(counts: Ints) -> tuple[Ints, Ints, Ints]:
-    """For N rows of ``counts`` elements: each element's row, its place in it, and the offsets int64 [N + 1]."""
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-    owner = np.repeat(np.arange(len(counts)), counts)
-    return owner, np.arange(offsets[-1]) - offsets[owner], offsets
-
-
 def ragged(counts: Ints) -> tuple[Ints, Ints, Ints]:
     """For N rows of ``counts`` elements: each element's row, its place in it, and the offsets int64 [N + 1]."""
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])

@@ -19,13 +19,12 @@ def place(uniforms: Floats, margin: Floats, canvas: Floats) -> Floats:
     return low + uniforms * (canvas - 2 * low)
 
 
-def free_centres(config: LayoutConfig, streams: ImageStreams, count: int, margin: float, canvas: Floats) -> Floats:
-    """Centres of ``count`` free objects, float64 [count, 2], at least ``margin`` px from the edge of the canvas.
+def free_centres(config: LayoutConfig, streams: ImageStreams, count: int, low: Floats, canvas: Floats) -> Floats:
+    """Centres of ``count`` free objects, float64 [count, 2], at least ``low`` px [2] from the edge of the canvas.
 
     Raises:
         UserError: objects that must lie apart find no room.
     """
-    low = np.minimum(np.full(2, margin), canvas / 4)
     return _LAYOUTS[config.layout](config, streams, count, low, canvas)
 
 

@@ -96,6 +96,11 @@ def margin(config: SceneConfig) -> float:
     return (config.objects.min_diameter + config.objects.max_diameter) / 2
 
 
+def _inset(config: SceneConfig, canvas: Floats) -> Floats:
+    """The margin along each axis, float64 [2]: never above a quarter of the canvas."""
+    return np.minimum(margin(config), canvas / 4)
+
+
 def _choose(uniforms: Floats, shares: tuple[float, ...], count: int) -> Ints:
     """Which of ``count`` kinds each uniform picks, as often as ``shares`` say."""
     if not shares:
@@ -115,7 +120,7 @@ def _free(config: SceneConfig, streams: ImageStreams) -> _Things:
     canvas = np.array([config.width, config.height], np.float64)
     if layout.layout == "apart" and layout.exclusion_radius == 0:
         layout = replace(layout, exclusion_radius=exclusion_radius(config))
-    centres = free_centres(layout, streams, count, margin(config), canvas)
+    centres = free_centres(layout, streams, count, _inset(config, canvas), canvas)
     shapes = _shapes(config, objects.shapes, kinds, centres, diameter, aspect, angle, streams, "free")
     things = _Things(shapes, _colours(config, streams, "free", count), kinds)
     return things if layout.max_box_iou >= 1 else _without_overlaps(things, layout.max_box_iou)
@@ -207,8 +212,7 @@ def _distractors(config: SceneConfig, streams: ImageStreams) -> _Things:
     kinds = config.background.distractor_shapes
     chosen = _choose(streams.uniforms("distractor/shape", count), (), len(kinds))
     canvas = np.array([config.width, config.height], np.float64)
-    low = np.minimum(margin(config), canvas / 4)
-    centres = place(streams.uniforms("distractor/position", count, 2), low, canvas)
+    centres = place(streams.uniforms("distractor/position", count, 2), _inset(config, canvas), canvas)
     diameter = log_between(streams.uniforms("distractor/size", count), objects.min_diameter, objects.max_diameter)
     aspect = log_between(streams.uniforms("distractor/aspect", count), 1.0, objects.max_aspect)
     angle = between(streams.uniforms("distractor/angle", count), 0.0, np.radians(objects.max_angle))

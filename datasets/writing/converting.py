@@ -5,12 +5,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
-from datasets.chosen import BadImages
+from datasets.chosen import BadImages, read_once, values_of
 from datasets.expressions import Expression, ExpressionError
 from datasets.images import opened, orientation
 from datasets.interface import DetectionDataset
@@ -157,12 +155,12 @@ def _samples(
             progress(count, total)
             if place in left_out:
                 continue
-            image = _Image(data, place)
+            read = read_once(data, place)
             try:
-                values = _values(image, place, ids[place], own_names[place])
+                values = values_of(place, ids[place], own_names[place], read)
                 if choice.subset is not None and not choice.subset.holds(values):
                     continue
-                pixels, instances = image.read()
+                pixels, instances = read()
             except ExpressionError:
                 raise
             except UserError as error:
@@ -183,31 +181,6 @@ def _file_of(data: DetectionDataset, place: int) -> Path | None:
         return None
     with opened(file_of(place)) as image:
         return file_of(place) if orientation(image) == 1 else None
-
-
-class _Image:
-    """An image, read when it is first asked for, and once."""
-
-    def __init__(self, data: DetectionDataset, place: int) -> None:
-        self._data, self._place = data, place
-        self._contents: tuple[Tensor, Instances] | None = None
-
-    def read(self) -> tuple[Tensor, Instances]:
-        if self._contents is None:
-            self._contents = self._data[self._place]
-        return self._contents
-
-
-def _values(image: _Image, place: int, image_id: int, name: str) -> dict[str, Callable[[], Any]]:
-    """What an expression may ask; not kept by the image, as pixels in a circle of references would stay for long."""
-    return {
-        "index": lambda: place,
-        "id": lambda: image_id,
-        "name": lambda: name,
-        "num_objects": lambda: int((~image.read()[1].ignore).sum()),
-        "height": lambda: image.read()[1].size[0],
-        "width": lambda: image.read()[1].size[1],
-    }
 
 
 def _drawn(instances: Instances, losses: Losses) -> Instances:

@@ -6,18 +6,19 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from datasets.interface import DetectionDataset
+from datasets.readers.coco import FILES, YEARS, Coco
+from datasets.readers.label_images import TEST_FOLDERS
 from datasets.readers.splitting import SPLIT_FILE, SPLITS
 from datasets.readers.tables import read_lines, read_text
+from datasets.readers.voc import Voc
 from datasets.registry import open_dataset, parse
 from maskrcnn.config import UserError
 
 _log = logging.getLogger("datasets")
 PARTS = ("train", "val", "test")
-_LABEL_TESTS = ("test", "val", "validation")  # in the order in which the reader of label images takes one
 _COCO_FOLDERS = {"train": ("train",), "val": ("val", "valid"), "test": ("test",)}
-_COCO_FILES = ("annotations.json", "_annotations.coco.json")
-_COCO_WHOLE = (*_COCO_FILES, "annotations/instances_default.json")
-_YEARS = ("2017", "2014", "")
+_COCO_WHOLE = (*FILES, "annotations/instances_default.json")
+_YEARS = (*map(str, YEARS), "")
 _LOOKED_AT = 20
 _CSV = "annotation/anno-{}.csv"
 
@@ -96,7 +97,7 @@ def _openers(root: Path, kind: str, variant: str, name: str) -> Openers:
 
 def _unread(root: Path, kind: str) -> list[Path]:
     """Folders of label images beyond the one that their reader takes for the test."""
-    return [root / each for each in _LABEL_TESTS if (root / each).is_dir()][1:] if kind == "labels" else []
+    return [root / each for each in TEST_FOLDERS if (root / each).is_dir()][1:] if kind == "labels" else []
 
 
 def _is_empty(root: Path, part: str) -> bool:
@@ -126,18 +127,13 @@ def _coco_files(root: Path, year: str) -> Iterator[tuple[str, Path]]:
 def _coco_file(root: Path, part: str, year: str) -> Path | None:
     files = [root / "annotations" / f"instances_{folder}{year}.json" for folder in _COCO_FOLDERS[part]]
     if not year:
-        files = [root / folder / name for folder in _COCO_FOLDERS[part] for name in _COCO_FILES] + files
+        files = [root / folder / name for folder in _COCO_FOLDERS[part] for name in FILES] + files
         files += [root / "annotations" / f"{folder}.json" for folder in _COCO_FOLDERS[part]]
     return next((file for file in files if file.is_file()), None)
 
 
 def _coco_opener(root: Path, file: Path) -> Callable[[], DetectionDataset]:
-    def opener() -> DetectionDataset:
-        from datasets.readers.coco import Coco
-
-        return Coco(root, "train", annotations=file.relative_to(root))
-
-    return opener
+    return lambda: Coco(root, "train", annotations=file.relative_to(root))
 
 
 # ---- VOC
@@ -167,8 +163,6 @@ def _voc_lists(root: Path, variant: str) -> Openers:
         parts = {"train": "trainval"} | parts
 
     def opener(image_set: str) -> Callable[[], DetectionDataset]:
-        from datasets.readers.voc import Voc
-
         return lambda: Voc(folder, "train", masks=bool(masks), image_set=image_set)
 
     return {part: opener(image_set) for part, image_set in parts.items()}
