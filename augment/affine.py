@@ -94,10 +94,10 @@ def map_boxes(map_: Tensor, boxes: Tensor) -> Tensor:
 
 
 def map_round_boxes(map_: Tensor, boxes: Tensor) -> Tensor:
-    """Boxes `[N, 4]` around the mapped ellipses that fill the boxes: for predictions, whose objects are seldom boxes.
+    """Boxes `[N, 4]` around the mapped ellipses that fill the boxes: for objects without masks and for predictions.
 
-    The same as `map_boxes` where rectangles stay upright. Under turns it neither grows with every view, as the corners'
-    box does, nor leaves a round object's true box.
+    The same as `map_boxes` where rectangles stay upright. Under rotation it neither grows with every view, as the
+    corners' box does, nor leaves a round object's true box.
     """
     centre = map_points(map_, (boxes[:, :2] + boxes[:, 2:]) / 2)
     half = (boxes[:, 2:] - boxes[:, :2]).to(torch.float64) / 2

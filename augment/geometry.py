@@ -2,7 +2,7 @@
 
 A sample is an image `[C, H, W]` (uint8, or float32 in [0, 1]) and its `Instances`. Nothing given is changed. Boxes of
 truths that have masks are derived from the moved masks; boxes without masks, and those of predictions (which have
-scores), are moved themselves.
+scores), are moved themselves, under rotation and shear as if an ellipse filled them.
 """
 
 from dataclasses import dataclass, replace
@@ -80,8 +80,7 @@ def warp_instances(instances: Instances, matrix: Tensor, size: Size, edges: Edge
     _check_canvas(size)
     inverse_of(matrix)  # says what is wrong with it
     masks = None if instances.masks is None else instances.masks.warp(matrix, size)
-    is_round = instances.scores is not None and not is_axis_aligned(matrix)
-    unclipped = (map_round_boxes if is_round else map_boxes)(matrix, instances.boxes)
+    unclipped = _map_object_boxes(instances, matrix)
     visible = _visible_fractions(instances, matrix, size, unclipped)
     boxes = clip_boxes(unclipped, size)
     if masks is not None and instances.masks is not None:
@@ -95,6 +94,24 @@ def warp_instances(instances: Instances, matrix: Tensor, size: Size, edges: Edge
         present &= ~cut
     ignore = instances.ignore | cut if edges.cut == "ignore" else instances.ignore
     return replace(instances, size=(size[0], size[1]), boxes=boxes, masks=masks, ignore=ignore)[present]
+
+
+def _map_object_boxes(instances: Instances, matrix: Tensor) -> Tensor:
+    """Mapped boxes `[N, 4]`, not clipped: exact where the axes stay axes, else of the ellipses that fill the boxes.
+
+    The box of the mapped corners would grow with every rotation. A ground-truth box on whole pixels is the extent of
+    an object's pixels, and so is the mapped one, as the boxes of moved masks are.
+    """
+    if is_axis_aligned(matrix):
+        return map_boxes(matrix, instances.boxes)
+    boxes = map_round_boxes(matrix, instances.boxes)
+    if instances.scores is not None:
+        return boxes
+    low, high = boxes[:, :2].round(), boxes[:, 2:].round()
+    is_empty = high <= low
+    low = torch.where(is_empty, ((boxes[:, :2] + boxes[:, 2:]) / 2).floor(), low)
+    on_pixels = (instances.boxes == instances.boxes.round()).all(dim=1, keepdim=True)
+    return torch.where(on_pixels, torch.cat([low, torch.where(is_empty, low + 1, high)], dim=1), boxes)
 
 
 def _boxes_from_masks(instances: Instances, masks: CroppedMasks, matrix: Tensor, boxes: Tensor) -> Tensor:

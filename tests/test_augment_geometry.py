@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from augment.affine import about_centre, identity, mirror, rotation, scaling, translation, transposition
+from augment.affine import about_centre, identity, mirror, rotation, scaling, then, translation, transposition
 from augment.geometry import Edges, Sample, warp, warp_instances
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
@@ -305,3 +305,56 @@ def test_samples_are_warped_on_the_gpu_as_on_the_cpu(mode: str) -> None:
     shown, moved = warp(image.cuda(), instances.to("cuda"), map_, (60, 80), Edges(mode))
     assert shown.is_cuda and torch.equal(shown.cpu(), expected)
     assert_same((expected, moved.to("cpu")), (expected, there))
+
+
+def discs(count: int = 40, size: int = 200, seed: int = 0, ratio: float = 1.0) -> Instances:
+    """Discs of radius 3 to 6, or upright ellipses `ratio` times as high, with masks and the masks' boxes."""
+    generator = torch.Generator().manual_seed(seed)
+    y, x = torch.meshgrid(torch.arange(size) + 0.5, torch.arange(size) + 0.5, indexing="ij")
+    radius = 3 + 3 * torch.rand(count, generator=generator)
+    centre = 60 + (size - 120) * torch.rand(count, 2, generator=generator)
+    inside = torch.stack(
+        [((x - cx) / r) ** 2 + ((y - cy) / (ratio * r)) ** 2 <= 1 for (cx, cy), r in zip(centre, radius, strict=True)]
+    )
+    masks = CroppedMasks.from_dense(inside)
+    return Instances.from_masks(masks, torch.ones(count, dtype=torch.int64))
+
+
+def paired_ious(a: Tensor, b: Tensor) -> Tensor:
+    shared = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp(min=0).prod(1)
+    areas = [(each[:, 2:] - each[:, :2]).prod(1) for each in (a, b)]
+    return shared / (areas[0] + areas[1] - shared)
+
+
+@pytest.mark.parametrize("shear", [0.0, 0.2])
+@pytest.mark.parametrize("ratio", [1.0, 1.5])
+def test_boxes_without_masks_stay_those_of_round_objects_under_rotation(ratio: float, shear: float) -> None:
+    whole = discs(ratio=ratio)
+    bare = Instances(whole.size, whole.boxes, whole.labels)
+    ious, growth = [], []
+    for degrees in range(-45, 46, 9):
+        linear = then(rotation(degrees), torch.tensor([[1, shear, 0], [0, 1, 0]], dtype=torch.float64))
+        matrix = about_centre(linear, whole.size)
+        with_masks, without = (warp_instances(each, matrix, whole.size).boxes for each in (whole, bare))
+        ious.append(paired_ious(with_masks, without).mean())
+        growth.append((without[:, 2:] - without[:, :2]).mean() / (with_masks[:, 2:] - with_masks[:, :2]).mean())
+    assert torch.stack(ious).mean() >= 0.9 and min(ious) >= 0.85
+    assert all(abs(each - 1) < 0.05 for each in growth)
+
+
+def test_a_box_without_mask_keeps_its_size_through_a_full_turn_in_steps() -> None:
+    bare = Instances((200, 200), torch.tensor([[90.5, 96, 100, 105.5]]), torch.ones(1, dtype=torch.int64))
+    turned = bare
+    for _ in range(12):
+        turned = warp_instances(turned, about_centre(rotation(30), (200, 200)), (200, 200))
+    assert torch.allclose(turned.boxes, bare.boxes, atol=1e-3)
+
+
+def test_boxes_on_whole_pixels_stay_on_whole_pixels_and_never_vanish_under_rotation() -> None:
+    corner = torch.randint(40, 150, (60, 2), generator=torch.Generator().manual_seed(0))
+    boxes = torch.cat([corner, corner + torch.tensor([[1, 1], [1, 3], [4, 2]]).repeat(20, 1)], dim=1).float()
+    bare = Instances((200, 200), boxes, torch.ones(60, dtype=torch.int64))
+    for degrees in (7, 31, 45, 80):
+        turned = warp_instances(bare, about_centre(rotation(degrees), (200, 200)), (200, 200)).boxes
+        assert len(turned) == 60 and torch.equal(turned, turned.round())
+        assert (turned[:, 2:] - turned[:, :2]).min() >= 1
