@@ -17,6 +17,11 @@
 #include "checks.h"
 #include "cuda/boxes.cuh"
 
+#ifndef STABLE_TORCH_ERROR_CODE_CHECK  // PyTorch 2.11 has only the one without the error's message
+#include <torch/headeronly/util/shim_utils.h>
+#define STABLE_TORCH_ERROR_CODE_CHECK(call) TORCH_ERROR_CODE_CHECK(call)
+#endif
+
 #ifdef __CUDACC__
 #include <cuda_runtime.h>
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
