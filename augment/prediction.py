@@ -1,7 +1,7 @@
-"""Detection in several views of an image: test-time augmentation and slices in one.
+"""Prediction from several views of an image: test-time augmentation and tiled inference in one.
 
-found = predict(detector, image, d4(size))
-found = predict(detector, pixels, tiles(size, 512) + whole(size), merge="nms")
+detections = predict(detector, image, d4(size))
+detections = predict(detector, pixels, tiles(size, 512) + whole(size), merge="nms")
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from augment.merging.joining import join_tiles
-from augment.merging.merges import merge as merged_by_name
+from augment.merging.merges import merge as merge_by_name
 from augment.views import InMemory, Pixels, View
 from maskrcnn.structures.instances import Instances
 
@@ -29,22 +29,29 @@ def predict(
     device: torch.device | str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> Instances:
-    """What `detector` finds in an image seen through `views`, brought back to the image and merged into one.
+    """Run a detector on several views of an image, map the detections back to the image, and merge them.
 
-    Tiles of a grid are joined first, so that objects cut by their borders are whole and counted once; a grid then
-    counts as one view. Memory is bounded by a batch of views and the detections.
+    The tiles of a grid are merged first, so that objects cut by their borders are complete and counted once; a grid
+    then counts as one view. Memory is bounded by a batch of views and the detections.
 
-    detector: takes a list of `[3, H, W]` images and returns `Instances` with scores for each. Ours with any head,
-        torchvision's in `augment.libraries.detectors.TorchVisionDetector`, or any other.
-    image: `[3, H, W]`, or `Pixels` that are read by view.
-    merge: a name in `augment.merging.merges.MERGES`, or a function of the views' detections; not called where there is
-        one view alone, or one grid.
-    batch_size: views that the detector is shown at a time, at least 1.
-    device: where images are sent before they are shown to the detector.
-    progress: called with the number of views done and of all.
+    Args:
+        detector: takes a list of `[3, H, W]` images and returns `Instances` with scores for each: a `Detector` with any
+            head, a torchvision model in `augment.libraries.detectors.TorchVisionDetector`, or any other callable.
+        image: `[3, H, W]`, or `Pixels` that are read view by view.
+        views: at least one view of an image of this size.
+        merge: a name in `augment.merging.merges.MERGES`, or a function of the detections per view; not called if there
+            is only one view or one grid.
+        batch_size: number of views per call of the detector, at least 1.
+        device: device that images are moved to before they are passed to the detector.
+        progress: called with the number of completed views and the total.
 
-    Raises ValueError without views, for views of an image of another size, an unknown merge, and detections without
-    scores, unless there are none; TypeError for an image or detections of another kind.
+    Returns:
+        Detections on the image, in descending order of score.
+
+    Raises:
+        ValueError: If there are no views, views are for another image size, the merge is unknown, or detections have no
+            scores.
+        TypeError: If the image or the detections have an unsupported type.
     """
     if not views:
         raise ValueError("views: at least one view is needed")
@@ -53,14 +60,16 @@ def predict(
     pixels = _as_pixels(image)
     _check_sizes(views, pixels.size)
     layers: dict[str, list[tuple[View, Instances]]] = {}
-    for done, (view, found) in enumerate(_restored(detector, pixels, views, batch_size, device), start=1):
-        layers.setdefault(view.grid or f"view {done}", []).append((view, found))
+    for done, (view, detections) in enumerate(
+        _iterate_detections(detector, pixels, views, batch_size, device), start=1
+    ):
+        layers.setdefault(view.grid or f"view {done}", []).append((view, detections))
         if progress is not None:
             progress(done, len(views))
-    joined = [_joined(layer) for layer in layers.values()]
-    if len(joined) == 1:
-        return joined[0]
-    return merged_by_name(merge, joined) if isinstance(merge, str) else merge(joined)
+    merged = [_merge_tiles(layer) for layer in layers.values()]
+    if len(merged) == 1:
+        return merged[0]
+    return merge_by_name(merge, merged) if isinstance(merge, str) else merge(merged)
 
 
 def _as_pixels(image: Tensor | Pixels) -> Pixels:
@@ -70,8 +79,8 @@ def _as_pixels(image: Tensor | Pixels) -> Pixels:
         return InMemory(image)
     if not hasattr(image, "read"):
         raise TypeError(
-            f"image must be a tensor [3, H, W] or be read by window (augment.views.Pixels), got {_kind(image)}"
-            + ("; torch.from_numpy(image).permute(2, 0, 1) makes one of [H, W, 3]" * isinstance(image, np.ndarray))
+            f"image must be a tensor [3, H, W] or augment.views.Pixels, got {_describe_type(image)}"
+            + ("; torch.from_numpy(image).permute(2, 0, 1) converts [H, W, 3]" * isinstance(image, np.ndarray))
         )
     return image
 
@@ -84,43 +93,53 @@ def _check_sizes(views: Sequence[View], size: tuple[int, int]) -> None:
 
 
 def _check_results(results: object, count: int) -> None:
-    """TypeError or ValueError unless a detector gave one `Instances` an image."""
+    """Check that a detector returned one `Instances` per image.
+
+    Raises:
+        TypeError: If the type of the result or of an element is wrong.
+        ValueError: If the number of elements is wrong.
+    """
     expected = "the detector must return a list with one Instances for each image"
     if not isinstance(results, Sequence):
-        raise TypeError(f"{expected}, got {_kind(results)}")
+        raise TypeError(f"{expected}, got {_describe_type(results)}")
     for result in results:
         if not isinstance(result, Instances):
-            hint = "; torchvision's go into augment.libraries.detectors.TorchVisionDetector" * isinstance(result, dict)
-            raise TypeError(f"{expected}, got a list with {_kind(result)}{hint}")
+            hint = "; wrap a torchvision model in augment.libraries.detectors.TorchVisionDetector"
+            hint *= isinstance(result, dict)
+            raise TypeError(f"{expected}, got a list with {_describe_type(result)}{hint}")
     if len(results) != count:
         raise ValueError(f"{expected}, got {len(results)} for {count}")
 
 
-def _kind(value: object) -> str:
+def _describe_type(value: object) -> str:
     return "None" if value is None else f"{type(value).__module__}.{type(value).__name__}".removeprefix("builtins.")
 
 
-def _restored(
+def _iterate_detections(
     detector: Detect, pixels: Pixels, views: Sequence[View], batch_size: int, device: torch.device | str
 ) -> Iterator[tuple[View, Instances]]:
+    """Yield each view with its detections, mapped back to the image."""
     for start in range(0, len(views), batch_size):
         batch = views[start : start + batch_size]
         results = detector([view.show(pixels).to(device) for view in batch])
         _check_results(results, len(batch))
-        for view, found in zip(batch, results, strict=True):
-            if found.scores is None and len(found):
+        for view, detections in zip(batch, results, strict=True):
+            if detections.scores is None and len(detections):
                 raise ValueError(f"detections in view {view.name} have no scores")
-            yield view, view.restore(found.to("cpu"), pixels.size)
+            yield view, view.restore(detections.to("cpu"), pixels.size)
 
 
-def _joined(layer: Sequence[tuple[View, Instances]]) -> Instances:
-    view, found = layer[0]
+def _merge_tiles(layer: Sequence[tuple[View, Instances]]) -> Instances:
+    """Merge the tiles of one grid, or sort the detections of a single view."""
+    view, detections = layer[0]
     if view.tile is None:
-        return _by_score(found)
-    return join_tiles([found for _, found in layer], torch.tensor([view.tile for view, _ in layer], dtype=torch.int32))
+        return _sort_by_score(detections)
+    return join_tiles(
+        [detections for _, detections in layer], torch.tensor([view.tile for view, _ in layer], dtype=torch.int32)
+    )
 
 
-def _by_score(found: Instances) -> Instances:
-    if found.scores is None:  # there are none
-        return replace(found, scores=torch.zeros(0))
-    return found[torch.argsort(found.scores, descending=True, stable=True)]
+def _sort_by_score(detections: Instances) -> Instances:
+    if detections.scores is None:  # no detections
+        return replace(detections, scores=torch.zeros(0))
+    return detections[torch.argsort(detections.scores, descending=True, stable=True)]

@@ -445,13 +445,13 @@ MASKED = crowd()
 @pytest.mark.parametrize(
     ("found", "message"),
     [
-        ([], "found must hold at least one view"),
-        ([VIEW, Instances.empty((9, 100))], r"found .* sizes \[\(9, 100\), \(100, 100\)\]"),
-        ([VIEW, replace(VIEW, scores=None)], r"found\[1\] has no scores"),
-        ([VIEW, replace(VIEW, scores=torch.tensor([math.nan]))], r"scores of found\[1\] must be finite"),
-        ([replace(VIEW, scores=torch.tensor([-0.1]))], r"scores of found\[0\] .* not negative"),
-        ([replace(VIEW, boxes=torch.tensor([[0, 0, math.inf, 1]]))], r"boxes of found\[0\] must be finite"),
-        ([MASKED, replace(MASKED, masks=None)], r"found\[1\] has no masks"),
+        ([], "detections must contain at least one view"),
+        ([VIEW, Instances.empty((9, 100))], r"detections .* sizes \[\(9, 100\), \(100, 100\)\]"),
+        ([VIEW, replace(VIEW, scores=None)], r"detections\[1\] has no scores"),
+        ([VIEW, replace(VIEW, scores=torch.tensor([math.nan]))], r"scores of detections\[1\] must be finite"),
+        ([replace(VIEW, scores=torch.tensor([-0.1]))], r"scores of detections\[0\] .* nonnegative"),
+        ([replace(VIEW, boxes=torch.tensor([[0, 0, math.inf, 1]]))], r"boxes of detections\[0\] must be finite"),
+        ([MASKED, replace(MASKED, masks=None)], r"detections\[1\] has no masks"),
     ],
 )
 def test_views_that_do_not_belong_together_are_refused(name: str, found: list[Instances], message: str) -> None:
@@ -466,7 +466,7 @@ def test_views_that_do_not_belong_together_are_refused(name: str, found: list[In
         ({"threshold": 1.5}, "threshold must be in 0..1, got 1.5"),
         ({"threshold": math.nan}, "threshold must be in 0..1"),
         ({"on": "pixels"}, 'unknown on "pixels": one of masks, boxes'),
-        ({"on": "masks"}, 'on is "masks", but found has none'),
+        ({"on": "masks"}, 'on is "masks", but the detections have none'),
     ],
 )
 def test_bad_settings_of_all_merges_are_refused(name: str, setting: dict[str, Any], message: str) -> None:
@@ -518,11 +518,11 @@ def test_average_votes_and_union() -> None:
 def test_only_members_that_see_a_pixel_count() -> None:
     masks = levels_of([[0, 255, 255, 0, 0, 0], [0, 0, 255, 255, 255, 0]])
     seen_windows = torch.tensor([[0, 0, 3, 1], [2, 0, 6, 1]])
-    fused = fuse_masks(masks, torch.zeros(2, dtype=torch.int64), 1, seen=seen_windows)
+    fused = fuse_masks(masks, torch.zeros(2, dtype=torch.int64), 1, visible=seen_windows)
     assert dense_levels(fused)[0, 0].tolist() == [0, 255, 255, 255, 255, 0]
     boxes = torch.tensor([[1.0, 0, 3, 9], [2, 0, 5, 9]])
     seen_windows = torch.tensor([[0, -9, 3, 18], [2, -9, 9, 18]])
-    fused_box = fuse_boxes(boxes, torch.zeros(2, dtype=torch.int64), 1, seen=seen_windows)
+    fused_box = fuse_boxes(boxes, torch.zeros(2, dtype=torch.int64), 1, visible=seen_windows)
     assert fused_box.tolist() == [[1, 0, 5, 9]], "a side at the end of what was seen does not count"
 
 
@@ -565,8 +565,8 @@ def test_fused_masks_equal_dense_sums(seed: int, fuse: Any, weighted: bool, tile
         ({"group": torch.zeros(3, dtype=torch.int64)}, r"group must be int64 \[2\]"),
         ({"group": torch.tensor([0, 2])}, r"group must be in -1..1, got 0..2"),
         ({"weights": torch.ones(3)}, r"weights must be \[2\]"),
-        ({"weights": torch.tensor([1.0, -1])}, "weights must be finite and not negative"),
-        ({"seen": torch.zeros(2, 2)}, r"seen must be \[2, 4\]"),
+        ({"weights": torch.tensor([1.0, -1])}, "weights must be finite and nonnegative"),
+        ({"visible": torch.zeros(2, 2)}, r"visible must be \[2, 4\]"),
         ({"fuse": "best"}, 'unknown fuse "best"'),
     ],
 )

@@ -1,1 +1,1 @@
-"""What several views or tiles found, made one."""
+"""Merging of the detections of several views or tiles."""

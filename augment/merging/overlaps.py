@@ -1,4 +1,4 @@
-"""Pairs of boxes or masks that overlap, as sparse lists: cost follows the neighbours, never all pairs."""
+"""Overlapping pairs of boxes or masks as sparse lists; cost grows with the number of neighbors, not of all pairs."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,17 +13,20 @@ from maskrcnn.ops.types import Windows
 from maskrcnn.structures.masks import CroppedMasks
 
 Metric = Literal["iou", "ios"]
-_AT_ONCE = 1 << 21  # candidates or pixels looked at at a time: bounds the memory
-_ROWS_AT_ONCE = 1 << 16  # masks compared with all others at a time
+_CHUNK_SIZE = 1 << 21  # candidates or pixels processed at a time: bounds the memory
+_CHUNK_MASKS = 1 << 16  # masks compared with all others at a time
 
 
 @dataclass(frozen=True, eq=False)
 class Overlaps:
-    """P pairs that overlap, by row, then column; with what their IoU and their IoS are made of.
+    """P overlapping pairs, sorted by row, then column, with their intersections and areas.
 
-    rows, columns: int64 `[P]`, indices into the first and the second set (the same set: row < column, each pair once).
-    intersection: float64 `[P]`, in square pixels, above 0.
-    areas1, areas2: float64 `[N]` and `[M]`, of all that were compared.
+    Attributes:
+        rows: int64 `[P]`, indices into the first set.
+        columns: int64 `[P]`, indices into the second set. Within one set, row < column, and each pair is listed once.
+        intersection: float64 `[P]`, in square pixels, above 0.
+        areas1: float64 `[N]`, areas of the first set.
+        areas2: float64 `[M]`, areas of the second set.
     """
 
     rows: Tensor
@@ -36,25 +39,25 @@ class Overlaps:
         return len(self.rows)
 
     def __getitem__(self, index: Tensor) -> "Overlaps":
-        """The pairs that a bool or an int tensor picks."""
+        """Select pairs by a bool or int tensor."""
         return Overlaps(self.rows[index], self.columns[index], self.intersection[index], self.areas1, self.areas2)
 
-    def of_one_label(self, labels: Tensor) -> "Overlaps":
-        """The pairs within one set whose two have the same of `labels` int64 `[N]`."""
+    def select_same_label(self, labels: Tensor) -> "Overlaps":
+        """Select the pairs within one set whose `labels`, int64 `[N]`, are equal."""
         return self[labels[self.rows] == labels[self.columns]]
 
     @property
     def iou(self) -> Tensor:
-        """float64 `[P]`: intersection over union."""
+        """Intersection over union, float64 `[P]`."""
         return self.intersection / (self.areas1[self.rows] + self.areas2[self.columns] - self.intersection)
 
     @property
     def ios(self) -> Tensor:
-        """float64 `[P]`: intersection over the smaller of the two areas."""
+        """Intersection over the smaller of the two areas, float64 `[P]`."""
         return self.intersection / torch.minimum(self.areas1[self.rows], self.areas2[self.columns])
 
-    def at_least(self, threshold: float, metric: Metric = "iou") -> "Overlaps":
-        """The pairs whose `metric` ("iou" or "ios") reaches `threshold`."""
+    def filter(self, threshold: float, metric: Metric = "iou") -> "Overlaps":
+        """Select the pairs whose `metric`, "iou" or "ios", is at least `threshold`."""
         if metric not in ("iou", "ios"):
             raise ValueError(f'unknown metric "{metric}": one of iou, ios')
         return self[(self.iou if metric == "iou" else self.ios) >= threshold] if threshold > 0 else self
@@ -63,16 +66,25 @@ class Overlaps:
 def box_overlaps(
     boxes1: Tensor, boxes2: Tensor | None = None, threshold: float = 0.0, metric: Metric = "iou"
 ) -> Overlaps:
-    """The pairs of boxes float `[N, 4]` and `[M, 4]`, or of the first alone, whose IoU or IoS reaches `threshold`.
+    """Find the pairs of boxes whose IoU or IoS is at least `threshold`.
 
-    Pairs that share no area never count; nor do boxes that are empty or not finite. Computed in float64.
+    Pairs without a common area are never listed, nor are empty or non-finite boxes. Computed in float64.
+
+    Args:
+        boxes1: float `[N, 4]`.
+        boxes2: float `[M, 4]`; without it, pairs within `boxes1`.
+        threshold: minimum of the metric.
+        metric: "iou" or "ios".
+
+    Returns:
+        The pairs.
     """
     boxes = (boxes1 if boxes2 is None else torch.cat([boxes1, boxes2])).double()
     count1 = len(boxes1)
     areas = box_area(boxes)
     areas1, areas2 = (areas, areas) if boxes2 is None else (areas[:count1], areas[count1:])
     parts = []
-    for one, other in _meeting(boxes):
+    for one, other in _iterate_intersecting_pairs(boxes):
         rows, columns = torch.minimum(one, other), torch.maximum(one, other)
         if boxes2 is not None:
             across = (rows < count1) & (columns >= count1)
@@ -81,44 +93,45 @@ def box_overlaps(
         low = torch.maximum(boxes[rows, :2], second[columns, :2])
         high = torch.minimum(boxes[rows, 2:], second[columns, 2:])
         shared = (high - low).prod(dim=1)
-        parts.append(Overlaps(rows, columns, shared, areas1, areas2).at_least(threshold, metric))
-    return _joined(parts, areas1, areas2)
+        parts.append(Overlaps(rows, columns, shared, areas1, areas2).filter(threshold, metric))
+    return _concatenate(parts, areas1, areas2)
 
 
-def _meeting(boxes: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pairs `(i, j)` of boxes float64 `[N, 4]` that share an area, each once, in parts.
+def _iterate_intersecting_pairs(boxes: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Iterate in chunks over the pairs `(i, j)` of boxes float64 `[N, 4]` that share an area, each pair once.
 
-    A box lies in every band of rows that it touches. In a band, by x1, the partners of a box that begin no earlier
-    than it are those before its x2. A pair is told by the band in which the later of the two tops lies.
+    Sweep by bands of rows; a box is listed in every band that it touches. Within a band, sorted by x1, the partners of
+    a box that start at or after its x1 are those before its x2. A pair is owned by the band that contains the lower of
+    the two tops.
     """
-    sound = torch.nonzero(torch.isfinite(boxes).all(dim=1) & (boxes[:, 2:] > boxes[:, :2]).all(dim=1)).flatten()
-    x1, y1, x2, y2 = boxes[sound].unbind(dim=1)
-    top, bottom = _bands(y1, y2)
+    valid = torch.nonzero(torch.isfinite(boxes).all(dim=1) & (boxes[:, 2:] > boxes[:, :2]).all(dim=1)).flatten()
+    x1, y1, x2, y2 = boxes[valid].unbind(dim=1)
+    top, bottom = _assign_bands(y1, y2)
     by_x1 = torch.argsort(x1)
-    rank = torch.empty_like(by_x1).scatter_(0, by_x1, torch.arange(len(sound), device=boxes.device))
-    begun = torch.searchsorted(x1[by_x1], x2.contiguous())  # boxes whose x1 lies before this one's x2
+    rank = torch.empty_like(by_x1).scatter_(0, by_x1, torch.arange(len(valid), device=boxes.device))
+    num_started = torch.searchsorted(x1[by_x1], x2.contiguous())  # number of boxes whose x1 is below this box's x2
 
-    owner, band = ranges(top, bottom + 1)
-    key, order = torch.sort(band * len(sound) + rank[owner])
+    owner, band = expand_ranges(top, bottom + 1)
+    key, order = torch.sort(band * len(valid) + rank[owner])
     owner, band = owner[order], band[order]
     first = torch.arange(1, len(owner) + 1, device=boxes.device)
-    last = torch.searchsorted(key, band * len(sound) + begun[owner])
-    for part in split_by_cost(last - first, _AT_ONCE):
-        entry, partner = ranges(first[part], last[part])
+    last = torch.searchsorted(key, band * len(valid) + num_started[owner])
+    for part in split_by_cost(last - first, _CHUNK_SIZE):
+        entry, partner = expand_ranges(first[part], last[part])
         entry = part.index_select(0, entry)
         i, j = owner.index_select(0, entry), owner.index_select(0, partner)
-        met = (y1.index_select(0, i) < y2.index_select(0, j)) & (y1.index_select(0, j) < y2.index_select(0, i))
-        entry, partner = entry[met], partner[met]
+        intersect = (y1.index_select(0, i) < y2.index_select(0, j)) & (y1.index_select(0, j) < y2.index_select(0, i))
+        entry, partner = entry[intersect], partner[intersect]
         i, j = owner[entry], owner[partner]
-        told = torch.maximum(top[i], top[j]) == band[entry]
-        yield sound[i[told]], sound[j[told]]
+        owned = torch.maximum(top[i], top[j]) == band[entry]
+        yield valid[i[owned]], valid[j[owned]]
 
 
-def _bands(y1: Tensor, y2: Tensor) -> tuple[Tensor, Tensor]:
-    """First and last band of rows that each box touches, int64 `[N]`; bands are as high as the mean box.
+def _assign_bands(y1: Tensor, y2: Tensor) -> tuple[Tensor, Tensor]:
+    """Assign each box to bands of rows as high as the mean box: first and last band, int64 `[N]` each.
 
-    So all boxes together touch at most three bands each on average, whatever their sizes. What reaches beyond all
-    ordinary boxes counts as ending there: one huge box makes no huge bands.
+    On average a box touches at most three bands, whatever the sizes. Coordinates are clamped to the range of ordinary
+    boxes, so a single huge box does not make huge bands.
     """
     if len(y1) == 0:
         return y1.long(), y2.long()
@@ -129,8 +142,8 @@ def _bands(y1: Tensor, y2: Tensor) -> tuple[Tensor, Tensor]:
     return tuple((y / height).clamp(max=2**31).long() for y in (y1, y2))  # type: ignore[return-value]
 
 
-def ranges(first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
-    """Every number of every range [first, last), with the range's index: int64 `[sum of lengths]` each."""
+def expand_ranges(first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+    """Expand ranges [first, last) into the index of the range and the number; int64 `[sum of lengths]` each."""
     lengths = last - first
     owner = torch.repeat_interleave(lengths, output_size=int(lengths.sum()))
     begin = lengths.cumsum(0) - lengths
@@ -139,53 +152,55 @@ def ranges(first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def split_by_cost(costs: Tensor, budget: int) -> tuple[Tensor, ...]:
-    """Indices of consecutive items whose `costs`, int64 `[N]`, add up to about `budget`, one item at least."""
+    """Split items into consecutive chunks whose `costs`, int64 `[N]`, sum to about `budget`; at least one item each."""
     index = torch.arange(len(costs), device=costs.device)
     run = (costs.cumsum(0) - costs) // budget
     return torch.split(index, torch.unique_consecutive(run, return_counts=True)[1].tolist()) if len(costs) else ()
 
 
 def mask_overlaps(masks: CroppedMasks, threshold: float = 0.0, metric: Metric = "iou") -> Overlaps:
-    """The pairs of masks whose IoU or IoS reaches `threshold`; intersections exact.
+    """Find the pairs of masks whose IoU or IoS is at least `threshold`, with exact intersections.
 
-    Pairs that share no pixel never count.
+    Pairs without a common pixel are never listed.
     """
-    areas = by_parts(masks, CroppedMasks.areas).double()
+    areas = apply_in_chunks(masks, CroppedMasks.areas).double()
     parts = []
-    for begin in range(0, len(masks), _ROWS_AT_ONCE):
-        rows, columns, iou = mask_iou(_cut(masks, begin, begin + _ROWS_AT_ONCE), _cut(masks, begin, len(masks)))
+    for begin in range(0, len(masks), _CHUNK_MASKS):
+        rows, columns, iou = mask_iou(
+            _slice_masks(masks, begin, begin + _CHUNK_MASKS), _slice_masks(masks, begin, len(masks))
+        )
         upper = rows < columns
         rows, columns, iou = rows[upper] + begin, columns[upper] + begin, iou[upper]
-        shared = _intersection(iou, areas[rows] + areas[columns])
-        # float32 holds an IoU to 2^-24: enough to know this many pixels exactly. More are counted.
+        shared = _recover_intersection(iou, areas[rows] + areas[columns])
+        # A float32 IoU (2^-24) determines intersections below this number exactly; larger ones are counted.
         for p in torch.nonzero(shared >= 2**22).flatten().tolist():
-            shared[p] = _count_shared(masks, int(rows[p]), int(columns[p]))
-        parts.append(Overlaps(rows, columns, shared, areas, areas).at_least(threshold, metric))
-    return _joined(parts, areas, areas)
+            shared[p] = _count_shared_pixels(masks, int(rows[p]), int(columns[p]))
+        parts.append(Overlaps(rows, columns, shared, areas, areas).filter(threshold, metric))
+    return _concatenate(parts, areas, areas)
 
 
-def by_parts(masks: CroppedMasks, measure: Callable[[CroppedMasks], Tensor]) -> Tensor:
-    """`measure(masks)`, a value or a row for each mask, taken part by part: bounds the memory that it needs."""
+def apply_in_chunks(masks: CroppedMasks, measure: Callable[[CroppedMasks], Tensor]) -> Tensor:
+    """Compute `measure(masks)`, a value or a row per mask, in chunks that bound the memory."""
     parts = [
-        measure(CroppedMasks(*_cut(masks, int(part[0]), int(part[-1]) + 1), masks.size))
-        for part in split_by_cost(masks.offsets.diff(), _AT_ONCE)
+        measure(CroppedMasks(*_slice_masks(masks, int(part[0]), int(part[-1]) + 1), masks.size))
+        for part in split_by_cost(masks.offsets.diff(), _CHUNK_SIZE)
     ]
     return torch.cat(parts) if parts else measure(masks)
 
 
-def _cut(masks: CroppedMasks, begin: int, end: int) -> Windows:
-    """Masks begin..end - 1, views of the same memory."""
+def _slice_masks(masks: CroppedMasks, begin: int, end: int) -> Windows:
+    """Return masks begin..end - 1 as views of the same memory."""
     offsets = masks.offsets[begin : end + 1]
     return Windows(masks.windows[begin:end], offsets - offsets[0], masks.data[int(offsets[0]) : int(offsets[-1])])
 
 
-def _intersection(iou: Tensor, areas: Tensor) -> Tensor:
-    """Pixels that two masks share, from their IoU and the sum of their areas."""
+def _recover_intersection(iou: Tensor, areas: Tensor) -> Tensor:
+    """Compute the number of shared pixels from the IoU and the sum of the two areas."""
     iou = iou.double()
     return (iou * areas / (1 + iou)).round()
 
 
-def _count_shared(masks: CroppedMasks, i: int, j: int) -> int:
+def _count_shared_pixels(masks: CroppedMasks, i: int, j: int) -> int:
     window1, window2 = masks.windows[i].tolist(), masks.windows[j].tolist()
     x1, y1 = (max(a, b) for a, b in zip(window1[:2], window2[:2], strict=True))
     x2, y2 = (min(a, b) for a, b in zip(window1[2:], window2[2:], strict=True))
@@ -196,11 +211,11 @@ def _count_shared(masks: CroppedMasks, i: int, j: int) -> int:
     return int(((levels[0] & levels[1]) >= 128).sum())
 
 
-def _joined(parts: list[Overlaps], areas1: Tensor, areas2: Tensor) -> Overlaps:
-    """All pairs, by row, then column."""
+def _concatenate(parts: list[Overlaps], areas1: Tensor, areas2: Tensor) -> Overlaps:
+    """Concatenate chunks of pairs and sort them by row, then column."""
     if not parts:
-        nothing = torch.zeros(0, dtype=torch.int64, device=areas1.device)
-        return Overlaps(nothing, nothing, nothing.double(), areas1, areas2)
+        empty = torch.zeros(0, dtype=torch.int64, device=areas1.device)
+        return Overlaps(empty, empty, empty.double(), areas1, areas2)
     rows, columns, shared = (
         torch.cat([getattr(part, name) for part in parts]) for name in ("rows", "columns", "intersection")
     )

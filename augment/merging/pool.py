@@ -1,4 +1,4 @@
-"""The detections of all views in one list, in an order that follows from what they are."""
+"""Pooling of the detections of all views into one list whose order depends only on their contents."""
 
 import zlib
 from collections.abc import Sequence
@@ -10,17 +10,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from augment.merging.overlaps import by_parts
+from augment.merging.overlaps import apply_in_chunks
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 
 
 @dataclass(frozen=True)
 class Pool:
-    """N detections on the CPU, from the best to the worst; of equal scores, by label, box and mask.
+    """N detections on the CPU, sorted by score in descending order; ties by label, box, and mask.
 
-    objects: none ignored; with ids where all views have them.
-    view: int64 `[N]` in 0..num_views - 1, which view each is from; views are numbered by what they hold.
+    Attributes:
+        objects: the detections, none of them ignored, with ids if all views have ids.
+        view: int64 `[N]` in 0..num_views - 1, the view of each detection. Views are numbered in an order given by their
+            contents.
+        num_views: number of views.
     """
 
     objects: Instances
@@ -29,6 +32,7 @@ class Pool:
 
     @property
     def scores(self) -> Tensor:
+        """Scores, float32 `[N]`."""
         assert self.objects.scores is not None  # pool_views has checked it
         return self.objects.scores
 
@@ -36,49 +40,65 @@ class Pool:
         return len(self.objects)
 
 
-def pool_views(found: Sequence[Instances]) -> Pool:
-    """The detections of all views.
+def pool_views(detections: Sequence[Instances]) -> Pool:
+    """Pool the detections of all views.
 
-    Neither the order of the views nor that of their detections changes the pool. A view without detections needs
-    neither scores nor masks.
+    The result depends neither on the order of the views nor on that of their detections. A view without detections
+    needs neither scores nor masks.
+
+    Args:
+        detections: detections per view.
+
+    Returns:
+        The pool.
 
     Raises:
-        ValueError: no views, sizes that differ, scores missing, negative or not finite, boxes not finite, masks or ids
-            in some views alone; names the view.
+        ValueError: If there are no views, sizes differ, scores are missing, negative or not finite, boxes are not
+            finite, or only some views have masks; names the view.
     """
-    parts = alike(found)
-    tables = [_contents(part) for part in parts]
-    by_content = sorted(range(len(parts)), key=lambda number: tables[number][_falling(tables[number])].tobytes())
+    parts = unify_fields(detections)
+    tables = [_build_sort_keys(part) for part in parts]
+    by_content = sorted(range(len(parts)), key=lambda number: tables[number][_sort_rows(tables[number])].tobytes())
     counts = torch.tensor([len(parts[number]) for number in by_content])
     view = torch.repeat_interleave(torch.arange(len(parts)), counts)
-    order = torch.from_numpy(_falling(np.concatenate([tables[number] for number in by_content])))
+    order = torch.from_numpy(_sort_rows(np.concatenate([tables[number] for number in by_content])))
     objects = Instances.cat([parts[number] for number in by_content])
-    return Pool(pick(objects, order), view[order], len(found))
+    return Pool(select(objects, order), view[order], len(detections))
 
 
-def alike(found: Sequence[Instances]) -> list[Instances]:
-    """Every view's detections on the CPU, with the same fields, nothing ignored; raises as `pool_views`."""
-    _check_views(found)
-    with_masks = any(view.masks is not None for view in [view for view in found if len(view)] or found)
-    parts = [_plain(view, with_masks) for view in found]
-    if any(view.ids is None for view in found if len(view)) or all(view.ids is None for view in found):
+def unify_fields(detections: Sequence[Instances]) -> list[Instances]:
+    """Move the detections of every view to the CPU with the same fields and nothing ignored.
+
+    Args:
+        detections: detections per view.
+
+    Returns:
+        The detections per view.
+
+    Raises:
+        ValueError: As `pool_views`.
+    """
+    _check_views(detections)
+    with_masks = any(view.masks is not None for view in [view for view in detections if len(view)] or detections)
+    parts = [_normalize_view(view, with_masks) for view in detections]
+    if any(view.ids is None for view in detections if len(view)) or all(view.ids is None for view in detections):
         parts = [replace(part, ids=None) for part in parts]
     return parts
 
 
-def comparable_masks(objects: Instances) -> CroppedMasks | None:
-    """The masks, if there are any; in place of those without a pixel inside, the boxes filled."""
+def fill_empty_masks(objects: Instances) -> CroppedMasks | None:
+    """Return the masks, if any, with filled boxes in place of masks without a pixel inside."""
     masks = objects.masks
     if masks is None:
         return None
-    empty = torch.nonzero(by_parts(masks, CroppedMasks.areas) == 0).flatten()
+    empty = torch.nonzero(apply_in_chunks(masks, CroppedMasks.areas) == 0).flatten()
     if len(empty) == 0:
         return masks
     return masks.exchanged(empty, CroppedMasks.from_boxes(objects.boxes[empty], masks.size))
 
 
-def pick(objects: Instances, index: Tensor) -> Instances:
-    """`objects[index]` for an int64 index, the masks in parts that bound the memory."""
+def select(objects: Instances, index: Tensor) -> Instances:
+    """Compute `objects[index]` for an int64 index, copying masks in chunks that bound the memory."""
     masks = objects.masks
     if masks is not None and len(index):
         masks = CroppedMasks.cat([masks[part] for part in index.split(1 << 12)])
@@ -86,13 +106,13 @@ def pick(objects: Instances, index: Tensor) -> Instances:
     return objects[index]
 
 
-def rank(objects: Instances) -> Instances:
-    """Merged objects by falling score; of equal scores, by label, box and mask."""
-    return pick(objects, torch.from_numpy(_falling(_contents(objects))))
+def sort_by_score(objects: Instances) -> Instances:
+    """Sort merged objects by score in descending order; ties by label, box, and mask."""
+    return select(objects, torch.from_numpy(_sort_rows(_build_sort_keys(objects))))
 
 
-def _plain(view: Instances, with_masks: bool) -> Instances:
-    """A view on the CPU, nothing ignored; one without detections gets the fields that the others have."""
+def _normalize_view(view: Instances, with_masks: bool) -> Instances:
+    """Move a view to the CPU with nothing ignored; a view without detections gets the fields that the others have."""
     if not len(view):
         empty = Instances.empty(view.size, with_masks)
         return replace(empty, scores=torch.zeros(0), ids=torch.zeros(0, dtype=torch.int64))
@@ -102,8 +122,8 @@ def _plain(view: Instances, with_masks: bool) -> Instances:
     return replace(view, boxes=boxes, scores=scores, ignore=torch.zeros_like(view.ignore))
 
 
-def _contents(objects: Instances) -> NDArray[np.float64]:
-    """float64 `[N, 9]`: minus the score, label, box, check sums of the mask and its window, id."""
+def _build_sort_keys(objects: Instances) -> NDArray[np.float64]:
+    """Build the sort keys, float64 `[N, 9]`: negative score, label, box, checksums of mask and window, id."""
     assert objects.scores is not None
     sums = np.zeros((len(objects), 2))
     if objects.masks is not None:
@@ -112,28 +132,30 @@ def _contents(objects: Instances) -> NDArray[np.float64]:
         sums[:, 1] = [zlib.crc32(window.tobytes()) for window in objects.masks.windows.numpy()]
     ids = torch.zeros_like(objects.labels) if objects.ids is None else objects.ids
     columns = [-objects.scores[:, None], objects.labels[:, None], objects.boxes, torch.from_numpy(sums), ids[:, None]]
-    return torch.cat([column.double() for column in columns], dim=1).numpy() + 0.0  # no -0.0, whose bytes differ
+    return (
+        torch.cat([column.double() for column in columns], dim=1).numpy() + 0.0
+    )  # turns -0.0, whose bytes differ, into 0.0
 
 
-def _falling(contents: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The order of rows by their first column, then the second, and so on."""
+def _sort_rows(contents: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the order of rows sorted by their first column, then the second, and so on."""
     return np.lexsort(contents.T[::-1])
 
 
-def _check_views(found: Sequence[Instances]) -> None:
-    if not len(found):
-        raise ValueError("found must hold at least one view")
-    sizes = sorted({tuple(view.size) for view in found})
+def _check_views(detections: Sequence[Instances]) -> None:
+    if not len(detections):
+        raise ValueError("detections must contain at least one view")
+    sizes = sorted({tuple(view.size) for view in detections})
     if len(sizes) != 1:
-        raise ValueError(f"found must be views mapped back to one image, got sizes {sizes}")
-    some = [(number, view) for number, view in enumerate(found) if len(view)]
+        raise ValueError(f"detections must be views mapped back to one image, got sizes {sizes}")
+    some = [(number, view) for number, view in enumerate(detections) if len(view)]
     for number, view in some:
         if view.scores is None:
-            raise ValueError(f"found[{number}] has no scores")
+            raise ValueError(f"detections[{number}] has no scores")
         if not bool((torch.isfinite(view.scores) & (view.scores >= 0)).all()):
-            raise ValueError(f"scores of found[{number}] must be finite and not negative")
+            raise ValueError(f"scores of detections[{number}] must be finite and nonnegative")
         if not bool(torch.isfinite(view.boxes).all()):
-            raise ValueError(f"boxes of found[{number}] must be finite")
+            raise ValueError(f"boxes of detections[{number}] must be finite")
     without = [number for number, view in some if view.masks is None]
     if without and len(without) < len(some):
-        raise ValueError(f"found[{without[0]}] has no masks, others have")
+        raise ValueError(f"detections[{without[0]}] has no masks, others have")
