@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, get_origin
 
@@ -68,6 +69,11 @@ class _SettingOption(click.Option):
         return f"--{self.name}{usage}", self.setting.summary + default
 
 
+def exit_code_of(number: int) -> int:
+    """The exit code of a program that a signal has ended, as shells count: 130 for Ctrl-C, 143 for SIGTERM."""
+    return 128 + number
+
+
 class _OneLineError(click.ClickException):
     exit_code = 2
 
@@ -78,7 +84,7 @@ class _OneLineError(click.ClickException):
 class SettingsCommand(click.Command):
     """A click command whose --help is grouped by section and whose errors are one line, exit code 2.
 
-    Errors are those of the command line, every UserError, and whatever the disk says no to.
+    Errors are those of the command line, every UserError, and whatever the disk says no to. Ctrl-C ends with 130.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -100,6 +106,9 @@ class SettingsCommand(click.Command):
             if error.errno == errno.EPIPE:  # `... | head` has seen enough: click ends quietly
                 raise
             raise _OneLineError(str(error)) from error
+        except KeyboardInterrupt as error:
+            click.echo("\nstopped", err=True)
+            raise click.exceptions.Exit(exit_code_of(signal.SIGINT)) from error
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         groups: dict[str, list[tuple[str, str]]] = {}

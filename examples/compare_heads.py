@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from datasets.registry import short_name
-from examples.command_line import SettingsCommand
+from examples.command_line import SettingsCommand, exit_code_of
 from examples.config import ExperimentConfig, experiment_options, load_config
 from examples.train import train
 from maskrcnn.model.config import HEADS
@@ -75,8 +75,8 @@ def trained(config: ExperimentConfig, head: str, folder: Path, data: Data) -> Ex
     )
     experiment = train(dataclasses.replace(config, head=head, start_from=None, output=output), data=data)
     assert experiment is not None
-    if not experiment.training.state.finished:
-        raise click.Abort
+    if experiment.training.stopped_by is not None:
+        raise click.exceptions.Exit(exit_code_of(experiment.training.stopped_by))
     return experiment
 
 

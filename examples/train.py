@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from datasets.registry import short_name
-from examples.command_line import SettingsCommand, as_typed
+from examples.command_line import SettingsCommand, as_typed, exit_code_of
 from examples.config import ExperimentConfig, experiment_options, load_config
 from maskrcnn.config import UserError
 
@@ -31,8 +31,11 @@ def main(resume: str | None, dry_run: bool, **flags: Any) -> None:
     folder = None if resume is None else find_run(resume, load_config(flags=flags).output.output_dir)
     config = load_config(None if folder is None else folder / "config.toml", flags)
     experiment = train(config, folder, dry_run)
-    if experiment is not None and experiment.training.state.finished:
-        click.echo(what_next(experiment.config, flags["config"]))
+    if experiment is None:
+        return
+    if experiment.training.stopped_by is not None:
+        raise click.exceptions.Exit(exit_code_of(experiment.training.stopped_by))
+    click.echo(what_next(experiment.config, flags["config"]))
 
 
 def find_run(name: str, output_dir: str, flag: str = "--resume") -> Path:
@@ -53,6 +56,7 @@ def train(
 ) -> Experiment | None:
     """Run an experiment to its end, on ``data`` if it is open already; None after a dry run."""
     from examples.experiment import Experiment, check_objects, open_data
+    from maskrcnn.training.lock import lock_run
     from maskrcnn.training.progress import ProgressDisplay
     from maskrcnn.training.runlog import RunLog, create_run, removed_if_empty
 
@@ -66,16 +70,17 @@ def train(
         return None
     output = config.output
     folder = resumed or create_run(output.output_dir, f"{short_name(config.data.dataset)}-{config.head}")
-    with removed_if_empty(folder), ProgressDisplay(output.hide_progress_bar) as display:
-        log = RunLog(folder, display.say, output.log_file)
-        experiment = Experiment(config, log, data, display.on_step)
-        if resumed:
-            experiment.resume()
-        else:
-            experiment.start()
-        say_what_runs(experiment)
-        experiment.training.run()
-    finish(experiment)
+    with removed_if_empty(folder), lock_run(folder):
+        with ProgressDisplay(output.hide_progress_bar) as display:
+            log = RunLog(folder, display.say, output.log_file)
+            experiment = Experiment(config, log, data, display.on_step)
+            if resumed:
+                experiment.resume()
+            else:
+                experiment.start()
+            say_what_runs(experiment)
+            experiment.training.run()
+        finish(experiment)
     return experiment
 
 

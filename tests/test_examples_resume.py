@@ -77,7 +77,9 @@ def test_an_interrupted_run_says_how_to_go_on_and_ends_as_if_nothing_had_been(
     (workplace / "smallobjects.toml").write_text(EVERY_STEP)
     with monkeypatch.context() as patch:
         stop_at(patch, step, interrupt)
-        lines = succeed(main, *FLAGS)
+        result = call(main, *FLAGS)
+    assert result.exit_code == 130
+    lines = result.stdout.splitlines()
     assert lines[-2] == f"Stopped after step {step}; all is saved."
     command = shlex.split(lines[-1].removeprefix("Go on with: "))
     assert command == ["python", "example_smallobject_train.py", f"--resume={Path('runs', NAME)}"]
@@ -93,7 +95,7 @@ def test_a_crashed_run_goes_on_from_the_middle_of_its_epoch(
     (workplace / "smallobjects.toml").write_text(EVERY_STEP)
     with monkeypatch.context() as patch:
         stop_at(patch, 5, crash)
-        assert call(main, *FLAGS).exit_code == 1
+        assert call(main, *FLAGS).exit_code == 130
     run = workplace / "runs" / NAME
     assert load_checkpoint(run / "weights/last.pt")["state"]["step"] == 4
     succeed(main, "--resume")

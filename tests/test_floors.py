@@ -37,7 +37,7 @@ def empty_house(tmp_path: Path) -> Path:
             copy = tmp_path / init.relative_to(ROOT)
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.touch()
-    for module in ("config", "files"):
+    for module in ("config", "files", "processes"):
         (tmp_path / "maskrcnn" / f"{module}.py").touch()
     return tmp_path
 

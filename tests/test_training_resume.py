@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from training_toy import CONFIG, ToyDetector, toy_training
 
 from maskrcnn.config import UserError
 from maskrcnn.training.checkpoint import load_checkpoint
+from maskrcnn.training.interrupt import SAME_KEY_PRESS
 from maskrcnn.training.loop import Training
 from maskrcnn.training.runlog import read_metrics
 
@@ -73,6 +75,18 @@ def test_interrupted_run_resumes_bit_for_bit(step: int, whole: Path, tmp_path: P
     assert_same_runs(whole, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_run_knows_which_signal_stopped_it_and_is_saved(tmp_path: Path, name: str) -> None:
+    number = getattr(signal, name, None)
+    if number is None:
+        pytest.skip(f"this system has no {name}")
+    before = signal.getsignal(number)
+    training = toy_training(tmp_path, on_step=lambda training: signal.raise_signal(number))
+    assert not training.run().finished
+    assert training.stopped_by == number and signal.getsignal(number) is before
+    assert load_checkpoint(tmp_path / "weights" / "last.pt")["state"]["step"] == 1
+
+
 def test_sgd_resumes_bit_for_bit(tmp_path: Path) -> None:
     config = replace(CONFIG, optimizer="sgd", schedule="constant")
     toy_training(tmp_path / "a", config).run()
@@ -98,13 +112,20 @@ def test_interrupt_during_evaluation_closes_the_epoch_first(whole: Path, tmp_pat
 
 def test_second_interrupt_aborts_and_the_handler_comes_back(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGINT)
+    aborted: list[bool] = []
 
     def twice(training: Training) -> None:
         signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)  # at once: sent by one program to the process and to its group
+        time.sleep(2 * SAME_KEY_PRESS)
+        signal.raise_signal(signal.SIGTERM)  # is no second Ctrl-C
+        aborted.append(False)
         signal.raise_signal(signal.SIGINT)
+        aborted.append(True)
 
     with pytest.raises(KeyboardInterrupt):
         toy_training(tmp_path, on_step=twice).run()
+    assert aborted == [False]
     assert signal.getsignal(signal.SIGINT) is before
 
 

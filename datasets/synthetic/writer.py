@@ -32,6 +32,7 @@ from datasets.synthetic.recipes import GENERATORS, VERSION, Recipe
 from datasets.synthetic.scene import compose
 from maskrcnn.config import UserError, to_toml
 from maskrcnn.files import made_whole
+from maskrcnn.processes import start_worker
 
 Progress = Callable[[int, int], None]
 
@@ -180,12 +181,8 @@ def _interrupts_held_back() -> Iterator[Callable[[], None]]:
 
 
 def _start_process() -> None:
-    """Ctrl-C is the parent's to handle; a child would only print a traceback.
-
-    On Linux memory that an image took is kept for the next: fetching it from the system again costs a quarter of the
-    time.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """On Linux memory that an image took is kept for the next: fetching it again costs a quarter of the time."""
+    start_worker()
     with contextlib.suppress(OSError, AttributeError):  # other systems, and C libraries without mallopt
         keep = ctypes.CDLL(None if sys.platform == "linux" else "none").mallopt
         keep(_M_MMAP_THRESHOLD, 2**26)

@@ -7,7 +7,9 @@ the order, nor on what was drawn before. So a run can go on at any step.
 from __future__ import annotations
 
 import hashlib
+import re
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
@@ -16,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from maskrcnn.config import UserError
+from maskrcnn.processes import start_worker
 from maskrcnn.structures.instances import Instances
 
 Transform = Callable[[Tensor, Instances, torch.Generator], tuple[Tensor, Instances]]
@@ -137,21 +140,53 @@ class ShuffledBatches:
             epoch, skipped = epoch + 1, 0
 
 
+class LoadingError(UserError):
+    """A batch could not be loaded; the run is as it was after the step before."""
+
+
 def training_batches(
     samples: KeyedSamples, batch_size: int, first_step: int = 0, num_loaders: int = 0
 ) -> Iterator[Batch]:
-    """Endless shuffled batches from `first_step` on; with loaders, they are made ahead in other processes."""
+    """Endless shuffled batches from `first_step` on; with loaders, they are made ahead in other processes.
+
+    Raises:
+        LoadingError: an image cannot be read, or a worker process has ended.
+    """
     keys = ShuffledBatches(len(samples), batch_size, samples.seed, first_step)
-    return _in_one_line(_loader(samples, keys, num_loaders))
-
-
-def _in_one_line(batches: Iterable[Batch]) -> Iterator[Batch]:
-    """A loader's process hands over a `UserError` with its whole traceback as message; its last line is the message."""
     try:
-        yield from batches
-    except UserError as error:
+        yield from _iterate(_loader(samples, keys, num_loaders))
+    except UserError as error:  # a worker hands it over with its whole traceback as message; the last line is its own
         last = str(error).rstrip().split("\n")[-1]
-        raise UserError(last.removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")) from error
+        raise LoadingError(last.removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")) from error
+    except RuntimeError as error:
+        if not str(error).startswith(_WORKER_ENDED):
+            raise
+        raise LoadingError(
+            f"a data loader worker ended early ({_pids(error)}): killed, or out of memory; --resume goes on, with "
+            f"fewer workers by --num_threads (now {num_loaders})"
+        ) from error
+
+
+_WORKER_ENDED = "DataLoader worker"  # how PyTorch's message begins
+
+
+def _pids(error: RuntimeError) -> str:
+    return f"process {', '.join(re.findall(r'[0-9]+', str(error)))}"
+
+
+def _iterate(loader: Iterable[Batch]) -> Iterator[Batch]:
+    """The loader's batches, without PyTorch's handler of SIGCHLD.
+
+    The handler raises an error about a dead worker wherever the main thread is, even while weights change or are saved.
+    Without it the next batch raises the error.
+    """
+    child_ended = getattr(signal, "SIGCHLD", None)  # Windows has none
+    if child_ended is None or threading.current_thread() is not threading.main_thread():
+        return iter(loader)
+    before = signal.getsignal(child_ended)
+    batches = iter(loader)
+    signal.signal(child_ended, signal.SIG_DFL if before is None else before)
+    return batches
 
 
 def evaluation_batches(samples: KeyedSamples, batch_size: int, num_loaders: int = 0) -> Iterable[Batch]:
@@ -173,11 +208,10 @@ def _loader(samples: KeyedSamples, keys: Iterable[list[tuple[int, int]]], num_lo
         batch_sampler=keys,  # any iterable; its items go to samples[...] one by one
         collate_fn=collate,
         num_workers=num_loaders,
-        worker_init_fn=_leave_interrupts_to_the_main_process,
+        worker_init_fn=_start_worker,
         persistent_workers=num_loaders > 0,
     )
 
 
-def _leave_interrupts_to_the_main_process(worker: int) -> None:
-    """Ctrl-C reaches every process of the terminal; loaders must live on until the step is finished."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _start_worker(worker: int) -> None:
+    start_worker()

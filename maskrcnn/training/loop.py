@@ -15,8 +15,15 @@ from torch import nn
 from maskrcnn.config import UserError, to_dict
 from maskrcnn.training.checkpoint import check_same_configuration, load_checkpoint, load_weights, save_checkpoint
 from maskrcnn.training.config import TrainingConfig
-from maskrcnn.training.interrupt import stop_on_interrupt
-from maskrcnn.training.loading import Batch, KeyedSamples, key_seed, num_steps_per_epoch, training_batches
+from maskrcnn.training.interrupt import stop_on_signal
+from maskrcnn.training.loading import (
+    Batch,
+    KeyedSamples,
+    LoadingError,
+    key_seed,
+    num_steps_per_epoch,
+    training_batches,
+)
 from maskrcnn.training.machine import Machine
 from maskrcnn.training.optimizer import learning_rate, make_optimizer, set_learning_rate
 from maskrcnn.training.runlog import RunLog
@@ -95,31 +102,43 @@ class Training:
         self.state = TrainingState()
         self.steps_per_epoch = num_steps_per_epoch(len(samples), config.batch_size)
         self.losses: Metrics = {}  # of the last step
+        self.stopped_by: int | None = None  # the signal that ended `run` before the end of the budget
         self._saved_at = 0.0
         self._seconds_to_save = 0.0
 
     # ---- the loop
 
     def run(self) -> TrainingState:
-        """Train to the end of the budget, or until Ctrl-C (then `state.finished` is False, and all is saved).
+        """Train to the end of the budget, or until Ctrl-C or SIGTERM.
 
-        Raises `TrainingError` when a loss is not finite.
+        Then `state.finished` is False, `stopped_by` is the signal, and all is saved.
+
+        Raises:
+            TrainingError: a loss is not finite.
+            LoadingError: a batch cannot be loaded; all steps before are saved.
         """
         state = self.state
         self._saved_at = self.clock()
         if state.step == 0:
             self.save()  # so that a run can be resumed from its first step on, and a full disk shows at once
-        with stop_on_interrupt() as stop:
+        with stop_on_signal() as stop:
             batches = training_batches(self.samples, self.config.batch_size, state.step, self.config.num_threads)
             while not state.finished:
                 self.model.train()
                 for _ in range(state.step, (state.epoch + 1) * self.steps_per_epoch):
                     if stop.made or self.fraction() >= 1.0:
                         break
-                    self.take_step(batches)
+                    try:
+                        self.take_step(batches)
+                    except LoadingError:
+                        if stop.made:  # the signal has ended the workers, too
+                            break
+                        self.save()
+                        raise
                     self.after_step()
                 if stop.made:
                     self.save()
+                    self.stopped_by = stop.signal
                     break
                 self.close_epoch()
         return state
