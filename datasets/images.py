@@ -5,9 +5,11 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -17,6 +19,8 @@ MAX_LABEL = 65_535
 MAX_LEVEL = 65_535  # of an image's pixels
 _LABEL_MODES = {"1", "L", "P", "I", "I;16", "I;16B", "I;16L"}
 _DEEP_MODES = {"I", "I;16", "I;16B", "I;16L"}
+_LOSSY_FORMATS = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF")
+_PHOTOMETRIC = 262  # the TIFF tag; its value 0 is "white is zero"
 _ORIENTATION = 0x0112  # the EXIF tag, and what its values above 1 ask for
 _TURNS = dict(
     enumerate(
@@ -117,6 +121,22 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     return (image.width, image.height) if _FIRST_SIDEWAYS <= orientation(image) <= max(_TURNS) else image.size[::-1]
 
 
+def stored_values(image: Image.Image) -> NDArray[Any]:
+    """The numbers of one channel of an open file, [H, W], as they are stored: palettes and white-is-zero are ignored.
+
+    Both say how numbers are shown, and Pillow inverts 1 and 8 bits of TIFF where 0 is white: Fiji's inverting lookup
+    table, and tifffile for arrays of bool.
+    """
+    values = np.array(image)
+    is_inverted = image.mode in ("1", "L") and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0
+    return ~values if is_inverted else values
+
+
+def is_lossy(image: Image.Image) -> bool:
+    """Whether an open file may hold other levels than were saved, around edges above all. WebP may, so it counts."""
+    return image.format in _LOSSY_FORMATS or image.info.get("compression") in ("jpeg", "tiff_jpeg", "webp")
+
+
 def read_labels(path: Path) -> Tensor:
     """Instance numbers, int32 [H, W], 0 for background; gaps between them are fine.
 
@@ -126,7 +146,7 @@ def read_labels(path: Path) -> Tensor:
     with opened(path) as image:
         if image.mode not in _LABEL_MODES:
             raise UserError(f"{path}: labels must be one channel of instance numbers, this is {image.mode}")
-        numbers = np.array(image).astype(np.int32)
+        numbers = stored_values(image).astype(np.int32)
     if numbers.size and not 0 <= numbers.min() <= numbers.max() <= MAX_LABEL:
         wrong = numbers.max() if numbers.max() > MAX_LABEL else numbers.min()
         raise UserError(f"{path}: instance number {wrong} is out of range: use 1 to {MAX_LABEL}, 0 for background")
