@@ -105,6 +105,23 @@ def map_round_boxes(map_: Tensor, boxes: Tensor) -> Tensor:
     return torch.cat([centre - reach, centre + reach], dim=1).to(boxes.dtype)
 
 
+def map_margins(linear: Tensor, margins: Tensor) -> Tensor:
+    """Margins `[N, 4]` (left, top, right, bottom; signed as coordinates are) beside an object, under a linear map.
+
+    `linear` is float64 `[2, 2]`, or `[N, 2, 2]` where each object has its own. Scales, flips, transposes and 90°
+    rotations move each side's margin exactly; in between, an equal margin all around stays equal.
+    """
+    linear = linear.to(margins.device)
+    squares = linear**2
+    lengths = squares.sum(dim=-1).sqrt()
+    weights = squares / lengths.clamp(min=1e-12)[..., None]
+    low, high = margins[:, None, :2].double(), margins[:, None, 2:].double()
+    turned = linear < 0  # the right side becomes a left one, and outward changes its sign
+    first = (weights * torch.where(turned, -high, low)).sum(dim=-1)
+    second = (weights * torch.where(turned, -low, high)).sum(dim=-1)
+    return torch.cat([first, second], dim=1)
+
+
 def fitted(map_: Tensor, size: Size) -> tuple[Tensor, Size]:
     """The map moved so that all of an image of `size` lies on a canvas, and that canvas's least size."""
     x1, y1, x2, y2 = map_boxes(map_, matrix([[0, 0, size[1], size[0]]]))[0].tolist()

@@ -1,8 +1,9 @@
 """A sample under an affine map: image, boxes and masks moved as one, by one matrix in one coordinate convention.
 
 A sample is an image `[C, H, W]` (uint8, or float32 in [0, 1]) and its `Instances`. Nothing given is changed. Boxes of
-truths that have masks are derived from the moved masks; boxes without masks, and those of predictions (which have
-scores), are moved themselves, under rotation and shear as if an ellipse filled them.
+ground truth follow the moved masks: the margins between the box and the extent of the mask are moved by the same map.
+Boxes without masks or with empty ones, and those of predictions (which have scores), are moved themselves, under
+rotation and shear as if an ellipse filled them.
 """
 
 from dataclasses import dataclass, replace
@@ -10,7 +11,17 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from augment.affine import Size, is_axis_aligned, map_boxes, map_points, map_round_boxes, mirror, then, translation
+from augment.affine import (
+    Size,
+    is_axis_aligned,
+    map_boxes,
+    map_margins,
+    map_points,
+    map_round_boxes,
+    mirror,
+    then,
+    translation,
+)
 from augment.config import CUTS, PAD_MODES
 from maskrcnn.ops.affine import inverse_of
 from maskrcnn.ops.images import warp_image
@@ -88,7 +99,7 @@ def warp_instances(instances: Instances, matrix: Tensor, size: Size, edges: Edge
         boxes = _boxes_from_masks(instances, masks, matrix, boxes)
     present = visible > 0
     if masks is not None and instances.scores is None:
-        present &= boxes[:, 2] > boxes[:, 0]  # else shrunk to nothing
+        present &= (masks.areas() > 0) | ~instances.has_mask()  # else shrunk to nothing
     cut = visible < edges.min_visible_fraction
     if edges.cut == "drop":
         present &= ~cut
@@ -115,29 +126,52 @@ def _map_object_boxes(instances: Instances, matrix: Tensor) -> Tensor:
 
 
 def _boxes_from_masks(instances: Instances, masks: CroppedMasks, matrix: Tensor, boxes: Tensor) -> Tensor:
-    """Boxes of the moved masks: of truths always, of predictions where the corners' box would be loose."""
+    """Boxes that follow the moved masks: of ground truth always, of predictions where the corners' would be loose."""
     if instances.scores is None:
-        return masks.boxes()
+        margins = map_margins(matrix[:, :2], margins_of(instances))
+        return boxes_with_margins(masks, margins, boxes)
     if is_axis_aligned(matrix):
         return boxes
     return torch.where((masks.areas() > 0)[:, None], masks.boxes(), boxes)
 
 
+def margins_of(instances: Instances) -> Tensor:
+    """Box minus extent of the mask, float64 `[N, 4]`; zeros where the mask is empty."""
+    assert instances.masks is not None
+    margins = instances.boxes.double() - instances.masks.boxes().double()
+    return torch.where(instances.has_mask()[:, None], margins, 0.0)
+
+
+def boxes_with_margins(masks: CroppedMasks, margins: Tensor, others: Tensor) -> Tensor:
+    """Boxes of masks that were moved or cut: their extent plus `margins`, cut to the canvas.
+
+    Where that is empty, because most of the mask is gone, the extent alone. Objects with an empty mask get theirs of
+    the boxes `others`.
+    """
+    extent = masks.boxes()
+    boxes = clip_boxes(extent.double() + margins.to(extent.device), masks.size).to(extent.dtype)
+    boxes = torch.where((boxes[:, 2:] > boxes[:, :2]).all(dim=1)[:, None], boxes, extent)
+    return torch.where((masks.areas() > 0)[:, None], boxes, others)
+
+
 def _visible_fractions(instances: Instances, matrix: Tensor, size: Size, boxes: Tensor) -> Tensor:
     """Share of each object that lies on the new canvas, float32 `[N]`; `boxes` are the mapped ones, not clipped.
 
-    Of truths with masks, the share of the pixels inside whose centres come to lie there; else of the box.
+    Of ground truth with a mask, the share of the pixels inside whose centres come to lie there; else of the box.
     """
     masks = instances.masks if instances.scores is None else None
+    drawn = instances.has_mask()
     if masks is not None:
-        boxes = map_boxes(matrix, masks.windows.to(boxes.dtype))  # the given ones may be tighter
+        extent = map_boxes(matrix, masks.windows.to(boxes.dtype))  # the given ones may be tighter
+        boxes = torch.where(drawn[:, None], extent, boxes)
     clipped = clip_boxes(boxes, size)
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     left = (clipped[:, 2] - clipped[:, 0]) * (clipped[:, 3] - clipped[:, 1])
+    share = torch.where(area > 0, left / area.clamp(min=1e-12), 0.0)
     if masks is None:
-        return torch.where(area > 0, left / area.clamp(min=1e-12), 0.0)
-    visible = (left > 0).to(torch.float32) * (masks.areas() > 0)
-    edge = torch.nonzero((visible > 0) & (clipped != boxes).any(dim=1)).flatten()
+        return share
+    visible = torch.where(drawn, (left > 0).to(share.dtype), share)
+    edge = torch.nonzero(drawn & (visible > 0) & (clipped != boxes).any(dim=1)).flatten()
     if len(edge):
         visible[edge] = _share_inside(masks[edge], matrix, size)
     return visible

@@ -12,10 +12,11 @@ from torch import Generator, Tensor
 from torch.nn.functional import pad
 
 from augment.affine import Size, mirror, then, translation, transposition
-from augment.geometry import Edges, Sample, warp, warp_instances
+from augment.geometry import Edges, Sample, boxes_with_margins, margins_of, warp, warp_instances
 from augment.photometric import blurred
 from augment.values import in_type_of
 from maskrcnn.ops.reference_masks import window_pixels
+from maskrcnn.structures.boxes import clip_boxes
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 
@@ -65,7 +66,8 @@ class CopyPaste:
         """The sample with what is pasted after its own objects. ValueError if only one sample has masks, or ids."""
         donor_image, donor = _drawn(self.source, (image, instances), generator)
         donor_image = in_type_of(donor_image, image)
-        able = torch.nonzero(~donor.ignore & (_shapes(donor).areas() > 0)).flatten()
+        drawn = donor.has_mask() if donor.masks is not None else _shapes(donor).areas() > 0
+        able = torch.nonzero(~donor.ignore & drawn).flatten()
         count = int(torch.randint(1, self.most + 1, (), generator=generator))
         scene = _Scene(image, _alike(instances, donor))
         for index in able[torch.randperm(len(able), generator=generator)[:count]].tolist():
@@ -88,7 +90,7 @@ class _Scene:
     def find_place(self, part: Instances, max_overlap: float, generator: Generator) -> tuple[int, int] | None:
         """(x, y) for the corner of a cut-out that holds one object, or None where every try overlaps too much."""
         assert part.masks is not None
-        x1, y1, x2, y2 = part.boxes[0].int().tolist()
+        x1, y1, x2, y2 = part.masks.boxes()[0].int().tolist()
         object_ = part.masks.to_dense()[0, y1:y2, x1:x2]
         room = (self.taken.shape[1] - (x2 - x1), self.taken.shape[0] - (y2 - y1))
         if min(room) < 0:
@@ -110,7 +112,7 @@ class _Scene:
         mixed = torch.lerp(old, fresh, _alpha(part.masks, feather)[here].expand_as(old))  # exact at 0 and 1
         self.image[:, *there] = mixed.round() if self.image.dtype == torch.uint8 else mixed
         masks = part.masks.crop(-x, -y, height, width)
-        boxes = part.boxes + torch.tensor([x, y, x, y])
+        boxes = clip_boxes(part.boxes + torch.tensor([x, y, x, y]), (height, width))
         self.pasted.append(replace(part, size=(height, width), boxes=boxes, masks=masks))
         x1, y1, x2, y2 = masks.windows[0].tolist()
         inside = masks.window(0) >= 128
@@ -124,11 +126,13 @@ class _Scene:
         assert whole.masks is not None
         masks = self._visible(whole.masks)
         left = masks.areas() / whole.masks.areas().clamp(min=1)
+        left = torch.where(whole.has_mask(), left, 1.0)  # without a mask nobody knows what is hidden
         present, cut = left > 0, left < edges.min_visible_fraction
         if edges.cut == "drop":
             present &= ~cut
         ignore = whole.ignore | cut if edges.cut == "ignore" else whole.ignore
-        return self.image, replace(whole, masks=masks, boxes=masks.boxes(), ignore=ignore)[present]
+        boxes = boxes_with_margins(masks, margins_of(whole), whole.boxes)
+        return self.image, replace(whole, masks=masks, boxes=boxes, ignore=ignore)[present]
 
     def _visible(self, masks: CroppedMasks) -> CroppedMasks:
         """The masks of all objects without the pixels where another is on top."""
@@ -216,7 +220,9 @@ def _alike(one: Instances, other: Instances) -> Instances:
 def _shapes(instances: Instances) -> CroppedMasks:
     """The masks; where there are none, the boxes filled."""
     if instances.masks is not None:
-        return instances.masks
+        masks = instances.as_judged_by_masks().masks
+        assert masks is not None
+        return masks
     return CroppedMasks.from_boxes(instances.boxes, instances.size)
 
 
@@ -229,16 +235,16 @@ def _any_inside(where: Tensor, windows: Tensor) -> Tensor:
 
 def _cut_out(image: Tensor, one: Instances, feather: float, generator: Generator) -> Sample:
     """A piece of image with one object in a random orientation, and room around it to blend in."""
-    room = 1 + int(4 * feather)
     masks = _shapes(one)
-    boxes = masks.boxes()
-    x1, y1, x2, y2 = boxes[0].int().tolist()
+    beyond = int(margins_of(replace(one, masks=masks)).abs().max().ceil())  # of the box beyond the mask
+    room = 1 + max(int(4 * feather), beyond)
+    x1, y1, x2, y2 = masks.boxes()[0].int().tolist()
     size = (y2 - y1 + 2 * room, x2 - x1 + 2 * room)
     horizontal, vertical, transposed = (torch.rand(3, generator=generator) < 0.5).tolist()
     moved = then(translation(room - x1, room - y1), mirror(size, horizontal, vertical))
     if transposed:
         moved, size = then(moved, transposition()), (size[1], size[0])
-    whole = replace(one, masks=masks, boxes=boxes)
+    whole = replace(one, masks=masks)
     return warp(image, whole, moved, size, Edges("replicate"))
 
 

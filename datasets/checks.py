@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from maskrcnn.config import UserError
+from maskrcnn.structures.masks import CroppedMasks
 
 _CONTROLS = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029]")
 _log = logging.getLogger("datasets")
+MAX_MARGIN = 3.0  # pixels between a box and its mask, as tools leave them, before a notice says so
 
 
 RULES = (
@@ -22,9 +24,9 @@ RULES = (
     "inverted or empty boxes dropped",
     "boxes outside the image dropped",
     "boxes clipped to the image",
-    "objects without a mask ignored",
-    "objects with an empty mask dropped",
-    "objects without pixels in the mask dropped",
+    "objects without a mask, which count for boxes only",
+    "objects with an empty mask and no box dropped",
+    "boxes that do not fit their mask",
     "empty masks dropped",
     "images without a row in the solution file left out",
 )
@@ -136,3 +138,32 @@ def usable_boxes(
     tally.add("boxes outside the image dropped", where, int((right_way & ~kept).sum()))
     tally.add("boxes clipped to the image", where, int((kept & reaches_out).sum()))
     return clipped[kept], kept
+
+
+def boxes_beside_masks(
+    boxes: NDArray[np.float64], masks: CroppedMasks, tally: Tally, where: str
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """The file's boxes of objects that have masks, and which objects are kept.
+
+    An object without a box, or with one that cannot be used, gets the extent of its mask; one whose mask is empty keeps
+    its box; one that has neither is dropped. All are counted in ``tally``.
+
+    Args:
+        boxes: float64 [N, 4], x1 y1 x2 y2 in pixels; NaN where the file has none.
+
+    Returns:
+        float32 [N, 4], and bool [N].
+    """
+    extents, drawn = masks.boxes().numpy(), (masks.areas() > 0).numpy()
+    given = np.flatnonzero(~np.isnan(boxes).all(axis=1))
+    found, usable = usable_boxes(boxes[given], masks.size, tally, where)
+    at = given[usable]
+    result, kept = extents.copy(), drawn.copy()
+    result[at] = found
+    kept[at] = True
+    beside = np.abs(result - extents).reshape(-1, 2, 2)  # by corner
+    room = np.maximum(MAX_MARGIN, (extents[:, 2:] - extents[:, :2]) / 2)
+    tally.add("objects without a mask, which count for boxes only", where, int((kept & ~drawn).sum()))
+    tally.add("objects with an empty mask and no box dropped", where, int((~kept).sum()))
+    tally.add("boxes that do not fit their mask", where, int((drawn & (beside > room[:, None]).any(axis=(1, 2))).sum()))
+    return result, kept

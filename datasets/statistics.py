@@ -78,9 +78,8 @@ def read_objects(dataset: DetectionDataset, at_most: int, on_image: Callable[[],
     boxes, areas, labels, ignore, sizes = [], [], [], [], []
     for index in evenly(len(dataset), at_most):
         _, instances = dataset[index]
-        count, masks = len(instances), instances.masks
         boxes.append(instances.boxes.numpy())
-        areas.append(np.full(count, np.nan) if masks is None else masks.areas().double().numpy())
+        areas.append(np.where(instances.has_mask().numpy(), instances.areas().numpy(), np.nan))
         labels.append(instances.labels.numpy())
         ignore.append(instances.ignore.numpy())
         sizes.append(instances.size)

@@ -107,15 +107,16 @@ def test_masks_labels_crowds_and_ids_are_those_of_pycocotools(tmp_path, seed):
     for index, image_id in enumerate(data.image_ids):
         image, instances = data[index]
         assert image.dtype == torch.uint8 and image.shape == (3, *SIZE) and image[0, 0, 0] == image_id
-        expected = [each for each in theirs.imgToAnns[image_id] if theirs.annToMask(each).any()]
+        expected = theirs.imgToAnns[image_id]
         assert instances.ids.tolist() == [each["id"] for each in expected]
         assert [numbers[label - 1] for label in instances.labels] == [each["category_id"] for each in expected]
         assert instances.ignore.tolist() == [bool(each["iscrowd"]) for each in expected]
         masks = [theirs.annToMask(each) for each in expected]
-        for mine, mask, box in zip(instances.masks.to_dense().numpy(), masks, instances.boxes.tolist(), strict=True):
+        for mine, mask in zip(instances.masks.to_dense().numpy(), masks, strict=True):
             np.testing.assert_array_equal(mine, mask)
-            rows, columns = np.nonzero(mask)
-            assert box == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        for box, each in zip(instances.boxes.tolist(), expected, strict=True):
+            x, y, width, height = each["bbox"]
+            assert box == [x, y, x + width, y + height]
     assert len(data[2][1]) == 0 and data[2][1].masks is not None
 
 
@@ -236,7 +237,8 @@ def test_what_other_tools_write(tmp_path, encoding):
     (tmp_path / "7.png").rename(tmp_path / "sub" / "7.PNG")
     data = Coco(tmp_path, "train")
     assert data.image_ids == [7, 5, 9] and data[0][1].labels.tolist() == [1]
-    assert data[1][1].ignore.tolist() == [True, False] and data.counts == {"objects without a mask ignored": 1}
+    assert data[1][1].ignore.tolist() == [False, False] and data[1][1].has_mask().tolist() == [False, True]
+    assert data.counts["objects without a mask, which count for boxes only"] == 1
     for each in content["annotations"]:
         each["segmentation"] = [[]]
     write(tmp_path, content, images=False)
@@ -260,15 +262,15 @@ def test_objects_without_mask_or_area_are_counted(tmp_path, caplog):
     data = Coco(tmp_path, "train")
     with caplog.at_level(logging.WARNING, logger="datasets"):
         instances = data[0][1]
-    assert instances.ids.tolist() == [2, 4, 5] and instances.ignore.tolist() == [True, False, True]
-    assert instances.boxes.tolist() == [[10, 20, 14, 25], [2, 3, 7, 8], [55, 35, 60, 40]]
-    assert instances.masks.areas().tolist() == [20, 25, 25]
+    assert instances.ids.tolist() == [1, 2, 4, 5] and not instances.ignore.any()
+    assert instances.boxes.tolist() == [[2, 3, 7, 8], [10.5, 20.25, 13.5, 24.25], [2, 3, 7, 8], [55, 35, 60, 40]]
+    assert instances.masks.areas().tolist() == [0, 0, 25, 0]
     counts = {rule: count for rule, count in data.counts.items() if count}
     assert counts == {
         "inverted or empty boxes dropped": 1,
         "boxes clipped to the image": 1,
-        "objects without a mask ignored": 2,
-        "objects with an empty mask dropped": 1,
+        "objects without a mask, which count for boxes only": 3,
+        "objects with an empty mask and no box dropped": 1,
     }
     assert all("image 7" in record.getMessage() for record in caplog.records) and len(caplog.records) == 4
 

@@ -90,18 +90,26 @@ def test_masks_are_the_objects_of_the_same_number_without_the_border(folder):
     expected = np.zeros((2, *SIZE), bool)
     expected[0, 6:20, 4:12], expected[1, 25:28, 30:33] = True, True
     np.testing.assert_array_equal(dense, expected)
-    assert data.has_masks and instances.boxes.tolist() == [[4, 6, 12, 20], [30, 25, 33, 28]]
+    assert data.has_masks and instances.boxes.tolist() == [[4, 6, 12, 20], [0.5, 1, 40, 30]]  # the file's
     assert instances.labels.tolist() == [8, 20] and instances.ignore.tolist() == [False, True]
     assert len(data[1][1]) == 0
 
 
-def test_an_object_without_pixels_is_dropped_and_counted_once(folder, caplog):
+def test_an_object_without_pixels_keeps_its_box_and_is_counted_once(folder, caplog):
     write_masks(folder, "2007_000032", np.where(np.arange(40) < 9, 2, 0) + np.zeros((30, 1), int))
     data = Voc(folder, "train", masks=True)
     with caplog.at_level(logging.WARNING, logger="datasets"):
-        assert [data[0][1].ids.tolist() for _ in range(3)] == [[2]] * 3
-    assert data.counts == {"objects without pixels in the mask dropped": 1} and len(caplog.records) == 1
-    assert data[0][1].labels.tolist() == [20]
+        assert [data[0][1].ids.tolist() for _ in range(3)] == [[1, 2]] * 3
+    assert data.counts["objects without a mask, which count for boxes only"] == 1
+    instances = data[0][1]
+    assert instances.has_mask().tolist() == [False, True] and instances.boxes[0].tolist() == [4, 6, 12, 20]
+
+
+def test_an_object_with_a_broken_box_takes_the_extent_of_its_mask(folder):
+    text = xml(an_object(12, 7, 5, 20), an_object(2, 2, 40, 30, name="tvmonitor"))
+    (folder / "Annotations" / "2007_000032.xml").write_text(text)
+    instances = Voc(folder, "train", masks=True)[0][1]
+    assert instances.boxes.tolist() == [[4, 6, 12, 20], [1, 1, 40, 30]] and instances.ids.tolist() == [1, 2]
 
 
 def test_boxes_are_clipped_or_dropped_by_the_common_rule(folder):

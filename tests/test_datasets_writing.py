@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import weakref
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -213,7 +215,7 @@ def test_voc_says_which_masks_have_no_number_left(tmp_path):
     done = convert({"train": Listed([with_masks(windows)])}, tmp_path / "out", "voc")
     assert len(windows) == 257 and "the masks of 3 objects: an image holds 254" in lost(done)
     data = Voc(tmp_path / "out", "train", masks=True)
-    assert len(data[0][1]) == 254 and len(Voc(tmp_path / "out", "train")[0][1]) == 257
+    assert len(data[0][1]) == 257 and int(data[0][1].has_mask().sum()) == 254
     assert (np.asarray(Image.open(tmp_path / "out/SegmentationObject/img-0.png")) == 255).sum() == 3
 
 
@@ -258,11 +260,26 @@ def test_parts_with_and_without_masks_become_boxes(tmp_path):
     assert "the masks of 1 part:" in lost(done) and not Coco(tmp_path / "out", "train").has_masks
 
 
-def test_empty_masks_are_left_out(tmp_path):
+def test_objects_without_mask_and_box_are_left_out(tmp_path):
     truth = with_masks([BIG, (0, 0, 0, 0), FAR])
-    for to in ("coco", "dsb"):
+    for to, words in (("coco", "1 object with an empty mask and no box"), ("dsb", "1 object without a mask")):
         done = convert({"train": Listed([truth])}, tmp_path / to, to)
-        assert "1 object with an empty mask" in lost(done) and done.objects["train"] == 2
+        assert words in lost(done) and done.objects["train"] == 2
+
+
+def test_boxes_and_empty_masks_are_kept_where_the_format_holds_them(tmp_path):
+    """Boxes a pixel wider than the mask, beside it, and of an object without a mask; label images hold extents."""
+    truth = with_masks([BIG, (0, 0, 0, 0), FAR])
+    boxes = truth.boxes + torch.tensor([[-1.0, 0, 2, 0], [7, 8, 9, 11], [0, 0, 0, 0]])
+    parts = {"train": Listed([replace(truth, boxes=boxes)])}
+    for to, reader in (("coco", Coco), ("voc", partial(Voc, masks=True))):
+        done = convert(parts, tmp_path / to, to)
+        found = reader(tmp_path / to, "train")[0][1]
+        assert found.boxes.tolist() == boxes.tolist() and same_masks(found, truth) and "mask" not in lost(done)
+    done = convert(parts, tmp_path / "labels", "labels")
+    found = LabelImages(tmp_path / "labels", "train")[0][1]
+    assert found.boxes.tolist() == truth.boxes[[0, 2]].tolist()
+    assert "1 object without a mask" in lost(done) and "the boxes of 1 object, which become" in lost(done)
 
 
 def test_the_image_file_itself_is_kept_where_a_reader_names_it(tmp_path):

@@ -7,9 +7,10 @@
 
 Image, boxes and a field of coordinates go through the library together; masks are then looked up in the moved field
 (`coordinates.py`), so they keep soft levels and cost no dense stack. Objects of which nothing is left are dropped;
-labels, ignore and ids follow the others. Truths that have masks take their boxes from the moved masks; other boxes are
-the library's own, clipped to the image. All randomness comes from the given generator, the global states stay as they
-are. A library is imported when its first transform is made. Samples lie on the CPU.
+labels, ignore and ids follow the others. Ground-truth boxes follow the moved masks where there are any, with the
+margins that they had; other boxes are the library's own, clipped to the image. All randomness comes from the given
+generator, the global states stay as they are. A library is imported when its first transform is made. Samples lie on
+the CPU.
 
 What else they do to a sample:
 
@@ -39,8 +40,9 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from augment.geometry import Sample, check_sizes
-from augment.libraries.coordinates import coordinate_field, move_masks
+from augment.affine import map_margins
+from augment.geometry import Sample, boxes_with_margins, check_sizes, margins_of
+from augment.libraries.coordinates import coordinate_field, local_maps, move_masks
 from augment.libraries.imports import augmenter_from_text, check_made_by, load
 from augment.values import as_bytes, as_float
 from maskrcnn.config import UserError
@@ -257,9 +259,18 @@ def _finish(moved: _Moved, instances: Instances) -> Sample:
         if len(moved.kept.unique()) < len(moved.kept):  # mirrored copies: each has its box, but all have one mask
             masks = _cut_to_boxes(masks, boxes)
         if instances.scores is None:
-            boxes = masks.boxes()
+            shrunk_away = kept.has_mask() & ~(masks.areas() > 0)
+            boxes = torch.where(shrunk_away[:, None], 0.0, _follow_masks(kept, masks, moved.field, boxes))
     present = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
     return image, replace(kept, size=size, boxes=boxes, masks=masks)[present]
+
+
+def _follow_masks(before: Instances, masks: CroppedMasks, field: Tensor, others: Tensor) -> Tensor:
+    """Boxes of the moved masks with their margins, as `augment.geometry` has them; `others` where a mask was empty."""
+    margins = margins_of(before)
+    if margins.any():
+        margins = map_margins(local_maps(field, masks, before.size), margins)
+    return boxes_with_margins(masks, margins, others)
 
 
 def _moved_masks(masks: CroppedMasks, field: Tensor, size: tuple[int, int]) -> CroppedMasks:

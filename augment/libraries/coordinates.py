@@ -44,6 +44,36 @@ def move_masks(masks: CroppedMasks, field: Tensor) -> CroppedMasks:
     return CroppedMasks.cat(parts) if parts else CroppedMasks.empty(size)
 
 
+def local_maps(field: Tensor, masks: CroppedMasks, size: tuple[int, int]) -> Tensor:
+    """Linear maps from old to new coordinates about each moved mask, float64 `[N, 2, 2]`.
+
+    Taken from differences of the moved field across the mask; the identity where the field does not tell. `size` is
+    that of the old canvas.
+    """
+    limit = torch.tensor([field.shape[2] - 1, field.shape[1] - 1])
+    extent = masks.boxes()
+    middle = ((extent[:, :2] + extent[:, 2:]) / 2 - 0.5).round().long().clamp(min=0).minimum(limit)
+    reach = ((extent[:, 2:] - extent[:, :2]) / 2).ceil().long().clamp(min=2)
+    columns = []
+    told = torch.ones(len(masks), dtype=torch.bool)
+    for axis in (0, 1):
+        step = torch.zeros_like(middle)
+        step[:, axis] = reach[:, axis]
+        ends = [(middle - step).clamp(min=0), torch.minimum(middle + step, limit)]
+        places = []
+        for x, y in (end.unbind(1) for end in ends):
+            values = field[:, y, x].double()
+            told &= values[3] > SCALE / 2
+            places.append(values[:2] / values[3].clamp(min=1e-9) * max(size))
+        distance = (ends[1] - ends[0])[:, axis]
+        told &= distance > 0
+        columns.append((places[1] - places[0]) / distance.clamp(min=1))
+    inverse = torch.stack(columns, dim=-1).permute(1, 0, 2)  # [N, old axis, new axis]
+    told &= torch.linalg.det(inverse).abs() > 1e-6
+    identity = torch.eye(2, dtype=torch.float64)
+    return torch.linalg.inv(torch.where(told[:, None, None], inverse, identity))
+
+
 def _sources(field: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Of the new pixels that show the old canvas: number, x and y there (0 is a pixel's centre), and how much of it."""
     longest = max(size)

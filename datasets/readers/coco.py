@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datasets.checks import Tally, TallyByImage, in_words, inside_folder, usable_boxes
+from datasets.checks import Tally, TallyByImage, boxes_beside_masks, in_words, inside_folder, usable_boxes
 from datasets.images import read_image
 from datasets.readers.coco_index import CocoIndex, Ints, read_index
 from datasets.readers.folders import in_any_form
@@ -33,8 +33,9 @@ class Coco:
     """One split of a data set with COCO annotations.
 
     ``ids`` are the annotations' ids, labels 1, 2, … the categories in the order of their ids. Crowds are to ``ignore``.
-    So are, where other objects have masks, those without: their box serves as their mask. Empty masks are dropped.
-    An outline or code that is wrong is found when its image is read, so that other images stay readable.
+    Boxes are the file's; an object without 'bbox' gets the extent of its mask, one whose mask is missing or empty keeps
+    its box and an empty mask. An outline or code that is wrong is found when its image is read, so that other images
+    stay readable.
     """
 
     def __init__(
@@ -112,32 +113,27 @@ class Coco:
         return image, make(rows, size, where, self._tallies.of(number))
 
     def _with_boxes(self, rows: Ints, size: tuple[int, int], where: str, tally: Tally) -> Instances:
-        boxes, rows = self._usable(rows, size, where, tally)
-        labels, ignore, ids = self._fields(rows)
+        boxes, kept = usable_boxes(self._corners(rows), size, tally, where)
+        labels, ignore, ids = self._fields(rows[kept])
         return Instances(size, torch.from_numpy(boxes), labels, ignore=ignore, ids=ids)
 
     def _with_masks(self, rows: Ints, size: tuple[int, int], where: str, tally: Tally) -> Instances:
-        outlined = self._index.outlined[rows]
-        drawn, bare = rows[outlined], rows[~outlined]
-        boxes, bare = self._usable(bare, size, where, tally)
-        tally.add("objects without a mask ignored", where, len(bare))
-        masks = CroppedMasks.cat([self._drawn(drawn, size), _box_masks(boxes, size)])
-        rows = np.concatenate([drawn, bare])
-        areas = masks.areas().numpy()
-        tally.add("objects with an empty mask dropped", where, int((areas == 0).sum()))
-        order = np.argsort(rows)
-        order = order[areas[order] > 0]
-        labels, ignore, ids = self._fields(rows[order])
-        ignore |= torch.from_numpy(~self._index.outlined[rows[order]])
-        return Instances.from_masks(masks[torch.from_numpy(order)], labels, ignore=ignore, ids=ids)
+        """Objects with the boxes of the file and their masks; where one of the two is missing, the other alone."""
+        outlined = np.flatnonzero(self._index.outlined[rows])
+        windows = torch.zeros(len(rows), 4, dtype=torch.int32)
+        nothing = [torch.zeros(0, 0, dtype=torch.uint8)] * len(rows)
+        masks = CroppedMasks.from_windows(windows, nothing, size)
+        masks = masks.exchanged(torch.from_numpy(outlined), self._drawn(rows[outlined], size))
+        boxes, kept = boxes_beside_masks(self._corners(rows), masks, tally, where)
+        labels, ignore, ids = self._fields(rows[kept])
+        chosen = torch.from_numpy(kept)
+        return Instances(size, torch.from_numpy(boxes)[chosen], labels, masks=masks[chosen], ignore=ignore, ids=ids)
 
-    def _usable(self, rows: Ints, size: tuple[int, int], where: str, tally: Tally) -> tuple[NDArray[np.float32], Ints]:
-        """Boxes x1 y1 x2 y2 of those that can be used, and the rows of these."""
+    def _corners(self, rows: Ints) -> NDArray[np.float64]:
+        """Boxes x1 y1 x2 y2 as the file has them; NaN where it has none."""
         corner, extent = np.split(self._index.boxes[rows], 2, axis=1)
         with np.errstate(invalid="ignore", over="ignore"):
-            corners = np.concatenate([corner, corner + extent], axis=1)
-        boxes, kept = usable_boxes(corners, size, tally, where)
-        return boxes, rows[kept]
+            return np.concatenate([corner, corner + extent], axis=1)
 
     def _fields(self, rows: Ints) -> tuple[Tensor, Tensor, Tensor]:
         labels = torch.from_numpy(self._index.labels[rows].astype(np.int64))
@@ -267,13 +263,6 @@ def _missing(folder: Path, names: list[str]) -> list[str]:
         if normalize("NFC", last) not in present[inner]:
             missing.append(name)
     return missing
-
-
-def _box_masks(boxes: NDArray[np.float32], size: tuple[int, int]) -> CroppedMasks:
-    """Masks of every pixel that a box touches; the boxes lie within the image."""
-    windows = np.concatenate([np.floor(boxes[:, :2]), np.ceil(boxes[:, 2:])], axis=1).astype(np.int32)
-    levels = [torch.full((y2 - y1, x2 - x1), 255, dtype=torch.uint8) for x1, y1, x2, y2 in windows.tolist()]
-    return CroppedMasks.from_windows(torch.from_numpy(windows), levels, size)
 
 
 def _code_of(segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:

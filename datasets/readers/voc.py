@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.checks import Tally, TallyByImage, check_size, in_words, inside_folder, usable_boxes
+from datasets.checks import TallyByImage, boxes_beside_masks, check_size, in_words, inside_folder, usable_boxes
 from datasets.images import read_image, read_labels
 from datasets.readers.folders import ids_of, image_named, in_any_form
 from datasets.readers.splitting import check_split
@@ -51,8 +51,9 @@ _SETS_2007 = (("trainval", "test"), ("train", "test"), ("train", "val"))
 class Voc:
     """One split of `Annotations/*.xml`, `JPEGImages/*` and `ImageSets/`.
 
-    With ``masks``, object k of the XML is where `SegmentationObject` is k; an object without pixels there is dropped
-    and counted. Difficult objects are to ``ignore``. Ids are the objects' places in the XML from 1.
+    With ``masks``, the mask of object k of the XML is where `SegmentationObject` is k; boxes are the file's in any
+    case. An object without pixels there is counted and has an empty mask. Difficult objects are to ``ignore``. Ids are
+    the objects' places in the XML from 1.
     """
 
     def __init__(
@@ -117,14 +118,19 @@ class Voc:
                 f"{path}: <size> is {in_words(annotation.size)} but the image is {in_words(size)}; mend one"
             )
         ignore = torch.tensor([each.difficult and not self._keep_difficult for each in annotation.objects]).bool()
-        if self.has_masks:
-            masks, ids = _read_masks(self._mask_file(name), size, len(labels), self._tallies.of(index))
-            return image, Instances.from_masks(masks, labels[ids - 1], ignore=ignore[ids - 1], ids=ids)
-        found = np.array([each.box for each in annotation.objects], np.float64).reshape(-1, 4)
+        boxes = np.array([each.box for each in annotation.objects], np.float64).reshape(-1, 4)
+        tally, masks = self._tallies.of(index), None
         with np.errstate(over="ignore"):  # of numbers that are clipped
-            boxes, kept = usable_boxes(found, size, self._tallies.of(index), str(path))
+            if self.has_masks:
+                masks = _read_masks(self._mask_file(name), size, len(labels))
+                found, kept = boxes_beside_masks(boxes, masks, tally, str(path))
+                found, masks = found[kept], masks[torch.from_numpy(kept)]
+            else:
+                found, kept = usable_boxes(boxes, size, tally, str(path))
         ids = torch.from_numpy(kept.nonzero()[0]) + 1
-        return image, Instances(size, torch.from_numpy(boxes), labels[ids - 1], ignore=ignore[ids - 1], ids=ids)
+        return image, Instances(
+            size, torch.from_numpy(found), labels[ids - 1], masks=masks, ignore=ignore[ids - 1], ids=ids
+        )
 
     def _labels_of(self, annotation: VocAnnotation, path: Path) -> Tensor:
         for number, each in enumerate(annotation.objects, start=1):
@@ -210,8 +216,8 @@ def _read_names(path: Path) -> list[str]:
     return list(lines)
 
 
-def _read_masks(path: Path, size: tuple[int, int], count: int, tally: Tally) -> tuple[CroppedMasks, Tensor]:
-    """Masks of the objects 1 to ``count`` that have pixels, and their numbers."""
+def _read_masks(path: Path, size: tuple[int, int], count: int) -> CroppedMasks:
+    """Masks of the objects 1 to ``count``; empty for those without pixels."""
     labels = read_labels(path)
     check_size(path, labels.shape, size)
     present = torch.bincount(labels.flatten(), minlength=1)
@@ -220,5 +226,4 @@ def _read_masks(path: Path, size: tuple[int, int], count: int, tally: Tally) -> 
     numbers = present.nonzero().flatten()
     if len(numbers) and int(numbers[-1]) > count:
         raise UserError(f"{path}: has pixels of object {int(numbers[-1])} but its XML file lists {count} objects")
-    tally.add("objects without pixels in the mask dropped", str(path), count - len(numbers))
-    return CroppedMasks.from_label_image(labels, numbers), numbers
+    return CroppedMasks.from_label_image(torch.where(labels == VOID, 0, labels), torch.arange(1, count + 1))

@@ -26,6 +26,8 @@ class CocoWriter(Writer):
     objects are numbered from 1 and their ids stand under "instance". Category k is label k.
     """
 
+    holds_boxes = True
+
     def __init__(self, root: Path, class_names: Sequence[str], has_masks: bool, losses: Losses) -> None:
         super().__init__(root, losses)
         self._categories = [{"id": number, "name": name} for number, name in enumerate(class_names, start=1)]
@@ -96,9 +98,9 @@ def annotations_of(instances: Instances, image_id: int) -> list[dict[str, Any]]:
     ]
     if instances.masks is None:
         return entries
-    codes, areas = instances.masks.to_rle(), instances.masks.areas().tolist()
-    for entry, code, area in zip(entries, codes, areas, strict=True):
-        entry |= {"area": area, "segmentation": code}
+    codes, areas = instances.masks.to_rle(), instances.areas().round(decimals=4).tolist()
+    for entry, code, area, drawn in zip(entries, codes, areas, instances.has_mask().tolist(), strict=True):
+        entry |= {"area": int(area) if drawn else area, "segmentation": code}
     return entries
 
 

@@ -80,8 +80,10 @@ def convert(
         writer = _WRITERS[to](folder, class_names, has_masks, done.losses)
         with writer.open_files:
             for part, sample in _samples(parts, class_names, writer.one_folder, choice, done, progress):
+                take = _boxes_alone if not has_masks else _whole if writer.holds_boxes else _masks_alone
+                sample = replace(sample, instances=take(sample.instances, done.losses))
                 if not done.bad or choice.skip_bad:
-                    writer.add(part, sample if has_masks else _without_masks(sample))
+                    writer.add(part, sample)
                 done.images[part] += 1
                 done.objects[part] += len(sample.instances)
             writer.finish()
@@ -170,7 +172,7 @@ def _samples(
             done.losses.add(
                 "the names of {n} images, which are written otherwise", names[part][place] != own_names[place]
             )
-            instances = _drawn(replace(instances, labels=label_of[instances.labels]), done.losses)
+            instances = replace(instances, labels=label_of[instances.labels])
             yield part, Sample(names[part][place], ids[place], pixels, instances, _file_of(data, place))
 
 
@@ -183,17 +185,25 @@ def _file_of(data: DetectionDataset, place: int) -> Path | None:
         return file_of(place) if orientation(image) == 1 else None
 
 
-def _drawn(instances: Instances, losses: Losses) -> Instances:
-    """Without the objects whose masks are empty."""
-    if instances.masks is None:
-        return instances
-    inside = instances.masks.areas() > 0
-    losses.add("{n} objects with an empty mask", int((~inside).sum()))
-    return instances if bool(inside.all()) else instances[inside]
+def _whole(instances: Instances, losses: Losses) -> Instances:
+    """The objects that have a mask or a box."""
+    shown = instances.has_mask() | (instances.boxes[:, 2:] > instances.boxes[:, :2]).all(dim=1)
+    losses.add("{n} objects with an empty mask and no box", int((~shown).sum()))
+    return instances[shown]
 
 
-def _without_masks(sample: Sample) -> Sample:
-    return replace(sample, instances=replace(sample.instances, masks=None))
+def _boxes_alone(instances: Instances, losses: Losses) -> Instances:
+    return _whole(replace(instances, masks=None), losses)
+
+
+def _masks_alone(instances: Instances, losses: Losses) -> Instances:
+    """The objects that have a mask, with its extent as their box: what formats of masks hold."""
+    assert instances.masks is not None
+    drawn, extent = instances.has_mask(), instances.masks.boxes()
+    losses.add("{n} objects without a mask, which have a box only", int((~drawn).sum()))
+    changed = drawn & (extent != instances.boxes).any(dim=1)
+    losses.add("the boxes of {n} objects, which become the extents of their masks", int(changed.sum()))
+    return replace(instances, boxes=extent)[drawn]
 
 
 def _why(bad: BadImages) -> str:

@@ -46,10 +46,12 @@ class Losses:
 class Writer:
     """Writes samples into a folder as they come; what it keeps open meanwhile is in ``open_files``.
 
-    With ``one_folder``, the images of all parts lie in one folder, and their names must differ.
+    With ``one_folder``, the images of all parts lie in one folder, and their names must differ. Where boxes are not
+    held (``holds_boxes``), samples come with objects that have a mask, and its extent as their box.
     """
 
     one_folder = False
+    holds_boxes = False
 
     def __init__(self, root: Path, losses: Losses) -> None:
         self.root, self.losses = root, losses

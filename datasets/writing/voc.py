@@ -27,6 +27,7 @@ class VocWriter(Writer):
     """
 
     one_folder = True
+    holds_boxes = True
 
     def __init__(self, root: Path, class_names: Sequence[str], has_masks: bool, losses: Losses) -> None:
         super().__init__(root, losses)

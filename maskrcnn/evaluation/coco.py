@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from maskrcnn.config import UserError
 from maskrcnn.files import write_text
+from maskrcnn.ops.boxes import box_area, box_intersection
 from maskrcnn.structures.instances import Instances
 
 Kind = Literal["box", "mask"]
@@ -162,13 +163,17 @@ def evaluate_coco(
     """AP and AR of predictions against truths, both by image id, over boxes or masks.
 
     An image without predictions may be missing from ``predictions``. ``class_agnostic`` takes all labels for one.
-    ``limits`` are further numbers of detections an image to measure at; the largest count is always added.
+    ``limits`` are further numbers of detections an image to measure at; the largest count is always added. For masks,
+    an object whose mask is empty is ignored.
     Raises ``UserError`` for predictions of an image that has no entry in ``truths``, or without scores, or without
     masks where masks are asked for.
     """
     _check(truths, predictions, kind)
     if class_agnostic:
         truths, predictions, class_names = _merge_classes(truths), _merge_classes(predictions), ("object",)
+    if kind == "mask":
+        predictions = {i: _drop_at_empty_masks(p, truths[i]) for i, p in predictions.items()}
+        truths = {i: truth.as_judged_by_masks() for i, truth in truths.items()}
     largest = max((len(p) for p in predictions.values()), default=0)
     # pycocotools needs 100 among the limits and AP at the last one, so that one comes last and is new.
     below = sorted(set(limits))
@@ -198,10 +203,9 @@ def recall_at_limits(figures: COCOFigures, limits: Sequence[int]) -> dict[str, f
 
 def _truth_entries(image_id: int, truth: Instances, with_masks: bool) -> list[dict[str, Any]]:
     entries = _entries(image_id, truth, with_masks)
-    areas = truth.masks.areas().tolist() if truth.masks is not None else None
-    for index, (entry, ignore) in enumerate(zip(entries, truth.ignore.tolist(), strict=True)):
+    for entry, ignore, area in zip(entries, truth.ignore.tolist(), truth.areas().tolist(), strict=True):
         entry["iscrowd"] = int(ignore)
-        entry["area"] = areas[index] if areas is not None else entry["bbox"][2] * entry["bbox"][3]
+        entry["area"] = area
     return entries
 
 
@@ -238,6 +242,16 @@ def _check(truths: Mapping[int, Instances], predictions: Mapping[int, Instances]
             for image_id, instances in all_instances.items():
                 if len(instances) and instances.masks is None:
                     raise UserError(f"The {what} of image {image_id} has no masks; evaluate boxes instead")
+
+
+def _drop_at_empty_masks(prediction: Instances, truth: Instances) -> Instances:
+    """Leave out detections without a mask pixel that lie at least half in the box of a like object without one."""
+    empty, hollow = ~truth.has_mask(), ~prediction.has_mask()
+    if not empty.any() or not hollow.any():
+        return prediction
+    boxes = prediction.boxes.detach()
+    inside = box_intersection(boxes, truth.boxes[empty]) * (prediction.labels[:, None] == truth.labels[empty])
+    return prediction[~(hollow & (inside.amax(dim=1) >= 0.5 * box_area(boxes)))]
 
 
 def _merge_classes(by_image: Mapping[int, Instances]) -> dict[int, Instances]:

@@ -64,7 +64,7 @@ class MaskHead(nn.Module):
         self, features: Sequence[Tensor], samples: Samples, instances: Sequence[Instances], per_sample: bool
     ) -> dict[str, Tensor]:
         """`loss_mask`: binary cross-entropy of the positives' masks."""
-        positive = [self._positives(samples, image) for image in range(len(instances))]
+        positive = [self._positives(samples, image, truths) for image, truths in enumerate(instances)]
         images, chosen = image_index(positive), torch.cat(positive)
         boxes = samples.boxes[chosen]
         targets = self.targets(boxes, [samples.truth[part] for part in positive], instances)
@@ -73,8 +73,11 @@ class MaskHead(nn.Module):
         counts = torch.tensor([float(len(part)) for part in positive], device=values.device)
         return {"loss_mask": mean_loss(values, images, counts, per_sample)}
 
-    def _positives(self, samples: Samples, image: int) -> Tensor:
+    def _positives(self, samples: Samples, image: int, truths: Instances) -> Tensor:
+        """Positive samples whose objects have a mask: those with an empty one are learned by their boxes alone."""
         positive = torch.nonzero((samples.images == image) & (samples.labels > 0)).flatten()
+        if truths.masks is not None:
+            positive = positive[truths.has_mask()[samples.truth[positive]]]
         limit = self.config.rois_per_image
         return positive[:limit] if limit else positive  # sampled in random order: the first are a fair choice
 

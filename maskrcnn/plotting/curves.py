@@ -203,9 +203,7 @@ def _sizes_and_found(
         if prediction.scores is not None:
             prediction = prediction[prediction.scores >= score_threshold]
         matches = match_detections(truth, prediction, by_masks=by_masks, class_agnostic=class_agnostic)
-        sides = (truth.boxes[:, 2:] - truth.boxes[:, :2]).double()
-        areas = sides.prod(dim=1) if truth.masks is None else truth.masks.areas().double()
-        sizes.append(areas.sqrt().cpu().numpy()[~matches.ignored])
+        sizes.append(truth.areas().sqrt().cpu().numpy()[~matches.ignored])
         found.append(~matches.missed[~matches.ignored])
     return np.concatenate(sizes), np.concatenate(found)
 

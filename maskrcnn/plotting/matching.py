@@ -54,6 +54,8 @@ def match_detections(
 
     IoU is of masks when ``by_masks`` and both have them, else of boxes. Truths to ignore match nothing.
     """
+    if by_masks and prediction.masks is not None:
+        truth = truth.as_judged_by_masks()
     detections, truths, ious = _close_pairs(truth, prediction, iou_threshold, by_masks)
     ignored = truth.ignore.cpu().numpy()
     allowed = ~ignored[truths]

@@ -13,10 +13,11 @@ from maskrcnn.structures.masks import CroppedMasks
 class Instances:
     """N objects of an image of `size` (H, W), true or predicted.
 
-    boxes: float32 `[N, 4]`, xyxy in pixels, continuous.
+    boxes: float32 `[N, 4]`, xyxy in pixels, continuous. Ground-truth boxes are those of the annotation file where it
+        has boxes, so they may differ from the extent of the mask.
     labels: int64 `[N]`, from 1; 0 is background and never stored.
     scores: float32 `[N]`, predictions only.
-    masks: CroppedMasks on a canvas of `size`.
+    masks: CroppedMasks on a canvas of `size`. An object whose mask is empty counts for boxes and is ignored for masks.
     ignore: bool `[N]`: never a target, and priors inside are never negatives.
     ids: int64 `[N]`, numbers of the annotations, kept through every geometric change.
     """
@@ -113,6 +114,30 @@ class Instances:
             if (value := getattr(self, name)) is not None
         }
         return replace(self, **moved)
+
+    def has_mask(self) -> Tensor:
+        """Return bool `[N]`: whether the mask of each object has a pixel."""
+        if self.masks is None:
+            return torch.zeros(len(self), dtype=torch.bool, device=self.boxes.device)
+        return self.masks.areas() > 0
+
+    def areas(self) -> Tensor:
+        """Return float64 `[N]`: pixels of each mask; where there is none, the area of the box."""
+        areas = (self.boxes[:, 2:] - self.boxes[:, :2]).double().prod(dim=1)
+        return areas if self.masks is None else torch.where(self.has_mask(), self.masks.areas().double(), areas)
+
+    def as_judged_by_masks(self) -> "Instances":
+        """Return ground truth as mask metrics take it: objects with an empty mask are ignored where their box is.
+
+        The pixels that such a box touches become its mask, so that a detection there is neither true nor false.
+        """
+        if self.masks is None or bool((drawn := self.has_mask()).all()):
+            return self
+        empty = torch.nonzero(~drawn).flatten()
+        boxes = self.boxes[empty]
+        touched = torch.cat([boxes[:, :2].floor(), boxes[:, 2:].ceil()], dim=1)
+        masks = self.masks.exchanged(empty, CroppedMasks.from_boxes(touched, self.size))
+        return replace(self, masks=masks, ignore=self.ignore | ~drawn)
 
     @staticmethod
     def from_torchvision(target: Mapping[str, Tensor], size: tuple[int, int]) -> "Instances":
