@@ -22,7 +22,7 @@ from examples.searching import AS_IT_IS, Detects, is_plain, search, views_of
 from maskrcnn.config import UserError, to_toml
 from maskrcnn.evaluation.coco import write_coco_results
 from maskrcnn.evaluation.figures import Evaluation, evaluate
-from maskrcnn.files import written_beside
+from maskrcnn.files import check_replaceable, written_beside
 from maskrcnn.model.detector import Detector
 from maskrcnn.plotting.curves import plot_ap, plot_losses, plot_precision_recall, plot_sizes_found_and_missed
 from maskrcnn.plotting.predictions import render_prediction, save_picture
@@ -139,6 +139,7 @@ class Experiment:
             metrics = evaluate(self.truths, nothing, self.data.class_names, self.config.head).metrics
             best_metric_name(wanted, {"validation_loss": 0.0} | metrics)
         output = self.config.output
+        check_replaceable(output.model_file or "")
         for file in filter(None, (output.model_file, output.log_file)):
             make_folder(Path(file).parent)
             if Path(file).is_dir():

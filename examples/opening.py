@@ -17,6 +17,7 @@ from datasets.joined import Joined, joined_classes
 from datasets.registry import SOURCES, SYNTHETIC, Named, open_dataset, parse
 from examples.config import CONFIG_FILE, ExperimentConfig
 from maskrcnn.config import UserError
+from maskrcnn.files import finish_exchange
 
 Say = Callable[[str], None]
 SPLITS = {"train": "training", "test": "test"}
@@ -151,6 +152,7 @@ def _root(config: ExperimentConfig, named: Named, say: Say) -> str:
     if root is None:
         flag = "Give --dataset_root=FOLDER, or" if "+" not in config.data.dataset else "Give"
         raise UserError(f"where is {named.text}? {flag} {key} in [paths] of {CONFIG_FILE}")
+    finish_exchange(root)
     if named.name == "ellipses" and given is None and not Path(root).exists():
         from datasets.synthetic.recipes import Recipe
         from examples.creating import make

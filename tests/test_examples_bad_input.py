@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import struct
+import sys
 import urllib.error
 import zlib
 from collections.abc import Callable
@@ -284,6 +285,11 @@ def test_imagenet_weights_that_cannot_be_fetched(workplace: Path, monkeypatch: p
         ("--plot_dir=smallobjects.toml", "cannot make the folder smallobjects.toml"),
         ("--predictions_dir=smallobjects.toml/deep", "cannot make the folder | smallobjects.toml"),
         ("--model_file=data", "cannot write data: it is a folder"),
+        pytest.param(
+            "--model_file=/dev/null",
+            "/dev/null: is a device or a pipe",
+            marks=pytest.mark.skipif(sys.platform == "win32", reason="no device files"),
+        ),
         ("--model_file=smallobjects.toml/best.pt", "cannot make the folder smallobjects.toml"),
         ("--log_file=data", "cannot write data: it is a folder"),
     ],
