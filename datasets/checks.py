@@ -29,6 +29,11 @@ RULES = (
     "boxes that do not fit their mask",
     "empty masks dropped",
     "images without a row in the solution file left out",
+    "label images with a background of another number than 0 read",
+    "label images of one value read as masks, split into connected pieces",
+    "label images whose border of 255 is taken for no object",
+    "images of which one object covers most",
+    "numbers in many pieces (classes instead of objects?) in the label images looked at first",
 )
 
 

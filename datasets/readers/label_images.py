@@ -3,7 +3,8 @@
 import logging
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from datasets.checks import check_size
-from datasets.images import opened, read_image
-from datasets.readers.folders import by_stem, check_pairs, files_in
+from datasets.checks import Tally, TallyByImage, check_size
+from datasets.images import opened, read_image, stored_values
+from datasets.readers.folders import by_stem, check_pairs, files_in, names_in
+from datasets.readers.label_kinds import LabelKind, count_in_many_pieces, find_kind, without_void
 from datasets.readers.splitting import check_split, split_images
 from maskrcnn.config import UserError
 from maskrcnn.structures.instances import Instances
@@ -28,6 +30,8 @@ _MODES = {"1", "L", "P", "I", "I;16", "I;16B", "I;16L", "F"}
 _CELLPOSE_OUTPUTS = ("_flows", "_outlines", "_cp_output", "_seg")
 _LOSSY = ("JPEG", "MPO")
 _TIFF = (".tif", ".tiff")
+LOOKED_AT = 16  # label images that say what kind all are of
+_ORIENTATION = 274
 _DESCRIPTION = 270  # the TIFF tag in which ImageJ says how many images follow the first
 
 
@@ -36,7 +40,8 @@ class LabelImages:
 
     In a folder: `images/*` with `masks/*` or `labels/*` of the same names (StarDist); or `NAME.*` or `NAME_img.*` with
     `NAME_masks.*` (Cellpose), else `NAME_cp_masks.*`; or `rgb_NAME.*` with `labels_NAME.*`. Numbers may have gaps and
-    are the ids. There is one class.
+    are the ids. There is one class. Whether the files are masks instead, of which the connected pieces are objects, or
+    have 1 or 255 as background, is found from some of them and counted.
     """
 
     has_masks = True
@@ -73,10 +78,13 @@ class LabelImages:
         self._pairs = [pairs[name] for name in names]
         self.image_names = names
         self.image_ids = [numbers[name] for name in names]
+        opening = Tally()
+        self._kind = _look_at_some([labels for _, labels in self._pairs], opening)
+        self._tallies = TallyByImage(len(names), opening)
 
     @property
-    def counts(self) -> Mapping[str, int]:
-        return {}
+    def counts(self) -> Counter[str]:
+        return self._tallies.counts
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -89,11 +97,38 @@ class LabelImages:
         """Image uint8 [3, H, W] and its objects. UserError for an unreadable file or sizes that differ."""
         image_path, label_path = self._pairs[index]
         _check_single(image_path)
-        image, labels = read_image(image_path), read_numbers(label_path)
-        check_size(label_path, labels.shape, image.shape[1:])
+        image, numbers = read_image(image_path), read_numbers(label_path)
+        check_size(label_path, numbers.shape, image.shape[1:])
+        objects = self._kind.to_objects(numbers.numpy())
+        labels = torch.from_numpy(without_void(objects))
         ids = torch.unique(labels[labels > 0]).long()
         masks = CroppedMasks.from_label_image(labels, ids)
+        tally = self._tallies.of(index)
+        tally.add(
+            "label images whose border of 255 is taken for no object",
+            str(label_path),
+            int(objects.max() > labels.max()),
+        )
+        covers_most = len(ids) > 0 and 2 * int(masks.areas().max()) > labels.numel()
+        tally.add("images of which one object covers most", str(label_path), int(covers_most))
         return image, Instances.from_masks(masks, torch.ones_like(ids), ids=ids)
+
+
+def _look_at_some(paths: Sequence[Path], tally: Tally) -> LabelKind:
+    """The kind of the label images, from a few of them; what is unusual is counted."""
+    numbers = []
+    for path in paths[:: -(-len(paths) // LOOKED_AT)]:
+        with suppress(UserError):  # raised again when its sample is asked for, where it may be left out
+            numbers.append(read_numbers(path).numpy())
+    kind = find_kind(numbers)
+    where = str(paths[0].parent)
+    if kind.background:
+        tally.add("label images with a background of another number than 0 read", where, len(paths))
+    if kind.is_binary:
+        tally.add("label images of one value read as masks, split into connected pieces", where, len(paths))
+    rule = "numbers in many pieces (classes instead of objects?) in the label images looked at first"
+    tally.add(rule, where, sum(count_in_many_pieces(without_void(kind.to_objects(each))) for each in numbers))
+    return kind
 
 
 def read_numbers(path: Path) -> Tensor:
@@ -102,7 +137,10 @@ def read_numbers(path: Path) -> Tensor:
     Raises:
         UserError: unreadable, JPEG, colours, several pages, a number that is not whole or not from 0 to 2³¹ − 1.
     """
-    values = _read_values(path)
+    values = _tiff_values(path) if path.suffix.lower() in _TIFF else None
+    if values is None:
+        values = _read_values(path)
+    values = values.astype(np.float64) if values.dtype == np.float16 else values
     if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.floor(values)).all()):
         raise UserError(f"{path}: instance numbers must be whole; save them as integers")
     if values.size and not (values.min() >= 0 and values.max() <= MAX_LABEL):
@@ -112,23 +150,17 @@ def read_numbers(path: Path) -> Tensor:
 
 def _read_values(path: Path) -> NDArray[Any]:
     """What one channel holds, [H, W]."""
-    try:
-        with opened(path) as image:
-            _check_pages(path, image)
-            if image.format in _LOSSY:
-                raise UserError(f"{path}: JPEG blurs instance numbers; save the labels as PNG or TIFF instead")
-            if image.mode not in _MODES:
-                raise UserError(f"{path}: labels must be one channel of instance numbers, this is {image.mode}")
-            return np.array(image)
-    except UserError:
-        values = _deep_tiff(path) if path.suffix.lower() in _TIFF else None
-        if values is None:
-            raise
-        return values
+    with opened(path) as image:
+        _check_pages(path, image)
+        if image.format in _LOSSY:
+            raise UserError(f"{path}: JPEG blurs instance numbers; save the labels as PNG or TIFF instead")
+        if image.mode not in _MODES:
+            raise UserError(f"{path}: labels must be one channel of instance numbers, this is {image.mode}")
+        return stored_values(image)
 
 
-def _deep_tiff(path: Path) -> NDArray[Any] | None:
-    """The numbers of a TIFF of 64 bits, which Pillow does not read; None for any other file."""
+def _tiff_values(path: Path) -> NDArray[Any] | None:
+    """The numbers of a TIFF of one page and channel, as they are stored; None for any other file, or compression."""
     import tifffile  # takes a tenth of a second to import
 
     logger = logging.getLogger("tifffile")
@@ -136,11 +168,14 @@ def _deep_tiff(path: Path) -> NDArray[Any] | None:
     try:
         with tifffile.TiffFile(path) as tiff:
             page = tiff.pages.first
-            is_plain = page.bitspersample == 64 and page.samplesperpixel == 1 and len(page.shape) == 2
+            is_plain = page.samplesperpixel == 1 and len(page.shape) == 2 and page.tags.valueof(_ORIENTATION, 1) == 1
             if not is_plain or len(tiff.pages) > 1 or page.size > (Image.MAX_IMAGE_PIXELS or 0):
                 return None
+            _check_imagej(path, page.description)
             values = np.asarray(page.asarray())
-            return values if values.ndim == 2 and values.dtype.kind in "iuf" else None
+            return values if values.ndim == 2 and values.dtype.kind in "biuf" else None
+    except UserError:
+        raise
     except Exception:  # whatever broken files raise: what Pillow says of them is raised instead
         return None
     finally:
@@ -155,10 +190,20 @@ def _check_single(path: Path) -> None:
 
 
 def _check_pages(path: Path, image: Image.Image) -> None:
-    described = getattr(image, "tag_v2", {}).get(_DESCRIPTION, "")
-    imagej = re.match(r"ImageJ=[^\0]*?\bimages=(\d{1,9})\b", described) if isinstance(described, str) else None
-    if getattr(image, "n_frames", 1) > 1 or (imagej is not None and int(imagej[1]) > 1):
-        raise UserError(f"{path}: holds several pages; save each as a file of its own (stacks are not read)")
+    _check_imagej(path, getattr(image, "tag_v2", {}).get(_DESCRIPTION, ""))
+    if getattr(image, "n_frames", 1) > 1:
+        raise _several_pages(path)
+
+
+def _check_imagej(path: Path, description: object) -> None:
+    """UserError where ImageJ says in the first page's description that more images follow."""
+    imagej = re.match(r"ImageJ=[^\0]*?\bimages=(\d{1,9})\b", description) if isinstance(description, str) else None
+    if imagej is not None and int(imagej[1]) > 1:
+        raise _several_pages(path)
+
+
+def _several_pages(path: Path) -> UserError:
+    return UserError(f"{path}: holds several pages; save each as a file of its own (stacks are not read)")
 
 
 def _find_folder(root: Path, split: str) -> Path | None:
@@ -181,6 +226,7 @@ def _find_pairs(folder: Path) -> dict[str, tuple[Path, Path]]:
     if (folder / "images").is_dir() and beside:
         if len(beside) > 1:
             raise UserError(f"{folder}: has both masks and labels; keep the one that holds instance numbers")
+        _check_format(beside[0])
         images, labels = by_stem(files_in(folder / "images")), by_stem(files_in(beside[0]))
     else:
         images, labels = _flat(by_stem(files_in(folder)))
@@ -189,6 +235,17 @@ def _find_pairs(folder: Path) -> dict[str, tuple[Path, Path]]:
         layouts = "images/ with masks/ or labels/, NAME with NAME_masks, or rgb_NAME with labels_NAME"
         raise UserError(f"{folder}: holds no images with labels; it should have {layouts}")
     return {name: (images[name], labels[name]) for name in sorted(images)}
+
+
+def _check_format(labels: Path) -> None:
+    """UserError for a folder of labels in YOLO's format, one text file an image, maybe in a folder for each split."""
+    folders = [labels, *(labels / name for name in names_in(labels) if (labels / name).is_dir())]
+    text = next((each / name for each in folders for name in names_in(each) if name.lower().endswith(".txt")), None)
+    if text is not None and not any(files_in(each) for each in folders):
+        raise UserError(
+            f"{text}: labels of text files are YOLO's format, these are no label images; convert them to COCO's format "
+            "and use --dataset=coco"
+        )
 
 
 def _flat(files: dict[str, Path]) -> tuple[dict[str, Path], dict[str, Path]]:
