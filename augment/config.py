@@ -11,7 +11,7 @@ MERGE_NAMES = ("nms", "soft_nms", "wbf", "nmm", "cluster")
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """What is done to a training sample before it is shown to the detector, in this order."""
+    """Augmentation of training samples, in this order."""
 
     mosaic: float = option(
         0.0,
@@ -141,7 +141,7 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class ViewsConfig:
-    """How images are looked at when they are searched for objects: views, tiles, and what becomes of their findings."""
+    """Test-time augmentation and tiles."""
 
     views: str = option(
         "none",

@@ -32,7 +32,7 @@ _OTHER_FLAGS = [
 
 @dataclass(frozen=True)
 class BrowseConfig:
-    """What to draw."""
+    """Pictures."""
 
     num_samples: int = option(
         12,
@@ -61,7 +61,26 @@ class Drawn(NamedTuple):
     raw_instances: Instances
 
 
-@click.command(cls=SettingsCommand)
+@click.command(
+    cls=SettingsCommand,
+    common=(
+        "dataset",
+        "dataset_root",
+        "subset",
+        "fixed_size",
+        "scale_u_range",
+        "rot_range_mag",
+        "affine_std",
+        "mosaic",
+        "copy_paste",
+        "light_scl_std",
+        "blur",
+        "gaussian_noise",
+        "seed",
+        "config",
+    ),
+    example="python -m examples.browse --rot_range_mag=45 --scale_u_range=0.8:1.25",
+)
 @click_options(BrowseConfig)
 @click_options(ExperimentConfig, without=_OTHER_FLAGS)
 @config_option

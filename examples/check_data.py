@@ -33,7 +33,7 @@ class Seen:
             self.problems[problem] += 1
 
 
-@click.command(cls=SettingsCommand)
+@click.command(cls=SettingsCommand, example="python -m examples.check_data data/ellipses")
 @click.argument("path")
 @click.option("--dataset", default=None, help="kind of data, as in training  [default: seen from its files]")
 def main(path: str, dataset: str | None) -> None:

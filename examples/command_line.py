@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import signal
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, get_origin
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 DEFAULTS = "defaults"  # in a context's meta: {flag: default} that --help shows where it is not the setting's own
+SHOW_ALL = "show_all"  # in a context's meta: help shows every option
+HELP_ALL = ["--help-all", "--help_all"]
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -65,7 +68,7 @@ class _SettingOption(click.Option):
         value = "A,B,.." if get_origin(kind) is tuple else {int: "INTEGER", float: "NUMBER"}.get(kind, "TEXT")
         usage = f" / --no-{self.name}" if kind is bool else f" {value}"
         shown = ctx.meta.get(DEFAULTS, {}).get(self.name, self.setting.default)
-        default = "" if shown is None else f"  [default: {as_text(shown)}]"
+        default = "" if shown in (None, ()) else f"  [default: {as_text(shown)}]"
         return f"--{self.name}{usage}", self.setting.summary + default
 
 
@@ -82,14 +85,27 @@ class _OneLineError(click.ClickException):
 
 
 class SettingsCommand(click.Command):
-    """A click command whose --help is grouped by section and whose errors are one line, exit code 2.
+    """A click command with two lengths of help and errors of one line, exit code 2.
 
     Errors are those of the command line, every UserError, and whatever the disk says no to. Ctrl-C ends with 130.
+    `--help` shows the options named in `common`, or all where there are none; `--help-all` shows all, grouped by the
+    section of the configuration that declares them. Errors are those of the command line, every `UserError`, and
+    whatever the file system rejects.
+
+    Args:
+        common: names of the options in `--help`, in that order.
+        example: a command line that works, shown in both.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, common: Sequence[str] = (), example: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.common, self.example = tuple(common), example
         self.context_settings.setdefault("max_content_width", 120)
+        if common:
+            unknown = set(common) - {parameter.name for parameter in self.params}
+            if unknown:
+                raise TypeError(f"common names options that the command does not have: {', '.join(sorted(unknown))}")
+            self.params.append(_help_all_option())
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
@@ -103,18 +119,51 @@ class SettingsCommand(click.Command):
         except UserError as error:
             raise _OneLineError(str(error)) from error
         except OSError as error:
-            if error.errno == errno.EPIPE:  # `... | head` has seen enough: click ends quietly
+            if error.errno == errno.EPIPE:  # `... | head` has read enough: click ends quietly
                 raise
             raise _OneLineError(str(error)) from error
         except KeyboardInterrupt as error:
             click.echo("\nstopped", err=True)
             raise click.exceptions.Exit(exit_code_of(signal.SIGINT)) from error
 
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        text = inspect.cleandoc(self.help or "")
+        paragraphs = text.split("\n\n") if SHOW_ALL in ctx.meta or not self.common else text.split("\n\n")[:1]
+        with formatter.indentation():
+            for paragraph in paragraphs:
+                formatter.write_paragraph()
+                formatter.write_text(paragraph)
+            if self.example:
+                formatter.write_paragraph()
+                formatter.write(f"{' ' * formatter.current_indent}Example: {self.example}\n")
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        parameters = self.get_params(ctx)
+        if self.common and SHOW_ALL not in ctx.meta:
+            shown = sorted(
+                (p for p in parameters if p.name in self.common), key=lambda p: self.common.index(str(p.name))
+            )
+            with formatter.section("Options"):
+                formatter.write_dl([record for p in shown if (record := p.get_help_record(ctx))])
+            count = sum(isinstance(p, click.Option) for p in parameters)
+            formatter.write(f"\nAll {count} options, grouped: --help-all\n")
+            return
         groups: dict[str, list[tuple[str, str]]] = {}
-        for parameter in self.get_params(ctx):
+        for parameter in parameters:
             if record := parameter.get_help_record(ctx):
                 groups.setdefault(getattr(parameter, "section", "This program"), []).append(record)
         for title, records in groups.items():
             with formatter.section(title):
                 formatter.write_dl(records)
+
+
+def _help_all_option() -> click.Option:
+    def show(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+        if value and not ctx.resilient_parsing:
+            ctx.meta[SHOW_ALL] = True
+            click.echo(ctx.get_help(), color=ctx.color)
+            ctx.exit()
+
+    return click.Option(
+        HELP_ALL, is_flag=True, expose_value=False, is_eager=True, callback=show, help="Show all options and exit."
+    )

@@ -40,7 +40,25 @@ COLUMNS = {
 OF_ONE_HEAD = ("head", "start_from", "model_file", "plot_dir", "predictions_dir")  # settings of a single run
 
 
-@click.command(cls=SettingsCommand)
+@click.command(
+    cls=SettingsCommand,
+    common=(
+        "dataset",
+        "dataset_root",
+        "num_epochs",
+        "minutes",
+        "batch_size",
+        "learning_rate",
+        "preset",
+        "fixed_size",
+        "views",
+        "seed",
+        "device",
+        "output_dir",
+        "config",
+    ),
+    example="python -m examples.compare_heads --dataset=ellipses --num_epochs=10",
+)
 @functools.partial(experiment_options, without=OF_ONE_HEAD)
 def main(**flags: Any) -> None:
     """Train the RPN, Faster R-CNN and Mask R-CNN on the same data with the same seed and budget, and print one table.

@@ -33,7 +33,7 @@ WAITING_BACKBONES = ("unet5_wn", "unet5_bn")
 
 @dataclass(frozen=True)
 class PathsConfig:
-    """Where data sets lie."""
+    """Folders of the data sets."""
 
     ellipses_root: str = option("data/ellipses", "ellipses of create_ellipses.py; made there when absent")
     shapes_root: str = option("data/shapes", "shapes of examples.create_shapes")
@@ -48,7 +48,7 @@ class PathsConfig:
 
 @dataclass(frozen=True)
 class OutputConfig:
-    """What a run leaves behind."""
+    """Output."""
 
     output_dir: str = option("runs", "folder that gets a new folder for each run", flag="output_dir")
     plot_dir: str | None = option(None, "folder of the pictures (default: plots in the run's folder)", flag="plot_dir")
@@ -78,7 +78,7 @@ class OutputConfig:
 
 @dataclass(frozen=True)
 class ExperimentConfig:
-    """An experiment."""
+    """Experiment."""
 
     head: str = option("mask_rcnn", "stages of the detector", flag="head", choices=HEADS)
     preset: str = option(

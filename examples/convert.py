@@ -25,7 +25,7 @@ _NAMES = {"train": "training", "val": "validation", "test": "test"}
 
 @dataclass(frozen=True)
 class ConvertConfig:
-    """What to make of it."""
+    """Conversion."""
 
     to: str | None = option(
         None, "format: COCO's JSON, PASCAL VOC, DSB 2018, label images or CST", flag="to", choices=tuple(FORMATS)
@@ -45,7 +45,7 @@ class ConvertConfig:
     overwrite: bool = option(False, "replace what an earlier call made at this place", flag="overwrite")
 
 
-@click.command(cls=SettingsCommand)
+@click.command(cls=SettingsCommand, example="python -m examples.convert data/ellipses --to=voc --output=FOLDER")
 @click.argument("source", metavar="SRC")
 @click_options(ConvertConfig)
 def main(source: str, **flags: Any) -> None:

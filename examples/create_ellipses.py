@@ -12,7 +12,28 @@ from examples.config import load_config
 from examples.creating import CreateConfig, make, recipe_of, root_flag, say_what_was_made
 
 
-@click.command(cls=SettingsCommand)
+@click.command(
+    cls=SettingsCommand,
+    common=(
+        "path",
+        "n_train",
+        "n_val",
+        "n_test",
+        "width",
+        "height",
+        "n_groups",
+        "n_objects_per_group",
+        "n_free",
+        "min_diameter",
+        "max_diameter",
+        "contrast",
+        "noise",
+        "psf",
+        "seed",
+        "overwrite",
+    ),
+    example="python create_ellipses.py --path=data/hard --contrast=0.2 --noise=0.05",
+)
 @click_options(CreateConfig)
 def main(**flags: Any) -> None:
     """Make a training and a test set of small ellipses, with masks, in COCO's format and as label images.

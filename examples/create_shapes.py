@@ -30,7 +30,7 @@ from maskrcnn.config import UserError, flag_values, merge, option
 
 @dataclass(frozen=True)
 class AlsoConfig:
-    """In other formats, too."""
+    """Other formats."""
 
     also: tuple[str, ...] = option(
         (),
@@ -40,7 +40,34 @@ class AlsoConfig:
     )
 
 
-@click.command(cls=RecipeCommand, preset=ScenesConfig.preset)
+@click.command(
+    cls=RecipeCommand,
+    preset=ScenesConfig.preset,
+    common=(
+        "preset",
+        "scene",
+        "shapes",
+        "layout",
+        "path",
+        "n_train",
+        "n_val",
+        "n_test",
+        "width",
+        "height",
+        "n_groups",
+        "n_objects_per_group",
+        "n_free",
+        "min_diameter",
+        "max_diameter",
+        "contrast",
+        "noise",
+        "psf",
+        "seed",
+        "overwrite",
+        "also",
+    ),
+    example="python -m examples.create_shapes --preset=nuclei --path=data/nuclei",
+)
 @click_options(ScenesConfig)
 @click_options(AlsoConfig)
 @click_options(CreateConfig)

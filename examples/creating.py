@@ -14,7 +14,7 @@ import click
 
 from datasets.synthetic.config import SceneConfig
 from datasets.synthetic.recipes import PRESETS, Recipe, read_recipe
-from examples.command_line import DEFAULTS, SettingsCommand
+from examples.command_line import DEFAULTS, HELP_ALL, SettingsCommand
 from examples.convert import said
 from examples.progress import progress_bar
 from maskrcnn.config import UserError, flag_values, merge, option, settings
@@ -22,7 +22,7 @@ from maskrcnn.config import UserError, flag_values, merge, option, settings
 
 @dataclass(frozen=True)
 class CreateConfig:
-    """What to make."""
+    """Data set."""
 
     path: str | None = option(None, "folder to make (default: the data set's root in smallobjects.toml)", flag="path")
     n_train: int = option(128, "training images", flag="n_train", minimum=0)
@@ -34,7 +34,7 @@ class CreateConfig:
 
 @dataclass(frozen=True)
 class ScenesConfig:
-    """Where to start from."""
+    """Recipe."""
 
     preset: str = option("shapes", "the recipe whose settings are the defaults", flag="preset", choices=tuple(PRESETS))
     scene: str | None = option(None, "a TOML file of the recipe, instead of a preset", flag="scene")
@@ -61,7 +61,7 @@ class RecipeCommand(SettingsCommand):
         self.preset = preset
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not set(args) & set(ctx.help_option_names):
+        if not set(args) & {*ctx.help_option_names, *HELP_ALL}:
             return super().parse_args(ctx, args)
         try:
             given, _, _ = self.make_parser(ctx).parse_args(list(args))

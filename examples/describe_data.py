@@ -49,7 +49,7 @@ _OTHER_FLAGS = [
 
 @dataclass(frozen=True)
 class DescribeConfig:
-    """What to describe and to propose."""
+    """Description and proposal."""
 
     max_images: int = option(2000, "images of a split to read, evenly spaced", flag="max_images", minimum=1)
     picture: str = option("data.png", "PNG file to write", flag="picture")
@@ -75,7 +75,9 @@ class AnchorSet:
     ious: Mapping[str, Any]
 
 
-@click.command(cls=SettingsCommand)
+@click.command(
+    cls=SettingsCommand, example="python -m examples.describe_data --dataset=dsbowl2018 --write_config=nuclei.toml"
+)
 @click_options(DescribeConfig)
 @click_options(ExperimentConfig, without=_OTHER_FLAGS)
 @config_option

@@ -51,7 +51,7 @@ _OTHER_FLAGS = [
 
 @dataclass(frozen=True)
 class PredictConfig:
-    """What to search with, and where the findings go."""
+    """Detector and output."""
 
     weights: str | None = option(
         None, "a run (its folder, its name, or newest), or a .pt file of its weights", flag="weights"
@@ -79,7 +79,24 @@ class Finder:
         return self.config.output.plot_min_confidence
 
 
-@click.command(cls=SettingsCommand)
+@click.command(
+    cls=SettingsCommand,
+    common=(
+        "weights",
+        "views",
+        "tile",
+        "overlap",
+        "merge",
+        "plot_min_confidence",
+        "detection_min_confidence",
+        "detection_max_instances",
+        "show_views",
+        "device",
+        "output_dir",
+        "config",
+    ),
+    example="python -m examples.predict IMAGE_OR_FOLDER --weights=newest --views=d4",
+)
 @click.argument("image", metavar="IMAGE_OR_FOLDER")
 @click_options(PredictConfig)
 @click_options(ExperimentConfig, without=_OTHER_FLAGS)

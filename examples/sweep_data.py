@@ -23,13 +23,39 @@ SIZE = "size"  # smallest and largest diameter at once
 
 @dataclass(frozen=True)
 class SweepConfig:
-    """What to sweep."""
+    """Sweep."""
 
     factor: str = option("contrast", f"a setting of the scenes, or {SIZE}: all objects of one diameter", flag="factor")
     values: tuple[str, ...] = option((), "its values", flag="values")
 
 
-@click.command(cls=RecipeCommand, preset=PRESET)
+@click.command(
+    cls=RecipeCommand,
+    preset=PRESET,
+    common=(
+        "factor",
+        "values",
+        "preset",
+        "scene",
+        "path",
+        "n_train",
+        "n_val",
+        "n_test",
+        "width",
+        "height",
+        "n_groups",
+        "n_objects_per_group",
+        "n_free",
+        "min_diameter",
+        "max_diameter",
+        "contrast",
+        "noise",
+        "psf",
+        "seed",
+        "overwrite",
+    ),
+    example="python -m examples.sweep_data --factor=contrast --values=.05,.1,.2,.4",
+)
 @click_options(SweepConfig)
 @click_options(ScenesConfig)
 @click_options(CreateConfig)

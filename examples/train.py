@@ -19,7 +19,31 @@ if TYPE_CHECKING:
 NEWEST = "newest"
 
 
-@click.command(cls=SettingsCommand)
+@click.command(
+    cls=SettingsCommand,
+    common=(
+        "head",
+        "dataset",
+        "dataset_root",
+        "num_epochs",
+        "minutes",
+        "batch_size",
+        "learning_rate",
+        "preset",
+        "start_from",
+        "fixed_size",
+        "scale_u_range",
+        "rot_range_mag",
+        "views",
+        "seed",
+        "device",
+        "output_dir",
+        "config",
+        "resume",
+        "dry_run",
+    ),
+    example="python example_smallobject_train.py --dataset=coco --dataset_root=FOLDER --head=mask_rcnn",
+)
 @experiment_options
 @click.option("--resume", is_flag=False, flag_value=NEWEST, metavar="[RUN]", help="go on with this run, or the newest")
 @click.option("--dry_run", "--dry-run", is_flag=True, help="resolve everything, take one step, say what it takes, stop")

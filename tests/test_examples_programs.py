@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import functools
+import itertools
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -170,3 +172,37 @@ def test_a_comparison_without_data_leaves_no_folder(workplace: Path) -> None:
     assert f"{Path('nowhere/train')}: no such folder" in fail(compare_heads, "--dataset_root=nowhere")
     assert not list((workplace / "runs").glob("*"))
     assert len(list((workplace / "data/ellipses/train/images").iterdir())) == N_TRAIN
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        *PROGRAMS,
+        "examples/browse.py",
+        "examples/check_data.py",
+        "examples/compare_heads.py",
+        "examples/convert.py",
+        "examples/create_shapes.py",
+        "examples/describe_data.py",
+        "examples/predict.py",
+        "examples/sweep_data.py",
+    ],
+)
+def test_help_fits_one_screen_and_all_options_are_one_flag_away(program: str) -> None:
+    names = ("PYTHONPATH", "COLUMNS")
+    environment = {**os.environ, **dict(zip(names, (str(ROOT), "100"), strict=True))}
+
+    def lines(flag: str) -> list[str]:
+        command = [sys.executable, program, flag]
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=600)
+        assert (result.returncode, result.stderr) == (0, "")
+        return result.stdout.splitlines()
+
+    short = lines("--help")
+    assert len(short) <= 45 and max(map(len, short)) <= 100
+    assert any(line.strip().startswith("Example: python ") for line in short)
+    if "--help-all" in short[-1]:
+        count = int(re.search(r"All (\d+) options", short[-1])[1])
+        options = itertools.dropwhile(lambda line: "Example:" not in line, lines("--help-all"))
+        named = {line.split()[0].rstrip(",") for line in options if line.startswith("  --")}
+        assert len(named) == count > 20

@@ -13,7 +13,7 @@ STANDARDISATIONS = ("std", "none", "zerocentre", "zeromean", "imagenet")
 
 @dataclass(frozen=True)
 class ImageConfig:
-    """What happens to an image before the backbone sees it."""
+    """Image normalization and resizing."""
 
     standardisation: str = option(
         "std",
@@ -35,7 +35,7 @@ class ImageConfig:
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """ResNet and feature pyramid."""
+    """Backbone and FPN."""
 
     name: str = option(
         "resnet18",
@@ -60,7 +60,7 @@ class BackboneConfig:
 
 @dataclass(frozen=True)
 class RPNConfig:
-    """Region proposal network: anchors, matching, sampling, proposals."""
+    """RPN: anchors, matching, sampling, proposals."""
 
     anchor_sizes: tuple[tuple[float, ...], ...] = option(
         ((12.0,), (24.0,), (48.0,), (96.0,)),
@@ -94,7 +94,7 @@ class RPNConfig:
 
 @dataclass(frozen=True)
 class BoxHeadConfig:
-    """Second stage: class and refined box of each RoI."""
+    """Box head: class and refined box of each RoI."""
 
     canonical_size: float = option(28.0, "side (px) of the RoIs pooled from canonical_level", minimum=1)
     canonical_level: int = option(1, "log2 of the stride of the level for RoIs of canonical_size", minimum=0)
@@ -124,7 +124,7 @@ class BoxHeadConfig:
 
 @dataclass(frozen=True)
 class MaskHeadConfig:
-    """Third stage: a mask for each detection."""
+    """Mask head: one mask per detection."""
 
     mask_size: int = option(14, "side of the predicted mask; RoIAlign pools half of it", flag="mask_size", minimum=2)
     sampling_ratio: int = option(2, "samples in a bin along each axis; 0: adaptive", minimum=0)
@@ -145,7 +145,7 @@ class MaskHeadConfig:
 
 @dataclass(frozen=True)
 class DetectorConfig:
-    """The whole detector."""
+    """Model."""
 
     per_sample_loss: bool = option(
         True, "average losses over each image, then the batch; off: pooled", flag="per_sample_loss"

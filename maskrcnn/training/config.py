@@ -22,7 +22,7 @@ Not `num_epochs`: the learning rate follows a curve over all epochs, so a run of
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How a detector is trained: budget, optimiser, schedule, machine, and how often something is measured and kept."""
+    """Training."""
 
     num_epochs: int = option(10, "passes over the training images", flag="num_epochs", minimum=1)
     minutes: float | None = option(
