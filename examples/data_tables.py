@@ -161,8 +161,9 @@ def say_limits(present: DetectorConfig, proposed: DetectorConfig, keys: Sequence
     """Top-k limits, present and proposed."""
     from examples.describe_data import get
 
+    per = f" or per {present.limit_size}² px" if present.limit_size else ""
     title = (
-        f"Limits (fullest image {crowd.fullest} objects; around an object in a training sample: "
+        f"Limits (at most {crowd.fullest} objects per image{per}; around an object in a training sample: "
         f"median {crowd.typical}, 99% {crowd.crop})"
     )
     rows = [[key, f"{get(present, key):,}", f"{get(proposed, key):,}"] for key in keys]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -171,17 +172,26 @@ def write_config(path: Path, given: Mapping[str, Any], detector: DetectorConfig,
 
 
 def crowding(objects: Mapping[str, Objects], config: ExperimentConfig) -> Crowding:
-    """How many objects stand together in an image of any split, and in a training sample."""
+    """How many objects are close together in an image of any split, and in a training sample."""
     import numpy as np
 
-    from datasets.statistics import counts, crop_counts
+    from datasets.statistics import crop_counts
     from maskrcnn.model.proposal import Crowding
 
-    fullest = max((int(counts(each).max(initial=0)) for each in objects.values()), default=0)
+    fullest = max((_densest(each, config.detector.limit_size) for each in objects.values()), default=0)
     size = config.augment.fixed_size or (0,)
     around = crop_counts(objects["train"], (size[0], size[-1]))
     crop, typical = np.percentile(around, [99, 50]).tolist() if len(around) else (0.0, 0.0)
     return Crowding(fullest, round(crop), round(typical))
+
+
+def _densest(objects: Objects, limit_size: int) -> int:
+    """The largest number of objects in an image, divided by the factor that its limits are scaled by."""
+    from datasets.statistics import counts
+    from maskrcnn.model.limits import limit_factor
+
+    factors = [limit_factor((height, width), limit_size) for height, width in objects.sizes.tolist()]
+    return max((math.ceil(n / factor) for n, factor in zip(counts(objects).tolist(), factors, strict=True)), default=0)
 
 
 def truths_of(objects: Objects, detector: DetectorConfig) -> Truths:

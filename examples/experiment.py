@@ -24,6 +24,7 @@ from maskrcnn.evaluation.coco import write_coco_results
 from maskrcnn.evaluation.figures import Evaluation, evaluate
 from maskrcnn.files import check_replaceable, written_beside
 from maskrcnn.model.detector import Detector
+from maskrcnn.model.limits import describe_cuts
 from maskrcnn.plotting.curves import plot_ap, plot_losses, plot_precision_recall, plot_sizes_found_and_missed
 from maskrcnn.plotting.predictions import render_prediction, save_picture
 from maskrcnn.structures.instances import Instances
@@ -152,7 +153,10 @@ class Experiment:
         step = self.training.state.step
         if self._predicted[0] != step:
             batch_size, views = self.config.training.batch_size, self.config.views
+            self.detector.limit_cuts.clear()
             self._predicted = step, predict(self.detector, self.test, self.machine, batch_size, views)
+            if (cut := describe_cuts(self.detector.limit_cuts, self.config.detector)) is not None:
+                self.log.say(f"note: {cut}")
         return self._predicted[1]
 
     def evaluate(self, detector: torch.nn.Module, epoch: int) -> dict[str, float]:

@@ -37,6 +37,8 @@ OF_USE = (  # settings of an experiment that matter after training
     "plot_min_confidence",
     "mask_nms_thresh",
     "hide_progress_bar",
+    "limit_size",
+    "pre_nms_limit",
     "post_nms_rois_inference",
     "detection_max_instances",
     "detection_min_confidence",
@@ -113,6 +115,7 @@ def main(image: str, **flags: Any) -> None:
     paths = list_images(Path(image))
     finder = load_finder(program.weights, given)
     check(paths, finder)
+    from maskrcnn.model.limits import describe_cuts
     from maskrcnn.training.runlog import create_run, removed_if_empty
 
     folder = create_run(program.output_dir, Path(image).resolve().name if Path(image).is_dir() else Path(image).stem)
@@ -121,6 +124,8 @@ def main(image: str, **flags: Any) -> None:
         click.echo(f"note: {note}")
     with removed_if_empty(folder):
         sizes = search_all(paths, finder, folder, program.show_views)
+    if (cut := describe_cuts(finder.detector.limit_cuts, finder.config.detector)) is not None:
+        click.echo(f"note: {cut}")
     say_what_was_written(folder, finder, program.show_views, output_names(paths))
     kept = {flag: value for flag, value in own.items() if flag != "show_views"}
     click.echo(f"Next: {what_next(image, kept | given, finder.config, sizes, program.show_views)}")

@@ -111,6 +111,16 @@ def test_help_answers_without_heavy_imports() -> None:
 # ---- what is written
 
 
+def test_a_limit_that_cut_likely_objects_is_named_and_can_be_raised(place: Path) -> None:
+    def note(*flags: str) -> list[str]:
+        found = succeed(predict, f"{IMAGES}/000000.png", RUN, "--detection_min_confidence=0", *flags)
+        return [line for line in found if line.startswith("note: limits reached")]
+
+    (line,) = note("--detection_max_instances=2", "--limit_size=64")
+    assert "--detection_max_instances (2 per 64² px) cut" in line
+    assert not note("--detection_max_instances=1000", "--pre_nms_limit=10000", "--post_nms_rois_inference=1000")
+
+
 @pytest.mark.parametrize(
     "flags",
     ["", "--views=d4", "--tile=32 --overlap=.3 --full_image --merge=nms", "--views=affine:2+scales:.5,2 --merge=wbf"],

@@ -10,11 +10,14 @@ from torch.nn import functional as F
 
 from maskrcnn.model.assign import assign_proposals, mean_loss, sample, truths_of
 from maskrcnn.model.config import BoxHeadConfig
+from maskrcnn.model.limits import LimitCuts, scaled_limit
 from maskrcnn.model.rpn import image_index
 from maskrcnn.ops.nms import nms
 from maskrcnn.ops.pooling import roi_align
 from maskrcnn.structures.boxes import assign_levels, clip_boxes, decode_boxes, encode_boxes
 from maskrcnn.structures.instances import Instances
+
+CHUNK = 8192  # RoIs that pass the head together at inference: bounds the memory of large images
 
 
 class Samples(NamedTuple):
@@ -115,29 +118,46 @@ class BoxHead(nn.Module):
         }
 
     @torch.no_grad()
-    def detect(self, features: Sequence[Tensor], proposals: Sequence[Instances]) -> list[Instances]:
-        """Detections of each image by falling score, in the frame of the network's images."""
+    def detect(
+        self,
+        features: Sequence[Tensor],
+        proposals: Sequence[Instances],
+        factors: Sequence[float] | None = None,
+        cuts: LimitCuts | None = None,
+    ) -> list[Instances]:
+        """Detections of each image sorted by score, in the frame of the network's images.
+
+        `factors` multiply the limit of each image (None: 1); `cuts` counts the detections that it cuts.
+        """
+        factors = [1.0] * len(proposals) if factors is None else factors
         boxes = torch.cat([p.boxes for p in proposals])
         images = image_index([p.boxes for p in proposals])
-        logits, deltas = self(features, boxes, images)
+        chunks = zip(boxes.split(CHUNK), images.split(CHUNK), strict=True)
+        logits, deltas = map(torch.cat, zip(*(self(features, *chunk) for chunk in chunks), strict=True))
         scores = logits.softmax(dim=1)[:, 1:]
         refined = decode_boxes(deltas, boxes[:, None], self.config.coder_weights)
         refined = refined if self.config.class_agnostic else refined[:, 1:]
         refined = refined.expand(-1, self.num_classes, -1)
         counts = [len(p) for p in proposals]
         return [
-            self._select(part_scores, clip_boxes(part_boxes, p.size), p.size)
-            for part_scores, part_boxes, p in zip(
-                torch.split(scores, counts), torch.split(refined, counts), proposals, strict=True
+            self._select(part_scores, clip_boxes(part_boxes, p.size), p.size, factor, cuts)
+            for part_scores, part_boxes, p, factor in zip(
+                torch.split(scores, counts), torch.split(refined, counts), proposals, factors, strict=True
             )
         ]
 
-    def _select(self, scores: Tensor, boxes: Tensor, size: tuple[int, int]) -> Instances:
+    def _select(
+        self, scores: Tensor, boxes: Tensor, size: tuple[int, int], factor: float, cuts: LimitCuts | None
+    ) -> Instances:
         """From scores `[K, classes]` and boxes `[K, classes, 4]` of one image."""
         big = ((boxes[..., 2:] - boxes[..., :2]) >= self.config.min_size).all(dim=-1)
         row, column = torch.nonzero((scores > self.config.min_confidence) & big, as_tuple=True)
         boxes, scores = boxes[row, column], scores[row, column]
-        keep = nms(boxes, scores, self.config.nms_threshold, column)[: self.config.max_instances]
+        keep = nms(boxes, scores, self.config.nms_threshold, column)
+        limit = scaled_limit(self.config.max_instances, factor)
+        if cuts is not None:
+            cuts.add("detection_max_instances", torch.tensor(max(0, len(keep) - limit)))
+        keep = keep[:limit]
         return Instances(size, boxes[keep], column[keep] + 1, scores[keep])
 
 

@@ -81,13 +81,17 @@ class RPNConfig:
     )
     anchors_per_image: int = option(256, "anchors sampled for the loss", flag="rpn_train_anchors_per_image", minimum=1)
     positive_fraction: float = option(0.5, "largest share of positives among them", minimum=0, maximum=1)
-    pre_nms_limit: int = option(1000, "proposals of a level kept before NMS", flag="pre_nms_limit", minimum=1)
+    pre_nms_limit: int = option(
+        1000, "proposals kept before NMS, per level (see limit_size)", flag="pre_nms_limit", minimum=1
+    )
     pre_nms_limit_training: int = option(400, "the same in training; 0: as pre_nms_limit", minimum=0)
     nms_threshold: float = option(
         0.7, "IoU above which the worse proposal goes", flag="rpn_nms_threshold", minimum=0, maximum=1
     )
     post_nms_training: int = option(500, "proposals of an image in training", flag="post_nms_rois_training", minimum=1)
-    post_nms_inference: int = option(1024, "proposals of an image in use", flag="post_nms_rois_inference", minimum=1)
+    post_nms_inference: int = option(
+        1024, "proposals per image at inference (see limit_size)", flag="post_nms_rois_inference", minimum=1
+    )
     min_size: float = option(1e-3, "smallest side of a proposal, px", minimum=0)
     smooth_l1_beta: float = option(1 / 9, "where the box loss turns linear", minimum=0)
 
@@ -118,7 +122,9 @@ class BoxHeadConfig:
     nms_threshold: float = option(
         0.5, "IoU above which the worse detection of a class goes", flag="detection_nms_threshold", minimum=0, maximum=1
     )
-    max_instances: int = option(1024, "detections of an image", flag="detection_max_instances", minimum=1)
+    max_instances: int = option(
+        1024, "detections per image (see limit_size)", flag="detection_max_instances", minimum=1
+    )
     min_size: float = option(1e-2, "smallest side of a detection, px", minimum=0)
 
 
@@ -149,6 +155,12 @@ class DetectorConfig:
 
     per_sample_loss: bool = option(
         True, "average losses over each image, then the batch; off: pooled", flag="per_sample_loss"
+    )
+    limit_size: int = option(
+        256,
+        "side (px) of the images that the limits at inference are for: larger images get more, by their area (0: no)",
+        flag="limit_size",
+        minimum=0,
     )
     image: ImageConfig = field(default_factory=ImageConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)

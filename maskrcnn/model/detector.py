@@ -17,6 +17,7 @@ from maskrcnn.model.images import (
     prepare_image,
     resize_instances,
 )
+from maskrcnn.model.limits import LimitCuts, limit_factor
 from maskrcnn.model.mask_head import MaskHead
 from maskrcnn.model.rpn import RPN, image_index
 from maskrcnn.ops.masks import paste_masks
@@ -39,6 +40,7 @@ class Detector(nn.Module):
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1 (background not counted), got {num_classes}")
         self.config, self.num_classes, self.head = config, num_classes, head
+        self.limit_cuts = LimitCuts()  # what the limits cut since `limit_cuts.clear()`
         self.backbone = Backbone(config.backbone)
         channels, strides = config.backbone.fpn_channels, self.backbone.strides
         roi_strides = strides[: self.backbone.num_roi_levels]
@@ -126,11 +128,13 @@ class Detector(nn.Module):
 
     def _detect(self, batch: Batch, sizes: Sequence[tuple[int, int]], proposals_only: bool) -> list[Instances]:
         features = self.backbone(batch.pixels)
-        found = self.rpn.propose(self.rpn(features, batch.padded), batch.sizes, training=False)
+        factors = [limit_factor(size, self.config.limit_size) for size in sizes]
+        output = self.rpn(features, batch.padded)
+        found = self.rpn.propose(output, batch.sizes, training=False, factors=factors, cuts=self.limit_cuts)
         if self.box_head is None or proposals_only:
             return [_map_back(f, size) for f, size in zip(found, sizes, strict=True)]
         features = features[: self.backbone.num_roi_levels]
-        found = self.box_head.detect(features, found)
+        found = self.box_head.detect(features, found, factors, self.limit_cuts)
         if self.mask_head is None:
             return [_map_back(f, size) for f, size in zip(found, sizes, strict=True)]
         boxes, labels = torch.cat([f.boxes for f in found]), torch.cat([f.labels for f in found])

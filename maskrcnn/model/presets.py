@@ -29,6 +29,7 @@ def ancestor() -> DetectorConfig:
     """
     return DetectorConfig(
         per_sample_loss=True,
+        limit_size=256,
         image=ImageConfig(standardisation="std", resize="none", pad_multiple=0),
         backbone=BackboneConfig(
             name="resnet50",
@@ -88,6 +89,7 @@ def torchvision(norm: str = "frozen") -> DetectorConfig:
     """
     return DetectorConfig(
         per_sample_loss=False,
+        limit_size=0,
         image=ImageConfig(
             standardisation="imagenet", resize="minmax", min_size=800, max_size=1333, pad_multiple=32, pad_to_batch=True
         ),

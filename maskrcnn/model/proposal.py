@@ -25,7 +25,10 @@ Sizes = tuple[tuple[int, ...], ...]  # of each level, in steps of an octave
 
 
 class Crowding(NamedTuple):
-    """Objects that stand together. fullest: in one image; crop, typical: in a training sample, the 99% and the 50%."""
+    """Objects close together. crop, typical: in a training sample, the 99% and the 50%.
+
+    fullest: in one image, divided by the image's `maskrcnn.model.limits.limit_factor`.
+    """
 
     fullest: int
     crop: int
@@ -202,6 +205,8 @@ def _rounded(steps: int) -> float:
 
 def propose_limits(config: DetectorConfig, crowding: Crowding) -> DetectorConfig:
     """`config` with top-k limits that leave room for the fullest image and the fullest training sample.
+
+    At inference the limits grow with an image's area, see `maskrcnn.model.limits`.
 
     Before NMS each object is found by many anchors, after it by several proposals, in the end by one detection and
     some doubtful ones. In training each object can have two positives among the anchors and among the RoIs.

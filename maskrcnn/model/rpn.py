@@ -11,6 +11,7 @@ from torchvision.ops import sigmoid_focal_loss
 from maskrcnn.model.anchors import anchor_levels, check_anchors
 from maskrcnn.model.assign import assign_anchors, mean_loss, sample
 from maskrcnn.model.config import RPNConfig
+from maskrcnn.model.limits import PLAUSIBLE_LOGIT, LimitCuts, scaled_limit
 from maskrcnn.ops.matching import all_anchors, anchors_at
 from maskrcnn.ops.nms import nms
 from maskrcnn.ops.types import AnchorLevel
@@ -58,29 +59,63 @@ class RPN(nn.Module):
         return RPNOutput(logits, deltas, anchor_levels(self.config, hidden, self.strides, padded))
 
     @torch.no_grad()
-    def propose(self, output: RPNOutput, sizes: Sequence[tuple[int, int]], training: bool) -> list[Instances]:
-        """Proposals of each image of size (h, w), by falling score; `training` picks the limits."""
+    def propose(
+        self,
+        output: RPNOutput,
+        sizes: Sequence[tuple[int, int]],
+        training: bool,
+        factors: Sequence[float] | None = None,
+        cuts: LimitCuts | None = None,
+    ) -> list[Instances]:
+        """Proposals of each image of size (h, w), sorted by score.
+
+        Args:
+            output: of the images.
+            sizes: (h, w) of each image.
+            training: which limits to use.
+            factors: multiply the limits of each image; None: 1.
+            cuts: counts the likely objects that the limits cut.
+        """
         config = self.config
+        factors = [1.0] * len(sizes) if factors is None else factors
         limit = (config.pre_nms_limit_training if training else 0) or config.pre_nms_limit
+        limits = [scaled_limit(limit, factor) for factor in factors]
         boxes, logits, groups = [], [], []
         for level, (level_logits, level_deltas) in enumerate(zip(output.logits, output.deltas, strict=True)):
-            top, index = level_logits.topk(min(limit, level_logits.shape[1]), dim=1)
+            top, index = level_logits.topk(min(max(limits), level_logits.shape[1]), dim=1)
             anchors = anchors_at(output.levels[level], index)
             deltas = level_deltas.gather(1, index[..., None].expand(-1, -1, 4))
             boxes.append(decode_boxes(deltas, anchors, CODER_WEIGHTS))
             logits.append(top)
             groups.append(torch.full_like(index, level))
+        if cuts is not None:
+            for image, kept in enumerate(limits):
+                cut = torch.stack([_num_cut(level_logits[image], kept) for level_logits in output.logits])
+                cuts.add("pre_nms_limit", cut.sum())
         keep = config.post_nms_training if training else config.post_nms_inference
-        all_boxes, all_logits, all_groups = torch.cat(boxes, 1), torch.cat(logits, 1), torch.cat(groups, 1)
-        return [
-            self._select(clip_boxes(all_boxes[i], size), all_logits[i], all_groups[i], size, keep)
-            for i, size in enumerate(sizes)
-        ]
+        found = []
+        for i, (size, factor) in enumerate(zip(sizes, factors, strict=True)):
+            parts = (torch.cat([part[i, : limits[i]] for part in parts]) for parts in (boxes, logits, groups))
+            all_boxes, all_logits, all_groups = parts
+            boxes_inside = clip_boxes(all_boxes, size)
+            found.append(self._select(boxes_inside, all_logits, all_groups, size, scaled_limit(keep, factor), cuts))
+        return found
 
-    def _select(self, boxes: Tensor, logits: Tensor, groups: Tensor, size: tuple[int, int], limit: int) -> Instances:
+    def _select(
+        self,
+        boxes: Tensor,
+        logits: Tensor,
+        groups: Tensor,
+        size: tuple[int, int],
+        limit: int,
+        cuts: LimitCuts | None,
+    ) -> Instances:
         big = ((boxes[:, 2:] - boxes[:, :2]) >= self.config.min_size).all(dim=1) & torch.isfinite(logits)
         boxes, logits, groups = boxes[big], logits[big], groups[big]
-        keep = nms(boxes, logits, self.config.nms_threshold, groups)[:limit]
+        keep = nms(boxes, logits, self.config.nms_threshold, groups)
+        if cuts is not None:
+            cuts.add("post_nms_rois_inference", _num_cut(logits[keep], limit))
+        keep = keep[:limit]
         labels = torch.ones(len(keep), dtype=torch.int64, device=boxes.device)
         return Instances(size, boxes[keep], labels, logits[keep].sigmoid())
 
@@ -117,6 +152,11 @@ class RPN(nn.Module):
             loss: Tensor = sigmoid_focal_loss(logits, target)
             return loss
         return F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+
+
+def _num_cut(logits: Tensor, limit: int) -> Tensor:
+    """How many likely objects are not among the `limit` best of `logits`, int64 scalar on their device."""
+    return ((logits >= PLAUSIBLE_LOGIT).sum() - limit).clamp(min=0)
 
 
 def image_index(parts: Sequence[Tensor]) -> Tensor:
