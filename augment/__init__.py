@@ -1,13 +1,14 @@
-"""Changes of samples, image and objects moved as one: `transform(image, instances, generator)` gives both back.
+"""Augmentation of training samples: `transform(image, instances, generator)` returns a changed image and its objects.
 
-Those of other libraries: `augment.ImgAug(…)`, `augment.TorchVision(…)` and `augment.Albumentations(…)`.
+Augmenters of other libraries are wrapped by `augment.ImgAug(…)`, `augment.TorchVision(…)`, and
+`augment.Albumentations(…)`.
 """
 
 from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    # Not imported before they are asked for: settings are read without PyTorch.
+    # Imported lazily, so that options can be read without importing PyTorch.
     if name in ("Albumentations", "ImgAug", "TorchVision"):
         from augment.libraries import adapters
 

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from augment.affine import (
     Size,
+    compose,
     is_axis_aligned,
     map_boxes,
     map_margins,
     map_points,
     map_round_boxes,
     mirror,
-    then,
     translation,
 )
 from augment.config import CUTS, PAD_MODES
@@ -128,21 +128,21 @@ def _map_object_boxes(instances: Instances, matrix: Tensor) -> Tensor:
 def _boxes_from_masks(instances: Instances, masks: CroppedMasks, matrix: Tensor, boxes: Tensor) -> Tensor:
     """Boxes that follow the moved masks: of ground truth always, of predictions where the corners' would be loose."""
     if instances.scores is None:
-        margins = map_margins(matrix[:, :2], margins_of(instances))
-        return boxes_with_margins(masks, margins, boxes)
+        margins = map_margins(matrix[:, :2], compute_margins(instances))
+        return add_margins(masks, margins, boxes)
     if is_axis_aligned(matrix):
         return boxes
     return torch.where((masks.areas() > 0)[:, None], masks.boxes(), boxes)
 
 
-def margins_of(instances: Instances) -> Tensor:
+def compute_margins(instances: Instances) -> Tensor:
     """Box minus extent of the mask, float64 `[N, 4]`; zeros where the mask is empty."""
     assert instances.masks is not None
     margins = instances.boxes.double() - instances.masks.boxes().double()
     return torch.where(instances.has_mask()[:, None], margins, 0.0)
 
 
-def boxes_with_margins(masks: CroppedMasks, margins: Tensor, others: Tensor) -> Tensor:
+def add_margins(masks: CroppedMasks, margins: Tensor, others: Tensor) -> Tensor:
     """Boxes of masks that were moved or cut: their extent plus `margins`, cut to the canvas.
 
     Where that is empty, because most of the mask is gone, the extent alone. Objects with an empty mask get theirs of
@@ -218,7 +218,7 @@ def _mirrored(instances: Instances, matrix: Tensor, size: Size) -> list[Instance
         for column in _touched_copies(x1, x2, width):
             if row == column == 0:
                 continue
-            moved = then(
+            moved = compose(
                 mirror((height, width), horizontal=column % 2 == 1, vertical=row % 2 == 1),
                 translation(column * max(width - 1, 1), row * max(height - 1, 1)),
                 matrix,
@@ -232,7 +232,7 @@ def _mirrored(instances: Instances, matrix: Tensor, size: Size) -> list[Instance
 
 
 def _on_shared_line(boxes: Tensor, axis: int, number: int, length: int) -> Tensor:
-    """bool `[N]`: which objects lie in the line of pixels alone that a copy shares with the one before it.
+    """Bool `[N]`: which objects lie in the line of pixels alone that a copy shares with the one before it.
 
     There the one before shows them already.
     """

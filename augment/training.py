@@ -1,4 +1,4 @@
-"""The augmentation of training samples that the settings describe."""
+"""Construction of the augmentation of training samples from the options."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from augment.config import AugmentConfig
 from augment.geometry import Edges
 from augment.libraries.adapters import from_text
-from augment.mixing import CopyPaste, Mosaic, Source
+from augment.mixing import CopyPaste, Mosaic, SampleSource
 from augment.photometric import GaussianNoise, RandomBlur, RandomInvert, RandomLight
 from augment.transforms import (
     Compose,
@@ -21,48 +21,58 @@ from augment.transforms import (
 )
 from maskrcnn.config import UserError
 
-LEAST_CROP = 8  # px: in less, nearly all objects are cut and ignored, and there is nothing to learn
+MIN_CROP_SIZE = 8  # px: in smaller crops, nearly all objects are cut and ignored, so there is nothing to learn
 
 
-def training_transform(config: AugmentConfig, source: Source | None = None) -> Compose:
-    """Mosaic and pasted objects (from `source`, else from the image itself), then geometry, light, blur and noise, then
-    other libraries' augmenters.
+def make_training_transform(config: AugmentConfig, source: SampleSource | None = None) -> Compose:
+    """Make the augmentation of training samples from the options.
 
-    Raises `UserError`, naming the setting, where one makes no sense, or for a mosaic without `source`.
+    The order is: mosaic and copy-paste (from `source`, or from the image itself), geometric transforms, light, blur,
+    and noise, augmenters of other libraries.
+
+    Args:
+        config: options.
+        source: samples to draw from; required for mosaics.
+
+    Returns:
+        The transform.
+
+    Raises:
+        UserError: If an option is invalid, or a mosaic has no `source`; names the option.
     """
     edges = Edges(config.img_pad_mode, config.cut_objects, config.min_visible_fraction)
-    steps = [*_mixing(config, source, edges), *_geometric(config), *_photometric(config)]
+    steps = [*_make_mixing(config, source, edges), *_make_geometric(config), *_make_photometric(config)]
     steps += [from_text(text) for text in config.others]
     return Compose(tuple(steps), edges)
 
 
-def _mixing(config: AugmentConfig, source: Source | None, edges: Edges) -> Iterator[Transform]:
+def _make_mixing(config: AugmentConfig, source: SampleSource | None, edges: Edges) -> Iterator[Transform]:
     if config.mosaic:
         if source is None:
-            raise UserError("mosaic: needs other images to draw from")
+            raise UserError("mosaic: requires other images to draw from")
         yield Mosaic(source, config.mosaic, edges)
     if config.copy_paste:
         numbers = (config.copy_paste_overlap, config.copy_paste_feather)
-        yield _named("copy_paste", CopyPaste, config.copy_paste, source, *numbers, edges)
+        yield _make_step("copy_paste", CopyPaste, config.copy_paste, source, *numbers, edges)
 
 
-def _geometric(config: AugmentConfig) -> Iterator[Transform]:
+def _make_geometric(config: AugmentConfig) -> Iterator[Transform]:
     if config.match_sizes:
-        yield _named("match_sizes", MatchSizes, config.match_sizes)
+        yield _make_step("match_sizes", MatchSizes, config.match_sizes)
     if config.scale_u_range or config.scale_x_range or config.scale_y_range:
-        yield _scale(config)
-    size = _crop_size(config.fixed_size)
+        yield _make_scale(config)
+    size = _parse_crop_size(config.fixed_size)
     if size is not None:
         yield RandomCrop(size, config.crop_border, config.favour_small)
     if config.rot_range_mag:
         yield RandomRotation(config.rot_range_mag)
     if config.affine_std:
-        yield _named("affine_std", RandomAffine, config.affine_std)
+        yield _make_step("affine_std", RandomAffine, config.affine_std)
     if config.hflip or config.vflip or config.hvflip:
         yield RandomFlip(config.hflip, config.vflip, config.hvflip)
 
 
-def _scale(config: AugmentConfig) -> Transform:
+def _make_scale(config: AugmentConfig) -> Transform:
     ranges = {name: getattr(config, name) for name in ("scale_u_range", "scale_x_range", "scale_y_range")}
     try:
         for name, values in ranges.items():
@@ -72,32 +82,34 @@ def _scale(config: AugmentConfig) -> Transform:
     return RandomScale(*ranges.values())
 
 
-def _photometric(config: AugmentConfig) -> Iterator[Transform]:
+def _make_photometric(config: AugmentConfig) -> Iterator[Transform]:
     if config.light_scl_std or config.light_off_std:
-        yield _named("light_scl_std, light_off_std", RandomLight, config.light_scl_std, config.light_off_std)
+        yield _make_step("light_scl_std, light_off_std", RandomLight, config.light_scl_std, config.light_off_std)
     if config.invert == "random":
         yield RandomInvert()
     if config.blur:
-        yield _named("blur", RandomBlur, config.blur)
+        yield _make_step("blur", RandomBlur, config.blur)
     if config.gaussian_noise:
-        yield _named("gaussian_noise", GaussianNoise, config.gaussian_noise)
+        yield _make_step("gaussian_noise", GaussianNoise, config.gaussian_noise)
 
 
-def _named(settings: str, make: Callable[..., Transform], *values: Any) -> Transform:
-    """A step, or a `UserError` that begins with the settings it was made from."""
+def _make_step(settings: str, make: Callable[..., Transform], *values: Any) -> Transform:
+    """Make a transform; a `ValueError` becomes a `UserError` that starts with the names of the options."""
     try:
         return make(*values)
     except ValueError as error:
         raise UserError(f"{settings}: {error}") from error
 
 
-def _crop_size(fixed_size: Sequence[int]) -> tuple[int, int] | None:
-    """Height and width to crop to; None for sizes left alone."""
+def _parse_crop_size(fixed_size: Sequence[int]) -> tuple[int, int] | None:
+    """Return the height and width of crops, or None for no crop."""
     if tuple(fixed_size) in ((0,), (0, 0)):
         return None
     if len(fixed_size) not in (1, 2) or min(fixed_size) < 1:
         given = ",".join(map(str, fixed_size))
-        raise UserError(f"fixed_size {given}: is no size; give one number, height and width, or 0 for no crop")
-    if min(fixed_size) < LEAST_CROP:
-        raise UserError(f"fixed_size: crops of {min(fixed_size)} pixels hold no object; give at least {LEAST_CROP}")
+        raise UserError(f"fixed_size {given}: invalid size; give one number, height and width, or 0 for no crop")
+    if min(fixed_size) < MIN_CROP_SIZE:
+        raise UserError(
+            f"fixed_size: crops of {min(fixed_size)} pixels contain no object; use at least {MIN_CROP_SIZE}"
+        )
     return fixed_size[0], fixed_size[-1]

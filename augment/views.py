@@ -1,7 +1,7 @@
-"""Views of an image for use: each an invertible affine map, and perhaps a change of values.
+"""Views of an image for inference: invertible affine maps, optionally with a change of values.
 
-A view shows the image to a detector, and brings what is found there back to the image. Flips, quarter turns and
-tiles that are not scaled do that exactly. `augment.prediction.predict` runs them and merges.
+A view is a transformed image for a detector; its detections are mapped back to the image. Flips, 90° rotations, and
+unscaled tiles are exact. `augment.prediction.predict` runs the detector on all views and merges the detections.
 """
 
 import difflib
@@ -16,14 +16,14 @@ from torch import Tensor
 
 from augment.affine import (
     Size,
-    fitted,
+    compose,
+    fit_canvas,
     identity,
     map_boxes,
     matrix,
     mirror,
     rotation,
     scaling,
-    then,
     translation,
     transposition,
 )
@@ -35,51 +35,62 @@ from maskrcnn.ops.affine import inverse_of
 from maskrcnn.ops.images import warp_image
 from maskrcnn.structures.instances import Instances
 
-MARGIN = 2  # pixels that interpolation may ask for beyond what a view shows
-LEAST_OVERLAP = 6  # px of the image that tiles share at least: what they found is compared there
+MARGIN = 2  # pixels around a view that interpolation may need
+MIN_OVERLAP = 6  # min. overlap of tiles (px of the image), in which their detections are compared
 
 
 class Pixels(Protocol):
-    """An image that is read in parts, so that it need not fit into memory."""
+    """Image that is read in parts, so that it need not fit into memory."""
 
     @property
     def size(self) -> Size:
-        """(H, W)"""
+        """Size (H, W)."""
         ...
 
     def read(self, x: int, y: int, height: int, width: int) -> Tensor:
-        """`[3, height, width]`, uint8 or float32 in [0, 1]: the window at the pixel (row y, column x), all inside."""
+        """Read the window at pixel (row y, column x), inside the image.
+
+        Returns:
+            `[3, height, width]`, uint8 or float32 in [0, 1].
+        """
         ...
 
 
 @dataclass(frozen=True)
 class InMemory:
-    """A tensor `[3, H, W]` as `Pixels`."""
+    """Tensor `[3, H, W]` as `Pixels`.
+
+    Args:
+        image: the tensor.
+    """
 
     image: Tensor
 
     @property
     def size(self) -> Size:
-        """(H, W)"""
+        """Size (H, W)."""
         return int(self.image.shape[1]), int(self.image.shape[2])
 
     def read(self, x: int, y: int, height: int, width: int) -> Tensor:
-        """`[3, height, width]` at the pixel (row y, column x), a view of the tensor."""
+        """Return the window at pixel (row y, column x), `[3, height, width]`, as a view of the tensor."""
         return self.image[:, y : y + height, x : x + width]
 
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """What a detector is shown of an image.
+    """Transformed image that a detector is run on.
 
-    matrix: `[2, 3]` from the image's to the view's coordinates (see `augment.affine`).
-    size: (H, W) of the view.
-    change: of the pixels after that; None: none.
-    tile: x1 y1 x2 y2, the pixels of the image for which the view stands, if it is one of a grid of tiles.
-    grid: name that the tiles of one grid share; what they find is joined at their borders.
-    image_size: (H, W) of the image that it is a view of; None: of any.
+    Attributes:
+        name: name of the view.
+        matrix: `[2, 3]`, map from the image's to the view's coordinates (see `augment.affine`).
+        size: (H, W) of the view.
+        change: change of the transformed pixels, if any.
+        tile: for a tile of a grid, the pixels x1 y1 x2 y2 of the image that it covers.
+        grid: name of the grid that a tile belongs to; detections are joined across the tiles of a grid.
+        image_size: (H, W) of the image; None for any.
 
-    Raises ValueError for a map that is singular or not finite, and for a size without pixels.
+    Raises:
+        ValueError: If the map is singular or not finite, or the size has no pixels.
     """
 
     name: str
@@ -94,79 +105,89 @@ class View:
         try:
             inverse_of(self.matrix)
         except ValueError as error:
-            raise ValueError(f"view {self.name} does not invert: {error}") from error
+            raise ValueError(f"view {self.name} is not invertible: {error}") from error
         if len(self.size) != 2 or min(self.size) < 1:
             raise ValueError(f"view {self.name}: size must be a height and a width of at least 1, got {self.size}")
 
     def show(self, pixels: Pixels) -> Tensor:
-        """`[3, *size]`: the view; only what it shows is read."""
-        x1, y1, x2, y2 = self.window(pixels.size, 0 if _is_shift(self.matrix) else MARGIN)
+        """Return the transformed image `[3, *size]`; only the pixels it needs are read."""
+        x1, y1, x2, y2 = self.window(pixels.size, 0 if _is_integer_shift(self.matrix) else MARGIN)
         part = pixels.read(x1, y1, y2 - y1, x2 - x1)
-        moved = then(translation(x1, y1), self.matrix)
-        image = warp_image(part, moved, self.size) if _moves(moved, part, self.size) else part
+        moved = compose(translation(x1, y1), self.matrix)
+        image = warp_image(part, moved, self.size) if _needs_warp(moved, part, self.size) else part
         return image if self.change is None else self.change(image)
 
-    def restore(self, found: Instances, size: Size) -> Instances:
-        """What was found in the view as objects of the image of `size` (H, W); those outside are dropped."""
-        return warp_instances(found, inverse_of(self.matrix), size, Edges(cut="keep"))
+    def restore(self, detections: Instances, size: Size) -> Instances:
+        """Map the detections in the view to the image of `size` (H, W), and drop those outside."""
+        return warp_instances(detections, inverse_of(self.matrix), size, Edges(cut="keep"))
 
     def window(self, size: Size, margin: int = 0) -> tuple[int, int, int, int]:
-        """The pixels x1 y1 x2 y2 of an image of `size` that the view shows whole, grown by `margin`; one at least."""
+        """Return the pixels x1 y1 x2 y2 of an image of `size` that the view covers, plus `margin`; not empty."""
         canvas = matrix([[0, 0, self.size[1], self.size[0]]])
         x1, y1, x2, y2 = map_boxes(inverse_of(self.matrix), canvas)[0].tolist()
         (x1, x2), (y1, y2) = (
-            _whole_pixels(low, high, length, margin) for low, high, length in ((x1, x2, size[1]), (y1, y2, size[0]))
+            _round_outward(low, high, length, margin) for low, high, length in ((x1, x2, size[1]), (y1, y2, size[0]))
         )
         return x1, y1, x2, y2
 
 
-def _whole_pixels(low: float, high: float, length: int, margin: int) -> tuple[int, int]:
+def _round_outward(low: float, high: float, length: int, margin: int) -> tuple[int, int]:
     first = min(max(math.ceil(low - 1e-6) - margin, 0), length - 1)
     return first, max(min(math.floor(high + 1e-6) + margin, length), first + 1)
 
 
-def _is_shift(map_: Tensor) -> bool:
-    """Whether nothing is resampled: the image is moved by whole pixels."""
+def _is_integer_shift(map_: Tensor) -> bool:
+    """Return whether the map is a translation by whole pixels, which needs no interpolation."""
     return torch.equal(map_[:, :2], identity()[:, :2]) and torch.equal(map_, map_.round())
 
 
-def _moves(moved: Tensor, part: Tensor, size: Size) -> bool:
+def _needs_warp(moved: Tensor, part: Tensor, size: Size) -> bool:
     return tuple(part.shape[1:]) != tuple(size) or not torch.equal(moved, identity())
 
 
 def whole(size: Size) -> list[View]:
-    """The image as it is."""
+    """Return the unchanged image as a view."""
     return [View("image", identity(), size, image_size=size)]
 
 
 def flips(size: Size) -> list[View]:
-    """The image, and it mirrored left to right, upside down, and both."""
+    """Return the image and its three flips."""
     switches = ((False, False, "image"), (True, False, "hflip"), (False, True, "vflip"), (True, True, "hvflip"))
     return [View(name, mirror(size, x, y), size, image_size=size) for x, y, name in switches]
 
 
-def quarter_turns(size: Size) -> list[View]:
-    """The image turned by 0, 90, 180 and 270 degrees."""
+def rotations_by_90(size: Size) -> list[View]:
+    """Return the image rotated by 0, 90, 180, and 270 degrees."""
     return [
-        View(f"rot{degrees}" if degrees else "image", *fitted(rotation(degrees), size), image_size=size)
+        View(f"rot{degrees}" if degrees else "image", *fit_canvas(rotation(degrees), size), image_size=size)
         for degrees in (0, 90, 180, 270)
     ]
 
 
 def d4(size: Size) -> list[View]:
-    """The eight orientations of a square."""
+    """Return the eight orientations of the image."""
     turned = (size[1], size[0])
     return flips(size) + [
-        replace(view, name=f"transposed {view.name}", matrix=then(view.matrix, transposition()), size=turned)
+        replace(view, name=f"transposed {view.name}", matrix=compose(view.matrix, transposition()), size=turned)
         for view in flips(size)
     ]
 
 
 def affine(size: Size, count: int, seed: int = 0, scale: float = 1.2, shear: float = 0.1) -> list[View]:
-    """The image, and `count` − 1 affine views spread over all angles, with factors from 1 / `scale` to `scale` and
-    shears up to `shear`, drawn by `seed`. All of the image is in each.
+    """Return the image and `count` − 1 random affine views that show the whole image.
 
-    Raises ValueError for a count below 1, a scale that is not positive, and numbers that are not finite.
+    Args:
+        size: (H, W) of the image.
+        count: number of views, at least 1.
+        seed: random seed.
+        scale: scale factors are in [1 / `scale`, `scale`]. Angles are spread over the full circle.
+        shear: maximum shear.
+
+    Returns:
+        The views.
+
+    Raises:
+        ValueError: If `count` is below 1, `scale` is not positive, or an argument is not finite.
     """
     if count < 1:
         raise ValueError(f"count of affine views must be at least 1, got {count}")
@@ -178,13 +199,17 @@ def affine(size: Size, count: int, seed: int = 0, scale: float = 1.2, shear: flo
         turn, factor, slant = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
         factor = scale ** (2 * factor - 1)
         sheared = matrix([[factor, factor * shear * (2 * slant - 1), 0], [0, factor, 0]])
-        map_ = then(rotation(360 * (k + turn - 0.5) / count), sheared)
-        views.append(View(f"affine{k}/{count}", *fitted(map_, size), image_size=size))
+        map_ = compose(rotation(360 * (k + turn - 0.5) / count), sheared)
+        views.append(View(f"affine{k}/{count}", *fit_canvas(map_, size), image_size=size))
     return views
 
 
 def scales(size: Size, factors: Sequence[float]) -> list[View]:
-    """The image at several scales. Raises ValueError for factors that are not positive numbers."""
+    """Return the image at several scales.
+
+    Raises:
+        ValueError: If a factor is not a positive number.
+    """
     return [view for factor in factors for view in _scaled(size, factor)]
 
 
@@ -193,11 +218,15 @@ def _scaled(size: Size, factor: float) -> list[View]:
         raise ValueError(f"scales must be positive numbers, got {factor}")
     if factor == 1:
         return whole(size)
-    return [View(f"x{factor:g}", *fitted(scaling(factor, factor), size), image_size=size)]
+    return [View(f"x{factor:g}", *fit_canvas(scaling(factor, factor), size), image_size=size)]
 
 
 def gammas(size: Size, exponents: Sequence[float]) -> list[View]:
-    """The image with its values in 0..1 raised to several powers. Raises ValueError for any not positive."""
+    """Return the image with its values, in [0, 1], raised to several powers.
+
+    Raises:
+        ValueError: If an exponent is not a positive number.
+    """
     for exponent in exponents:
         if not 0 < exponent < math.inf:
             raise ValueError(f"gammas must be positive numbers, got {exponent}")
@@ -215,7 +244,7 @@ class _Gamma:
 def tiles(size: Size, tile: int, overlap: float = 0.2, factor: float = 1.0, stride: int = 1) -> list[View]:
     """Tiles of `tile` × `tile` pixels that cover the image scaled by `factor`, evenly spread.
 
-    overlap: the least overlap of neighbours, as a share of a tile; they share `LEAST_OVERLAP` pixels of the image at
+    overlap: the least overlap of neighbours, as a share of a tile; they share `MIN_OVERLAP` pixels of the image at
         least, where a tile is as large.
     stride: the coarsest stride of the detector, the least size of a tile.
 
@@ -229,7 +258,7 @@ def tiles(size: Size, tile: int, overlap: float = 0.2, factor: float = 1.0, stri
     views = [
         View(
             f"{scaled.name} tile {x},{y}",
-            then(scaled.matrix, translation(-x, -y)),
+            compose(scaled.matrix, translation(-x, -y)),
             (min(tile, height), min(tile, width)),
             grid=f"{scaled.name} tiles {tile} overlap {overlap:g}",
             image_size=size,
@@ -244,7 +273,7 @@ def tile_step(tile: int, overlap: float, factor: float = 1.0) -> int:
     """The most pixels, of the image scaled by `factor`, from one tile to the next; arguments and errors of `tiles`."""
     if not 0 <= overlap < 1:
         raise ValueError(f"overlap of tiles must be at least 0 and below 1, got {overlap}")
-    return max(1, tile - math.ceil(max(tile * overlap, LEAST_OVERLAP * factor)))
+    return max(1, tile - math.ceil(max(tile * overlap, MIN_OVERLAP * factor)))
 
 
 def _starts(length: int, tile: int, step: int) -> list[int]:
@@ -255,13 +284,13 @@ def _starts(length: int, tile: int, step: int) -> list[int]:
     return [round(k * (length - tile) / (count - 1)) for k in range(count)]
 
 
-def views_of_tiles(grid: Iterable[View], views: Callable[[Size], list[View]]) -> list[View]:
-    """Every tile of a grid seen in several ways, `views` of its size; each way is a grid of its own."""
+def expand_tiles(grid: Iterable[View], views: Callable[[Size], list[View]]) -> list[View]:
+    """Apply views to every tile of a grid, given by `views(tile size)`; each of them becomes a separate grid."""
     return [
         replace(
             tile,
             name=f"{tile.name} {view.name}",
-            matrix=then(tile.matrix, view.matrix),
+            matrix=compose(tile.matrix, view.matrix),
             size=view.size,
             change=view.change,
             grid=f"{tile.grid} {view.name}",
@@ -272,22 +301,31 @@ def views_of_tiles(grid: Iterable[View], views: Callable[[Size], list[View]]) ->
 
 
 def make_views(config: ViewsConfig, size: Size, stride: int = 1) -> list[View]:
-    """The views of an image of `size` (H, W) that the settings describe; `stride` is the detector's coarsest.
+    """Make the views of an image of `size` (H, W) from the options.
 
-    Raises `UserError`, naming the setting, where one makes no sense.
+    Args:
+        config: options.
+        size: (H, W) of the image.
+        stride: maximum stride of the detector.
+
+    Returns:
+        The views.
+
+    Raises:
+        UserError: If an option is invalid; names the option.
     """
-    make = _parsed(config.views)
+    make = _parse_views(config.views)
     if not config.tile_scales:
-        raise UserError("tile_scales: give at least one scale, 1.0 for the image as it is")
+        raise UserError("tile_scales: at least one scale is required, 1.0 for the original image")
     if config.tile == 0 and (config.full_image or config.tile_scales != (1.0,)):
-        raise UserError(f"{'full_image' if config.full_image else 'tile_scales'}: goes with tiles; add --tile=512")
+        raise UserError(f"{'full_image' if config.full_image else 'tile_scales'}: requires tiles; add --tile=512")
     try:
-        tile_step(config.tile, config.overlap)  # without tiles, too: a wrong overlap is said at once
+        tile_step(config.tile, config.overlap)  # also without tiles: an invalid overlap is reported at once
         if config.tile == 0:
             return make(size)
         scales = dict.fromkeys(config.tile_scales)
         grids = [tiles(size, config.tile, config.overlap, factor, stride) for factor in scales]
-        views = [view for grid in grids for view in views_of_tiles(grid, make)]
+        views = [view for grid in grids for view in expand_tiles(grid, make)]
         return views + make(size) if config.full_image else views
     except ValueError as error:
         raise UserError(str(error)) from error
@@ -296,7 +334,7 @@ def make_views(config: ViewsConfig, size: Size, stride: int = 1) -> list[View]:
 _WITHOUT_NUMBERS: dict[str, Callable[[Size], list[View]]] = {
     "none": whole,
     "flips": flips,
-    "rot90": quarter_turns,
+    "rot90": rotations_by_90,
     "d4": d4,
 }
 _WITH_NUMBERS: dict[str, Callable[[Size, list[float]], list[View]]] = {
@@ -306,22 +344,22 @@ _WITH_NUMBERS: dict[str, Callable[[Size, list[float]], list[View]]] = {
 }
 
 
-def _parsed(text: str) -> Callable[[Size], list[View]]:
-    """`d4+scales:0.5,2` as a function that gives the views of an image of a size, each once."""
-    kinds = [_parsed_kind(kind.strip()) for kind in text.split("+")]
+def _parse_views(text: str) -> Callable[[Size], list[View]]:
+    """Parse text such as `d4+scales:0.5,2` into a function that makes distinct views of an image size."""
+    kinds = [_parse_view(kind.strip()) for kind in text.split("+")]
 
     def make(size: Size) -> list[View]:
-        return list({_shown(view): view for kind in kinds for view in kind(size)}.values())
+        return list({_make_key(view): view for kind in kinds for view in kind(size)}.values())
 
     return make
 
 
-def _shown(view: View) -> tuple[Any, ...]:
-    """What two views that show the same have in common."""
+def _make_key(view: View) -> tuple[Any, ...]:
+    """Return a key that is equal for views with the same pixels."""
     return (*map(tuple, view.matrix.tolist()), view.size, view.change)
 
 
-def _parsed_kind(text: str) -> Callable[[Size], list[View]]:
+def _parse_view(text: str) -> Callable[[Size], list[View]]:
     name, _, rest = text.partition(":")
     if name in _WITHOUT_NUMBERS and not rest:
         return _WITHOUT_NUMBERS[name]
@@ -339,10 +377,10 @@ def _parsed_kind(text: str) -> Callable[[Size], list[View]]:
         ) from None
     if name == "affine" and (len(numbers) != 1 or not numbers[0].is_integer() or numbers[0] < 1):
         raise UserError(f"views: '{text}' needs one whole number of at least 1, as in affine:8")
-    return functools.partial(_of_numbers, name, numbers)
+    return functools.partial(_make_views_from_numbers, name, numbers)
 
 
-def _of_numbers(name: str, numbers: list[float], size: Size) -> list[View]:
+def _make_views_from_numbers(name: str, numbers: list[float], size: Size) -> list[View]:
     try:
         return _WITH_NUMBERS[name](size, numbers)
     except ValueError as error:

@@ -23,7 +23,7 @@ from torchvision.transforms import InterpolationMode, v2
 
 from augment.config import AugmentConfig
 from augment.geometry import Sample
-from augment.training import training_transform
+from augment.training import make_training_transform
 from benchmarks.ops import cost, describe
 from benchmarks.quality import write_results
 from datasets.readers.generated import masks_of_labels
@@ -50,7 +50,7 @@ def sample(side: int, groups: int, members: int, free: int) -> Sample:
 
 
 def ours(image: Tensor, instances: Instances) -> Callable[[], Any]:
-    transform, generator = training_transform(FULL), torch.Generator().manual_seed(0)
+    transform, generator = make_training_transform(FULL), torch.Generator().manual_seed(0)
     return lambda: transform(image, instances, generator)
 
 
@@ -116,7 +116,7 @@ def share_of_a_step() -> dict[str, float]:
         torch.stack(list(losses.values())).sum().backward()
         optimizer.step()
 
-    transform, generator = training_transform(FULL), torch.Generator().manual_seed(0)
+    transform, generator = make_training_transform(FULL), torch.Generator().manual_seed(0)
     threads = torch.get_num_threads()
     seconds = {"step": timed(step, 12)}
     torch.set_num_threads(1)  # as in a loader's process

@@ -13,7 +13,7 @@ import torchvision
 from torch import nn
 
 from augment.config import AugmentConfig
-from augment.training import training_transform
+from augment.training import make_training_transform
 from benchmarks.peers import TorchvisionMaskRCNN
 from examples.experiment import Data, predict
 from maskrcnn.evaluation.figures import evaluate
@@ -66,7 +66,7 @@ def trace(
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "weights").mkdir()
         log = RunLog(folder, console=lambda line: None, tensorboard=False)
-        samples = KeyedSamples(data.train, training_transform(augment, data.train), config.seed)
+        samples = KeyedSamples(data.train, make_training_transform(augment, data.train), config.seed)
         training = Training(model, samples, config, machine, log, Callbacks(measure))
         with suppress(Reached):
             training.run()

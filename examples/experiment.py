@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from augment.config import ViewsConfig
-from augment.training import training_transform
+from augment.training import make_training_transform
 from examples.config import ExperimentConfig
 from examples.opening import Data
 from examples.opening import check_objects as check_objects
@@ -42,7 +42,7 @@ PICTURES_IN_LOG = 4  # test images that TensorBoard shows
 
 def training_samples(config: ExperimentConfig, data: Data) -> KeyedSamples:
     """The training images as the detector is shown them."""
-    transform = training_transform(config.augment, data.train)
+    transform = make_training_transform(config.augment, data.train)
     return KeyedSamples(data.train, transform, config.training.seed, config.training.crops_per_image)
 
 

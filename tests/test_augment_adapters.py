@@ -407,9 +407,9 @@ def test_mirrored_copies_are_objects_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("torchvision.Normalize([0.5, 0.5, 0.5], [0.1, 0.1, 0.1])", "leave normalising out"),
-        ("albumentations.Normalize()", "leave normalising out"),
-        ("torchvision.ToPILImage()", r"no image \[3, H, W\]"),
+        ("torchvision.Normalize([0.5, 0.5, 0.5], [0.1, 0.1, 0.1])", "remove normalization"),
+        ("albumentations.Normalize()", "remove normalization"),
+        ("torchvision.ToPILImage()", r"not \[3, H, W\]"),
         ("imgaug.Jigsaw(3, 3)", "cannot be used with masks"),
     ],
 )
@@ -437,7 +437,7 @@ def test_transforms_travel_to_workers(text: str) -> None:
 @pytest.mark.parametrize("kind", [ImgAug, TorchVision, Albumentations])
 @pytest.mark.parametrize("augmenter", [3, None, "Fliplr", nn.Identity()])
 def test_what_is_no_augmenter_is_refused(kind: Any, augmenter: Any) -> None:
-    with pytest.raises(UserError, match=r"is no|pip install") as error:
+    with pytest.raises(UserError, match=r"is not an? |pip install") as error:
         kind(augmenter)
     assert "\n" not in str(error.value)
 
@@ -462,14 +462,14 @@ def test_what_is_no_augmenter_is_refused(kind: Any, augmenter: Any) -> None:
         ("torchvision.ColorJitter(brightness='much')", "torchvision.ColorJitter: brightness=much should be"),
         ("torchvision.RandomCrop()", "missing 1 required positional argument"),
         ("torchvision.RandomCrop(1, colour=2)", "unexpected keyword argument 'colour'"),
-        ("torchvision.RandomCrop(size)", '"size" is no number'),
-        ("torchvision.RandomCrop(2 ** 9)", r'"2 ** 9" is no number'),
-        ("torchvision.RandomCrop(*[3])", r'"*[3]" is no number'),
-        ("torchvision.RandomCrop(**{'size': 3})", r"** is no argument"),
-        ("torchvision.RandomCrop(b'3')", "is no number"),
-        ("torchvision.RandomCrop(3j)", "is no number"),
-        ("torchvision.RandomCrop({3: 4, **x})", "is no number"),
-        ("torchvision.RandomCrop(size=[i for i in (1, 2)])", "is no number"),
+        ("torchvision.RandomCrop(size)", '"size" is not a number'),
+        ("torchvision.RandomCrop(2 ** 9)", r'"2 ** 9" is not a number'),
+        ("torchvision.RandomCrop(*[3])", r'"*[3]" is not a number'),
+        ("torchvision.RandomCrop(**{'size': 3})", r"** is not supported"),
+        ("torchvision.RandomCrop(b'3')", "is not a number"),
+        ("torchvision.RandomCrop(3j)", "is not a number"),
+        ("torchvision.RandomCrop({3: 4, **x})", "is not a number"),
+        ("torchvision.RandomCrop(size=[i for i in (1, 2)])", "is not a number"),
         ("torchvision.Compose([__import__('os').system('true')])", "not a call such as"),
         ("torchvision.Compose([kornia.Flip()])", 'unknown library "kornia"'),
         ("torchvision.Compose([imgaug.Fliplr()])", "imgaug.Fliplr cannot be part of one of torchvision"),

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as tv
 
-from augment.libraries.coordinates import SCALE, coordinate_field, move_masks
+from augment.libraries.coordinates import SCALE, make_coordinate_field, move_masks
 from maskrcnn.structures.masks import CroppedMasks
 
 Move = Callable[[Tensor], Tensor]
@@ -35,7 +35,7 @@ def rearranged(dense: Tensor) -> Tensor:
 )
 def test_whole_pixel_moves_are_exact(move: Move, soft: bool) -> None:
     masks = random_masks(60, (70, 90), soft=soft)
-    moved = move_masks(masks, move(coordinate_field(masks.size)))
+    moved = move_masks(masks, move(make_coordinate_field(masks.size)))
     check_sound(moved)
     assert torch.equal(dense_levels(moved), move(dense_levels(masks)))
 
@@ -48,7 +48,7 @@ def affine(dense: Tensor) -> Tensor:
 @pytest.mark.parametrize("move", [affine, lambda dense: tv.resize(dense, [50, 130], antialias=False)])
 def test_levels_are_those_of_dense_masks_moved_linearly(move: Move) -> None:
     masks = random_masks(60, (70, 90), soft=True)
-    moved = move_masks(masks, move(coordinate_field(masks.size)))
+    moved = move_masks(masks, move(make_coordinate_field(masks.size)))
     check_sound(moved)
     difference = (dense_levels(moved) - move(dense_levels(masks).float())).abs()
     assert difference.max() < 2.5 and difference.mean() < 0.01
@@ -57,7 +57,7 @@ def test_levels_are_those_of_dense_masks_moved_linearly(move: Move) -> None:
 def test_one_level_is_not_smeared_over_a_seam() -> None:
     """Between two pieces of a puzzle, interpolation makes coordinates of places where neither has been."""
     masks = random_masks(200, (70, 90))
-    field = affine(rearranged(coordinate_field(masks.size)))
+    field = affine(rearranged(make_coordinate_field(masks.size)))
     inside = dense_levels(move_masks(masks, field)) >= 128
     expected = affine(rearranged(dense_levels(masks).float())) > 126
     assert not (inside & ~expected).any()
@@ -68,7 +68,7 @@ def test_one_level_is_not_smeared_over_a_seam() -> None:
 @pytest.mark.parametrize("size", [(1, 1), (1, 6), (70, 90)])
 def test_filled_places_show_no_mask(value: float, size: tuple[int, int]) -> None:
     masks = CroppedMasks.from_dense(torch.ones(1, *size))
-    field = coordinate_field(size)
+    field = make_coordinate_field(size)
     field[:, :, : size[1] // 2 + 1] = value
     expected = torch.ones(1, *size, dtype=torch.bool)
     expected[:, :, : size[1] // 2 + 1] = False
@@ -77,20 +77,20 @@ def test_filled_places_show_no_mask(value: float, size: tuple[int, int]) -> None
 
 def test_averages_over_large_regions_keep_objects() -> None:
     masks = CroppedMasks.from_dense(torch.ones(1, 64, 96))
-    small = F.avg_pool2d(coordinate_field((64, 96))[None], 8)[0]
+    small = F.avg_pool2d(make_coordinate_field((64, 96))[None], 8)[0]
     again = F.interpolate(small[None], scale_factor=8.0)[0]  # nothing but mixtures, in an image that did not shrink
     assert move_masks(masks, again).to_dense().all()
 
 
 def test_many_masks_are_looked_up_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     masks = random_masks(60, (70, 90), soft=True)
-    field = affine(coordinate_field(masks.size))
+    field = affine(make_coordinate_field(masks.size))
     expected = dense_levels(move_masks(masks, field))
-    monkeypatch.setattr("augment.libraries.coordinates.CHUNK", 50)
+    monkeypatch.setattr("augment.libraries.coordinates.CHUNK_PIXELS", 50)
     assert torch.equal(dense_levels(move_masks(masks, field)), expected)
 
 
 def test_no_masks_and_empty_masks_stay_so() -> None:
-    assert len(move_masks(CroppedMasks.empty((5, 6)), coordinate_field((5, 6))[:, :3])) == 0
-    moved = move_masks(CroppedMasks.from_dense(torch.zeros(2, 5, 6)), coordinate_field((5, 6)))
+    assert len(move_masks(CroppedMasks.empty((5, 6)), make_coordinate_field((5, 6))[:, :3])) == 0
+    moved = move_masks(CroppedMasks.from_dense(torch.zeros(2, 5, 6)), make_coordinate_field((5, 6)))
     assert len(moved) == 2 and moved.areas().tolist() == [0, 0]

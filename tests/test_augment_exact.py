@@ -9,13 +9,13 @@ from masks_toy import dense_levels
 from torch import Tensor
 
 from augment.affine import (
-    about_centre,
-    fitted,
+    compose,
+    compose_around_center,
+    fit_canvas,
     matrix,
     mirror,
     rotation,
     scaling,
-    then,
     translation,
     transposition,
 )
@@ -32,9 +32,9 @@ def random_map(generator: torch.Generator) -> tuple[Tensor, tuple[int, int]]:
     angle, factor, x, y = torch.rand(4, generator=generator, dtype=torch.float64).tolist()
     a, b, c, d = (0.15 * torch.randn(4, generator=generator, dtype=torch.float64)).clamp(-0.3, 0.3).tolist()
     scale = 0.6 * (1.6 / 0.6) ** factor
-    map_ = then(rotation(360 * angle), matrix([[1 + a, b, 0], [c, 1 + d, 0]]), scaling(scale, scale))
-    map_, size = fitted(map_, SIZE)
-    return then(map_, translation(x, y)), (size[0] + 1, size[1] + 1)
+    map_ = compose(rotation(360 * angle), matrix([[1 + a, b, 0], [c, 1 + d, 0]]), scaling(scale, scale))
+    map_, size = fit_canvas(map_, SIZE)
+    return compose(map_, translation(x, y)), (size[0] + 1, size[1] + 1)
 
 
 def random_ellipse(generator: torch.Generator) -> Ellipse:
@@ -111,7 +111,7 @@ def test_there_and_back_keeps_masks() -> None:
         x, y, a, angle, turn = torch.rand(5, generator=generator, dtype=torch.float64).tolist()
         truth = truth_of([Ellipse.of(23 + x, 21 + y, 6 + 4 * a, 6, math.pi * angle)], SIZE)
         view = affine(SIZE, 8, seed=k)[1 + k % 7]
-        map_, size = fitted(rotation(360 * turn), SIZE) if k % 2 else (view.matrix, view.size)
+        map_, size = fit_canvas(rotation(360 * turn), SIZE) if k % 2 else (view.matrix, view.size)
         _, back = warp(*warp(torch.zeros(3, *SIZE, dtype=torch.uint8), truth, map_, size), inverse_of(map_), SIZE)
         plain.append(float(truth.masks.iou(back.masks)[2]))
         one, other = (dense_levels(masks)[0].int() for masks in (truth.masks, back.masks))
@@ -129,10 +129,10 @@ def test_quarter_turns_and_mirrors_are_exact(degrees: float, mirrored: bool) -> 
     generator = torch.Generator().manual_seed(2)
     image = torch.randint(256, (3, *SIZE), generator=generator, dtype=torch.uint8)
     truth = truth_of([random_ellipse(generator) for _ in range(5)], SIZE)
-    map_, size = fitted(rotation(degrees), SIZE)
+    map_, size = fit_canvas(rotation(degrees), SIZE)
     expected = torch.rot90(image, -round(degrees / 90), dims=(1, 2))
     if mirrored:
-        map_, size = then(map_, transposition()), (size[1], size[0])
+        map_, size = compose(map_, transposition()), (size[1], size[0])
         expected = expected.transpose(1, 2)
     turned, moved = warp(image, truth, map_, size)
     assert torch.equal(turned, expected)
@@ -143,8 +143,8 @@ def test_quarter_turns_and_mirrors_are_exact(degrees: float, mirrored: bool) -> 
 
 
 def test_a_mirror_about_the_centre_is_its_own_way_back() -> None:
-    for map_ in (mirror((5, 8), True), mirror((5, 8), False, True), about_centre(rotation(180), (5, 8))):
-        assert torch.equal(then(map_, map_), translation(0, 0))
+    for map_ in (mirror((5, 8), True), mirror((5, 8), False, True), compose_around_center(rotation(180), (5, 8))):
+        assert torch.equal(compose(map_, map_), translation(0, 0))
 
 
 def test_objects_of_a_pixel_do_not_vanish_between_pixels() -> None:

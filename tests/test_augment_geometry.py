@@ -7,7 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from augment.affine import about_centre, identity, mirror, rotation, scaling, then, translation, transposition
+from augment.affine import (
+    compose,
+    compose_around_center,
+    identity,
+    mirror,
+    rotation,
+    scaling,
+    translation,
+    transposition,
+)
 from augment.geometry import Edges, Sample, warp, warp_instances
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
@@ -300,7 +309,7 @@ def test_crops_that_cannot_be_are_refused(arguments: dict[str, object], message:
 @pytest.mark.parametrize("mode", MODES)
 def test_samples_are_warped_on_the_gpu_as_on_the_cpu(mode: str) -> None:
     image, instances = scene(60, 80, count=40)
-    map_ = about_centre(rotation(33), (60, 80))
+    map_ = compose_around_center(rotation(33), (60, 80))
     expected, there = warp(image, instances, map_, (60, 80), Edges(mode))
     shown, moved = warp(image.cuda(), instances.to("cuda"), map_, (60, 80), Edges(mode))
     assert shown.is_cuda and torch.equal(shown.cpu(), expected)
@@ -333,8 +342,8 @@ def test_boxes_without_masks_stay_those_of_round_objects_under_rotation(ratio: f
     bare = Instances(whole.size, whole.boxes, whole.labels)
     ious, growth = [], []
     for degrees in range(-45, 46, 9):
-        linear = then(rotation(degrees), torch.tensor([[1, shear, 0], [0, 1, 0]], dtype=torch.float64))
-        matrix = about_centre(linear, whole.size)
+        linear = compose(rotation(degrees), torch.tensor([[1, shear, 0], [0, 1, 0]], dtype=torch.float64))
+        matrix = compose_around_center(linear, whole.size)
         with_masks, without = (warp_instances(each, matrix, whole.size).boxes for each in (whole, bare))
         ious.append(paired_ious(with_masks, without).mean())
         growth.append((without[:, 2:] - without[:, :2]).mean() / (with_masks[:, 2:] - with_masks[:, :2]).mean())
@@ -346,7 +355,7 @@ def test_a_box_without_mask_keeps_its_size_through_a_full_turn_in_steps() -> Non
     bare = Instances((200, 200), torch.tensor([[90.5, 96, 100, 105.5]]), torch.ones(1, dtype=torch.int64))
     turned = bare
     for _ in range(12):
-        turned = warp_instances(turned, about_centre(rotation(30), (200, 200)), (200, 200))
+        turned = warp_instances(turned, compose_around_center(rotation(30), (200, 200)), (200, 200))
     assert torch.allclose(turned.boxes, bare.boxes, atol=1e-3)
 
 
@@ -355,6 +364,6 @@ def test_boxes_on_whole_pixels_stay_on_whole_pixels_and_never_vanish_under_rotat
     boxes = torch.cat([corner, corner + torch.tensor([[1, 1], [1, 3], [4, 2]]).repeat(20, 1)], dim=1).float()
     bare = Instances((200, 200), boxes, torch.ones(60, dtype=torch.int64))
     for degrees in (7, 31, 45, 80):
-        turned = warp_instances(bare, about_centre(rotation(degrees), (200, 200)), (200, 200)).boxes
+        turned = warp_instances(bare, compose_around_center(rotation(degrees), (200, 200)), (200, 200)).boxes
         assert len(turned) == 60 and torch.equal(turned, turned.round())
         assert (turned[:, 2:] - turned[:, :2]).min() >= 1

@@ -351,7 +351,7 @@ def test_objects_with_masks_are_not_mixed_with_objects_without(make) -> None:
 @pytest.mark.parametrize(
     ("make", "name"),
     [
-        (lambda: CopyPaste(0), "most"),
+        (lambda: CopyPaste(0), "max_objects"),
         (lambda: CopyPaste(1, max_overlap=-0.1), "max_overlap"),
         (lambda: CopyPaste(1, max_overlap=1.1), "max_overlap"),
         (lambda: CopyPaste(1, feather=-1), "feather"),

@@ -11,8 +11,8 @@ from skimage.filters import gaussian
 from torch import Tensor
 
 from augment.config import AugmentConfig
-from augment.photometric import GaussianNoise, RandomBlur, RandomInvert, RandomLight, blurred
-from augment.training import training_transform
+from augment.photometric import GaussianNoise, RandomBlur, RandomInvert, RandomLight, apply_gaussian_blur
+from augment.training import make_training_transform
 from augment.transforms import Compose
 from maskrcnn.structures.instances import Instances
 
@@ -111,9 +111,11 @@ def test_arguments_that_make_no_sense_are_named(make, name: str) -> None:
 
 def test_settings_make_the_transforms_they_name() -> None:
     config = AugmentConfig(light_scl_std=0.1, light_off_std=0.2, invert="random", blur=1.5, gaussian_noise=0.3)
-    transforms = training_transform(config).transforms
+    transforms = make_training_transform(config).transforms
     assert transforms[-4:] == (RandomLight(0.1, 0.2), RandomInvert(), RandomBlur(1.5), GaussianNoise(0.3))
-    assert not {type(each) for each in training_transform(AugmentConfig()).transforms} & {type(each) for each in ALL}
+    assert not {type(each) for each in make_training_transform(AugmentConfig()).transforms} & {
+        type(each) for each in ALL
+    }
 
 
 # ---- light
@@ -190,7 +192,7 @@ def test_blur_is_a_gaussian(sigma: float, kind: str) -> None:
     if kind == "squares":
         image = torch.zeros(3, 40, 50)
         image[:, 10:22, 5:15], image[:, :, 30:] = 1.0, 0.7
-    for plane, expected in zip(blurred(image, sigma).numpy(), image.numpy(), strict=True):
+    for plane, expected in zip(apply_gaussian_blur(image, sigma).numpy(), image.numpy(), strict=True):
         np.testing.assert_allclose(plane, gaussian_filter(expected, sigma, mode="nearest"), atol=1e-5)
         np.testing.assert_allclose(plane, gaussian(expected, sigma, mode="nearest"), atol=1e-5)
 
@@ -198,9 +200,9 @@ def test_blur_is_a_gaussian(sigma: float, kind: str) -> None:
 @pytest.mark.parametrize("sigma", [0.4, 1.0, 2.5])
 def test_blur_keeps_the_mean_and_flat_areas(sigma: float) -> None:
     image = torch.full((1, 60, 60), 0.25)
-    assert torch.allclose(blurred(image, sigma), image, atol=1e-6)
+    assert torch.allclose(apply_gaussian_blur(image, sigma), image, atol=1e-6)
     image[:, 20:40, 25:35] = torch.rand(1, 20, 10, generator=seeded(0))
-    result = blurred(image, sigma)
+    result = apply_gaussian_blur(image, sigma)
     assert abs(float(result.double().mean() - image.double().mean())) < 1e-6
     assert image.min() <= result.min() + 1e-6 and result.max() <= image.max() + 1e-6
 
@@ -208,7 +210,7 @@ def test_blur_keeps_the_mean_and_flat_areas(sigma: float) -> None:
 def test_blur_widens_a_point_by_its_sigma_in_both_directions() -> None:
     image = torch.zeros(1, 41, 41)
     image[0, 20, 20] = 1
-    spread = blurred(image, 2.0)[0].double()
+    spread = apply_gaussian_blur(image, 2.0)[0].double()
     at = torch.arange(41, dtype=torch.float64) - 20
     for axis in (0, 1):
         assert math.isclose(float((spread.sum(dim=axis) * at**2).sum()), 4.0, rel_tol=0.05)
@@ -217,8 +219,8 @@ def test_blur_widens_a_point_by_its_sigma_in_both_directions() -> None:
 
 def test_blur_larger_than_the_image_is_its_mean_in_the_limit() -> None:
     image = torch.tensor([[[0.0, 1.0]]])
-    assert (blurred(image, 50.0) - 0.5).abs().max() < 0.02
-    assert torch.equal(blurred(torch.tensor([[[0.3]]]), 5.0).round(decimals=5), torch.tensor([[[0.3]]]))
+    assert (apply_gaussian_blur(image, 50.0) - 0.5).abs().max() < 0.02
+    assert torch.equal(apply_gaussian_blur(torch.tensor([[[0.3]]]), 5.0).round(decimals=5), torch.tensor([[[0.3]]]))
 
 
 def test_sigmas_are_drawn_from_zero_to_the_largest() -> None:

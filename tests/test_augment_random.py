@@ -7,10 +7,10 @@ import torch
 from ellipses_toy import Ellipse, scene, truth_of
 from torch import Tensor
 
-from augment.affine import about_centre, area_factor, identity, map_points, rotation, translation
+from augment.affine import area_factor, compose_around_center, identity, map_points, rotation, translation
 from augment.config import AugmentConfig
 from augment.geometry import Edges, warp
-from augment.training import training_transform
+from augment.training import make_training_transform
 from augment.transforms import (
     Compose,
     Frame,
@@ -67,7 +67,7 @@ def test_steps_that_follow_one_another_resample_once() -> None:
 
     class Turn(Geometric):
         def draw(self, frame: Frame, generator: torch.Generator) -> Warp:
-            return Warp(about_centre(rotation(22.5), frame.size), frame.size)
+            return Warp(compose_around_center(rotation(22.5), frame.size), frame.size)
 
     turned, moved = Compose(tuple(Turn() for _ in range(16)))(image, truth, seeded(0))
     assert (turned - image).abs().max() < 1e-5
@@ -192,7 +192,7 @@ def test_masks_and_boxes_follow_the_image_through_everything() -> None:
     config = AugmentConfig(
         fixed_size=(48, 56), scale_u_range=(0.7, 1.4), rot_range_mag=180, affine_std=0.1, img_pad_mode="reflect"
     )
-    transform = training_transform(config)
+    transform = make_training_transform(config)
     image, truth = painted_sample()
     for seed in range(40):
         shown, moved = transform(image, truth, seeded(seed))
@@ -208,7 +208,7 @@ def test_masks_and_boxes_follow_the_image_through_everything() -> None:
 def test_every_flag_together_gives_valid_samples(dtype: torch.dtype) -> None:
     image, truth = painted_sample()
     image = image if dtype.is_floating_point else (image * 255).to(dtype)
-    transform = training_transform(EVERYTHING, [(image, truth)])
+    transform = make_training_transform(EVERYTHING, [(image, truth)])
     for seed in range(30):
         shown, moved = transform(image, truth, seeded(seed))
         assert shown.dtype == dtype and tuple(shown.shape[1:]) == tuple(moved.size)
@@ -266,5 +266,5 @@ def test_transforms_that_cannot_be_are_refused(make: object, message: str) -> No
 )
 def test_settings_that_make_no_sense_are_refused_in_one_line(settings: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message) as error:
-        training_transform(AugmentConfig(**settings))
+        make_training_transform(AugmentConfig(**settings))
     assert "\n" not in str(error.value)

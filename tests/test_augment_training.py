@@ -12,7 +12,7 @@ from torch import Tensor
 
 from augment.config import PAD_MODES, AugmentConfig
 from augment.geometry import Sample
-from augment.training import training_transform
+from augment.training import make_training_transform
 from maskrcnn.config import UserError
 from maskrcnn.training.loading import KeyedSamples, training_batches
 
@@ -57,7 +57,7 @@ def interiors(sample: Sample, depth: int) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("pad_mode", PAD_MODES)
 def test_colours_stay_with_their_masks_through_every_change(pad_mode: str, source: Source) -> None:
-    transform, checked = training_transform(replace(GEOMETRY, img_pad_mode=pad_mode), source), 0
+    transform, checked = make_training_transform(replace(GEOMETRY, img_pad_mode=pad_mode), source), 0
     for seed in range(50):
         sample = transform(*source[seed % 6], seeded(seed))
         assert_sound(sample)
@@ -69,7 +69,7 @@ def test_colours_stay_with_their_masks_through_every_change(pad_mode: str, sourc
 
 def test_colours_stay_with_their_masks_under_light_and_noise_too(source: Source) -> None:
     """Light and negatives map all colours of an image by one straight line, about which noise averages out."""
-    transform, checked = training_transform(LIGHT, source), 0
+    transform, checked = make_training_transform(LIGHT, source), 0
     for seed in range(50):
         found, expected = interiors(transform(*source[seed % 6], seeded(seed)), depth=5)
         checked += len(found)
@@ -85,7 +85,7 @@ def test_every_change_together_gives_sound_samples(dtype: torch.dtype, source: S
     scale = 255 if dtype == torch.uint8 else 1
     own = [((image * scale).round() if dtype == torch.uint8 else image, truth) for image, truth in source]
     own = [(image.to(dtype), truth) for image, truth in own]
-    transform = training_transform(replace(LIGHT, img_pad_mode="reflect"), own)
+    transform = make_training_transform(replace(LIGHT, img_pad_mode="reflect"), own)
     for seed in range(12):
         sample = image, _ = transform(*own[seed % 6], seeded(seed))
         assert_sound(sample)
@@ -94,7 +94,7 @@ def test_every_change_together_gives_sound_samples(dtype: torch.dtype, source: S
 
 
 def test_samples_are_the_same_whatever_the_number_of_loaders(source: Source) -> None:
-    samples = KeyedSamples(source, training_transform(LIGHT, source), seed=3)
+    samples = KeyedSamples(source, make_training_transform(LIGHT, source), seed=3)
     none, two = (list(itertools.islice(training_batches(samples, 2, 0, loaders), 5)) for loaders in (0, 2))
     for first, second in zip(none, two, strict=True):
         assert first.ids == second.ids
@@ -104,4 +104,4 @@ def test_samples_are_the_same_whatever_the_number_of_loaders(source: Source) -> 
 
 def test_a_mosaic_without_other_images_is_a_user_error() -> None:
     with pytest.raises(UserError, match="mosaic"):
-        training_transform(AugmentConfig(mosaic=1.0))
+        make_training_transform(AugmentConfig(mosaic=1.0))

@@ -21,13 +21,13 @@ from augment.views import (
     View,
     affine,
     d4,
+    expand_tiles,
     flips,
     gammas,
     make_views,
-    quarter_turns,
+    rotations_by_90,
     scales,
     tiles,
-    views_of_tiles,
     whole,
 )
 from maskrcnn.config import UserError
@@ -38,17 +38,17 @@ from maskrcnn.structures.masks import CroppedMasks
 SIZE = (300, 380)
 VIEWS = {
     "flips": flips(SIZE),
-    "quarter turns": quarter_turns(SIZE),
+    "quarter turns": rotations_by_90(SIZE),
     "d4": d4(SIZE),
     "tiles": tiles(SIZE, 128, 0.25),
     "tiles and image": tiles(SIZE, 128, 0.25) + whole(SIZE),
-    "d4 of tiles": views_of_tiles(tiles(SIZE, 160, 0.25), d4),
+    "d4 of tiles": expand_tiles(tiles(SIZE, 160, 0.25), d4),
 }
 INEXACT = {
     "affine": affine(SIZE, 8),
     "scales": scales(SIZE, (0.75, 1, 1.5)),
     "enlarged tiles": tiles(SIZE, 160, 0.3, factor=1.7),
-    "affine views of tiles": views_of_tiles(tiles(SIZE, 160, 0.3), lambda size: affine(size, 3)),
+    "affine views of tiles": expand_tiles(tiles(SIZE, 160, 0.3), lambda size: affine(size, 3)),
 }
 
 
@@ -281,8 +281,8 @@ def test_images_of_one_pixel_and_no_objects_pass_through_every_view() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: View("flat", matrix([[1, 1, 0], [1, 1, 0]]), (4, 4)), "flat does not invert"),
-        (lambda: View("far", matrix([[1, float("nan"), 0], [0, 1, 0]]), (4, 4)), "far does not invert"),
+        (lambda: View("flat", matrix([[1, 1, 0], [1, 1, 0]]), (4, 4)), "flat is not invertible"),
+        (lambda: View("far", matrix([[1, float("nan"), 0], [0, 1, 0]]), (4, 4)), "far is not invertible"),
         (lambda: View("none", rotation(0), (0, 4)), "none: size"),
         (lambda: tiles(SIZE, 64, 1.0), "overlap"),
         (lambda: tiles(SIZE, 64, -0.1), "overlap"),
@@ -318,8 +318,8 @@ def test_views_that_cannot_be_are_refused(make: object, message: str) -> None:
         ({"views": "d4+"}, "a name is missing"),
         ({"views": "gamma:0"}, "^views: gammas"),
         ({"overlap": 1.0}, "overlap"),
-        ({"full_image": True}, "full_image: goes with tiles"),
-        ({"tile_scales": (1.0, 2.0)}, "tile_scales: goes with tiles"),
+        ({"full_image": True}, "full_image: requires tiles"),
+        ({"tile_scales": (1.0, 2.0)}, "tile_scales: requires tiles"),
         ({"tile": 16}, "tile must be at least 32"),
         ({"tile": 64, "overlap": 1.0}, "overlap"),
         ({"tile": 64, "tile_scales": ()}, "tile_scales"),
@@ -331,7 +331,7 @@ def test_settings_that_name_no_views_are_refused_in_one_line(settings: dict[str,
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("make", [d4, quarter_turns, lambda size: tiles(size, 64), lambda size: scales(size, [0.5])])
+@pytest.mark.parametrize("make", [d4, rotations_by_90, lambda size: tiles(size, 64), lambda size: scales(size, [0.5])])
 def test_views_of_an_image_of_another_size_are_refused(make: Callable[[tuple[int, int]], list[View]]) -> None:
     """They would show a part of it, silently."""
     with pytest.raises(ValueError, match="views are for an image of 100 x 90, this one is 256 x 250"):

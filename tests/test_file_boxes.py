@@ -13,7 +13,7 @@ from detector_toy import toy_detector
 from PIL import Image
 
 from augment.affine import (
-    about_centre,
+    compose_around_center,
     identity,
     map_boxes,
     map_margins,
@@ -145,7 +145,7 @@ def test_an_empty_mask_gives_box_targets_and_no_mask_targets():
         (mirror(SIZE, horizontal=True), SIZE),
         (mirror(SIZE, horizontal=True, vertical=True), SIZE),
         (transposition(), SIZE[::-1]),
-        (about_centre(rotation(90), (SIZE[0], SIZE[0])), (SIZE[0], SIZE[0])),
+        (compose_around_center(rotation(90), (SIZE[0], SIZE[0])), (SIZE[0], SIZE[0])),
         (translation(-5, 3), SIZE),
         (scaling(3, 2), (SIZE[0] * 2, SIZE[1] * 3)),
     ],
@@ -162,7 +162,7 @@ def test_an_equal_margin_stays_equal_at_any_angle():
     margins = torch.tensor([[-1.5, -1.5, 1.5, 1.5], [0.5, 0.5, -0.5, -0.5]])
     for angle in (17, 45, 90, 200):
         assert torch.allclose(map_margins(rotation(angle)[:, :2], margins).float(), margins, atol=1e-6)
-    around = about_centre(rotation(30), SIZE)
+    around = compose_around_center(rotation(30), SIZE)
     wide = warp_instances(replace(PAIR, boxes=PAIR.masks.boxes() + margins[0]), around, SIZE)
     tight = warp_instances(replace(PAIR, boxes=PAIR.masks.boxes()), around, SIZE)
     assert torch.allclose(wide.boxes[1], tight.boxes[1] + margins[0], atol=1e-4)  # the first one is cut

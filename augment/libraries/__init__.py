@@ -1,1 +1,1 @@
-"""Other libraries' augmenters and detectors, behind our conventions."""
+"""Adapters for other libraries' augmenters and detectors."""

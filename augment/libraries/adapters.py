@@ -1,31 +1,31 @@
-"""Augmenters of imgaug, torchvision and Albumentations as transforms of samples.
+"""Augmenters of imgaug, torchvision, and Albumentations as transforms of samples.
 
     ImgAug(iaa.Affine(rotate=(-45, 45)))
     TorchVision(v2.ColorJitter(brightness=0.3))
     Albumentations(A.RandomRotate90())
     from_text("imgaug.Sequential([imgaug.Fliplr(0.5), imgaug.GaussianBlur((0, 1.0))])")
 
-Image, boxes and a field of coordinates go through the library together; masks are then looked up in the moved field
-(`coordinates.py`), so they keep soft levels and cost no dense stack. Objects of which nothing is left are dropped;
-labels, ignore and ids follow the others. Ground-truth boxes follow the moved masks where there are any, with the
-margins that they had; other boxes are the library's own, clipped to the image. All randomness comes from the given
-generator, the global states stay as they are. A library is imported when its first transform is made. Samples lie on
-the CPU.
+Image, boxes, and a field of coordinates are passed to the library together; masks are then sampled from the transformed
+field (`coordinates.py`), so they keep soft levels and need no dense stack. Objects with nothing left are dropped;
+labels, ignore flags, and ids are kept. Ground-truth boxes of objects with masks follow the transformed masks and keep
+their margins; other boxes are the library's, clipped to the image. All randomness comes from the given generator;
+global random states are unchanged. A library is imported when its first transform is created. Samples must be on the
+CPU.
 
-What else they do to a sample:
+Limitations:
 
-- All leave what they cut as it is, however little is left: `augment.geometry.Edges` do not reach here.
-- *imgaug* works on uint8: float images are rounded to 1/255, unless nothing changes. Where it repeats or mirrors an
-  image beyond its edge, the copies of objects that show there are not labelled. Jigsaw pads images but not masks
-  (UserError) where its grid does not divide them. Boxes without masks cost 2 ms each in ElasticTransformation, which
-  moves them point by point.
-- *torchvision* refuses boxes, and so samples, in RandAugment and its like and in Pad by mirroring.
-- *Albumentations* repeats objects where it mirrors the image or shuffles a grid: each piece is an object with the
-  number of its original. Transforms that choose by what masks hold (MaskDropout, CropNonEmptyMaskIfExists) or change
-  their outline (Morphological) see the field, not the objects: do not use them here.
-- Boxes without masks are those of the turned or bent corners, so they are looser than those of masks. Nearest
-  resizing, in imgaug and Albumentations, shifts image and masks by up to half a pixel of the smaller grid against
-  boxes.
+- No library treats truncated objects: `augment.geometry.Edges` does not apply.
+- *imgaug* works on uint8: float images are rounded to 1/255 unless nothing changes. Copies of objects in an image that
+  is repeated or mirrored beyond its edge are not labeled. Jigsaw pads images but not masks (`UserError`) if its grid
+  does not divide them. ElasticTransformation takes 2 ms per box without a mask, as it moves boxes point by point.
+- *torchvision* does not support boxes, and so samples, in RandAugment and similar transforms, and in Pad with
+  reflection.
+- *Albumentations* duplicates objects when it mirrors the image or shuffles a grid: each piece is an object with the id
+  of its original. Transforms that depend on the contents of masks (MaskDropout, CropNonEmptyMaskIfExists) or change
+  their outlines (Morphological) see the field, not the objects: do not use them.
+- Boxes without masks are the bounding boxes of the transformed corners, so they are looser than those from masks.
+  Nearest-neighbor resizing, in imgaug and Albumentations, shifts image and masks by up to half a pixel of the smaller
+  grid relative to boxes.
 """
 
 import copy
@@ -41,9 +41,9 @@ import torch
 from torch import Generator, Tensor
 
 from augment.affine import map_margins
-from augment.geometry import Sample, boxes_with_margins, check_sizes, margins_of
-from augment.libraries.coordinates import coordinate_field, local_maps, move_masks
-from augment.libraries.imports import augmenter_from_text, check_made_by, load
+from augment.geometry import Sample, add_margins, check_sizes, compute_margins
+from augment.libraries.coordinates import estimate_local_maps, make_coordinate_field, move_masks
+from augment.libraries.imports import check_augmenter_type, import_library, parse_augmenter
 from augment.values import as_bytes, as_float
 from maskrcnn.config import UserError
 from maskrcnn.ops.reference_masks import window_pixels
@@ -52,8 +52,8 @@ from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 
 
-class _Moved(NamedTuple):
-    """What a library gives back: image `[3, H, W]`, boxes `[M, 4]`, which objects they are, and the moved field."""
+class _Augmented(NamedTuple):
+    """Result of a library: image `[3, H, W]`, boxes `[M, 4]`, indices of the kept objects, transformed field."""
 
     image: Tensor
     boxes: Tensor
@@ -66,74 +66,82 @@ class _Moved(NamedTuple):
 
 @dataclass(frozen=True)
 class ImgAug:
-    """A transform that is an imgaug augmenter (`pip install -e '.[imgaug]'`); equal only to itself, not to a copy.
+    """Transform by an imgaug augmenter (`pip install -e '.[imgaug]'`); equal only to itself.
 
-    Raises UserError when imgaug is missing, or `augmenter` is none of its augmenters.
+    Args:
+        augmenter: an `imgaug.augmenters.Augmenter`.
+
+    Raises:
+        UserError: If imgaug is not installed, or `augmenter` is not one of its augmenters.
     """
 
     augmenter: Any
 
     def __post_init__(self) -> None:
-        check_made_by("imgaug", self.augmenter)
+        check_augmenter_type("imgaug", self.augmenter)
 
     def __call__(self, image: Tensor, instances: Instances, generator: Generator) -> Sample:
-        """Image `[3, H, W]` uint8 or float32 in [0, 1] and its objects, changed."""
+        """Transform an image `[3, H, W]`, uint8 or float32 in [0, 1], and its objects."""
         check_sizes(image, instances, channels=3)
-        augmenter = copy.deepcopy(self.augmenter)  # the given one keeps its state
+        augmenter = copy.deepcopy(self.augmenter)  # so that the original keeps its state
         augmenter.seed_(entropy=_draw_seed(generator))
         with_boxes = instances.masks is None or instances.scores is not None or self._drops_objects()
         pixels = image if image.dtype == torch.uint8 else as_bytes(image)
-        batch = augmenter(**_imgaug_batch(pixels, instances, with_boxes), return_batch=True)
+        batch = augmenter(**_make_imgaug_batch(pixels, instances, with_boxes), return_batch=True)
         moved = _from_array(batch.images_aug[0])
-        if image.dtype != torch.uint8:  # an image left alone is not rounded either
+        if image.dtype != torch.uint8:  # do not round an unchanged image
             moved = image if torch.equal(moved, pixels) else as_float(moved)
         field = None if instances.masks is None else _from_array(batch.heatmaps_aug[0].arr_0to1)
         boxes, kept = instances.boxes, torch.arange(len(instances))
         if with_boxes:
-            boxes, kept = _imgaug_boxes(batch.bounding_boxes_aug[0])
-        return _finish(_Moved(moved, boxes, kept, field), instances)
+            boxes, kept = _read_imgaug_boxes(batch.bounding_boxes_aug[0])
+        return _finish(_Augmented(moved, boxes, kept, field), instances)
 
     def _drops_objects(self) -> bool:
-        """Whether it removes objects by their boxes; if not, those of objects with masks need not be moved."""
+        """Return whether the augmenter removes objects by their boxes; if not, objects with masks need no boxes."""
         parts = [self.augmenter, *self.augmenter.get_all_children(flat=True)]
         return any(type(part).__name__.startswith("RemoveCBAs") for part in parts)
 
 
-def _imgaug_batch(pixels: Tensor, instances: Instances, with_boxes: bool) -> dict[str, Any]:
+def _make_imgaug_batch(pixels: Tensor, instances: Instances, with_boxes: bool) -> dict[str, Any]:
     bbs = importlib.import_module("imgaug.augmentables.bbs")
     heatmaps = importlib.import_module("imgaug.augmentables.heatmaps")
     array = _to_array(pixels)
     batch: dict[str, Any] = {"images": [array]}
-    if instances.masks is not None:  # heatmaps are moved linearly, segmentation maps to the nearest pixel
-        batch["heatmaps"] = [heatmaps.HeatmapsOnImage(_to_array(coordinate_field(instances.size)), array.shape)]
+    if instances.masks is not None:  # heatmaps are interpolated linearly, segmentation maps are not
+        batch["heatmaps"] = [heatmaps.HeatmapsOnImage(_to_array(make_coordinate_field(instances.size)), array.shape)]
     if with_boxes:
         boxes = [bbs.BoundingBox(*box, label=str(i)) for i, box in enumerate(instances.boxes.tolist())]
         batch["bounding_boxes"] = [bbs.BoundingBoxesOnImage(boxes, array.shape)]
     return batch
 
 
-def _imgaug_boxes(moved: Any) -> tuple[Tensor, Tensor]:
+def _read_imgaug_boxes(moved: Any) -> tuple[Tensor, Tensor]:
     boxes = torch.tensor([[box.x1, box.y1, box.x2, box.y2] for box in moved.bounding_boxes], dtype=torch.float32)
     return boxes.reshape(-1, 4), torch.tensor([int(box.label) for box in moved.bounding_boxes], dtype=torch.int64)
 
 
 @dataclass(frozen=True)
 class TorchVision:
-    """A transform that is one of `torchvision.transforms.v2`; equal only to itself, not to a copy.
+    """Transform by a transform of `torchvision.transforms.v2`; equal only to itself.
 
-    Raises UserError when `transform` is none of them; those of `torchvision.transforms` know no masks.
+    Args:
+        transform: a `torchvision.transforms.v2.Transform`; those of `torchvision.transforms` do not support masks.
+
+    Raises:
+        UserError: If `transform` is of another type.
     """
 
     transform: Any
 
     def __post_init__(self) -> None:
-        check_made_by("torchvision", self.transform)
+        check_augmenter_type("torchvision", self.transform)
 
     def __call__(self, image: Tensor, instances: Instances, generator: Generator) -> Sample:
-        """Image `[3, H, W]` uint8 or float32 in [0, 1] and its objects, changed."""
+        """Transform an image `[3, H, W]`, uint8 or float32 in [0, 1], and its objects."""
         check_sizes(image, instances, channels=3)
         seed = _draw_seed(generator)
-        sample = _torchvision_sample(image, instances)
+        sample = _make_torchvision_sample(image, instances)
         with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
             torch.default_generator.manual_seed(seed)
             sample = self.transform(sample)
@@ -142,44 +150,44 @@ class TorchVision:
         if getattr(boxes, "format", None) is not None:
             functional = importlib.import_module("torchvision.transforms.v2.functional")
             boxes = functional.convert_bounding_box_format(boxes, new_format="XYXY")
-        return _finish(_Moved(sample["image"], boxes.as_subclass(Tensor), sample["labels"], field), instances)
+        return _finish(_Augmented(sample["image"], boxes.as_subclass(Tensor), sample["labels"], field), instances)
 
 
-def _torchvision_sample(image: Tensor, instances: Instances) -> dict[str, Any]:
+def _make_torchvision_sample(image: Tensor, instances: Instances) -> dict[str, Any]:
     tv_tensors = importlib.import_module("torchvision.tv_tensors")
     boxes = tv_tensors.BoundingBoxes(instances.boxes.clone(), format="XYXY", canvas_size=instances.size)
-    # What SanitizeBoundingBoxes removes from the boxes it also removes from "labels".
+    # SanitizeBoundingBoxes removes the same entries from the boxes and from "labels".
     sample = {"image": tv_tensors.Image(image.clone()), "boxes": boxes, "labels": torch.arange(len(instances))}
     if instances.masks is not None:
-        sample["field"] = coordinate_field(instances.size).as_subclass(_soft_mask_type())
+        sample["field"] = make_coordinate_field(instances.size).as_subclass(_make_soft_mask_type())
     return sample
 
 
 @cache
-def _soft_mask_type() -> Any:
-    """A torchvision Mask that is moved linearly, to the nearest pixel being all that a Mask can, and never filled."""
+def _make_soft_mask_type() -> Any:
+    """Create a torchvision Mask type with linear interpolation, where Mask has only nearest, and without filling."""
     tv_tensors = importlib.import_module("torchvision.tv_tensors")
     functional = importlib.import_module("torchvision.transforms.v2.functional")
 
-    def keep_all(mask: Any, valid: Any) -> Any:  # SanitizeBoundingBoxes takes it for a stack of one mask an object
+    def keep_all(mask: Any, valid: Any) -> Any:  # SanitizeBoundingBoxes expects one mask per object
         return mask
 
     soft_mask = type("SoftMask", (tv_tensors.Mask,), {"__getitem__": keep_all})
     functional.register_kernel("to_dtype", soft_mask)(lambda mask, *args, **kwargs: mask)
     for name in ("affine", "elastic", "pad", "perspective", "resize", "resized_crop", "rotate"):
         kernel = getattr(functional, f"{name}_image")
-        functional.register_kernel(name, soft_mask)(_linear(kernel, tv_tensors.wrap))
+        functional.register_kernel(name, soft_mask)(_force_bilinear(kernel, tv_tensors.wrap))
     return soft_mask
 
 
-def _linear(kernel: Callable[..., Tensor], wrap: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def _force_bilinear(kernel: Callable[..., Tensor], wrap: Callable[..., Tensor]) -> Callable[..., Tensor]:
     from torchvision.transforms import InterpolationMode
 
     wanted = {
         "interpolation": InterpolationMode.BILINEAR,
         "antialias": False,
         "fill": None,
-        "padding_mode": "constant",  # else a mask would hold its object and the mirror image of it
+        "padding_mode": "constant",  # otherwise masks would include mirror images of their objects
     }
 
     def run(mask: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -191,48 +199,53 @@ def _linear(kernel: Callable[..., Tensor], wrap: Callable[..., Tensor]) -> Calla
 
 @dataclass(frozen=True)
 class Albumentations:
-    """A transform that is one of Albumentations (`pip install albumentations`; not a dependency).
+    """Transform by an Albumentations transform (`pip install albumentations`; not a dependency).
 
-    The limits on boxes that the `bbox_params` of an `A.Compose` sets are kept; format and labels are ours.
-    Raises UserError when Albumentations is missing, or `transform` is none of its transforms.
+    The limits on boxes in the `bbox_params` of an `A.Compose` are kept; its format and label fields are replaced.
+
+    Args:
+        transform: an Albumentations transform or composition.
+
+    Raises:
+        UserError: If Albumentations is not installed, or `transform` is not one of its transforms.
     """
 
     transform: Any
 
     def __post_init__(self) -> None:
-        check_made_by("albumentations", self.transform)
+        check_augmenter_type("albumentations", self.transform)
 
     def __call__(self, image: Tensor, instances: Instances, generator: Generator) -> Sample:
-        """Image `[3, H, W]` uint8 or float32 in [0, 1] and its objects, changed."""
+        """Transform an image `[3, H, W]`, uint8 or float32 in [0, 1], and its objects."""
         check_sizes(image, instances, channels=3)
-        compose = _albumentations_compose(copy.deepcopy(self.transform))  # the given one keeps its state
+        compose = _make_albumentations_compose(copy.deepcopy(self.transform))  # so that the original keeps its state
         compose.set_random_seed(_draw_seed(generator))
         sample: dict[str, Any] = {"image": _to_array(image), "bboxes": instances.boxes.numpy().copy()}
         sample["numbers"] = np.arange(len(instances))
         if instances.masks is not None:
-            sample["mask"] = _to_array(coordinate_field(instances.size))
+            sample["mask"] = _to_array(make_coordinate_field(instances.size))
         sample = compose(**sample)
         boxes = torch.from_numpy(np.asarray(sample["bboxes"], dtype=np.float32).reshape(-1, 4))
         kept = torch.from_numpy(np.asarray(sample["numbers"], dtype=np.int64))
         pixels = sample["image"]
         pixels = pixels if isinstance(pixels, Tensor) else _from_array(pixels)
         field = None if instances.masks is None else _from_array(np.asarray(sample["mask"]))
-        return _finish(_Moved(pixels, boxes, kept, field), instances)
+        return _finish(_Augmented(pixels, boxes, kept, field), instances)
 
 
-def _albumentations_compose(transform: Any) -> Any:
-    """Around the transform: our boxes with its limits, and masks moved linearly."""
-    library = load("albumentations")
+def _make_albumentations_compose(transform: Any) -> Any:
+    """Wrap a transform in a composition with our box format, its own box limits, and linear interpolation of masks."""
+    library = import_library("albumentations")
     names = ("min_area", "min_visibility", "min_width", "min_height", "max_accept_ratio", "check_each_transform")
     given = getattr(transform, "processors", {}).get("bboxes")
     limits = {} if given is None else {name: getattr(given.params, name) for name in names}
     params = library.BboxParams("pascal_voc", ["numbers"], clip=True, filter_invalid_bboxes=True, **limits)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Got processor for bboxes")  # a transform of colours alone
+        warnings.filterwarnings("ignore", message="Got processor for bboxes")  # pixel-level transforms
         return library.Compose([transform], bbox_params=params, mask_interpolation=1)  # cv2.INTER_LINEAR
 
 
-# ---- what they share
+# ---- shared
 
 
 def _draw_seed(generator: Generator) -> int:
@@ -240,7 +253,7 @@ def _draw_seed(generator: Generator) -> int:
 
 
 def _to_array(pixels: Tensor) -> Any:
-    """`[C, H, W]` as an array `[H, W, C]` of its own."""
+    """Convert `[C, H, W]` to a new array `[H, W, C]`."""
     return np.array(pixels.permute(1, 2, 0).numpy(), order="C")
 
 
@@ -248,16 +261,16 @@ def _from_array(pixels: Any) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).contiguous()
 
 
-def _finish(moved: _Moved, instances: Instances) -> Sample:
-    """The sample that a library's results make; objects with nothing left are dropped."""
-    image = _checked_image(moved.image)
+def _finish(moved: _Augmented, instances: Instances) -> Sample:
+    """Build the sample from a library's result; drop objects with nothing left."""
+    image = _validate_image(moved.image)
     size = (int(image.shape[1]), int(image.shape[2]))
     kept = instances[moved.kept]
     boxes, masks = clip_boxes(moved.boxes.float(), size), None
     if kept.masks is not None and moved.field is not None:
-        masks = _moved_masks(kept.masks, moved.field, size)
-        if len(moved.kept.unique()) < len(moved.kept):  # mirrored copies: each has its box, but all have one mask
-            masks = _cut_to_boxes(masks, boxes)
+        masks = _move_masks(kept.masks, moved.field, size)
+        if len(moved.kept.unique()) < len(moved.kept):  # mirrored copies have separate boxes but share a mask
+            masks = _crop_to_boxes(masks, boxes)
         if instances.scores is None:
             shrunk_away = kept.has_mask() & ~(masks.areas() > 0)
             boxes = torch.where(shrunk_away[:, None], 0.0, _follow_masks(kept, masks, moved.field, boxes))
@@ -266,62 +279,69 @@ def _finish(moved: _Moved, instances: Instances) -> Sample:
 
 
 def _follow_masks(before: Instances, masks: CroppedMasks, field: Tensor, others: Tensor) -> Tensor:
-    """Boxes of the moved masks with their margins, as `augment.geometry` has them; `others` where a mask was empty."""
-    margins = margins_of(before)
+    """Return the boxes of the transformed masks plus their margins, as `augment.geometry`; `others` for empty masks."""
+    margins = compute_margins(before)
     if margins.any():
-        margins = map_margins(local_maps(field, masks, before.size), margins)
-    return boxes_with_margins(masks, margins, others)
+        margins = map_margins(estimate_local_maps(field, masks, before.size), margins)
+    return add_margins(masks, margins, others)
 
 
-def _moved_masks(masks: CroppedMasks, field: Tensor, size: tuple[int, int]) -> CroppedMasks:
-    """Masks in an image of the new size; those given where the field is as it was."""
+def _move_masks(masks: CroppedMasks, field: Tensor, size: tuple[int, int]) -> CroppedMasks:
+    """Transform masks to an image of the new size; unchanged if the field is unchanged."""
     height, width = field.shape[1:]
     if (height, width) != size:
         raise UserError(
-            f"the augmenter left an image of {size[0]} x {size[1]} but masks of {height} x {width} pixels: "
+            f"the augmenter returned an image of {size[0]} x {size[1]} but masks of {height} x {width} pixels: "
             "it cannot be used with masks"
         )
-    if (height, width) == masks.size and torch.equal(field, coordinate_field(masks.size)):
+    if (height, width) == masks.size and torch.equal(field, make_coordinate_field(masks.size)):
         return masks
     return move_masks(masks, field)
 
 
-def _cut_to_boxes(masks: CroppedMasks, boxes: Tensor) -> CroppedMasks:
+def _crop_to_boxes(masks: CroppedMasks, boxes: Tensor) -> CroppedMasks:
     owner, x, y = window_pixels(masks.windows)
     x1, y1, x2, y2 = boxes[owner].unbind(1)
     inside = (x + 1 > x1) & (x < x2) & (y + 1 > y1) & (y < y2)
     return replace(masks, data=masks.data * inside)
 
 
-def _checked_image(image: Any) -> Tensor:
-    """`[3, H, W]`, uint8 or float32 in [0, 1]; an image in grey gets three channels."""
+def _validate_image(image: Any) -> Tensor:
+    """Return an image `[3, H, W]`, uint8 or float32 in [0, 1]; grayscale images are expanded to three channels."""
     if not isinstance(image, Tensor) or image.ndim != 3 or image.shape[0] not in (1, 3):
-        raise UserError(f"the augmenter left {getattr(image, 'shape', type(image).__name__)}, no image [3, H, W]")
+        raise UserError(f"the augmenter returned {getattr(image, 'shape', type(image).__name__)}, not [3, H, W]")
     image = image.as_subclass(Tensor).expand(3, -1, -1).contiguous()
     if image.dtype == torch.uint8:
         return image
     low, high = image.aminmax()
-    if low < -0.5 or high > 1.5:  # beyond what interpolation overshoots
+    if low < -0.5 or high > 1.5:  # more than interpolation overshoots
         raise UserError(
-            f"the augmenter left values in {float(low):.2f}..{float(high):.2f}, not [0, 1]: "
-            "leave normalising out, the detector does it"
+            f"the augmenter returned values in {float(low):.2f}..{float(high):.2f}, not [0, 1]: "
+            "remove normalization, the detector normalizes images"
         )
     return image.float().clamp(0, 1)
 
 
-# ---- by name
+# ---- from text
 
 
 def from_text(text: str) -> ImgAug | TorchVision | Albumentations:
-    """The transform that a text such as `torchvision.ColorJitter(brightness=0.3)` names.
+    """Create a transform from text such as `torchvision.ColorJitter(brightness=0.3)`.
 
-    A call of a class of imgaug, torchvision (transforms.v2) or albumentations; its arguments are numbers, texts, True,
-    False, None, tuples, lists and dicts of such, and calls of the same library. Nothing is evaluated.
+    The text is a call of a class of imgaug, torchvision (transforms.v2), or albumentations; arguments are numbers,
+    strings, True, False, None, tuples, lists, and dicts of these, and calls of the same library. Nothing is evaluated.
 
-    Raises UserError, one line: text that is no such call, a library or class that is not there, or arguments that the
-    class refuses, with its own words.
+    Args:
+        text: the call.
+
+    Returns:
+        The transform.
+
+    Raises:
+        UserError: If the text is not such a call, the library or class does not exist, or the class rejects the
+            arguments (includes its message); one line.
     """
-    library, augmenter = augmenter_from_text(text)
+    library, augmenter = parse_augmenter(text)
     return _TRANSFORMS[library](augmenter)
 
 

@@ -1,4 +1,4 @@
-"""Other libraries' detectors, as `augment.prediction.predict` takes them."""
+"""Adapters of other libraries' detectors for `augment.prediction.predict`."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,33 +12,37 @@ from augment.values import as_float
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 
-MASKS_AT_A_TIME = 64  # dense ones
+MASK_CHUNK_SIZE = 64  # dense masks converted at a time
 
 
 @dataclass(frozen=True)
 class TorchVisionDetector:
-    """A torchvision detection model (Mask R-CNN, Faster R-CNN, RetinaNet, …) as `detector(images) -> list[Instances]`.
+    """Wrap a torchvision detection model (Mask R-CNN, RetinaNet, …): `detector(images) -> list[Instances]`.
 
-    Each image `[3, H, W]`, uint8 or float in [0, 1], of any size; all of a call go through the model at once, on its
-    device, in evaluation mode, without gradients. Every detection comes back, on its image's device, with boxes,
-    labels, scores and, where the model gives them, masks whose levels are probabilities: round(255 p).
+    Images are `[3, H, W]`, uint8 or float in [0, 1], of any size. All images of a call are passed to the model at once,
+    on the model's device, in evaluation mode, without gradients. All detections are returned, on their image's device,
+    with boxes, labels, scores, and, if the model has them, masks whose levels are probabilities: round(255 p).
+
+    Args:
+        model: the torchvision model.
     """
 
     model: nn.Module
 
     @torch.no_grad()
     def __call__(self, images: Sequence[Tensor]) -> list[Instances]:
+        """Detect objects in images."""
         if not images:
             return []
         some = next(itertools.chain(self.model.parameters(), self.model.buffers()), torch.empty(0))
-        with _evaluating(self.model):
-            found = self.model([as_float(image).to(some.device) for image in images])
-        return [_detections(each, image) for each, image in zip(found, images, strict=True)]
+        with _switch_to_eval(self.model):
+            outputs = self.model([as_float(image).to(some.device) for image in images])
+        return [_to_instances(each, image) for each, image in zip(outputs, images, strict=True)]
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode; afterwards every part is in the mode it was in, which need not be the whole's."""
+def _switch_to_eval(model: nn.Module) -> Iterator[None]:
+    """Switch to evaluation mode; afterwards restore the mode of every submodule, as modes may differ."""
     training = [part for part in model.modules() if part.training]
     model.eval()
     try:
@@ -48,10 +52,12 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             part.training = True
 
 
-def _detections(found: Mapping[str, Tensor], image: Tensor) -> Instances:
+def _to_instances(outputs: Mapping[str, Tensor], image: Tensor) -> Instances:
     size = (int(image.shape[-2]), int(image.shape[-1]))
     masks = None
-    if "masks" in found:  # indices of the pixels inside are several times larger than a mask: some at a time
-        parts = [CroppedMasks.from_dense(part[:, 0]) for part in found["masks"].split(MASKS_AT_A_TIME)]
+    if "masks" in outputs:  # in chunks: pixel indices take several times the memory of a mask
+        parts = [CroppedMasks.from_dense(part[:, 0]) for part in outputs["masks"].split(MASK_CHUNK_SIZE)]
         masks = CroppedMasks.cat(parts)
-    return Instances(size, found["boxes"].float(), found["labels"].long(), found["scores"], masks).to(image.device)
+    return Instances(size, outputs["boxes"].float(), outputs["labels"].long(), outputs["scores"], masks).to(
+        image.device
+    )
