@@ -10,6 +10,7 @@ import secrets
 import shutil
 import stat
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -102,6 +103,30 @@ def sync_tree(root: Path) -> None:
     with ThreadPoolExecutor(16) as pool:  # a disk writes what several threads wait for at once
         list(pool.map(sync_file, files))
         list(pool.map(sync_folder, reversed(folders)))
+
+
+# ---- archives
+
+
+def check_archive(path: str | os.PathLike[str]) -> None:
+    """Raise `UserError` for a ZIP file that is damaged, or that takes more memory than it is long.
+
+    PyTorch stores weights in uncompressed ZIP files, but reads compressed ones, too, and compares no checksums.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            compressed = next((each.filename for each in members if each.compress_type != zipfile.ZIP_STORED), None)
+            if compressed is None and sum(each.file_size for each in members) <= os.path.getsize(path):
+                bad = archive.testzip()
+            else:
+                bad = ""
+    except Exception as error:  # a damaged file can raise anything in there
+        raise UserError(f"{path}: is damaged ({error}); take another copy of the file") from error
+    if compressed is not None:
+        raise UserError(f"{path}: {compressed} in it is compressed; weights are stored as torch.save writes them")
+    if bad is not None:
+        raise UserError(f"{path}: is damaged (wrong checksum or size of {bad or 'its parts'}); take another copy of it")
 
 
 # ---- folders

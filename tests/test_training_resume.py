@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,13 @@ import torch
 from training_toy import CONFIG, ToyDetector, toy_training
 
 from maskrcnn.config import UserError
-from maskrcnn.training.checkpoint import load_checkpoint
+from maskrcnn.model.config import DetectorConfig
+from maskrcnn.model.detector import Detector
+from maskrcnn.training.checkpoint import first_not_finite, load_checkpoint
 from maskrcnn.training.interrupt import SAME_KEY_PRESS
-from maskrcnn.training.loop import Training
+from maskrcnn.training.loop import Training, TrainingError
 from maskrcnn.training.runlog import read_metrics
+from maskrcnn.weights.torchvision import load_torchvision
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -199,3 +204,129 @@ def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
     torch.save({"model": torch.nn.Linear(1, 1)}, tmp_path / "object.pt")
     with pytest.raises(UserError, match="damaged or no file of weights"):
         load_checkpoint(tmp_path / "object.pt")
+
+
+def archive(path: Path, compression: int, size: int = 1) -> None:
+    """A file of weights whose members are compressed in some way."""
+    torch.save({"model": {"weight": torch.zeros(size * 2**18)}}, path)
+    with zipfile.ZipFile(path) as file:
+        members = {name: file.read(name) for name in file.namelist()}
+    with zipfile.ZipFile(path, "w", compression) as file:
+        for name, data in members.items():
+            file.writestr(name, data)
+
+
+def test_stored_archives_are_read_and_compressed_ones_are_not(tmp_path: Path) -> None:
+    archive(tmp_path / "stored.pt", zipfile.ZIP_STORED)
+    assert load_checkpoint(tmp_path / "stored.pt")["model"]["weight"].shape == (2**18,)
+    archive(tmp_path / "small.pt", zipfile.ZIP_DEFLATED, size=64)
+    assert (tmp_path / "small.pt").stat().st_size < 2**18  # 64 MiB of zeros
+    with pytest.raises(UserError, match="small.pt: .* in it is compressed"):
+        load_checkpoint(tmp_path / "small.pt")
+
+
+def test_members_that_share_their_bytes_are_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "overlap.pt"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("a/data.pkl", bytes(1000))
+        for number in range(50):
+            again = copy.copy(file.infolist()[0])
+            again.filename = f"a/data/{number}"
+            file.filelist.append(again)
+        file._didModify = True
+    with pytest.raises(UserError, match="overlap.pt: is damaged"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("name", ["data.pkl", "data/0", "data/3"])
+def test_a_flipped_byte_is_found(whole: Path, tmp_path: Path, name: str) -> None:
+    data = bytearray((whole / "weights" / "last.pt").read_bytes())
+    with zipfile.ZipFile(whole / "weights" / "last.pt") as file:
+        member = next(each for each in file.infolist() if each.filename.endswith(f"/{name}"))
+        content = file.read(member)
+    data[data.index(content) + len(content) // 2] ^= 1
+    (tmp_path / "flipped.pt").write_bytes(data)
+    with pytest.raises(UserError, match=f"flipped.pt: is damaged .*{name}"):
+        load_checkpoint(tmp_path / "flipped.pt")
+    (tmp_path / "flipped.pth").write_bytes(data)
+    with pytest.raises(UserError, match=f"flipped.pth: is damaged .*{name}"):
+        load_torchvision(Detector(DetectorConfig(), 1, "rpn"), tmp_path / "flipped.pth")
+
+
+@pytest.mark.parametrize("how", ["last step", "save in an epoch", "buffer"])
+def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path, how: str) -> None:
+    at = {"last step": 16, "save in an epoch": 7, "buffer": 8}[how]
+    training = toy_training(tmp_path, replace(CONFIG, checkpoint_every_n_seconds=0.0))
+    step = training.optimizer.step
+
+    def spoil() -> None:
+        step()
+        if training.state.step + 1 == at:
+            tensors = training.model.buffers() if how == "buffer" else training.model.parameters()
+            with torch.no_grad():
+                next(each for each in tensors if each.is_floating_point())[0] = float("inf")
+
+    training.optimizer.step = spoil  # type: ignore[method-assign, assignment]
+    with pytest.raises(TrainingError, match=f"layer .* is not finite in epoch .*, after step {at}"):
+        training.run()
+    assert not training.state.finished
+    for path in (tmp_path / "weights").iterdir():
+        saved = load_checkpoint(path)
+        assert saved["state"]["step"] < at and first_not_finite(saved["model"]) is None
+
+
+def test_figures_are_on_the_disk_before_the_weights_and_copies_before_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    inodes = lambda: {path.stat().st_ino: path.name for path in tmp_path.rglob("*")}  # noqa: E731
+    sync, rename = os.fsync, os.replace
+
+    def fsync(descriptor: int) -> None:
+        name = inodes().get(os.fstat(descriptor).st_ino, "")
+        events.append("sync temporary" if name.startswith(".") else f"sync {name}")
+        sync(descriptor)
+
+    def replacing(old: Path, new: Path) -> None:
+        if Path(new).name == "last.pt":
+            with_steps = [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")]
+            assert max(with_steps, default=0) == training.state.step
+        events.append(f"rename {Path(new).name}")
+        rename(old, new)
+
+    training = toy_training(tmp_path, replace(CONFIG, num_epochs=2, save_model_every_n_epochs=1))
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replacing)
+    training.run()
+    saved = [
+        *("sync metrics.jsonl", "sync train.log", "sync "),  # the run's folder
+        *("sync temporary", "rename NAME", "sync weights"),
+    ]
+    assert events[-12:] == [each.replace("NAME", name) for name in ("epoch-0002.pt", "last.pt") for each in saved]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_a_copy_of_an_epoch_survives_a_kill_just_after_any_checkpoint(tmp_path: Path) -> None:
+    config = replace(CONFIG, save_model_every_n_epochs=1)
+    toy_training(tmp_path / "whole", config).run()
+    for number in range(2, 9):
+        folder = tmp_path / str(number)
+        training = toy_training(folder, config)
+        write, count = training.write, 0
+
+        def stop_after(name: str, contents: Any, write: Any = write, number: int = number) -> None:
+            nonlocal count
+            write(name, contents)
+            count += 1
+            if count == number:
+                raise KeyboardInterrupt
+
+        training.write = stop_after  # type: ignore[method-assign]
+        with pytest.raises(KeyboardInterrupt):
+            training.run()
+        again = toy_training(folder, config)
+        again.resume()
+        again.run()
+        assert_same_runs(tmp_path / "whole", folder)
+        names = [sorted(path.name for path in (each / "weights").iterdir()) for each in (tmp_path / "whole", folder)]
+        assert names[0] == names[1] and "epoch-0001.pt" in names[0]

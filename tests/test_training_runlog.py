@@ -97,3 +97,63 @@ def test_files_of_a_run(tmp_path: Path) -> None:
     assert (log.folder / "config.toml").read_text() == "[training]\nseed = 0\n"
     assert "hello" in (log.folder / "train.log").read_text() and "hello" in (tmp_path / "extra.log").read_text()
     assert any(path.stat().st_size > 100 for path in (log.folder / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["\n", '{"kind": "step", "epo\n', "[]\n", '{"kind": "step"}\n', "\0" * 40 + "\n", '{"epoch": 1, "step": 1}'],
+)
+def test_damaged_lines_of_the_metrics_are_left_out_and_counted(tmp_path: Path, damage: str) -> None:
+    said: list[str] = []
+    log = RunLog(tmp_path, said.append, tensorboard=False)
+    log.record("step", epoch=1, step=1, loss=1.0)
+    with log.metrics_file.open("a") as file:
+        file.write(damage)
+    if damage.endswith("\n"):
+        log.record("step", epoch=1, step=2, loss=2.0)
+    steps = [1, 2] if damage.endswith("\n") else [1]
+    assert [line["step"] for line in read_metrics(log.metrics_file)] == steps
+    log.cut_back(epoch=0, step=9)
+    assert log.metrics_file.read_text().count("\n") == len(steps)
+    assert said == ([f"{log.metrics_file}: 1 unreadable lines left out"] if damage.strip() and len(steps) == 2 else [])
+
+
+def events(folder: Path) -> list[tuple[str, int]]:
+    """Tags and steps of all values in TensorBoard's files."""
+    from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+
+    files = sorted((folder / "tensorboard").iterdir())
+    return [
+        (value.tag, event.step)
+        for file in files
+        for event in LegacyEventFileLoader(str(file)).Load()
+        for value in event.summary.value
+    ]
+
+
+@pytest.mark.parametrize("torn", [b"", b"\x18\0\0\0\0\0\0\0half"])
+def test_a_resumed_run_has_each_point_once(tmp_path: Path, torn: bytes) -> None:
+    picture = torch.zeros(3, 4, 4, dtype=torch.uint8)
+
+    def train(log: RunLog, first: int, last: int) -> None:
+        for step in range(first, last):
+            epoch = (step + 1) // 2
+            log.record("step", epoch=epoch, step=step, loss=1.0)
+            if step % 2 == 0:
+                log.record("train", epoch=epoch, step=step, loss=1.0)
+                log.picture("test/a.png", picture, step)
+        log.close()
+
+    whole, log = (RunLog(tmp_path / name, lambda line: None) for name in ("whole", "stopped"))
+    for each in (whole, log):
+        each.folder.mkdir()
+    train(whole, 1, 9)
+    train(log, 1, 7)
+    (file,) = (log.folder / "tensorboard").iterdir()
+    with file.open("ab") as end:
+        end.write(torn)
+    log.cut_back(epoch=1, step=4)  # saved after the last step of an epoch, before the epoch was closed
+    log.record("train", epoch=2, step=4, loss=1.0)
+    log.picture("test/a.png", picture, 4)
+    train(log, 5, 9)
+    assert sorted(events(log.folder)) == sorted(events(whole.folder))

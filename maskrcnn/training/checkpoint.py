@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from maskrcnn.config import UserError, differences, from_dict
-from maskrcnn.files import written_beside
+from maskrcnn.files import check_archive, written_beside
 from maskrcnn.training.config import MAY_DIFFER_ON_RESUME
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """What `save_checkpoint` wrote, on the CPU. `UserError` where there is no such file, or it is damaged."""
     if not Path(path).is_file():
         raise UserError(f"no weights at {path}; give a .pt file from a run's weights folder")
+    if zipfile.is_zipfile(path):
+        check_archive(path)
     try:
         with warnings.catch_warnings(action="ignore"):  # of what it takes the first bytes for
             contents = torch.load(path, map_location="cpu", weights_only=True)
@@ -50,6 +53,15 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str | 
     if difference:
         raise UserError(f"{source} is of another architecture: {difference}; build the model that it was trained as")
     model.load_state_dict(dict(weights))
+
+
+def first_not_finite(weights: Mapping[str, Tensor]) -> str | None:
+    """The name of the first tensor that holds an infinite number or not-a-number; None where all are finite."""
+    names = [name for name, value in weights.items() if value.is_floating_point()]
+    if not names:
+        return None
+    finite = torch.stack([torch.isfinite(weights[name]).all() for name in names])  # one transfer from a GPU
+    return None if bool(finite.all()) else names[int((~finite).nonzero()[0])]
 
 
 def first_difference(model: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str | None:

@@ -13,7 +13,13 @@ import torch
 from torch import nn
 
 from maskrcnn.config import UserError, to_dict
-from maskrcnn.training.checkpoint import check_same_configuration, load_checkpoint, load_weights, save_checkpoint
+from maskrcnn.training.checkpoint import (
+    check_same_configuration,
+    first_not_finite,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+)
 from maskrcnn.training.config import TrainingConfig
 from maskrcnn.training.interrupt import stop_on_signal
 from maskrcnn.training.loading import (
@@ -37,7 +43,7 @@ SAVING_SHARE = 0.05  # at epoch ends, save only if that takes less than this sha
 
 
 class TrainingError(UserError):
-    """Training cannot go on: a loss or the gradient is not finite."""
+    """Training cannot go on: a loss, the gradient or a weight is not finite."""
 
 
 @dataclass
@@ -197,6 +203,7 @@ class Training:
 
     def close_epoch(self) -> None:
         """Write the epoch's figures, evaluate if due, keep the best weights, and save."""
+        self.check_weights()
         state = self.state
         state.epoch += 1
         last = state.epoch >= self.config.num_epochs if self.config.minutes is None else self.fraction() >= 1.0
@@ -226,7 +233,7 @@ class Training:
         name = best_metric_name(self.config.best_metric, measured)
         if name is not None and is_better(name, measured[name], state.best):
             state.best, state.best_epoch = measured[name], state.epoch
-            save_checkpoint(self.log.weights / "best.pt", self.contents())
+            self.write("best.pt", self.contents())
         return measured
 
     def epoch_line(self, means: Metrics, measured: Metrics) -> str:
@@ -252,20 +259,38 @@ class Training:
         }
         return self.about | where | {"model": self.model.state_dict()}
 
+    def check_weights(self) -> None:
+        """Raise `TrainingError` where a weight is not finite, so that such weights are never saved."""
+        layer = first_not_finite(self.model.state_dict())
+        if layer is not None:
+            raise TrainingError(
+                f"layer {layer} is not finite in epoch {self.state.epoch + 1}, after step {self.state.step}; the "
+                f"weights saved before stay as they are; lower --learning_rate (now {self.state.learning_rate:.3g})"
+            )
+
+    def write(self, name: str, contents: Mapping[str, Any]) -> None:
+        """Save a checkpoint in the run's folder, after what was recorded before it."""
+        self.log.sync()
+        save_checkpoint(self.log.weights / name, contents)
+
     def save(self) -> None:
         """Write `weights/last.pt`, with the optimiser's state."""
+        self.check_weights()
         started = self.clock()
-        save_checkpoint(self.log.weights / "last.pt", self.contents() | {"optimizer": self.optimizer.state_dict()})
+        self.write("last.pt", self.contents() | {"optimizer": self.optimizer.state_dict()})
         self._saved_at = self.clock()
         self._seconds_to_save = self._saved_at - started
 
     def save_epoch(self, last: bool) -> None:
-        """Save at the end of an epoch if that is cheap or due; keep a copy every `save_model_every_n_epochs`."""
+        """Save at the end of an epoch if that is cheap or due; keep a copy every `save_model_every_n_epochs`.
+
+        The copy comes first: a run that is killed in between then trains this epoch again, and writes both.
+        """
         every = self.config.save_model_every_n_epochs
+        if every > 0 and self.state.epoch % every == 0:
+            self.write(f"epoch-{self.state.epoch:04d}.pt", self.contents())
         if last or self.clock() - self._saved_at >= self._seconds_to_save / SAVING_SHARE:
             self.save()
-        if every > 0 and self.state.epoch % every == 0:
-            save_checkpoint(self.log.weights / f"epoch-{self.state.epoch:04d}.pt", self.contents())
 
     def resume(self, may_differ: Collection[str] = ()) -> None:
         """Go on from `weights/last.pt` of the run's folder; what was recorded after it is forgotten.

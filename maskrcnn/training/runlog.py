@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from maskrcnn.config import UserError
-from maskrcnn.files import write_text
+from maskrcnn.files import sync_file, sync_folder, write_text
 from maskrcnn.training.environment import describe_environment
+from maskrcnn.training.events import cut_events
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -81,7 +82,6 @@ class RunLog:
         self.log_files = [self.folder / "train.log"] + ([Path(log_file)] if log_file else [])
         self.tensorboard = tensorboard
         self._writer: SummaryWriter | None = None
-        self._purge_step: int | None = None
 
     @property
     def weights(self) -> Path:
@@ -129,13 +129,36 @@ class RunLog:
 
     def cut_back(self, epoch: int, step: int) -> None:
         """Forget what was recorded after `epoch` epochs and `step` steps; a resumed run writes it again."""
-        kept = [line for line in read_metrics(self.metrics_file) if _is_before(line, epoch, step)]
+        lines, num_bad = _parse_metrics(self.metrics_file)
+        kept = [line for line in lines if _is_before(line, epoch, step)]
+        recorded = {(line["kind"], line["step"]) for line in kept}
+        kinds = {line["kind"] for line in lines}
+        epoch_ends = {line["step"] for line in kept if line["kind"] != "step"}  # when pictures are drawn
+
+        def is_kept(tag: str, step: int) -> bool:
+            kind = tag.partition("/")[0]
+            return (kind, step) in recorded if kind in kinds else step in epoch_ends
+
+        self.close()
         try:
             write_text(self.metrics_file, "".join(json.dumps(line) + "\n" for line in kept))
+            cut_events(self.folder / "tensorboard", is_kept)
         except OSError as error:
             raise _not_writable(self.folder, error) from error
-        self.close()
-        self._purge_step = step + 1
+        if num_bad:
+            self.say(f"{self.metrics_file}: {num_bad} unreadable lines left out")
+
+    def sync(self) -> None:
+        """Wait until all that was recorded is on the disk: a power cut must not leave weights without their figures."""
+        if self._writer is not None:
+            self._writer.flush()
+        try:
+            for path in (self.metrics_file, self.folder / "train.log"):
+                if path.exists():
+                    sync_file(path)
+            sync_folder(self.folder)
+        except OSError as error:
+            raise _not_writable(self.folder, error) from error
 
     def close(self) -> None:
         """Finish the TensorBoard file."""
@@ -148,18 +171,33 @@ class RunLog:
             from torch.utils.tensorboard import SummaryWriter  # takes a second to import
 
             try:
-                self._writer = SummaryWriter(self.folder / "tensorboard", purge_step=self._purge_step)
+                self._writer = SummaryWriter(self.folder / "tensorboard")
             except OSError as error:
                 raise _not_writable(self.folder, error) from error
         return self._writer
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl`, in order; a last line cut short by a killed program is left out."""
+    """The lines of `metrics.jsonl`, in order; those that a killed program or a power cut has damaged are left out."""
+    return _parse_metrics(path)[0]
+
+
+def _parse_metrics(path: str | os.PathLike[str]) -> tuple[list[dict[str, Any]], int]:
+    """The lines, and how many others are damaged; an empty line, and a last one without its end, are not counted."""
     if not Path(path).is_file():
-        return []
-    lines = Path(path).read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]  # what follows the last line end is nothing, or half a line
+        return [], 0
+    texts = Path(path).read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
+    lines = [line for text in texts if (line := _parse_line(text)) is not None]
+    return lines, sum(bool(text.strip()) for text in texts) - len(lines)
+
+
+def _parse_line(text: str) -> dict[str, Any] | None:
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    complete = isinstance(line, dict) and all(isinstance(line.get(key), int) for key in ("epoch", "step"))
+    return line if complete and isinstance(line.get("kind"), str) else None
 
 
 def _is_before(line: dict[str, Any], epoch: int, step: int) -> bool:

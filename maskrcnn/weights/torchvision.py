@@ -2,6 +2,7 @@
 
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from maskrcnn.config import UserError
+from maskrcnn.files import check_archive
 from maskrcnn.model.detector import Detector
 
 # torchvision's name → ours; the backbone's names are the same. The published files, older than torchvision's present
@@ -61,6 +63,8 @@ def rename(name: str) -> str:
 
 
 def _read(path: Path) -> Mapping[str, Tensor]:
+    if zipfile.is_zipfile(path):  # files of the first years of torchvision are none
+        check_archive(path)
     try:
         with warnings.catch_warnings(action="ignore"):  # of what it takes the first bytes for
             state = torch.load(path, map_location="cpu", weights_only=True)
