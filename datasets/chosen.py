@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from datasets.expressions import Expression, ExpressionError
-from datasets.interface import DetectionDataset
+from datasets.interface import DetectionDataset, category_ids_of
 from maskrcnn.config import UserError
 from maskrcnn.structures.instances import Instances
 
@@ -24,6 +24,7 @@ class Chosen:
     def __init__(self, dataset: DetectionDataset, places: Sequence[int]) -> None:
         self._dataset, self._places = dataset, list(places)
         self.class_names, self.has_masks = dataset.class_names, dataset.has_masks
+        self.category_ids = category_ids_of(dataset)
         ids, names = dataset.image_ids, dataset.image_names
         self.image_ids, self.image_names = [ids[i] for i in self._places], [names[i] for i in self._places]
 

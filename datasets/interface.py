@@ -11,9 +11,11 @@ from maskrcnn.structures.instances import Instances
 class DetectionDataset(Protocol):
     """Images with their objects, read when asked for.
 
-    ``class_names[k]`` is the name of label k + 1; ``image_ids`` (all different) and ``image_names`` have one entry an
+    ``class_names[k]`` is the name of label k + 1; ``image_ids`` (all different) and ``image_names`` have one entry per
     image. ``has_masks`` is false where the annotations hold boxes only. ``counts`` says what reading dropped or clipped
     so far, by rule. Where each image is a file of its own, a reader also has ``image_file(index)``, the file's path.
+    Where the annotations number their classes otherwise than 1 to K, a data set also has ``category_ids``, parallel to
+    ``class_names``: ask ``category_ids_of``.
     """
 
     class_names: tuple[str, ...]
@@ -36,3 +38,9 @@ class DetectionDataset(Protocol):
         UserError, naming the file, for an image or annotation that cannot be read.
         """
         ...
+
+
+def category_ids_of(dataset: DetectionDataset) -> tuple[int, ...]:
+    """Return the ids that the annotations give the classes, parallel to `class_names`; 1 to K where they give none."""
+    ids: tuple[int, ...] | None = getattr(dataset, "category_ids", None)
+    return tuple(range(1, len(dataset.class_names) + 1)) if ids is None else tuple(ids)

@@ -1,15 +1,15 @@
 """Several data sets as one: classes are joined by name."""
 
+import itertools
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import accumulate
 
 import torch
 from torch import Tensor
 
-from datasets.interface import DetectionDataset
+from datasets.interface import DetectionDataset, category_ids_of
 from maskrcnn.structures.instances import Instances
 
 
@@ -18,12 +18,27 @@ def joined_classes(parts: Iterable[DetectionDataset]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for part in parts for name in part.class_names))
 
 
+def joined_category_ids(parts: Sequence[DetectionDataset], class_names: Sequence[str]) -> tuple[int, ...]:
+    """Category ids of classes that are joined by name.
+
+    A class keeps the id of the first part that has it. Where that id belongs to another class already, or no part has
+    the class, it gets the next number above all ids of all parts.
+    """
+    numbered = [pair for part in parts for pair in zip(part.class_names, category_ids_of(part), strict=True)]
+    free = itertools.count(max((number for _, number in numbered), default=0) + 1)
+    ids: dict[str, int] = {}
+    for name, number in numbered:
+        if name not in ids:
+            ids[name] = next(free) if number in ids.values() else number
+    return tuple(ids[name] if name in ids else next(free) for name in class_names)
+
+
 class Joined:
     """The images of all parts, one part after the other, with one list of classes.
 
     Image ids stay as they are, unless one of a part is also in a part before it: then all ids of that part are raised
     above the highest before. A name that is in several parts gets its part's name in front. There are masks only if
-    all parts have them.
+    all parts have them. Category ids are as ``joined_category_ids`` says.
     """
 
     def __init__(
@@ -32,15 +47,17 @@ class Joined:
         part_names: Sequence[str],
         class_names: tuple[str, ...] | None = None,
         with_masks: bool = True,
+        others: Sequence[DetectionDataset] = (),
     ) -> None:
-        """``class_names``: of all parts and maybe more, in the order that gives the labels; default ``joined_classes``.
-        Without ``with_masks`` masks are left out."""
+        """``class_names``: of all parts and maybe ``others``, in the order that gives the labels; default
+        ``joined_classes``. Without ``with_masks`` masks are left out."""
         self._parts = list(parts)
         self.class_names = class_names or joined_classes(parts)
+        self.category_ids = joined_category_ids([*parts, *others], self.class_names)
         self.has_masks = with_masks and all(part.has_masks for part in parts)
         places = {name: label for label, name in enumerate(self.class_names, start=1)}
         self._labels = [torch.tensor([0, *(places[name] for name in part.class_names)]) for part in parts]
-        self._ends = list(accumulate(len(part) for part in parts))
+        self._ends = list(itertools.accumulate(len(part) for part in parts))
         self.image_ids = _joined_ids([list(part.image_ids) for part in parts])
         self.image_names = _joined_names([list(part.image_names) for part in parts], part_names)
 

@@ -37,8 +37,8 @@ class OwnData:
     """A user's data set with what it left out, and what it gives checked.
 
     It must have `class_names`, a length, and items (image, Instances), or (image, a dict as torchvision's detectors
-    take it). Missing may be `has_masks` (then true), `image_ids`, `image_names`, `counts` and the instances' ids. Boxes
-    that reach out of the image are clipped, those outside dropped, and counted.
+    take it). Missing may be `has_masks` (then true), `category_ids` (then 1 to K), `image_ids`, `image_names`, `counts`
+    and the instances' ids. Boxes that reach out of the image are clipped, those outside dropped, and counted.
     """
 
     def __init__(self, name: str, data: Any) -> None:
@@ -53,6 +53,13 @@ class OwnData:
         if not self.class_names or len(set(self.class_names)) < len(self.class_names):
             raise UserError(
                 f"{name}: class_names holds '{', '.join(self.class_names)}'; it must hold different names, at least one"
+            )
+        self.category_ids = numbers = tuple(
+            _numbers(getattr(data, "category_ids", range(1, len(self.class_names) + 1)))
+        )
+        if len(set(numbers)) < len(numbers) or len(numbers) != len(self.class_names):
+            raise UserError(
+                f"{name}: category_ids must be {len(self.class_names)} different whole numbers, one per class"
             )
         self.has_masks = bool(getattr(data, "has_masks", True))
         self.image_ids = ids = _numbers(getattr(data, "image_ids", range(count)))

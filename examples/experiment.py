@@ -14,6 +14,7 @@ import torch
 
 from augment.config import ViewsConfig
 from augment.training import make_training_transform
+from datasets.interface import category_ids_of
 from examples.config import ExperimentConfig
 from examples.opening import Data
 from examples.opening import check_objects as check_objects
@@ -115,7 +116,11 @@ class Experiment:
             self.machine,
             log,
             Callbacks(self.evaluate, batches, on_step, self.after_epoch),
-            {"head": config.head, "class_names": list(data.class_names)},
+            {
+                "head": config.head,
+                "class_names": list(data.class_names),
+                "category_ids": list(category_ids_of(data.train)),
+            },
             config,
         )
         self._predicted: tuple[int, Predictions] = (-1, {})
@@ -203,7 +208,7 @@ class Experiment:
             save_picture(picture, folder / f"{name}.png")
             if i < PICTURES_IN_LOG:
                 self.log.picture(f"test/{name}", torch.tensor(picture).permute(2, 0, 1), self.training.state.step)
-        write_coco_results(self.results / "coco_results.json", self.predictions())
+        write_coco_results(self.results, self.predictions(), self.data.category_ids)
 
     def copy_weights(self, path: Path) -> None:
         """Also keep the best weights at `path`."""

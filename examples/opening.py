@@ -12,7 +12,7 @@ from rich.progress import track
 
 from datasets.chosen import BadImages, Over, choose
 from datasets.expressions import Expression
-from datasets.interface import DetectionDataset
+from datasets.interface import DetectionDataset, category_ids_of
 from datasets.joined import Joined, joined_classes
 from datasets.registry import SOURCES, SYNTHETIC, Named, open_dataset, parse
 from examples.config import CONFIG_FILE, ExperimentConfig
@@ -33,6 +33,11 @@ class Data(NamedTuple):
     @property
     def class_names(self) -> tuple[str, ...]:
         return self.train.class_names
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """Of the classes, in the annotations of the test images: what is predicted there is compared with these."""
+        return category_ids_of(self.test)
 
     @property
     def has_masks(self) -> bool:
@@ -85,6 +90,9 @@ def open_data(config: ExperimentConfig, say: Say = print, head: str | None = Non
         if expressions[split] is not None:
             say(f"{SPLITS[split]} images: {len(chosen[split])} of {len(dataset)} chosen")
     opened = Data(chosen["train"], chosen["test"], bad)
+    if category_ids_of(opened.train) != opened.category_ids:
+        numbers = [", ".join(map(str, category_ids_of(each))) for each in (opened.train, opened.test)]
+        say(f"category ids of the classes differ: {numbers[0]} (training), {numbers[1]} (test, used in predictions)")
     for line in opened.notes():
         say(line)
     return opened
@@ -177,7 +185,8 @@ def _joined(
     for split, each in parts.items():
         plain = len(each) == 1 and each[0].class_names == class_names and each[0].has_masks == with_masks
         names = [one.short for one in named]
-        whole[split] = each[0] if plain else Joined(each, names, class_names, with_masks)
+        others = [part for other in parts.values() for part in other]
+        whole[split] = each[0] if plain else Joined(each, names, class_names, with_masks, others)
     return whole
 
 

@@ -70,6 +70,7 @@ class Finder:
     machine: Machine
     config: ExperimentConfig
     class_names: tuple[str, ...]
+    category_ids: tuple[int, ...]
     source: Path
 
     @property
@@ -213,7 +214,8 @@ def load_finder(weights: str | None, flags: Mapping[str, Any]) -> Finder:
     machine = set_up_machine(config.training)
     machine.place(detector).eval()
     views_of(detector, config.views, (64, 64))  # says now which setting makes no sense
-    return Finder(detector, machine, config, tuple(map(str, names)), path)
+    ids = saved.get("category_ids") or range(1, len(names) + 1)  # the default: runs from before they were saved
+    return Finder(detector, machine, config, tuple(map(str, names)), tuple(map(int, ids)), path)
 
 
 def check(paths: Sequence[Path], finder: Finder) -> None:
@@ -266,7 +268,7 @@ def search_all(paths: Sequence[Path], finder: Finder, folder: Path, show_views: 
                 sizes.append(pixels.size)
     finally:
         if sizes:
-            write_coco_results(folder / "coco_results.json", found)
+            write_coco_results(folder, found, finder.category_ids)
             write_image_list(folder / "images.json", paths[: len(sizes)], sizes, finder)
     return sizes
 
@@ -330,15 +332,18 @@ def output_names(paths: Sequence[Path]) -> list[str]:
 
 
 def write_image_list(path: Path, paths: Sequence[Path], sizes: Sequence[tuple[int, int]], finder: Finder) -> None:
-    """The images in COCO's format: `COCO("images.json").loadRes("coco_results.json")` has everything."""
+    """The images in COCO's format: `COCO("images.json").loadRes("coco_boxes.json")` has everything."""
     from maskrcnn.evaluation.coco import coco_truth
     from maskrcnn.files import write_text
     from maskrcnn.structures.instances import Instances
 
     names = {number: each.name for number, each in enumerate(paths, start=1)}
     nothing = {number: Instances.empty(size) for number, size in enumerate(sizes, start=1)}
-    class_names = ("object",) if finder.head == "rpn" else finder.class_names
-    write_text(path, json.dumps(coco_truth(nothing, class_names, names), indent=1) + "\n")
+    class_names, ids = finder.class_names, finder.category_ids
+    if finder.head == "rpn":
+        class_names, ids = ("object",), ids[:1]
+    images = coco_truth(nothing, class_names, names, category_ids=ids)
+    write_text(path, json.dumps(images, indent=1) + "\n")
 
 
 def say_what_was_written(folder: Path, finder: Finder, show_views: bool, names: Sequence[str]) -> None:
@@ -352,7 +357,8 @@ def say_what_was_written(folder: Path, finder: Finder, show_views: bool, names: 
         click.echo(f"Labels       none: {finder.head} finds boxes, and label images need the masks of mask_rcnn")
     if show_views:
         click.echo(f"Views        {folder / f'{name}_views.png'}")
-    click.echo(f"Predictions  {folder / 'coco_results.json'}, images.json")
+    masks = ", coco_masks.json" if finder.head == "mask_rcnn" else ""
+    click.echo(f"Predictions  {folder / 'coco_boxes.json'}{masks}, images.json")
 
 
 def what_next(

@@ -122,6 +122,7 @@ def say_what_runs(experiment: Experiment) -> None:
 def finish(experiment: Experiment) -> None:
     """The last pictures, and where everything is."""
     from examples.experiment import headline
+    from maskrcnn.evaluation.coco import BOXES_FILE, MASKS_FILE
 
     log, state = experiment.log, experiment.training.state
     for line in experiment.data.notes():
@@ -142,7 +143,8 @@ def finish(experiment: Experiment) -> None:
     log.say(f"Trained in {state.seconds:.0f} s (evaluation not counted); best weights of epoch {state.best_epoch}")
     log.say(f"Weights      {log.weights / 'best.pt'}, last.pt")
     log.say(f"Pictures     {experiment.plots}")
-    log.say(f"Predictions  {experiment.results / 'coco_results.json'}")
+    masks = f", {MASKS_FILE}" if experiment.config.head == "mask_rcnn" else ""
+    log.say(f"Predictions  {experiment.results / BOXES_FILE}{masks}")
     log.close()
 
 

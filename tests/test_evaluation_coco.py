@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -217,13 +218,16 @@ def test_input_that_cannot_be_evaluated_is_named(truths, predictions, kind, mess
 
 
 def test_results_file_holds_xywh_boxes_scores_and_masks(tmp_path):
-    path = tmp_path / "coco_results.json"
-    write_coco_results(path, {3: disks([(20, 30)], scores=[0.25], radius=8)})
-    (result,) = json.loads(path.read_text())
-    assert result["image_id"] == 3 and result["category_id"] == 1 and result["score"] == 0.25
-    assert result["bbox"] == [12, 22, 16, 16]
+    paths = write_coco_results(tmp_path, {3: disks([(20, 30)], scores=[0.25], radius=8)}, [44])
+    assert sorted(tmp_path.iterdir()) == paths == [tmp_path / "coco_boxes.json", tmp_path / "coco_masks.json"]
+    for path, given, missing in zip(paths, ("bbox", "segmentation"), ("segmentation", "bbox"), strict=True):
+        (result,) = json.loads(path.read_text())
+        assert result["image_id"] == 3 and result["category_id"] == 44 and result["score"] == 0.25
+        assert given in result and missing not in result
+    assert json.loads(paths[0].read_text())[0]["bbox"] == [12, 22, 16, 16]
     assert result["segmentation"]["size"] == [64, 64]
-    assert list(tmp_path.iterdir()) == [path]
+    boxes = replace(disks([(20, 30)], scores=[0.25], radius=8), masks=None)
+    assert write_coco_results(tmp_path, {3: boxes}) == paths[:1]
 
 
 def test_truth_file_marks_ignored_objects_as_crowds_and_counts_pixels():

@@ -31,7 +31,7 @@ from examples.predict import load_finder, notes, output_names
 from examples.predict import main as predict
 from examples.train import main as train
 from maskrcnn.config import UserError
-from maskrcnn.evaluation.coco import coco_results
+from maskrcnn.evaluation.coco import BOXES_FILE, MASKS_FILE, coco_results
 from maskrcnn.model.config import HEADS
 from maskrcnn.training.checkpoint import load_checkpoint, save_checkpoint
 from maskrcnn.training.loading import KeyedSamples
@@ -131,7 +131,8 @@ def test_a_folder_is_searched_with_every_head(there: Trained, flags: str) -> Non
     written = {path.name for path in Path("predictions/images-1").iterdir()}
     names = [f"{image:06d}" for image in range(N_TEST)]
     labels = {f"{name}_labels.png" for name in names} if there.head == "mask_rcnn" else set()
-    assert written == {f"{name}.png" for name in names} | labels | {"coco_results.json", "images.json"}
+    results = {BOXES_FILE, MASKS_FILE} if there.head == "mask_rcnn" else {BOXES_FILE}
+    assert written == {f"{name}.png" for name in names} | labels | results | {"images.json"}
     assert before.items() <= snapshot(there.place).items()
     assert any("boxes, and label images need" in line for line in lines) == (there.head != "mask_rcnn")
     assert_readable_by_pycocotools(Path("predictions/images-1"), there.head)
@@ -142,7 +143,7 @@ def test_a_folder_is_searched_with_every_head(there: Trained, flags: str) -> Non
 
 def assert_readable_by_pycocotools(folder: Path, head: str) -> None:
     images = COCO(folder / "images.json")
-    found = images.loadRes(str(folder / "coco_results.json"))
+    found = images.loadRes(str(folder / BOXES_FILE))
     assert images.getImgIds() == list(range(1, N_TEST + 1))
     assert [each["file_name"] for each in images.loadImgs([1, 2, 3])] == ["000000.png", "000001.png", "000002.png"]
     assert {(each["height"], each["width"]) for each in images.loadImgs([1, 2, 3])} == {(64, 64)}
@@ -150,18 +151,22 @@ def assert_readable_by_pycocotools(folder: Path, head: str) -> None:
     assert results and all(0 <= each["score"] <= 1 for each in results)
     assert {each["category_id"] for each in results} == {1} == set(images.getCatIds())
     assert images.loadCats([1])[0]["name"] == ("object" if head == "rpn" else "ellipse")
-    for each in read_json(folder / "coco_results.json"):
-        assert ("segmentation" in each) == (head == "mask_rcnn")
+    assert all("segmentation" not in each for each in read_json(folder / BOXES_FILE))
+    assert (folder / MASKS_FILE).exists() == (head == "mask_rcnn")
+    if head == "mask_rcnn":
+        entries = read_json(folder / MASKS_FILE)
+        assert len(entries) == len(results) and all("segmentation" in each and "bbox" not in each for each in entries)
+        images.loadRes(str(folder / MASKS_FILE))
 
 
 def test_looking_once_finds_what_evaluation_found(there: Trained) -> None:
     """The weights of the last epoch, and the detections that the run wrote after it."""
     weights = f"runs/{there.run}/weights/last.pt"
     succeed(predict, IMAGES, f"--weights={weights}")
-    written = read_json(f"runs/{there.run}/predictions/coco_results.json")
+    written = read_json(f"runs/{there.run}/predictions/coco_boxes.json")
     truth = COCO(there.place / "data/ellipses/test/annotations.json")
     number = {each["id"]: 1 + int(Path(each["file_name"]).stem) for each in truth.loadImgs(truth.getImgIds())}
-    here = read_json("predictions/images-1/coco_results.json")
+    here = read_json("predictions/images-1/coco_boxes.json")
 
     def summary(results: list[Any], numbers: Callable[[int], int]) -> list[Any]:
         return sorted((numbers(each["image_id"]), -each["score"], each["bbox"]) for each in results)
@@ -176,7 +181,7 @@ def test_label_images_hold_the_detections_that_stay_visible(place: Path) -> None
     shown = 0
     for number in range(1, N_TEST + 1):
         labels = np.asarray(Image.open(f"predictions/images-1/{number - 1:06d}_labels.png")).astype(np.int64)
-        found = [each for each in read_json("predictions/images-1/coco_results.json") if each["image_id"] == number]
+        found = [each for each in read_json("predictions/images-1/coco_masks.json") if each["image_id"] == number]
         found = sorted((each for each in found if each["score"] >= 0.05), key=lambda each: -each["score"])
         expected, count = np.zeros((64, 64), np.int64), 0
         for each in found:
@@ -232,7 +237,7 @@ def test_only_image_files_of_the_folder_itself_are_searched(place: Path) -> None
     succeed(predict, "mixed", RUN, FEW)
     images = read_json("predictions/mixed-1/images.json")["images"]
     assert [(each["id"], each["file_name"]) for each in images] == [(1, "a.npy"), (2, "b.tif"), (3, "c.JPG")]
-    results = read_json("predictions/mixed-1/coco_results.json")
+    results = read_json("predictions/mixed-1/coco_boxes.json")
     one, other = ([{**each, "image_id": 0} for each in results if each["image_id"] == k] for k in (1, 2))
     assert one and one == other
 
@@ -420,7 +425,7 @@ def test_what_was_found_before_an_image_fails_is_kept(place: Path) -> None:
     assert "b.tif: not a readable image" in fail(predict, "mixed", RUN, FEW)
     images = read_json("predictions/mixed-1/images.json")["images"]
     assert [each["file_name"] for each in images] == ["a.png"]
-    assert {each["image_id"] for each in read_json("predictions/mixed-1/coco_results.json")} == {1}
+    assert {each["image_id"] for each in read_json("predictions/mixed-1/coco_boxes.json")} == {1}
 
 
 def test_views_that_one_of_several_images_cannot_have_are_told_first(

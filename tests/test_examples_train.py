@@ -58,7 +58,8 @@ def test_a_run_leaves_what_the_readme_lists(finished: Finished) -> None:
         "train.log",
         "weights/best.pt",
         "weights/last.pt",
-        "predictions/coco_results.json",
+        "predictions/coco_boxes.json",
+        *(["predictions/coco_masks.json"] if finished.head == "mask_rcnn" else []),
     }
     assert curves | pictures < left
     for name in curves | pictures:
@@ -72,7 +73,8 @@ def test_the_last_lines_say_where_things_are_and_what_to_type(finished: Finished
     *_, weights, pictures, predictions, first, second = finished.lines
     assert weights.split(maxsplit=1) == ["Weights", f"{run / 'weights' / 'best.pt'}, last.pt"]
     assert pictures.split() == ["Pictures", str(run / "plots")]
-    assert predictions.split() == ["Predictions", str(run / "predictions" / "coco_results.json")]
+    also = [", coco_masks.json"] if finished.head == "mask_rcnn" else [""]
+    assert predictions.split(maxsplit=1) == ["Predictions", f"{run / 'predictions' / 'coco_boxes.json'}{also[0]}"]
     assert first == "Next: tensorboard --logdir runs"
     assert second.strip() == "python -m examples.compare_heads --num_epochs=10"
     headline = next(line for line in finished.lines if line.startswith("Test images: "))
@@ -109,10 +111,10 @@ def test_the_saved_configuration_is_the_one_that_ran(finished: Finished) -> None
 def test_pycocotools_reads_the_results_and_finds_the_same_ap(finished: Finished) -> None:
     last = [line for line in read_metrics(finished.run / "metrics.jsonl") if line["kind"] == "evaluation"][-1]
     truths = COCO(finished.place / "data/ellipses/test/annotations.json")
-    results = json.loads((finished.run / "predictions/coco_results.json").read_text(encoding="utf-8"))
-    assert results and {each["image_id"] for each in results} <= set(truths.getImgIds())
-    for kind, figure in {"bbox": "box_ap", "segm": "mask_ap"}.items():
+    for kind, figure, name in (("bbox", "box_ap", "coco_boxes.json"), ("segm", "mask_ap", "coco_masks.json")):
         if figure in last:
+            results = json.loads((finished.run / "predictions" / name).read_text(encoding="utf-8"))
+            assert results and {each["image_id"] for each in results} <= set(truths.getImgIds())
             assert ap(truths, truths.loadRes(results), kind) == pytest.approx(last[figure], abs=1e-6)
 
 
@@ -154,7 +156,7 @@ def test_weights_predictions_and_log_also_go_where_flags_say(workplace: Path) ->
     flags = ["--predictions-dir=found", "--model_file=new/best.pt", "--log_file=logs/a.txt"]
     lines = succeed(main, "--head=rpn", "--dataset_root=data/ellipses", *flags)
     run = workplace / "runs/ellipses-rpn-1"
-    assert (workplace / "found/coco_results.json").is_file() and not (run / "predictions").exists()
+    assert (workplace / "found/coco_boxes.json").is_file() and not (run / "predictions").exists()
     assert (workplace / "new/best.pt").read_bytes() == (run / "weights/best.pt").read_bytes()
     assert (workplace / "logs/a.txt").read_text() == (run / "train.log").read_text()
     assert lines[-1].strip() == "python -m examples.compare_heads --num_epochs=10 --dataset_root=data/ellipses"

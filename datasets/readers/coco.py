@@ -75,7 +75,7 @@ class Coco:
         self._index = read_index(file)
         self._folder = _image_folder(folders, self._index)
         self._tallies = TallyByImage(len(self._index.names))
-        self.class_names = self._index.class_names
+        self.class_names, self.category_ids = self._index.class_names, self._index.category_ids
         self.image_ids, self.image_names = self._index.image_ids, self._index.names
         self.has_masks = masks and bool(self._index.outlined.any())
         bare = np.isnan(self._index.boxes).any(axis=1) & self._index.outlined

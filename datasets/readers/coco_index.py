@@ -36,6 +36,7 @@ class CocoIndex:
     path: Path
     stamp: Stamp
     class_names: tuple[str, ...]
+    category_ids: tuple[int, ...]  # of the classes; of categories that share a name the lowest
     image_ids: list[int]
     names: list[str]  # of the images' files, without suffix
     suffixes: list[str]
@@ -172,13 +173,14 @@ class _Columns:
         self._check_once(images, "image")
         self._check_once(ids, "annotation")
         image = self._places(images, self.images, "image_id")
-        labels, class_names = self._labels()
+        labels, class_names, category_ids = self._labels()
         order = np.argsort(image, kind="stable")
         starts = np.searchsorted(image[order], np.arange(len(images) + 1))
         return CocoIndex(
             path=self.path,
             stamp=stamp,
             class_names=class_names,
+            category_ids=category_ids,
             image_ids=self.image_ids.tolist(),
             names=self.names,
             suffixes=self.suffixes,
@@ -193,13 +195,15 @@ class _Columns:
             lengths=_whole_array(self.lengths)[order],
         )
 
-    def _labels(self) -> tuple[NDArray[np.int32], tuple[str, ...]]:
+    def _labels(self) -> tuple[NDArray[np.int32], tuple[str, ...], tuple[int, ...]]:
         """Categories in the order of their ids are labels 1, 2, …; those of one name are one class."""
         numbers = sorted(self.categories)
         class_names = tuple(dict.fromkeys(self.categories[number] for number in numbers))
         label_of = {name: label for label, name in enumerate(class_names, start=1)}
+        id_of = {self.categories[number]: number for number in reversed(numbers)}
         labels = np.array([label_of[self.categories[number]] for number in numbers], np.int32)
-        return labels[self._places(np.array(numbers, np.int64), self.kinds, "category_id")], class_names
+        places = self._places(np.array(numbers, np.int64), self.kinds, "category_id")
+        return labels[places], class_names, tuple(id_of[name] for name in class_names)
 
     def _places(self, known: Ints, asked: array, key: str) -> Ints:
         """Where each number asked for stands among the known ones."""

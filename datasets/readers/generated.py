@@ -41,7 +41,8 @@ class Generated:
             raise UserError(f"{self._root}: holds no images; {_MAKE}")
         check_pairs(images, labels, "labels")
         self._images, self._labels = list(images.values()), [labels[name] for name in images]
-        self.class_names, ids, self._classes = _read_annotations(self._root / "annotations.json")
+        categories, ids, self._classes = _read_annotations(self._root / "annotations.json")
+        self.class_names, self.category_ids = tuple(categories.values()), tuple(categories)
         for path in self._images:
             if path.name not in ids:
                 raise UserError(f"{path}: is not listed in annotations.json; make the data again")
@@ -93,13 +94,14 @@ def masks_of_labels(labels: Tensor) -> tuple[CroppedMasks, Tensor]:
     return CroppedMasks.from_label_image(labels, numbers), numbers
 
 
-def _read_annotations(path: Path) -> tuple[tuple[str, ...], dict[str, int], dict[int, Any]]:
-    """Class names, image ids by file name, and by image id int64 [3, N]: numbers, rising, labels and what to ignore."""
+def _read_annotations(path: Path) -> tuple[dict[int, str], dict[str, int], dict[int, Any]]:
+    """Class names by category id, image ids by file name, and by image id int64 [3, N]: numbers, rising, labels and
+    what to ignore."""
     try:
         data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         categories = sorted(data["categories"], key=lambda each: each["id"])
         label_of = {int(each["id"]): label for label, each in enumerate(categories, start=1)}
-        names = tuple(str(each["name"]) for each in categories)
+        names = {int(each["id"]): str(each["name"]) for each in categories}
         ids = {str(each["file_name"]): int(each["id"]) for each in data["images"]}
         rows: dict[int, list[tuple[int, int, int]]] = {}
         for each in data["annotations"]:

@@ -23,14 +23,22 @@ class CocoWriter(Writer):
     """Masks as run-length codes, objects to ignore as crowds.
 
     Image ids and names are kept, and so are the objects' ids if they are above 0 and differ within the part; else the
-    objects are numbered from 1 and their ids stand under "instance". Category k is label k.
+    objects are numbered from 1 and their ids stand under "instance". Category ids are kept, too.
     """
 
     holds_boxes = True
 
-    def __init__(self, root: Path, class_names: Sequence[str], has_masks: bool, losses: Losses) -> None:
+    def __init__(
+        self,
+        root: Path,
+        class_names: Sequence[str],
+        has_masks: bool,
+        losses: Losses,
+        category_ids: Sequence[int] | None = None,
+    ) -> None:
         super().__init__(root, losses)
-        self._categories = [{"id": number, "name": name} for number, name in enumerate(class_names, start=1)]
+        self._ids = category_ids or range(1, len(class_names) + 1)
+        self._categories = [{"id": number, "name": name} for number, name in zip(self._ids, class_names, strict=True)]
         self._parts: dict[str, _Part] = {}
 
     def add(self, part: str, sample: Sample) -> None:
@@ -41,7 +49,7 @@ class CocoWriter(Writer):
         height, width = sample.instances.size
         name = write_image(folder, sample, IMAGE_SUFFIXES, self.losses)
         entry = {"id": sample.image_id, "file_name": name, "width": width, "height": height}
-        self._parts[part].add(entry, annotations_of(sample.instances, sample.image_id))
+        self._parts[part].add(entry, annotations_of(sample.instances, sample.image_id, self._ids))
 
     def finish(self) -> None:
         (self.root / "annotations").mkdir()
@@ -80,7 +88,7 @@ class _Part:
         return int((numbers != ids).sum())
 
 
-def annotations_of(instances: Instances, image_id: int) -> list[dict[str, Any]]:
+def annotations_of(instances: Instances, image_id: int, category_ids: Sequence[int]) -> list[dict[str, Any]]:
     """COCO's entries without their ids; the objects' own are under "instance"."""
     ids = range(1, len(instances) + 1) if instances.ids is None else instances.ids.tolist()
     corners, extents = _decimals(instances.boxes.numpy())
@@ -88,7 +96,7 @@ def annotations_of(instances: Instances, image_id: int) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = [
         {
             "image_id": image_id,
-            "category_id": label,
+            "category_id": category_ids[label - 1],
             "instance": number,
             "bbox": [*corner, *extent],
             "area": round(extent[0] * extent[1], 4),

@@ -12,6 +12,7 @@ from datasets.chosen import BadImages, read_once, values_of
 from datasets.expressions import Expression, ExpressionError
 from datasets.images import opened, orientation
 from datasets.interface import DetectionDataset
+from datasets.joined import joined_category_ids
 from datasets.readers.folders import IMAGE_SUFFIXES
 from datasets.readers.tables import read_lines
 from datasets.writing.card import find_stranger, write_card
@@ -77,7 +78,12 @@ def convert(
     class_names = tuple(dict.fromkeys(name for data in parts.values() for name in data.class_names))
     has_masks = all(data.has_masks for data in parts.values())
     with made_whole(path, overwrite, find_stranger) as folder:
-        writer = _WRITERS[to](folder, class_names, has_masks, done.losses)
+        category_ids = joined_category_ids(list(parts.values()), class_names)
+        ids = {"category_ids": category_ids} if to == "coco" else {}
+        writer = _WRITERS[to](folder, class_names, has_masks, done.losses, **ids)
+        if not ids:
+            renumbered = sum(number != label for label, number in enumerate(category_ids, start=1))
+            done.losses.add("the category ids of {n} classes, which are known by name", renumbered)
         with writer.open_files:
             for part, sample in _samples(parts, class_names, writer.one_folder, choice, done, progress):
                 take = _boxes_alone if not has_masks else _whole if writer.holds_boxes else _masks_alone

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +19,8 @@ from maskrcnn.ops.boxes import box_area, box_intersection
 from maskrcnn.structures.instances import Instances
 
 Kind = Literal["box", "mask"]
+
+BOXES_FILE, MASKS_FILE = "coco_boxes.json", "coco_masks.json"
 
 IOU_THRESHOLDS: tuple[float, ...] = tuple(np.linspace(0.5, 0.95, 10).tolist())
 RECALL_THRESHOLDS: tuple[float, ...] = tuple(np.linspace(0.0, 1.0, 101).tolist())
@@ -120,12 +123,13 @@ def coco_truth(
     class_names: Sequence[str],
     image_names: Mapping[int, str] | None = None,
     with_masks: bool = True,
+    category_ids: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """Truths by image id as a COCO data set (a dict ready for JSON).
 
-    ``class_names[0]`` is label 1. Objects to ignore get ``iscrowd: 1``, the only mark that pycocotools heeds. ``area``
-    is the mask's number of pixels, or the box's area where there are no masks; ``with_masks=False`` leaves out the
-    masks themselves and keeps that area.
+    ``class_names[0]`` is label 1, ``category_ids[0]`` its id (default: labels are ids). Objects to ignore get
+    ``iscrowd: 1``, the only mark that pycocotools heeds. ``area`` is the mask's number of pixels, or the box's area
+    where there is none; ``with_masks=False`` leaves out the masks themselves and keeps that area.
     """
     names = image_names or {}
     images = [
@@ -135,21 +139,50 @@ def coco_truth(
     annotations = [entry for i, truth in truths.items() for entry in _truth_entries(int(i), truth, with_masks)]
     for number, entry in enumerate(annotations, start=1):  # 0 would read as "not matched"
         entry["id"] = number
-    categories = [{"id": label, "name": name} for label, name in enumerate(class_names, start=1)]
+    ids = range(1, len(class_names) + 1) if category_ids is None else category_ids
+    for entry in annotations:
+        entry["category_id"] = ids[entry["category_id"] - 1]
+    categories = [{"id": number, "name": name} for number, name in zip(ids, class_names, strict=True)]
     return {"info": {}, "images": images, "annotations": annotations, "categories": categories}
 
 
-def coco_results(predictions: Mapping[int, Instances], with_masks: bool = True) -> list[dict[str, Any]]:
+def coco_results(
+    predictions: Mapping[int, Instances], with_masks: bool = True, category_ids: Sequence[int] | None = None
+) -> list[dict[str, Any]]:
     """Predictions by image id in COCO's results format: bbox as x y w h, score, category and, with masks, RLE.
+
+    ``category_ids[k]`` is the id of label k + 1; default: labels are ids.
 
     Raises ``UserError`` for a prediction without scores.
     """
-    return [entry for i, prediction in predictions.items() for entry in _result_entries(int(i), prediction, with_masks)]
+    entries = [
+        entry for i, prediction in predictions.items() for entry in _result_entries(int(i), prediction, with_masks)
+    ]
+    if category_ids is not None:
+        for entry in entries:
+            entry["category_id"] = category_ids[entry["category_id"] - 1]
+    return entries
 
 
-def write_coco_results(path: str | os.PathLike[str], predictions: Mapping[int, Instances]) -> None:
-    """Write ``coco_results`` as JSON to ``path``, complete or not at all."""
-    write_text(path, json.dumps(coco_results(predictions)))
+def write_coco_results(
+    folder: str | os.PathLike[str],
+    predictions: Mapping[int, Instances],
+    category_ids: Sequence[int] | None = None,
+) -> list[Path]:
+    """Write ``BOXES_FILE`` and, where predictions have masks, ``MASKS_FILE`` to a folder; returns their paths.
+
+    Each is complete or not written at all. Entries with masks have no 'bbox': pycocotools would take the areas of masks
+    from it. See ``coco_results`` for ``category_ids``.
+    """
+    entries = coco_results(predictions, category_ids=category_ids)
+    paths = [Path(folder) / BOXES_FILE]
+    without_masks = [{key: value for key, value in each.items() if key != "segmentation"} for each in entries]
+    write_text(paths[0], json.dumps(without_masks))
+    if any(each.masks is not None for each in predictions.values()):
+        paths.append(Path(folder) / MASKS_FILE)
+        without_boxes = [{key: value for key, value in each.items() if key != "bbox"} for each in entries]
+        write_text(paths[1], json.dumps(without_boxes))
+    return paths
 
 
 def evaluate_coco(
