@@ -30,6 +30,7 @@ from maskrcnn.plotting.curves import plot_ap, plot_detected_sizes, plot_losses, 
 from maskrcnn.plotting.predictions import render_prediction, save_picture
 from maskrcnn.structures.instances import Instances
 from maskrcnn.training.checkpoint import load_checkpoint, load_weights
+from maskrcnn.training.identity import Identity, identify
 from maskrcnn.training.loading import KeyedSamples, evaluation_batches
 from maskrcnn.training.loop import Callbacks, Training, best_metric_name
 from maskrcnn.training.machine import Machine, set_up_machine
@@ -57,6 +58,13 @@ def build_detector(config: ExperimentConfig, data: Data) -> Detector:
         contents = load_checkpoint(config.start_from)
         load_weights(detector, contents["model"], config.start_from)
     return detector
+
+
+def identify_parts(data: Data) -> dict[str, Identity]:
+    """What a resumed run must find unchanged."""
+    names = {"train": "training", "val": "validation", "test": "test"}
+    parts = {name: getattr(data, part, None) for part, name in names.items()}
+    return {name: identify(part) for name, part in parts.items() if part is not None}
 
 
 @torch.no_grad()
@@ -122,6 +130,7 @@ class Experiment:
                 "category_ids": list(category_ids_of(data.train)),
             },
             config,
+            identify_parts(data),
         )
         self._predicted: tuple[int, Predictions] = (-1, {})
         self.evaluation: Evaluation | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
 import signal
@@ -133,6 +134,22 @@ def remove_image(place: Path) -> None:
         (place / "data/ellipses/train" / kind / "000005.png").unlink()
 
 
+def swap(place: Path, kind: str) -> None:
+    """Exchange the contents of two files."""
+    one, other = (place / "data/ellipses" / kind / f"00000{number}.png" for number in (0, 1))
+    contents = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(contents)
+
+
+def exchange_classes(place: Path) -> None:
+    for part in ("train", "test"):
+        path = place / "data/ellipses" / part / "annotations.json"
+        data = json.loads(path.read_text())
+        data["categories"].append({"id": 9, "name": "disk"})
+        path.write_text(json.dumps(data))
+
+
 @pytest.mark.parametrize(
     ("spoil", "flag", "words"),
     [
@@ -149,7 +166,11 @@ def remove_image(place: Path) -> None:
             f"--resume={NAME}",
             [f"{Path(NAME, 'config.toml')}: not valid TOML", "line 1"],
         ),
-        (remove_image, "--resume", ["with other data", "6 images", "5"]),
+        (remove_image, "--resume", ["with other data", "there were 6 and are now 5", "'000005'"]),
+        (lambda place: exchange_classes(place), "--resume", ["classes were [ellipse] and are now [ellipse, disk]"]),
+        (lambda place: swap(place, "train/images"), "--resume", ["training images, the images have changed"]),
+        (lambda place: swap(place, "train/labels"), "--resume", ["training images, the annotations have changed"]),
+        (lambda place: swap(place, "test/labels"), "--resume", ["test images, the annotations have changed"]),
     ],
 )
 def test_what_cannot_be_resumed_is_said_and_stays(

@@ -94,6 +94,10 @@ class Coco:
         where = f"{self._index.path}: image {self.image_ids[index]}"
         return in_any_form(inside_folder(self._folder, self._index.names[index] + self._index.suffixes[index], where))
 
+    def annotation_files(self, index: int) -> list[Path]:
+        """The files from which the objects of an image are read."""
+        return [self._index.path]
+
     def __getitem__(self, index: int) -> tuple[Tensor, Instances]:
         """Image uint8 [3, H, W] and its instances.
 

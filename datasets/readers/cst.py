@@ -54,7 +54,8 @@ class Cst:
         if not (base / "annotation").is_dir():
             raise UserError(f"{base}: holds no folder annotation; give CST's own folder as --dataset_root")
         self._stage = base / split
-        objects = _read_objects(base / "annotation" / f"anno-{split}.csv", self._stage)
+        self._table = base / "annotation" / f"anno-{split}.csv"
+        objects = _read_objects(self._table, self._stage)
         for name in folders_in(self._stage):
             objects.setdefault(name, _Objects(str(self._stage)))
         if not objects:
@@ -76,6 +77,10 @@ class Cst:
         where = self._objects[index].where
         folder = inside_folder(self._stage, self.image_names[index], where)
         return image_named(folder, folder.name, where)
+
+    def annotation_files(self, index: int) -> list[Path]:
+        """The files from which the objects of an image are read."""
+        return [self._table, *self._objects[index].masks]
 
     def __getitem__(self, index: int) -> tuple[Tensor, Instances]:
         """Image uint8 [3, H, W] and its objects. UserError for an unreadable file or sizes that differ."""

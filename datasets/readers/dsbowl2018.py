@@ -75,8 +75,12 @@ class DSBowl2018:
         if variant in _TESTS and split_file is not None:
             raise UserError(f"--split_file {split_file}: {variant} has its own test images; use {VARIANTS[0]}")
         opening = Tally()
+        self._solutions: list[Path] = []
         if variant in _TESTS and split == "test":
             self._entries = _test_entries(Path(root), *_TESTS[variant], opening)
+            if any(entry.solution is not None for entry in self._entries):
+                folder, name = _TESTS[variant]
+                self._solutions = [_find_stage(Path(root), folder).parent / name]
         else:
             stage = _find_stage(Path(root), _TRAIN)
             numbers = _folders(stage)
@@ -107,6 +111,10 @@ class DSBowl2018:
     def image_file(self, index: int) -> Path:
         """The file of an image."""
         return self._entries[index].image
+
+    def annotation_files(self, index: int) -> list[Path]:
+        """The files from which the objects of an image are read."""
+        return [*self._entries[index].masks, *self._solutions]
 
     def __getitem__(self, index: int) -> tuple[Tensor, Instances]:
         """Image uint8 [3, H, W] and its nuclei. UserError for an unreadable file or sizes that differ."""

@@ -60,6 +60,10 @@ class Generated:
         """The file of an image."""
         return self._images[index]
 
+    def annotation_files(self, index: int) -> list[Path]:
+        """The files from which the objects of an image are read."""
+        return [self._root / "annotations.json", self._labels[index]]
+
     def __getitem__(self, index: int) -> tuple[Tensor, Instances]:
         """Image uint8 [3, H, W] and its instances. UserError for an unreadable file, sizes that differ, or an object
         of unknown class."""

@@ -93,6 +93,10 @@ class LabelImages:
         """The file of an image."""
         return self._pairs[index][0]
 
+    def annotation_files(self, index: int) -> list[Path]:
+        """The files from which the objects of an image are read."""
+        return [self._pairs[index][1]]
+
     def __getitem__(self, index: int) -> tuple[Tensor, Instances]:
         """Image uint8 [3, H, W] and its objects. UserError for an unreadable file or sizes that differ."""
         image_path, label_path = self._pairs[index]

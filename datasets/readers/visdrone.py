@@ -77,6 +77,10 @@ class VisDrone:
         """The file of an image."""
         return self._images[index]
 
+    def annotation_files(self, index: int) -> list[Path]:
+        """The files from which the objects of an image are read."""
+        return [self._annotations[index]]
+
     def __getitem__(self, index: int) -> tuple[Tensor, Instances]:
         """Image uint8 [3, H, W] and its boxes. UserError for an unreadable file."""
         path = self._annotations[index]

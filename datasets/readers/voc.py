@@ -102,6 +102,11 @@ class Voc:
         """The file of an image."""
         return image_named(self._folder / "JPEGImages", self.image_names[index], str(self._lists))
 
+    def annotation_files(self, index: int) -> list[Path]:
+        """The files from which the objects of an image are read."""
+        name = self.image_names[index]
+        return [self._annotation_file(name)] + [self._mask_file(name)] * self.has_masks
+
     def __getitem__(self, index: int) -> tuple[Tensor, Instances]:
         """Image uint8 [3, H, W] and its objects.
 

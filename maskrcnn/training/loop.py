@@ -21,6 +21,7 @@ from maskrcnn.training.checkpoint import (
     save_checkpoint,
 )
 from maskrcnn.training.config import TrainingConfig
+from maskrcnn.training.identity import Identity, check_same_data, identify
 from maskrcnn.training.interrupt import stop_on_signal
 from maskrcnn.training.loading import (
     Batch,
@@ -80,7 +81,8 @@ class Training:
     """One run: a model on its way through its epochs.
 
     `about` is saved with the weights (plain values: head, class names), `experiment` is the whole configuration,
-    which a resumed run is compared with (default: `config`). `clock` gives seconds.
+    which a resumed run is compared with (default: `config`), as it is with `data`: `identify` of each part (default: of
+    the training images). `clock` gives seconds.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class Training:
         callbacks: Callbacks = Callbacks(),
         about: Mapping[str, Any] | None = None,
         experiment: DataclassInstance | None = None,
+        data: Mapping[str, Identity] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.model = machine.place(model)
@@ -103,6 +106,7 @@ class Training:
         self.callbacks = callbacks
         self.about = dict(about or {})
         self.experiment = experiment or config
+        self.data = {"training": identify(samples.dataset)} if data is None else dict(data)
         self.clock = clock
         self.optimizer = make_optimizer(model, config)
         self.state = TrainingState()
@@ -277,7 +281,7 @@ class Training:
         """Write `weights/last.pt`, with the optimiser's state."""
         self.check_weights()
         started = self.clock()
-        self.write("last.pt", self.contents() | {"optimizer": self.optimizer.state_dict()})
+        self.write("last.pt", self.contents() | {"optimizer": self.optimizer.state_dict(), "data": self.data})
         self._saved_at = self.clock()
         self._seconds_to_save = self._saved_at - started
 
@@ -296,18 +300,14 @@ class Training:
         """Go on from `weights/last.pt` of the run's folder; what was recorded after it is forgotten.
 
         `may_differ`: dotted keys or sections of `experiment` that need not be as they were. `UserError` where the
-        file is missing, of another architecture, of another configuration, or of another number of images.
+        file is missing, of another architecture, of another configuration, or of other data.
         """
         path = self.log.weights / "last.pt"
         saved = load_checkpoint(path)
         if "optimizer" not in saved:
             raise UserError(f"{path} holds weights without an optimiser's state; a run cannot be resumed from it")
         check_same_configuration(saved["config"], self.experiment, path, may_differ)
-        if saved["num_images"] != self.samples.num_images:
-            raise UserError(
-                f"cannot resume {path} with other data: it was trained on {saved['num_images']} images, now there are "
-                f"{self.samples.num_images}; bring those back, or start a new run"
-            )
+        check_same_data(saved.get("data", {}), self.data, path)
         load_weights(self.model, saved["model"], path)
         self.optimizer.load_state_dict(saved["optimizer"])
         self.state = TrainingState(**saved["state"])

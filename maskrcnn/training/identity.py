@@ -1,0 +1,136 @@
+"""Whether a resumed run has the data that it was trained on so far."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from maskrcnn.config import UserError
+from maskrcnn.structures.instances import Instances
+from maskrcnn.training.loading import ImageDataset
+
+MAX_IMAGE_FILES = 2_000  # whose beginnings are read
+MAX_ANNOTATION_FILES = 20_000  # that are read whole
+MAX_SAMPLES = 64  # images whose objects are compared where the data set does not say which files they are read from
+HEAD = 65_536  # bytes of an image file
+Identity = dict[str, Any]
+
+
+def identify(dataset: ImageDataset) -> Identity:
+    """What a data set is, in plain values: classes, image ids and names, hashes of images and annotations.
+
+    Files are compared by their contents, not by their paths, so data may be moved. Of very many files, evenly spaced
+    ones are read. A data set that does not name its files has `MAX_SAMPLES` images read; where these differ from one
+    reading to the next, nothing is compared but names.
+    """
+    places = range(len(dataset))
+    images = dict.fromkeys(each for i in places if (each := _image_file(*_origin(dataset, i))) is not None)
+    annotations = dict.fromkeys(each for i in places for each in _annotation_files(*_origin(dataset, i)))
+    return {
+        "class_names": list(getattr(dataset, "class_names", ())),
+        "image_ids": torch.tensor(dataset.image_ids, dtype=torch.int64),
+        "image_names": list(dataset.image_names),
+        "images": _hash_files(_spaced(list(images), MAX_IMAGE_FILES), HEAD),
+        "annotations": _hash_files(_spaced(list(annotations), MAX_ANNOTATION_FILES), None)
+        if annotations
+        else _hash_samples(dataset),
+    }
+
+
+def check_same_data(saved: Mapping[str, Identity], current: Mapping[str, Identity], source: str | Path) -> None:
+    """Raise `UserError` that names the first difference between the data of a saved run and that of a resumed one.
+
+    Args:
+        saved: `identify` of each part ("train", "test") when the checkpoint was saved.
+        current: The same now.
+        source: The checkpoint.
+    """
+    for part, before in saved.items():
+        now = current.get(part)
+        difference = "there are none now" if now is None else _difference(before, now)
+        if difference is not None:
+            raise UserError(
+                f"cannot resume {source} with other data: of its {part} images, {difference}; bring the data back as "
+                "it was, or start a new run"
+            )
+
+
+def _difference(before: Identity, now: Identity) -> str | None:
+    if before["class_names"] != now["class_names"]:
+        return f"the classes were {_listed(before['class_names'])} and are now {_listed(now['class_names'])}"
+    names = before["image_names"], now["image_names"]
+    if len(names[0]) != len(names[1]):
+        changed = sorted(set(names[0]) ^ set(names[1]))
+        example = f", such as {changed[0]!r}" if changed else ""
+        return f"there were {len(names[0])} and are now {len(names[1])} (changed: {len(changed)}{example})"
+    for place, (old, new) in enumerate(zip(*names, strict=True)):
+        if old != new:
+            return f"number {place + 1} was {old!r} and is now {new!r}"
+    ids: tuple[Tensor, Tensor] = before["image_ids"], now["image_ids"]
+    if not torch.equal(*ids):
+        place = int((ids[0] != ids[1]).nonzero()[0])
+        return f"{names[0][place]!r} had the id {int(ids[0][place])} and has now {int(ids[1][place])}"
+    for what in ("images", "annotations"):
+        if before[what] != now[what]:
+            return f"the {what} have changed since the run was saved (names and classes are the same)"
+    return None
+
+
+def _listed(class_names: Sequence[str]) -> str:
+    return f"[{', '.join(class_names)}]"
+
+
+def _origin(dataset: Any, index: int) -> tuple[Any, int]:
+    """The data set that reads an image from its files, and the place there: subsets and joined sets only hand it on."""
+    while hasattr(dataset, "origin"):
+        dataset, index = dataset.origin(index)
+    return dataset, index
+
+
+def _image_file(dataset: Any, index: int) -> Path | None:
+    return dataset.image_file(index) if hasattr(dataset, "image_file") else None
+
+
+def _annotation_files(dataset: Any, index: int) -> list[Path]:
+    return dataset.annotation_files(index) if hasattr(dataset, "annotation_files") else []
+
+
+def _spaced(paths: Sequence[Path], count: int) -> list[Path]:
+    return [paths[i * len(paths) // count] for i in range(count)] if len(paths) > count else list(paths)
+
+
+def _hash_files(paths: Iterable[Path], size: int | None) -> str:
+    """A hash of the sizes and the contents (or their first `size` bytes); a file that is missing counts as empty."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in paths:
+        try:
+            with path.open("rb") as file:
+                length = path.stat().st_size
+                digest.update(length.to_bytes(8, "little"))
+                if size is None:
+                    digest.update(hashlib.file_digest(file, "blake2b").digest())
+                else:
+                    digest.update(file.read(size))
+        except OSError:
+            digest.update(b"missing")
+    return digest.hexdigest()
+
+
+def _hash_samples(dataset: ImageDataset) -> str | None:
+    count = min(len(dataset), MAX_SAMPLES)
+    places = [i * len(dataset) // count for i in range(count)]
+    if _hash_objects(dataset[places[0]][1]) != _hash_objects(dataset[places[0]][1]):
+        return None  # drawn anew whenever it is read
+    return hashlib.blake2b(b"".join(_hash_objects(dataset[i][1]) for i in places), digest_size=16).hexdigest()
+
+
+def _hash_objects(instances: Instances) -> bytes:
+    digest = hashlib.blake2b(repr(tuple(instances.size)).encode())
+    for values in (instances.boxes, instances.labels, instances.ignore):
+        digest.update(values.numpy().tobytes())
+    return digest.digest()
