@@ -37,7 +37,7 @@ Tensor nms_cpu(const Tensor& boxes, const Tensor& groups, double iou_threshold) 
     check(boxes, "boxes", ScalarType::Float, {any_size, 4});
     check(groups, "groups", ScalarType::Long, {boxes.size(0)});
     Tensor kept = cpu({boxes.size(0)}, ScalarType::Bool);
-    nms(data<float>(boxes), data<int64_t>(groups), boxes.size(0), static_cast<float>(iou_threshold), out<bool>(kept), threads);
+    nms(data<float>(boxes), data<int64_t>(groups), boxes.size(0), float_not_above(iou_threshold), out<bool>(kept), threads);
     return kept;
 }
 

@@ -25,7 +25,7 @@ Tensor nms_cuda(const Tensor& boxes, const Tensor& groups, double iou_threshold)
     place.check(boxes, "boxes", ScalarType::Float, {any_size, 4});
     place.check(groups, "groups", ScalarType::Long, {count});
     const BoxGrid grid(place, boxes, data<int64_t>(groups));
-    const float threshold = static_cast<float>(iou_threshold);
+    const float threshold = float_not_above(iou_threshold);
     Tensor fates = zeros(boxes, {count}, ScalarType::Byte), kept = empty(boxes, {count}, ScalarType::Bool);
     for (int round = 0; round < 8; round++) LAUNCH_EACH(nms_round, count, place.stream(), grid, threshold, out<uint8_t>(fates));
     LAUNCH(nms_finish, 1, 4 * block_size, 0, place.stream(), grid, threshold, out<uint8_t>(fates), out<bool>(kept));

@@ -38,8 +38,19 @@ def broken(boxes: Tensor) -> Tensor:
 def nms(random: Random) -> Arguments:
     count = random.choice([0, 1, 2, 30, 300])
     groups = torch.tensor([random.randrange(random.choice([1, 50])) - 5 for _ in range(count)], dtype=torch.int64)
-    # Thresholds that no IoU of whole boxes hits: torchvision divides where the kernel multiplies.
-    return broken(random_boxes(random, count)), groups, random.choice([0.0, 0.30001, 0.50001, 0.70001, 1.0])
+    # IoUs of whole boxes hit these thresholds: .7 is rounded down to float32, .2, .3 and .6 are rounded up.
+    return broken(random_boxes(random, count, 30)), groups, random.choice([0.0, 0.2, 0.3, 0.5, 0.6, 0.7, 1.0])
+
+
+def pairs_of_whole_boxes(origin: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Pairs of boxes float32 `[2 * N, 4]` with every IoU of sides up to 20 px, and groups that keep the pairs apart."""
+    pairs = []
+    for one in range(1, 21):
+        for other in range(1, one + 1):
+            pairs.append([(0, 0, one, 3), (0, 0, other, 3)])  # IoU other / one
+            pairs.append([(0, 0, 3, one), (0, one - other, 3, 2 * one - other)])  # IoU other / (2 one - other)
+    boxes = torch.tensor(pairs, dtype=torch.float32).view(-1, 4) + origin
+    return boxes, torch.arange(len(boxes)) // 2
 
 
 def match_boxes(random: Random) -> Arguments:

@@ -100,6 +100,12 @@ def test_gradients_are_summed_in_float32_at_least(dtype: torch.dtype, kernels: K
         torch.testing.assert_close(total.double(), exact, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("threshold", [0.2, 0.3, 0.5, 0.6, 0.7])
+def test_nms_at_ious_of_exactly_the_threshold(threshold: float, kernels: Kernels) -> None:
+    boxes, groups = ops_toy.pairs_of_whole_boxes()
+    assert torch.equal(kernels("nms", boxes, groups, threshold), DEFINITIONS["nms"](boxes, groups, threshold))
+
+
 def test_many_boxes(kernels: Kernels, request: pytest.FixtureRequest) -> None:
     count = 100_000 if "gpu" in request.node.callspec.id else 2_000
     generator = torch.Generator().manual_seed(0)

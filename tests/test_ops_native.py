@@ -12,6 +12,7 @@ import torch
 import torch._dynamo
 from ops_toy import DEFINITIONS
 from torch.utils import _pytree as pytree
+from torchvision.ops import roi_align
 
 from maskrcnn.ops import _native
 
@@ -93,6 +94,62 @@ def test_gradcheck(name: str) -> None:
         return operation(name)(list(leaves) if isinstance(features, list) else leaves[0], *rest)
 
     assert torch.autograd.gradcheck(pooled, maps)
+
+
+@pytest.mark.parametrize("name", POOLING)
+def test_second_and_third_derivatives(name: str) -> None:
+    features, *rest = small_pooling(name)
+    several = isinstance(features, list)
+
+    def pooled(*leaves: torch.Tensor) -> Any:
+        return operation(name)(list(leaves) if several else leaves[0], *rest)
+
+    def slopes(*leaves: torch.Tensor) -> Any:
+        return torch.autograd.grad(pooled(*leaves).pow(3).sum(), leaves, create_graph=True)
+
+    maps = features if several else [features]
+    assert torch.autograd.gradgradcheck(pooled, maps)
+    assert torch.autograd.gradgradcheck(slopes, maps)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_gradient_penalty_is_that_of_torchvision(dtype: torch.dtype) -> None:
+    """Zhang et al., arXiv 1805.08318, and others: the norm of a gradient is part of a loss."""
+    features, boxes, images, levels, strides, size, ratio, aligned = small_pooling("roi_align")
+    leaf = features[0].detach().to(dtype).requires_grad_()
+    pooled = operation("roi_align")([leaf], boxes[:2], images[:2], levels[:2], strides[:1], size, ratio, aligned)
+    (slope,) = torch.autograd.grad(pooled.float().square().sum(), leaf, create_graph=True)
+    (found,) = torch.autograd.grad(slope.float().square().sum(), leaf)
+    # Pooling is a matrix A: the slope is 2 AᵀA x, and the gradient of its squared norm 8 (AᵀA)² x.
+    inputs = leaf.detach().double().permute(0, 3, 1, 2).contiguous()
+    rois = torch.cat([images[:2, None], boxes[:2]], dim=1).double()
+
+    def matrix(x: torch.Tensor) -> torch.Tensor:
+        x = x.requires_grad_()
+        wanted = roi_align(x, rois, size, 1 / strides[0], -1, aligned)
+        return torch.autograd.grad(wanted, x, wanted.detach())[0]
+
+    wanted = 8 * matrix(matrix(inputs)).permute(0, 2, 3, 1)
+    tolerance = 1e-5 if dtype == torch.float32 else 0.1
+    torch.testing.assert_close(found.double(), wanted, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", POOLING)
+def test_the_definition_has_no_second_derivative_and_raises(name: str) -> None:
+    features, *rest = small_pooling(name)
+    maps = features if isinstance(features, list) else [features]
+    pooled = DEFINITIONS[name](features, *rest)
+    slopes = torch.autograd.grad(pooled.square().sum(), maps, create_graph=True)
+    with pytest.raises(NotImplementedError, match="derivative"):
+        torch.autograd.grad(sum(slope.square().sum() for slope in slopes), maps)
+
+
+@pytest.mark.parametrize("name", POOLING)
+def test_opcheck_of_the_backward_pass(name: str) -> None:
+    features, *rest = small_pooling(name)
+    grad = torch.randn_like(operation(name)(features, *rest)).requires_grad_()
+    settings = rest if isinstance(features, list) else rest[:-1]
+    torch.library.opcheck(operation(f"{name}_backward").default, (grad, features, *settings))
 
 
 @pytest.mark.parametrize("name", NAMES)

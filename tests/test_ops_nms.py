@@ -4,7 +4,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ops_toy import pairs_of_whole_boxes
 from torchvision.ops import batched_nms
+from torchvision.ops import nms as torchvision_nms
 
 from maskrcnn.ops.boxes import box_iou
 from maskrcnn.ops.nms import nms
@@ -18,7 +20,7 @@ def greedy(boxes: torch.Tensor, scores: torch.Tensor, threshold: float, groups: 
     """The definition, box by box."""
     iou, kept = box_iou(boxes, boxes), []
     for i in sorted(range(len(boxes)), key=lambda i: (-float(scores[i]), i)):
-        if all(groups[i] != groups[j] or not iou[j, i] > threshold for j in kept):
+        if all(groups[i] != groups[j] or not float(iou[j, i]) > threshold for j in kept):
             kept.append(i)
     return kept
 
@@ -28,7 +30,7 @@ rows = st.tuples(coordinates, coordinates, st.integers(0, 6), st.integers(0, 6),
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(rows, max_size=25), st.sampled_from([0.0, 0.3, 0.5, 0.7, 1.0]))
+@given(st.lists(rows, max_size=25), st.sampled_from([0.0, 0.2, 0.3, 0.5, 0.6, 0.7, 1.0]))
 def test_nms_equals_the_loop_with_groups_ties_and_empty_boxes(table: list[tuple[int, ...]], threshold: float) -> None:
     columns = torch.tensor(table, dtype=torch.float32).reshape(-1, 6)
     boxes = torch.cat([columns[:, :2], columns[:, :2] + columns[:, 2:4]], dim=1)
@@ -42,6 +44,29 @@ def test_nms_equals_torchvision_on_many_boxes() -> None:
     boxes = torch.cat([corner, corner + 4 + torch.rand(2000, 2, generator=generator) * 16], dim=1)
     scores, groups = torch.rand(2000, generator=generator), torch.randint(3, (2000,), generator=generator)
     assert nms(boxes, scores, 0.5, groups).tolist() == batched_nms(boxes, scores, groups, 0.5).tolist()
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
+@pytest.mark.parametrize("origin", [0.0, 4097.0])
+def test_nms_equals_torchvision_at_ious_of_exactly_the_threshold(origin: float, threshold: float) -> None:
+    boxes, groups = pairs_of_whole_boxes(origin)
+    scores = torch.arange(len(boxes), 0, -1, dtype=torch.float32)
+    pairs = zip(boxes.split(2), scores.split(2), strict=True)
+    wanted = [2 * i + int(k) for i, pair in enumerate(pairs) for k in torchvision_nms(*pair, threshold)]
+    assert nms(boxes, scores, threshold, groups).tolist() == sorted(wanted)
+
+
+@pytest.mark.parametrize(("threshold", "kept"), [(0.3, [0]), (0.5, [0, 1]), (0.6, [0]), (0.7, [0, 1])])
+def test_a_threshold_that_float32_rounds_up_is_exceeded_by_an_equal_iou(threshold: float, kept: list[int]) -> None:
+    # As in torchvision on a CPU: the IoU is float32, the threshold is not rounded. 0.3 in float32 is above 0.3.
+    boxes = torch.tensor([[0.0, 0, 100, 10], [0, 0, round(100 * threshold), 10]])
+    assert nms(boxes, torch.tensor([0.9, 0.8]), threshold).tolist() == kept
+
+
+def test_boxes_of_float64_are_rounded_to_float32() -> None:
+    boxes = torch.tensor([[0, 0, 10, 10], [0, 0, 10, 5 + 1e-9]], dtype=torch.float64)
+    scores = torch.tensor([0.9, 0.8], dtype=torch.float64)
+    assert nms(boxes, scores, 0.5).tolist() == nms(boxes.float(), scores, 0.5).tolist() == [0, 1]
 
 
 def test_of_equal_scores_the_lower_index_wins() -> None:
@@ -95,13 +120,12 @@ def test_what_is_kept_does_not_overlap_and_what_goes_does(seed: int, groups: int
     boxes = torch.cat([corner, corner + 4 + torch.rand(1500, 2, generator=generator) * 30], dim=1)
     scores, group = torch.rand(1500, generator=generator), torch.randint(groups, (1500,), generator=generator)
     kept = nms(boxes, scores, threshold, group)
-    near = 1e-5  # the kernel multiplies where IoU divides
-    iou = torch.where(group[:, None] == group, box_iou(boxes, boxes), 0.0)
-    overlaps = iou > threshold + near
+    iou = torch.where(group[:, None] == group, box_iou(boxes, boxes), 0.0).double()
+    overlaps = iou > threshold
     among = overlaps[kept][:, kept]
     assert not among.fill_diagonal_(False).any()
     gone = torch.ones(1500, dtype=torch.bool).index_fill_(0, kept, False)
-    better = (iou > threshold - near)[:, kept] & (scores[kept] >= scores[:, None])
+    better = overlaps[:, kept] & (scores[kept] >= scores[:, None])
     assert better[gone].any(dim=1).all()
 
 

@@ -6,6 +6,7 @@ from torchvision.ops import roi_align as torchvision_roi_align
 
 from maskrcnn.ops import reference
 from maskrcnn.ops.pooling import roi_align
+from maskrcnn.structures.masks import CroppedMasks
 
 pytestmark = pytest.mark.usefixtures("core")
 
@@ -90,6 +91,50 @@ def test_no_boxes_give_no_maps_and_still_a_gradient_path(ratio: int) -> None:
     nothing = torch.zeros(0, dtype=torch.int64)
     pooled = roi_align(features, torch.zeros(0, 4), nothing, nothing, STRIDES, 7, ratio)
     assert pooled.shape == (0, 5, 7, 7)
+
+
+DEGENERATE = torch.tensor(
+    [[9.0, 9, 9, 9], [9, 9, 9, 19], [9, 9, 19, 9], [19, 9, 9, 19], [9, 19, 19, 9], [19, 19, 9, 9], [9, 9, 9.001, 19]]
+)
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+@pytest.mark.parametrize("ratio", [2, 1, 0])
+def test_empty_and_inverted_boxes_are_pooled_as_by_torchvision(ratio: int, aligned: bool) -> None:
+    # Of adaptive samples in inverted boxes, torchvision's CPU kernel takes a negative number, and fails.
+    boxes = DEGENERATE[[0, 1, 2, 6]] if aligned and ratio == 0 else DEGENERATE
+    images = levels = torch.zeros(len(boxes), dtype=torch.int64)
+    grads = []
+    for pool in (roi_align, None):
+        features = [feature.requires_grad_() for feature in pyramid()]
+        if pool is None:
+            pooled = one_by_one(features, boxes, images, levels, 3, ratio, aligned)
+        else:
+            pooled = pool(features, boxes, images, levels, STRIDES, 3, ratio, aligned)
+        grads.append((pooled, torch.autograd.grad(pooled.square().sum(), features[0])[0]))
+    for found, wanted in zip(*grads, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=2e-5)
+
+
+def test_empty_and_inverted_boxes_have_no_adaptive_samples() -> None:
+    images = levels = torch.zeros(len(DEGENERATE), dtype=torch.int64)
+    pooled = roi_align(pyramid(), DEGENERATE, images, levels, STRIDES, 3, 0, True)
+    assert not pooled[:6].any() and pooled[6].all()
+
+
+@pytest.mark.parametrize("soft", [True, False])
+def test_masks_seen_through_empty_and_inverted_boxes_are_empty(soft: bool) -> None:
+    masks = CroppedMasks.from_boxes(torch.tensor([[0.0, 0, 30, 30]]), (30, 30))
+    index = torch.zeros(len(DEGENERATE), dtype=torch.int64)
+    seen = masks.sample(DEGENERATE, 4, index, soft=soft)
+    assert not seen[:6].any() and seen[6].all()
+
+
+def test_boxes_of_float64_are_rounded_to_float32() -> None:
+    boxes, images, levels = rois(20)
+    features, exact = [feature.double() for feature in pyramid()], boxes.double() + 1e-9
+    found = roi_align(features, exact, images, levels, STRIDES, 3)
+    assert torch.equal(found, roi_align(features, exact.float(), images, levels, STRIDES, 3))
 
 
 def test_an_empty_box_pools_a_point_when_sampling_is_fixed() -> None:

@@ -25,8 +25,7 @@ inline void nms(const float* boxes, const int64_t* groups, int64_t count, float 
     const auto look = [&](int64_t i, const auto& found) {
         const Box box = box_at(boxes, i);
         grid.nearby(box, groups ? groups[i] : 0, threshold, [&](int64_t j, const Box& other) {
-            const float shared = intersection_of(box, other);
-            return j < i && shared > threshold * (box.area() + other.area() - shared) && found(j);
+            return j < i && iou_of(box, other) > threshold && found(j);
         });
     };
     parallel(grid.size(), 256, [&](int64_t begin, int64_t end) {

@@ -74,7 +74,8 @@ struct RoiAlign {
         const Acc low = static_cast<Acc>(start) / static_cast<Acc>(stride) - shift;
         const Acc high = static_cast<Acc>(end) / static_cast<Acc>(stride) - shift;
         const Acc extent = aligned ? high - low : std::max(high - low, Acc(1));
-        const Acc adaptive = std::max(std::ceil(extent / static_cast<Acc>(bins)), Acc(1));
+        // An empty or inverted RoI has no adaptive samples, and gives 0.
+        const Acc adaptive = std::max(std::ceil(extent / static_cast<Acc>(bins)), Acc(0));
         const int64_t samples = sampling_ratio > 0 ? sampling_ratio : static_cast<int64_t>(std::min(adaptive, Acc(1e9)));
         axis.clear();
         for (int64_t bin = 0; bin < bins; bin++) {

@@ -58,7 +58,7 @@ __global__ void sample_masks(Masks masks, int64_t height, int64_t width, const f
                        level(x.low, y.high) * (y.fraction * (1 - x.fraction)) + level(x.high, y.high) * (y.fraction * x.fraction);
             }
         }
-        const float mean = sum / static_cast<float>(rows.samples * columns.samples) / 255;
+        const float mean = sum / static_cast<float>(larger(rows.samples * columns.samples, int64_t{1})) / 255;
         result[at] = soft ? mean : static_cast<float>(mean >= 0.5f);
     }
 }

@@ -17,8 +17,7 @@ __device__ inline bool decide(const Grid& grid, float threshold, int64_t i, uint
             const uint8_t other_fate = j < i ? peek(&fates[j]) : static_cast<uint8_t>(goes);
             if (other_fate == goes) return false;
             const Box other = box_at(grid.boxes, j);
-            const float shared = intersection_of(box, other);
-            if (shared > threshold * (box.area() + other.area() - shared)) fate = other_fate == stays ? goes : undecided;
+            if (iou_of(box, other) > threshold) fate = other_fate == stays ? goes : undecided;
             return fate == goes;
         });
     }

@@ -70,7 +70,8 @@ struct RoiAlign {
         const Acc shift = aligned ? Acc(0.5) : Acc(0);
         const Acc low = static_cast<Acc>(start) / static_cast<Acc>(stride) - shift, high = static_cast<Acc>(end) / static_cast<Acc>(stride) - shift;
         const Acc extent = aligned ? high - low : larger(high - low, Acc(1));
-        const Acc adaptive = larger(ceil_of(extent / static_cast<Acc>(bins)), Acc(1));
+        // An empty or inverted RoI has no adaptive samples, and gives 0.
+        const Acc adaptive = larger(ceil_of(extent / static_cast<Acc>(bins)), Acc(0));
         const int64_t samples = sampling_ratio > 0 ? sampling_ratio : static_cast<int64_t>(smaller(adaptive, Acc(1e9)));
         const Acc total = static_cast<Acc>(bins * samples), first = static_cast<Acc>(bin * samples) + Acc(0.5);
         Axis<Acc> axis = {low, extent, first, total, Acc(1), Acc(-1), static_cast<Acc>(size), samples, 0, samples, size};
@@ -113,6 +114,7 @@ __device__ void each_tap(const Axis<Acc>& axis, const Visit& visit) {
 template <class Acc, class Rule>
 __device__ bool may_touch(const Rule& rule, float start, float end, double stride, int64_t size, int64_t cell) {
     const Axis<Acc> first = rule.template axis<Acc>(start, end, stride, size, 0), last = rule.template axis<Acc>(start, end, stride, size, rule.bins - 1);
+    if (first.samples == 0) return false;
     const Taps<Acc> one(first.at(0), size), other(last.at(last.samples - 1), size);
     return cell >= smaller(one.low, other.low) && cell <= larger(one.high, other.high);
 }

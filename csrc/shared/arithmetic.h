@@ -27,6 +27,11 @@ template <class T>
 EVERYWHERE T held(T value, T low, T high) {
     return smaller(larger(low, value), high);
 }
+// The largest float that is not above `x`: a float is above one exactly where it is above the other.
+inline float float_not_above(double x) {
+    const float nearest = static_cast<float>(x);
+    return static_cast<double>(nearest) > x ? nextafterf(nearest, -FLT_MAX) : nearest;
+}
 EVERYWHERE inline bool is_finite(float x) { return fabsf(x) <= FLT_MAX; }
 
 }  // namespace smallobjects

@@ -150,11 +150,40 @@ def _backward_crop_and_resize(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ..
     return total.to(features.dtype), None, None, None, None
 
 
+# Pooling is linear in the features, so the backward pass is linear in the incoming gradient, and its own backward pass
+# is pooling again: derivatives of any order.
+
+
+def _save_roi_align_backward(ctx: Any, inputs: tuple[Any, ...], output: Sequence[Tensor]) -> None:
+    grad, features, boxes, images, levels, *ctx.settings = inputs
+    ctx.dtype, ctx.count = grad.dtype, len(features)
+    ctx.save_for_backward(boxes, images, levels)
+
+
+def _backward_roi_align_backward(ctx: Any, grads: Sequence[Tensor]) -> tuple[Any, ...]:
+    maps = [grad.contiguous() for grad in grads]
+    pooled = torch.ops.maskrcnn.roi_align(maps, *ctx.saved_tensors, *ctx.settings)
+    return pooled.to(ctx.dtype), [None] * ctx.count, None, None, None, *(None for _ in ctx.settings)
+
+
+def _save_crop_and_resize_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    grad, _, boxes, images, ctx.size = inputs
+    ctx.dtype = grad.dtype
+    ctx.save_for_backward(boxes, images)
+
+
+def _backward_crop_and_resize_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    pooled = torch.ops.maskrcnn.crop_and_resize(grad.contiguous(), *ctx.saved_tensors, ctx.size, 0.0)
+    return pooled.to(ctx.dtype), None, None, None, None
+
+
 def register() -> None:
     for fake in FAKES:
         torch.library.register_fake(f"maskrcnn::{fake.__name__[1:]}", fake)
     for name, backward, save in (
         ("roi_align", _backward_roi_align, _save_roi_align),
         ("crop_and_resize", _backward_crop_and_resize, _save_crop_and_resize),
+        ("roi_align_backward", _backward_roi_align_backward, _save_roi_align_backward),
+        ("crop_and_resize_backward", _backward_crop_and_resize_backward, _save_crop_and_resize_backward),
     ):
         torch.library.register_autograd(f"maskrcnn::{name}", backward, setup_context=save)

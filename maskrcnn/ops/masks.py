@@ -43,7 +43,8 @@ def resize_masks(masks: Windows, size: tuple[int, int], new_size: tuple[int, int
     """The masks of a canvas of `size` on one of `new_size` (H, W): pixel j takes pixel floor(j * old / new)."""
     # float32 throughout, so that pixels are those that PyTorch's nearest interpolation takes.
     step_y, step_x = (
-        torch.tensor(old / new, device=masks.windows.device) for old, new in zip(size, new_size, strict=True)
+        torch.tensor(old / new, dtype=torch.float32, device=masks.windows.device)
+        for old, new in zip(size, new_size, strict=True)
     )
     step = torch.stack([step_x, step_y])
     low, high = masks.windows[:, :2] / step, masks.windows[:, 2:] / step
@@ -101,7 +102,8 @@ def sample_masks(
         boxes: float `[K, 4]`, xyxy in pixels, finite.
         index: int64 `[K]`, the mask that each box looks at.
         output_size: S.
-        sampling_ratio: samples in each bin along each axis; 0: adaptive, as many as the bin has pixels, rounded up.
+        sampling_ratio: samples in each bin along each axis; 0: adaptive, as many as the bin has pixels, rounded up, so
+            that an empty or inverted box gives 0 if aligned.
         aligned: half-pixel correction as in `roi_align`.
         soft: False thresholds at .5.
 

@@ -76,16 +76,17 @@ def _grids(levels: Sequence[AnchorLevel]) -> tuple[Tensor, Tensor, Tensor]:
         first += level.height * level.width * count
     device = levels[0].sizes.device
     sizes = torch.cat([level.sizes for level in levels]).float().contiguous()
-    return sizes, torch.tensor(grids, device=device).view(-1, 4), torch.tensor(cells, device=device).view(-1, 4)
+    steps = torch.tensor(grids, dtype=torch.float32, device=device).view(-1, 4)
+    return sizes, steps, torch.tensor(cells, device=device).view(-1, 4)
 
 
 def anchors_at(level: AnchorLevel, index: Tensor) -> Tensor:
     """Boxes float32 `[..., 4]` of the anchors `index` int64 (row, column, anchor) of a level, none but these."""
     count = len(level.sizes)
     cell, size = index // count, level.sizes[index % count]
-    x = (cell % level.width) * level.stride[1] + level.offset[1]
-    y = (cell // level.width) * level.stride[0] + level.offset[0]
-    centre = torch.stack([x, y], dim=-1).to(size)
+    x = (cell % level.width).to(size) * level.stride[1] + level.offset[1]
+    y = (cell // level.width).to(size) * level.stride[0] + level.offset[0]
+    centre = torch.stack([x, y], dim=-1)
     return torch.cat([centre - size / 2, centre + size / 2], dim=-1)
 
 

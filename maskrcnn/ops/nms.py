@@ -12,9 +12,10 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, groups: Tensor | No
     """Keep the boxes that no better kept box of the same group overlaps by more than `iou_threshold`.
 
     Args:
-        boxes: float `[N, 4]`, xyxy in pixels. Non-finite boxes never overlap.
+        boxes: float `[N, 4]`, xyxy in pixels; rounded to float32. Non-finite boxes never overlap.
         scores: float `[N]`; of equal scores the lower index is better.
-        iou_threshold: IoU in 0..1 above which the worse box goes.
+        iou_threshold: IoU in 0..1 above which the worse box goes. The float32 IoU is compared with the float64
+            threshold, as torchvision does on a CPU: an IoU of exactly .3 is above .3, one of .5 is not above .5.
         groups: int64 `[N]`, anything that keeps boxes apart (image, level, class); None: one group.
 
     Returns:

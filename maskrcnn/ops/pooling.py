@@ -23,16 +23,18 @@ def roi_align(
 
     Args:
         features: for each level `[B, C, H_l, W_l]`, float32, float64, bfloat16 or float16; channels-last is fastest.
-        boxes: float `[K, 4]`, xyxy in pixels of the image, finite.
+        boxes: float `[K, 4]`, xyxy in pixels of the image, finite; rounded to float32, also with float64 features.
         images: int64 `[K]` in 0..B-1.
         levels: int64 `[K]`, index into `features`.
         strides: for each level the pixels of the image per cell of the feature map.
         output_size: S.
-        sampling_ratio: samples in each bin along each axis; 0: as many as the bin has cells, rounded up.
+        sampling_ratio: samples in each bin along each axis; 0: as many as the bin has cells, rounded up, so that an
+            empty or inverted box gives 0 if aligned (as in torchvision and Detectron2).
         aligned: half-pixel correction (Detectron2's `aligned=True`); False is the original of the paper.
 
     Returns:
-        `[K, C, S, S]`, dtype of the features, channels-last. Differentiable in the features.
+        `[K, C, S, S]`, dtype of the features, channels-last. Differentiable in the features, not in the boxes: with the
+        native core any number of times; the plain PyTorch fallback raises NotImplementedError for second derivatives.
 
     Raises:
         ValueError, RuntimeError: shapes, types or devices that do not belong together, an index out of range, a box
@@ -67,14 +69,16 @@ def crop_and_resize(
 
     Args:
         features: `[B, C, H, W]`, float32, float64, bfloat16 or float16.
-        boxes: float `[K, 4]`, x1 y1 x2 y2 where 0 is the centre of the first cell and 1 that of the last; finite.
+        boxes: float `[K, 4]`, x1 y1 x2 y2 where 0 is the centre of the first cell and 1 that of the last; finite;
+            rounded to float32.
             (TensorFlow orders them y1 x1 y2 x2.)
         images: int64 `[K]` in 0..B-1.
         output_size: S; with 1, the sample is the middle of the box.
         extrapolation_value: what samples outside the map give.
 
     Returns:
-        `[K, C, S, S]`, dtype of the features, channels-last. Differentiable in the features.
+        `[K, C, S, S]`, dtype of the features, channels-last. Differentiable in the features, not in the boxes: with the
+        native core any number of times; the plain PyTorch fallback raises NotImplementedError for second derivatives.
 
     Raises:
         ValueError, RuntimeError: as `roi_align`.

@@ -6,6 +6,7 @@ beside this file document and check.
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision import ops as tv
@@ -21,7 +22,13 @@ Parts = tuple[Tensor, Tensor, Tensor]
 
 
 def nms(boxes: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
-    """Which of the boxes `[N, 4]`, given from the best to the worst, are kept: bool `[N]`."""
+    """Which of the boxes `[N, 4]`, given from the best to the worst, are kept: bool `[N]`.
+
+    The float32 IoU is compared with the float64 threshold, as in torchvision on a CPU.
+    """
+    # On a GPU torchvision rounds the threshold to float32. Rounding it down first gives the same result on both.
+    threshold = np.float32(iou_threshold)
+    threshold = threshold if float(threshold) <= iou_threshold else np.nextafter(threshold, np.float32(-1))
     kept = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
     # Group by group: shifting boxes apart by an offset instead would cost float32 precision.
     by_group = torch.argsort(groups, stable=True)
@@ -30,13 +37,13 @@ def nms(boxes: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
         members = members[torch.isfinite(boxes[members]).all(dim=1)]
         kept[members] = False
         falling = torch.arange(len(members), 0, -1, dtype=torch.float32, device=boxes.device)
-        kept[members[tv.nms(boxes[members], falling, iou_threshold)]] = True
+        kept[members[tv.nms(boxes[members], falling, float(threshold))]] = True
     return kept
 
 
 def match_boxes(priors: Tensor, truths: Tensor, min_iou: float, ties: int) -> Parts:
     index = torch.full((len(priors),), -1, dtype=torch.int64, device=priors.device)
-    iou = torch.zeros(len(priors), device=priors.device)
+    iou = torch.zeros(len(priors), dtype=torch.float32, device=priors.device)
     forced = torch.zeros(len(priors), dtype=torch.bool, device=priors.device)
     if len(priors) == 0 or len(truths) == 0:
         return index, iou, forced
@@ -81,7 +88,7 @@ def all_anchors(sizes: Tensor, grids: Tensor, cells: Tensor) -> Tensor:
     place = torch.stack([cell % columns[grid], cell // columns[grid]], dim=1)
     centre = place * grids[grid, :2] + grids[grid, 2:]
     half = sizes[grid] / 2
-    anchors = torch.empty(len(grid), 4, device=sizes.device)
+    anchors = torch.empty(len(grid), 4, dtype=torch.float32, device=sizes.device)
     anchors[first[grid] + cell * step[grid]] = torch.cat([centre - half, centre + half], dim=1)
     return anchors
 
@@ -120,13 +127,14 @@ def roi_align(
     height, width = shapes[levels].unbind(dim=1)
     first = sizes.cumsum(0)[levels] + images * height * width
     boxes = boxes.double() if table.dtype == torch.float64 else boxes
-    boxes = boxes / torch.tensor(strides).to(boxes)[levels][:, None] - (0.5 if aligned else 0.0)
+    boxes = boxes / boxes.new_tensor(strides)[levels][:, None] - (0.5 if aligned else 0.0)
     extent = boxes[:, 2:] - boxes[:, :2]
     extent = extent if aligned else extent.clamp(min=1)
-    ratio = (extent / output_size).ceil().clamp(min=1).long()
+    # An empty or inverted RoI has no adaptive samples, and gives 0, as in torchvision and Detectron2.
+    ratio = (extent / output_size).ceil().clamp(min=0).long()
     ratio = torch.full_like(ratio, sampling_ratio) if sampling_ratio else ratio
     result = table.new_zeros(len(boxes), output_size, output_size, channels)
-    for gx, gy in torch.unique(ratio, dim=0).tolist():
+    for gx, gy in torch.unique(ratio[(ratio > 0).all(dim=1)], dim=0).tolist():
         members = torch.nonzero((ratio[:, 0] == gx) & (ratio[:, 1] == gy)).flatten()
         for part in torch.split(members, max(1, CHUNK // (4 * output_size**2 * gx * gy))):
             at = bin_samples(boxes[part], extent[part], output_size, (gx, gy))
@@ -137,7 +145,7 @@ def roi_align(
 
 def bin_samples(boxes: Tensor, extent: Tensor, bins: int, samples: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Coordinates of the samples along x and y, `[K, bins * samples]`; `extent [K, 2]` from the corner x1 y1 on."""
-    steps = [(torch.arange(bins * n, device=boxes.device) + 0.5).to(boxes) / (bins * n) for n in samples]
+    steps = [(torch.arange(bins * n, dtype=boxes.dtype, device=boxes.device) + 0.5) / (bins * n) for n in samples]
     x, y = (boxes[:, axis, None] + extent[:, axis, None] * step for axis, step in enumerate(steps))
     return x, y
 
@@ -178,7 +186,7 @@ def crop_and_resize(
 ) -> Tensor:
     height, width, channels = features.shape[1:]
     boxes = boxes.double() if features.dtype == torch.float64 else boxes
-    bins = torch.arange(output_size).to(boxes)
+    bins = torch.arange(output_size, dtype=boxes.dtype, device=boxes.device)
     step = bins / (output_size - 1) if output_size > 1 else bins + 0.5
     result = []
     for part in torch.split(torch.arange(len(boxes), device=boxes.device), max(1, CHUNK // (4 * output_size**2))):

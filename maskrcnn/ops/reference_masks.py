@@ -104,10 +104,11 @@ def sample_masks(
     start = boxes - (0.5 if aligned else 0.0)
     extent = boxes[:, 2:] - boxes[:, :2]
     extent = extent if aligned else extent.clamp(min=1)
-    result = torch.zeros(len(boxes), output_size, output_size, device=boxes.device)
-    ratio = (extent / output_size).ceil().clamp(min=1).long()
+    result = torch.zeros(len(boxes), output_size, output_size, dtype=torch.float32, device=boxes.device)
+    # An empty or inverted box has no adaptive samples, and gives 0, as in `reference.roi_align`.
+    ratio = (extent / output_size).ceil().clamp(min=0).long()
     ratio = torch.full_like(ratio, sampling_ratio) if sampling_ratio else ratio
-    for gx, gy in torch.unique(ratio, dim=0).tolist():
+    for gx, gy in torch.unique(ratio[(ratio > 0).all(dim=1)], dim=0).tolist():
         members = torch.nonzero((ratio[:, 0] == gx) & (ratio[:, 1] == gy)).flatten()
         for part in torch.split(members, max(1, CHUNK // (output_size**2 * gx * gy))):
             samples = bin_samples(start[part], extent[part], output_size, (gx, gy))
@@ -125,7 +126,7 @@ def sample_masks(
 def _levels_on_grid(masks: Windows, index: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """`bilinear` of masks `index [K]` at the grids of `x [K, X]` and `y [K, Y]`: float32 `[K, Y, X]`."""
     windows, offsets, data = masks
-    level = torch.zeros(len(x), y.shape[1], x.shape[1], device=x.device)
+    level = torch.zeros(len(x), y.shape[1], x.shape[1], dtype=torch.float32, device=x.device)
     if len(data) == 0:
         return level
     x1, y1, x2, y2 = windows[index].unbind(dim=1)
@@ -153,8 +154,8 @@ def paste_masks(probabilities: Tensor, boxes: Tensor, new_windows: Tensor, new_o
     scale = side / (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-6)
 
     def level(owner: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        u = ((x + 0.5 - boxes[owner, 0]) * scale[owner, 0] - 0.5).clamp(0, side - 1)
-        v = ((y + 0.5 - boxes[owner, 1]) * scale[owner, 1] - 0.5).clamp(0, side - 1)
+        u = ((x.float() + 0.5 - boxes[owner, 0]) * scale[owner, 0] - 0.5).clamp(0, side - 1)
+        v = ((y.float() + 0.5 - boxes[owner, 1]) * scale[owner, 1] - 0.5).clamp(0, side - 1)
         left, top = u.long().clamp(max=max(0, side - 2)), v.long().clamp(max=max(0, side - 2))
         fx, fy = u - left, v - top
         right, bottom = (left + 1).clamp(max=side - 1), (top + 1).clamp(max=side - 1)
@@ -181,7 +182,7 @@ def mask_iou(
         intersection[part] = torch.zeros_like(part).index_add_(0, owner, both.long())
     union = measure_masks(*masks1)[0][rows] + measure_masks(*masks2)[0][columns] - intersection
     hit = intersection > 0
-    return rows[hit], columns[hit], (intersection[hit] / union[hit]).float()
+    return rows[hit], columns[hit], intersection[hit].float() / union[hit]
 
 
 def _overlapping_windows(windows1: Tensor, windows2: Tensor) -> tuple[Tensor, Tensor]:

@@ -26,8 +26,7 @@ void check_nms() {
         for (int64_t j = 0; j < i; j++) {
             const Box other = box_at(boxes.data(), j);
             if (!kept[j] || groups[i] != groups[j] || !box.sound() || !other.sound()) continue;
-            const float shared = intersection_of(box, other);
-            wanted = wanted && !(shared > threshold * (box.area() + other.area() - shared));
+            wanted = wanted && !(iou_of(box, other) > threshold);
         }
         require(kept[i] == wanted, "nms");
     }
@@ -132,7 +131,7 @@ double aligned_bin(const RoiAlign& rule, const float* box, const std::vector<flo
     double w = static_cast<double>(box[2]) - box[0], h = static_cast<double>(box[3]) - box[1];
     if (!rule.aligned) w = std::max(w, 1.0), h = std::max(h, 1.0);
     auto samples = [&](double extent) {
-        return rule.sampling_ratio ? rule.sampling_ratio : static_cast<int64_t>(std::max(std::ceil(extent / static_cast<double>(rule.bins)), 1.0));
+        return rule.sampling_ratio ? rule.sampling_ratio : static_cast<int64_t>(std::max(std::ceil(extent / static_cast<double>(rule.bins)), 0.0));
     };
     const int64_t nx = samples(w), ny = samples(h);
     double sum = 0;
@@ -143,7 +142,7 @@ double aligned_bin(const RoiAlign& rule, const float* box, const std::vector<flo
             sum += sample(map, height, width, channels, c, at_x, at_y);
         }
     }
-    return sum / static_cast<double>(nx * ny);
+    return sum / static_cast<double>(std::max<int64_t>(nx * ny, 1));
 }
 
 std::vector<float> noise(int64_t count) {
