@@ -181,9 +181,9 @@ def _share_inside(masks: CroppedMasks, matrix: Tensor, size: Size) -> Tensor:
     owner, x, y = window_pixels(masks.windows)
     inside = masks.data >= 128
     owner, x, y = owner[inside], x[inside], y[inside]
-    x, y = map_points(matrix, torch.stack([x, y], dim=1) + 0.5).unbind(1)
+    x, y = map_points(matrix, torch.stack([x, y], dim=1).double() + 0.5).unbind(1)
     on_canvas = (x >= 0) & (x < size[1]) & (y >= 0) & (y < size[0])
-    kept = torch.zeros(len(masks), device=x.device).index_add_(0, owner, on_canvas.float())
+    kept = torch.zeros(len(masks), dtype=torch.float32, device=x.device).index_add_(0, owner, on_canvas.float())
     return kept / masks.areas().clamp(min=1)
 
 

@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 from augment.affine import Size, compose, mirror, translation, transposition
 from augment.geometry import Edges, Sample, add_margins, compute_margins, warp, warp_instances
 from augment.photometric import apply_gaussian_blur
-from augment.values import in_type_of
+from augment.values import draw_uniform, in_type_of
 from maskrcnn.ops.reference_masks import window_pixels
 from maskrcnn.structures.boxes import clip_boxes
 from maskrcnn.structures.instances import Instances
@@ -122,7 +122,7 @@ class _PasteCanvas:
         blended = torch.lerp(old, new, _compute_alpha(part.masks, feather)[here].expand_as(old))  # exact at 0 and 1
         self.image[:, *there] = blended.round() if self.image.dtype == torch.uint8 else blended
         masks = part.masks.crop(-x, -y, height, width)
-        boxes = clip_boxes(part.boxes + torch.tensor([x, y, x, y]), (height, width))
+        boxes = clip_boxes(part.boxes + part.boxes.new_tensor([x, y, x, y]), (height, width))
         self.pasted.append(replace(part, size=(height, width), boxes=boxes, masks=masks))
         x1, y1, x2, y2 = masks.windows[0].tolist()
         inside = masks.window(0) >= 128
@@ -136,7 +136,7 @@ class _PasteCanvas:
         whole = Instances.cat([self.instances, *self.pasted])
         assert whole.masks is not None
         masks = self._visible(whole.masks)
-        left = masks.areas() / whole.masks.areas().clamp(min=1)
+        left = masks.areas().float() / whole.masks.areas().clamp(min=1)
         left = torch.where(whole.has_mask(), left, 1.0)  # without a mask nobody knows what is hidden
         present, cut = left > 0, left < edges.min_visible_fraction
         if edges.cut == "drop":
@@ -147,7 +147,7 @@ class _PasteCanvas:
 
     def _visible(self, masks: CroppedMasks) -> CroppedMasks:
         """Remove from the masks of all objects the pixels where another object is on top."""
-        number = torch.cat([torch.zeros(len(self.instances)), torch.arange(1, len(self.pasted) + 1)]).int()
+        number = torch.arange(1 - len(self.instances), len(self.pasted) + 1).clamp(min=0).int()
         under = torch.nonzero(_find_nonempty_windows(self.top > 0, masks.windows)).flatten()
         some = masks[under]
         owner, x, y = window_pixels(some.windows)
@@ -191,7 +191,7 @@ class Mosaic:
             ValueError: If only some of the samples have masks, or ids.
         """
         height, width = instances.size
-        if float(torch.rand((), generator=generator)) >= self.probability or min(height, width) < 4:
+        if float(draw_uniform(generator)) >= self.probability or min(height, width) < 4:
             return image, instances
         x, y = (_draw_int(length // 4, length - length // 4, generator) for length in (width, height))
         canvas, parts = torch.empty_like(image), []
@@ -262,7 +262,7 @@ def _cut_out(image: Tensor, one: Instances, feather: float, generator: Generator
     room = 1 + max(int(4 * feather), beyond)
     x1, y1, x2, y2 = masks.boxes()[0].int().tolist()
     size = (y2 - y1 + 2 * room, x2 - x1 + 2 * room)
-    horizontal, vertical, transposed = (torch.rand(3, generator=generator) < 0.5).tolist()
+    horizontal, vertical, transposed = (draw_uniform(generator, 3) < 0.5).tolist()
     moved = compose(translation(room - x1, room - y1), mirror(size, horizontal, vertical))
     if transposed:
         moved, size = compose(moved, transposition()), (size[1], size[0])
@@ -273,6 +273,6 @@ def _cut_out(image: Tensor, one: Instances, feather: float, generator: Generator
 def _compute_alpha(masks: CroppedMasks, feather: float) -> Tensor:
     """Compute the opacity of a pasted cut-out, float32 `[h, w]`, 1 inside the object."""
     x1, y1, x2, y2 = masks.windows[0].tolist()
-    alpha = torch.zeros(masks.size)
+    alpha = torch.zeros(masks.size, dtype=torch.float32)
     alpha[y1:y2, x1:x2] = masks.window(0).float() / 255
     return torch.maximum(alpha, apply_gaussian_blur(alpha[None], feather)[0])

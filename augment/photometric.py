@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from torch.nn.functional import conv2d, pad
 
 from augment.geometry import Sample
-from augment.values import as_bytes, as_float
+from augment.values import as_bytes, as_float, draw_uniform
 from maskrcnn.structures.instances import Instances
 
 
@@ -37,7 +37,7 @@ class _Pointwise(_Photometric):
         """Return the changed image and the unchanged objects."""
         if image.dtype != torch.uint8:
             return super().__call__(image, instances, generator)
-        table = as_bytes(self.change(torch.arange(256) / 255, generator))
+        table = as_bytes(self.change(torch.arange(256, dtype=torch.float32) / 255, generator))
         shown = table.to(image.device).index_select(0, image.flatten().int())
         return shown.view_as(image), instances
 
@@ -60,7 +60,7 @@ class RandomLight(_Pointwise):
 
     def change(self, values: Tensor, generator: Generator) -> Tensor:
         """Return the changed values."""
-        scale, offset = torch.randn(2, generator=generator).tolist()
+        scale, offset = torch.randn(2, generator=generator, dtype=torch.float32).tolist()
         return values * max(0.0, 1 + self.scale_std * scale) + self.offset_std * offset
 
 
@@ -75,7 +75,7 @@ class GaussianNoise(_Photometric):
 
     def change(self, values: Tensor, generator: Generator) -> Tensor:
         """Return the noisy values."""
-        noise = torch.randn(values.shape, generator=generator).to(values.device)
+        noise = torch.randn(values.shape, generator=generator, dtype=torch.float32).to(values.device)
         return values + noise.mul_(self.std)
 
 
@@ -91,7 +91,7 @@ class RandomInvert(_Pointwise):
 
     def change(self, values: Tensor, generator: Generator) -> Tensor:
         """Return the inverted or the given values."""
-        return 1 - values if float(torch.rand((), generator=generator)) < self.probability else values
+        return 1 - values if float(draw_uniform(generator)) < self.probability else values
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class RandomBlur(_Photometric):
 
     def change(self, values: Tensor, generator: Generator) -> Tensor:
         """Return the blurred values."""
-        return apply_gaussian_blur(values, self.max_sigma * float(torch.rand((), generator=generator)))
+        return apply_gaussian_blur(values, self.max_sigma * float(draw_uniform(generator)))
 
 
 def apply_gaussian_blur(values: Tensor, sigma: float) -> Tensor:

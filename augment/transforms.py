@@ -34,6 +34,7 @@ from augment.affine import (
     transposition,
 )
 from augment.geometry import Edges, Sample, warp
+from augment.values import draw_uniform
 from maskrcnn.ops.boxes import box_area
 from maskrcnn.structures.instances import Instances
 
@@ -150,7 +151,7 @@ class RandomFlip(Geometric):
     def draw(self, frame: Frame, generator: Generator) -> Warp:
         """Draw a combination of flips and a transpose."""
         # Always draw three numbers, so that turning off one of the changes does not affect the others.
-        horizontal, vertical, transposed = (torch.rand(3, generator=generator) < 0.5).tolist()
+        horizontal, vertical, transposed = (draw_uniform(generator, 3) < 0.5).tolist()
         flipped = mirror(frame.size, horizontal and self.horizontal, vertical and self.vertical)
         if transposed and self.transpose:
             return Warp(compose(flipped, transposition()), (frame.size[1], frame.size[0]))
@@ -185,7 +186,7 @@ class RandomCrop(Geometric):
     def draw(self, frame: Frame, generator: Generator) -> Warp:
         """Draw a window."""
         center = None
-        if self.favour_small and float(torch.rand((), generator=generator)) < self.favour_small and len(frame.boxes):
+        if self.favour_small and float(draw_uniform(generator)) < self.favour_small and len(frame.boxes):
             chances = box_area(frame.boxes).clamp(min=1).rsqrt()
             box = frame.boxes[int(torch.multinomial(chances.cpu(), 1, generator=generator))].tolist()
             center = (box[1] + box[3]) / 2, (box[0] + box[2]) / 2
@@ -223,7 +224,7 @@ class RandomScale(Geometric):
 
     def draw(self, frame: Frame, generator: Generator) -> Warp:
         """Draw the factors."""
-        u, x, y = torch.rand(3, generator=generator).tolist()
+        u, x, y = draw_uniform(generator, 3).tolist()
         both = _sample_log_uniform(self.uniform, u)
         return scale_canvas(both * _sample_log_uniform(self.x, x), both * _sample_log_uniform(self.y, y), frame.size)
 
@@ -248,7 +249,7 @@ class MatchSizes(Geometric):
 
     def draw(self, frame: Frame, generator: Generator) -> Warp:
         """Draw an object and its target size."""
-        target, which = torch.rand(2, generator=generator).tolist()
+        target, which = draw_uniform(generator, 2).tolist()
         if len(frame.boxes) == 0:
             return Warp(identity(), frame.size)
         size = float(box_area(frame.boxes[int(which * len(frame.boxes))]).sqrt()) or 1.0
@@ -269,7 +270,7 @@ class RandomRotation(Geometric):
 
     def draw(self, frame: Frame, generator: Generator) -> Warp:
         """Draw an angle."""
-        angle = (2 * float(torch.rand((), generator=generator)) - 1) * self.degrees
+        angle = (2 * float(draw_uniform(generator)) - 1) * self.degrees
         return Warp(compose_around_center(rotation(angle), frame.size), frame.size)
 
 

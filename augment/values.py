@@ -1,7 +1,12 @@
 """Values of images, which are uint8, or float32 in [0, 1]."""
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
+
+
+def draw_uniform(generator: Generator, *size: int) -> Tensor:
+    """Random numbers in [0, 1), float32 whatever PyTorch's default dtype, so that a seed means the same draws."""
+    return torch.rand(size, generator=generator, dtype=torch.float32)
 
 
 def as_float(image: Tensor) -> Tensor:

@@ -27,12 +27,16 @@ class TorchvisionMaskRCNN(nn.Module):
         # Its own switch for this, _skip_resize, works in training only.
         self.model.transform.resize = lambda image, target=None: (image, target)
 
-    def forward(self, images: Sequence[Tensor], instances: Sequence[Instances]) -> dict[str, Tensor]:
+    def forward(
+        self, images: Sequence[Tensor], instances: Sequence[Instances] | None = None
+    ) -> dict[str, Tensor] | list[Instances]:
+        if instances is None:
+            return self.detect(images)
         truths = [t[~t.ignore].to_torchvision() for t in instances]
         return self.model([as_float(image) for image in images], truths)
 
     @torch.no_grad()
-    def detect(self, images: Sequence[Tensor], proposals_only: bool = False) -> list[Instances]:
+    def detect(self, images: Sequence[Tensor]) -> list[Instances]:
         found = self.model([as_float(image) for image in images])
         return [
             Instances.from_torchvision(result, (image.shape[-2], image.shape[-1]))

@@ -30,7 +30,7 @@ def make_coordinate_field(size: tuple[int, int]) -> Tensor:
     longest = max(size)
     y = (torch.arange(size[0], dtype=torch.float32)[:, None] + 0.5).expand(size) / longest
     x = (torch.arange(size[1], dtype=torch.float32)[None, :] + 0.5).expand(size) / longest
-    return torch.stack([x, y, (x - 0.5) ** 2 + (y - 0.5) ** 2, torch.ones(size)]) * SCALE
+    return torch.stack([x, y, (x - 0.5) ** 2 + (y - 0.5) ** 2, torch.ones(size, dtype=torch.float32)]) * SCALE
 
 
 def move_masks(masks: CroppedMasks, field: Tensor) -> CroppedMasks:

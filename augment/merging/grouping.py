@@ -159,7 +159,7 @@ def _find_similar_pairs(
         pairs = mask_overlaps(one, threshold)
     else:  # `mask_overlaps` would recompute the areas of all masks in every round
         rows, columns, iou = one.iou(other)
-        kept = iou >= torch.tensor(threshold)  # float32 like the IoU, so that .7 >= .7
+        kept = iou >= torch.tensor(threshold, dtype=torch.float32)  # float32 like the IoU, so that .7 >= .7
         return rows[kept], columns[kept], iou[kept].double()
     return pairs.rows, pairs.columns, pairs.iou
 

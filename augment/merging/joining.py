@@ -116,8 +116,8 @@ def _find_cut_boxes(pool: Instances, windows: Tensor, margin: float) -> Tensor:
 def _find_continued_boxes(boxes: Tensor, group: Tensor, windows: Tensor, margin: float) -> Tensor:
     """Return whether the group of each detection extends beyond its tile, bool `[N]`."""
     to = group.clamp(min=0)[:, None].expand(-1, 2)
-    low = torch.full((len(boxes), 2), torch.inf).scatter_reduce(0, to, boxes[:, :2], "amin")
-    high = torch.full((len(boxes), 2), -torch.inf).scatter_reduce(0, to, boxes[:, 2:], "amax")
+    low = torch.full((len(boxes), 2), torch.inf, dtype=boxes.dtype).scatter_reduce(0, to, boxes[:, :2], "amin")
+    high = torch.full((len(boxes), 2), -torch.inf, dtype=boxes.dtype).scatter_reduce(0, to, boxes[:, 2:], "amax")
     at = group.clamp(min=0)
     return ((low[at] < windows[:, :2] - margin) | (high[at] > windows[:, 2:] + margin)).any(dim=1) & (group >= 0)
 
@@ -263,7 +263,7 @@ def _merge_groups(
     group = torch.where(group >= 0, number[group], -1)
     result = pool[chosen]
     assert result.scores is not None
-    best = torch.zeros(len(chosen)).scatter_reduce(0, group[index], pool.scores[index], "amax")
+    best = pool.scores.new_zeros(len(chosen)).scatter_reduce(0, group[index], pool.scores[index], "amax")
     apart = (cut[chosen]) & (torch.bincount(group[index], minlength=len(chosen)) > 1)
     parts = torch.nonzero((group >= 0) & apart[group]).flatten()
     if len(parts):
@@ -315,7 +315,7 @@ def _average_scores(
     held = pairs.intersection == pairs.areas1[pairs.rows]
     rows, columns = pairs.rows[held], pairs.columns[held]
     places, back = torch.unique(group * len(windows) + tile, return_inverse=True)
-    highest = torch.zeros(len(places)).scatter_reduce(0, back, scores, "amax")
+    highest = scores.new_zeros(len(places)).scatter_reduce(0, back, scores, "amax")
     asked = number[rows] * len(windows) + columns
     at = torch.searchsorted(places, asked).clamp(max=len(places) - 1)
     given = torch.where(places[at] == asked, highest[at], 0.0)

@@ -13,8 +13,8 @@ from maskrcnn.ops.types import AnchorLevel
 
 def base_sizes(sizes: Sequence[float], ratios: Sequence[float], rounded: bool) -> Tensor:
     """(width, height) of each anchor of a cell, float32 `[len(ratios) * len(sizes), 2]`, ratio by ratio."""
-    root = torch.tensor(ratios).sqrt()[:, None]
-    size = torch.tensor(sizes)[None, :]
+    root = torch.tensor(ratios, dtype=torch.float32).sqrt()[:, None]
+    size = torch.tensor(sizes, dtype=torch.float32)[None, :]
     wh = torch.stack([(size / root).flatten(), (size * root).flatten()], dim=1)
     return (wh / 2).round() * 2 if rounded else wh
 

@@ -65,7 +65,7 @@ def sample(labels: Tensor, count: int, positive_fraction: float, hardness: Tenso
 
     Drawn at random, or, where `hardness` float `[P]` is given, those with the highest.
     """
-    key = torch.rand(len(labels), device=labels.device) if hardness is None else hardness
+    key = torch.rand(len(labels), dtype=torch.float32, device=labels.device) if hardness is None else hardness
     positives, negatives = torch.nonzero(labels > 0).flatten(), torch.nonzero(labels == 0).flatten()
     num_positives = min(len(positives), int(count * positive_fraction))
     num_negatives = min(len(negatives), count - num_positives)

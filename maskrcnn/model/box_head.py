@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskrcnn.config import UserError
 from maskrcnn.model.assign import assign_proposals, mean_loss, sample, truths_of
 from maskrcnn.model.config import BoxHeadConfig
 from maskrcnn.model.limits import LimitCuts, scaled_limit
@@ -35,6 +36,8 @@ class Pooler(nn.Module):
 
     def __init__(self, config: BoxHeadConfig, strides: Sequence[int], output_size: int, sampling_ratio: int) -> None:
         super().__init__()
+        if any(stride != strides[0] << i or stride & (stride - 1) for i, stride in enumerate(strides)):
+            raise UserError(f"RoIs need levels whose strides are powers of two that double, got {list(strides)}")
         self.strides = list(strides)
         self.levels = [stride.bit_length() - 1 for stride in strides]
         self.canonical = (config.canonical_size, config.canonical_level)
@@ -90,7 +93,7 @@ class BoxHead(nn.Module):
             boxes.append(candidates[chosen])
             labels.append(assigned.labels[chosen])
             truth.append(assigned.truth[chosen])
-        counts = torch.tensor([float(len(part)) for part in boxes], device=boxes[0].device)
+        counts = torch.tensor([len(part) for part in boxes], dtype=torch.float32, device=boxes[0].device)
         return Samples(torch.cat(boxes), image_index(boxes), torch.cat(labels), torch.cat(truth), counts)
 
     def _hardness(self, features: Sequence[Tensor], boxes: Tensor, image: int, labels: Tensor) -> Tensor:

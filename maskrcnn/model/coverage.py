@@ -36,7 +36,7 @@ def as_seen(boxes: Tensor, sizes: Tensor, config: ImageConfig) -> Truths:
     unique, place = torch.unique(sizes, dim=0, return_inverse=True)
     shown = [resized((int(height), int(width)), config) for height, width in unique.tolist()]
     shown_sizes = torch.tensor(shown, dtype=torch.int64).reshape(-1, 2)
-    factors = (shown_sizes / unique.clamp(min=1)).flip(1).repeat(1, 2).float()
+    factors = (shown_sizes.double() / unique.clamp(min=1)).flip(1).repeat(1, 2).float()
     return Truths(boxes.float() * factors[place], shown_sizes[place])
 
 
@@ -85,7 +85,7 @@ def best_ious(truths: Truths, config: DetectorConfig) -> Tensor:
     """
     strides, rpn = pyramid_strides(config.backbone), config.rpn
     check_anchors(rpn, len(strides))
-    best = torch.zeros(len(truths.boxes))
+    best = torch.zeros(len(truths.boxes), dtype=torch.float32)
     for level, sizes in enumerate(rpn.anchor_sizes):
         gaps = grid_gaps(truths, level, config)
         for width, height in base_sizes(sizes, rpn.anchor_ratios, rpn.round_anchors).tolist():

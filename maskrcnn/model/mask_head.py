@@ -70,7 +70,7 @@ class MaskHead(nn.Module):
         targets = self.targets(boxes, [samples.truth[part] for part in positive], instances)
         logits = self(features, boxes, images, samples.labels[chosen])
         values = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").flatten(1).mean(dim=1)
-        counts = torch.tensor([float(len(part)) for part in positive], device=values.device)
+        counts = torch.tensor([len(part) for part in positive], dtype=torch.float32, device=values.device)
         return {"loss_mask": mean_loss(values, images, counts, per_sample)}
 
     def _positives(self, samples: Samples, image: int, truths: Instances) -> Tensor:

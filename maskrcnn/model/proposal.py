@@ -136,7 +136,7 @@ class _Search:
 
     def _ladders(self, sizes_a_level: int) -> Iterator[Sizes]:
         levels = len(self.gaps)
-        low, high = torch.quantile(self.sizes, torch.tensor(_PERCENTILES)).tolist()
+        low, high = torch.quantile(self.sizes, self.sizes.new_tensor(_PERCENTILES)).tolist()
         even = round((high - low) / max(1, levels * sizes_a_level - 1))
         for step in sorted({max(1, even), max(1, even + 1), 4, 8}):
             ladder = [max(0, round(low)) + step * number for number in range(levels * sizes_a_level)]

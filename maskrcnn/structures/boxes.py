@@ -21,7 +21,8 @@ def encode_boxes(boxes: Tensor, priors: Tensor, weights: Sequence[float]) -> Ten
 
 def decode_boxes(deltas: Tensor, priors: Tensor, weights: Sequence[float]) -> Tensor:
     """Boxes `[..., 4]` from deltas `[..., 4]` and priors that broadcast to them; float32 whatever the input."""
-    deltas, priors = deltas.float() / torch.tensor(weights, device=deltas.device), priors.float()
+    deltas, priors = deltas.float(), priors.float()
+    deltas = deltas / deltas.new_tensor(weights)
     prior_size = priors[..., 2:] - priors[..., :2]
     centre = priors[..., :2] + prior_size / 2 + deltas[..., :2] * prior_size
     half = prior_size * torch.exp(deltas[..., 2:].clamp(max=SIZE_CLAMP)) / 2

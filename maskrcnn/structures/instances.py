@@ -49,7 +49,7 @@ class Instances:
     @staticmethod
     def empty(size: tuple[int, int], with_masks: bool = False) -> "Instances":
         masks = CroppedMasks.empty(size) if with_masks else None
-        return Instances(size, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), masks=masks)
+        return Instances(size, torch.zeros(0, 4, dtype=torch.float32), torch.zeros(0, dtype=torch.int64), masks=masks)
 
     @staticmethod
     def from_masks(
