@@ -36,7 +36,7 @@ def describe(config: ExperimentConfig, data: Data) -> None:
         click.echo(f"image        {name}: {list(image.shape)}, {len(instances)} objects")
     image, instances = data.test[0]  # of the training images one batch is read
     click.echo(f"test image   {data.test.image_names[0]}: {list(image.shape)}, {len(instances)} objects")
-    for stride, x in zip(detector.backbone.strides, _maps(detector, machine, batch.images), strict=True):
+    for stride, x in zip(detector.strides, _maps(detector, machine, batch.images), strict=True):
         click.echo(f"features     stride {stride}: {list(x.shape)}")
     for name, module in detector.named_children():
         click.echo(f"parameters   {name}: {sum(p.numel() for p in module.parameters()):,}")

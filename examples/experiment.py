@@ -19,7 +19,7 @@ from examples.config import ExperimentConfig
 from examples.opening import Data
 from examples.opening import check_objects as check_objects
 from examples.opening import open_data as open_data
-from examples.searching import AS_IT_IS, Detects, is_plain, search, views_of
+from examples.searching import AS_IT_IS, Detects, find, is_plain, search, views_of
 from maskrcnn.config import UserError, to_toml
 from maskrcnn.evaluation.coco import write_coco_results
 from maskrcnn.evaluation.figures import Evaluation, evaluate
@@ -101,7 +101,7 @@ def _predict_batches(
     for batch in evaluation_batches(samples, batch_size):
         images = batch.to(machine.device).images
         with machine.autocast():
-            results = detector.detect(images, proposals_only)
+            results = find(detector, images, proposals_only)
         found |= {image_id: result.to("cpu") for image_id, result in zip(batch.ids, results, strict=True)}
     return found
 
@@ -261,7 +261,7 @@ def picture_names(image_names: Sequence[str]) -> list[str]:
 
 def no_detections(size: tuple[int, int]) -> Instances:
     none = Instances.empty(size, with_masks=True)
-    return Instances(size, none.boxes, none.labels, torch.zeros(0), none.masks)
+    return Instances(size, none.boxes, none.labels, torch.zeros(0, dtype=torch.float32), none.masks)
 
 
 def make_folder(path: Path) -> None:

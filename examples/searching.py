@@ -36,9 +36,18 @@ class Detects(Protocol):
         """Sets training or evaluation mode."""
         ...
 
-    def detect(self, images: Sequence[Tensor], proposals_only: bool = False) -> list[Instances]:
-        """What is found in each image `[3, H, W]`, with scores; `proposals_only`: by the first stage alone."""
+    def __call__(self, images: Sequence[Tensor]) -> Any:
+        """The detections of each image `[3, H, W]`, `list[Instances]` with scores."""
         ...
+
+
+def find(detector: Detects, images: Sequence[Tensor], proposals_only: bool = False) -> list[Instances]:
+    """The detections of each image; `proposals_only`: of the first stage alone.
+
+    Calls the module itself, so that wrappers (EMA, DistributedDataParallel) take part.
+    """
+    found: list[Instances] = detector(images, **({"proposals_only": True} if proposals_only else {}))
+    return found
 
 
 def is_plain(config: ViewsConfig) -> bool:
@@ -52,7 +61,8 @@ def views_of(detector: Detects, config: ViewsConfig, size: tuple[int, int]) -> l
     Raises:
         UserError: a setting that makes no sense, or with this image asks for too many tiles or too large a view.
     """
-    stride = max(detector.backbone.strides) if isinstance(detector, Detector) else 1
+    bare = _unwrap(detector)
+    stride = max(bare.strides) if isinstance(bare, Detector) else 1
     if config.tile and _count_tiles(config, size) > MOST_TILES:
         raise UserError(
             f"tile, overlap and tile_scales ask for more than {MOST_TILES} tiles of an image of {size[0]} x {size[1]} "
@@ -69,9 +79,17 @@ def views_of(detector: Detects, config: ViewsConfig, size: tuple[int, int]) -> l
     return views
 
 
+def _unwrap(detector: Detects) -> Detects:
+    """The detector inside wrappers such as DistributedDataParallel and AveragedModel."""
+    while not isinstance(detector, Detector) and hasattr(detector, "module"):
+        detector = detector.module
+    return detector
+
+
 def _free_memory(detector: Detects) -> int:
     """Bytes that a view may take; very many where that is not known, or where memory that runs out is an error."""
-    if isinstance(detector, Detector) and next(detector.parameters()).device.type != "cpu":
+    bare = _unwrap(detector)
+    if isinstance(bare, Detector) and next(bare.parameters()).device.type != "cpu":
         return sys.maxsize
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
@@ -98,7 +116,7 @@ def detection(detector: Detects, machine: Machine, proposals_only: bool = False)
 
     def detect(images: Sequence[Tensor]) -> list[Instances]:
         with machine.autocast():
-            return detector.detect(images, proposals_only)
+            return find(detector, images, proposals_only)
 
     return detect
 

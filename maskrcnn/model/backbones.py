@@ -100,7 +100,8 @@ def _stage(
 class Backbone(nn.Module):
     """ResNet and FPN (Lin et al., arXiv 1612.03144): `[B, 3, H, W]` → maps `[B, fpn_channels, H / s, W / s]`.
 
-    `strides` lists s for each map, finest first; with `pool_level` the last one is for the RPN only.
+    `strides` lists s for each map, finest first, `channels` is that of every map; with `pool_level` the last map is for
+    the RPN only.
     """
 
     def __init__(self, config: BackboneConfig) -> None:
@@ -112,6 +113,7 @@ class Backbone(nn.Module):
             extra_blocks=LastLevelMaxPool() if config.pool_level else None,
             norm_layer=norm_layer("group" if config.norm == "group" else "batch", 1e-5) if config.fpn_norm else None,
         )
+        self.channels = config.fpn_channels
         self.num_roi_levels = config.num_levels
         self.strides = [config.finest_stride << i for i in range(config.num_levels + config.pool_level)]
         if config.weights == "imagenet":

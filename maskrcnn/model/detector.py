@@ -1,6 +1,8 @@
 """One detector of one, two or three stages."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,7 @@ from maskrcnn.model.box_head import BoxHead
 from maskrcnn.model.config import HEADS, DetectorConfig
 from maskrcnn.model.images import (
     Batch,
+    check_values,
     group_by_padded_size,
     image_size,
     pad_images,
@@ -29,11 +32,31 @@ from maskrcnn.structures.masks import CroppedMasks
 class Detector(nn.Module):
     """backbone → RPN → box head → mask head; `head` says how far.
 
-    `detector(images, instances)` gives losses, `detector(images)` detections, in training mode and in evaluation mode.
-    Images are uint8 or float in [0, 1], `[3, H, W]`, of any sizes.
+    `detector(images, instances)` returns losses and `detector(images)` detections, in training and evaluation mode.
+    Detection never changes state: normalization layers use their evaluation statistics, whatever the mode, and every
+    submodule keeps its mode. Losses use batch statistics, and update the running ones, only in training mode.
+
+    Images are `[3, H, W]`, of any sizes: uint8 or uint16, of which the full range is meant, or floating-point in
+    [0, 1]. Floating-point values that are clearly beyond [0, 1], and NaN, are rejected where looking at them does not
+    make a training step wait for a GPU: in detection always, for losses on the CPU.
+
+    Parameters are float32 whatever PyTorch's default dtype, because box coordinates need it: `half()`, `bfloat16()` and
+    `double()` are rejected. Use `torch.autocast` to compute in bfloat16 or float16.
+
+    Args:
+        config: all that a researcher would vary.
+        num_classes: without the background.
+        head: "rpn", "faster_rcnn" or "mask_rcnn".
+        backbone: None builds the one of `config.backbone`; else a module `[B, 3, H, W]` → list of maps `[B, C, h, w]`,
+            finest first, with `strides` (pixels per cell of each map) and `channels` (C). Anchors and RoI levels follow
+            its strides. `num_roi_levels`, if it has it, is how many of the maps RoIs are pooled from (default: all).
+
+    Raises:
+        UserError: an unknown head; a backbone whose strides are not ascending or, with a box head, not powers of two
+            that double.
     """
 
-    def __init__(self, config: DetectorConfig, num_classes: int, head: str) -> None:
+    def __init__(self, config: DetectorConfig, num_classes: int, head: str, backbone: nn.Module | None = None) -> None:
         super().__init__()
         if head not in HEADS:
             raise UserError(f"unknown head {head!r}; known: {', '.join(HEADS)}")
@@ -41,41 +64,64 @@ class Detector(nn.Module):
             raise ValueError(f"num_classes must be at least 1 (background not counted), got {num_classes}")
         self.config, self.num_classes, self.head = config, num_classes, head
         self.limit_cuts = LimitCuts()  # what the limits cut since `limit_cuts.clear()`
-        self.backbone = Backbone(config.backbone)
-        channels, strides = config.backbone.fpn_channels, self.backbone.strides
-        roi_strides = strides[: self.backbone.num_roi_levels]
-        self.rpn = RPN(config.rpn, channels, strides)
-        self.box_head = None if head == "rpn" else BoxHead(config.box, channels, roi_strides, num_classes)
-        self.mask_head = None
-        if head == "mask_rcnn":
-            self.mask_head = MaskHead(config.mask, config.box, channels, roi_strides, num_classes)
+        with _default_float32():
+            self._build(config, backbone)
+
+    def _build(self, config: DetectorConfig, backbone: nn.Module | None) -> None:
+        self.backbone = Backbone(config.backbone) if backbone is None else backbone
+        channels, self.strides = check_backbone(self.backbone)
+        self.num_roi_levels = int(getattr(self.backbone, "num_roi_levels", len(self.strides)))
+        self.rpn = RPN(config.rpn, channels, self.strides)
+        self.box_head, self.mask_head = None, None
+        if self.head == "rpn":
+            return
+        roi_strides = self.strides[: self.num_roi_levels]
+        self.box_head = BoxHead(config.box, channels, roi_strides, self.num_classes)
+        if self.head == "mask_rcnn":
+            self.mask_head = MaskHead(config.mask, config.box, channels, roi_strides, self.num_classes)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Detector":
+        dtype = fn(torch.empty(0, dtype=torch.float32)).dtype
+        if dtype != torch.float32:
+            raise UserError(
+                f"a Detector computes boxes in float32 and cannot be converted to {dtype}; to compute in a half type, "
+                "use torch.autocast"
+            )
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     @property
     def pad_multiple(self) -> int:
-        return self.config.image.pad_multiple or self.backbone.strides[-1]
+        return self.config.image.pad_multiple or self.strides[-1]
 
     def forward(
-        self, images: Sequence[Tensor], instances: Sequence[Instances] | None = None
+        self,
+        images: Sequence[Tensor],
+        instances: Sequence[Instances] | None = None,
+        proposals_only: bool = False,
     ) -> dict[str, Tensor] | list[Instances]:
-        """Losses by name (scalars) where truths are given, else for each image its detections by falling score.
+        """Compute losses by name (scalars) if targets are given, else each image's detections, sorted by score.
+
+        `proposals_only`: the detections of the first stage alone, whatever the head: class-agnostic, labels all 1.
 
         Raises:
-            ValueError: an image that is not `[3, H, W]`, or truths of another size; names the image's place.
+            ValueError: an image of another shape, type or range, or targets for another size; names the image's index.
         """
-        return self.detect(images) if instances is None else self.losses(images, instances)
+        return self.detect(images, proposals_only) if instances is None else self.losses(images, instances)
 
     def losses(self, images: Sequence[Tensor], instances: Sequence[Instances]) -> dict[str, Tensor]:
+        """Compute the losses by name, scalars float32; changes running statistics in training mode only."""
         self._check_truths(images, instances)
         batch = self._batch(self._prepare(images))
         scaled = [resize_instances(t, size) for t, size in zip(instances, batch.sizes, strict=True)]
         per_sample = self.config.per_sample_loss
-        features = self.backbone(batch.pixels)
+        features = self._maps(batch)
         output = self.rpn(features, batch.padded)
         losses = self.rpn.loss(output, scaled, per_sample)
         if self.box_head is None:
             return losses
         proposals = self.rpn.propose(output, batch.sizes, training=True)
-        features = features[: self.backbone.num_roi_levels]
+        features = features[: self.num_roi_levels]
         samples = self.box_head.sample(features, proposals, scaled)
         losses |= self.box_head.loss(features, samples, scaled, per_sample)
         if self.mask_head is not None:
@@ -92,7 +138,12 @@ class Detector(nn.Module):
 
     @torch.no_grad()
     def detect(self, images: Sequence[Tensor], proposals_only: bool = False) -> list[Instances]:
-        prepared = self._prepare(images)
+        """Find the objects in each image, sorted by score; see `forward`. Changes no state, in either mode."""
+        with _evaluation_mode(self):
+            return self._detect_all(images, proposals_only)
+
+    def _detect_all(self, images: Sequence[Tensor], proposals_only: bool) -> list[Instances]:
+        prepared = self._prepare(images, with_values=True)
         groups = group_by_padded_size(prepared, self.pad_multiple, self._least_multiples)
         if self.config.image.pad_to_batch:
             groups = [list(range(len(images)))]
@@ -104,8 +155,21 @@ class Detector(nn.Module):
         return [results[i] for i in range(len(images))]
 
     def features(self, images: Sequence[Tensor]) -> list[Tensor]:
-        """The maps of the pyramid, `[B, C, h, w]`, finest first, of images padded to one batch."""
-        maps: list[Tensor] = self.backbone(self._batch(self._prepare(images)).pixels)
+        """Compute the maps of the pyramid, `[B, C, h, w]`, finest first, of images padded to one batch, as `detect`."""
+        with _evaluation_mode(self):
+            return self._maps(self._batch(self._prepare(images, with_values=True)))
+
+    def _maps(self, batch: Batch) -> list[Tensor]:
+        """Maps of the backbone, checked: a backbone exchanged later may have other strides, and so other anchors."""
+        maps: list[Tensor] = list(self.backbone(batch.pixels))
+        sizes = [tuple(x.shape[-2:]) for x in maps]
+        wanted = [tuple(-(-side // stride) for side in batch.padded) for stride in self.strides]
+        if sizes != wanted:
+            raise UserError(
+                f"the backbone returns maps of {_sizes(sizes)} cells for {_sizes([batch.padded])} pixels, but the "
+                f"detector was built for strides {self.strides}, that is {_sizes(wanted)}; pass the backbone to "
+                "Detector(...)"
+            )
         return maps
 
     def propose(self, images: Sequence[Tensor]) -> list[Instances]:
@@ -123,17 +187,25 @@ class Detector(nn.Module):
         # Batch norm in training needs two values a channel, also of an image smaller than the coarsest stride.
         return 2 if self.training else 1
 
-    def _prepare(self, images: Sequence[Tensor]) -> list[Tensor]:
-        return [prepare_image(image, self.config.image) for image in images]
+    def _prepare(self, images: Sequence[Tensor], with_values: bool = False) -> list[Tensor]:
+        prepared = []
+        for i, image in enumerate(images):
+            try:
+                if with_values or image.device.type == "cpu":
+                    check_values(image)
+                prepared.append(prepare_image(image, self.config.image))
+            except UserError as error:
+                raise UserError(f"image {i}: {error}") from error
+        return prepared
 
     def _detect(self, batch: Batch, sizes: Sequence[tuple[int, int]], proposals_only: bool) -> list[Instances]:
-        features = self.backbone(batch.pixels)
+        features = self._maps(batch)
         factors = [limit_factor(size, self.config.limit_size) for size in sizes]
         output = self.rpn(features, batch.padded)
         found = self.rpn.propose(output, batch.sizes, training=False, factors=factors, cuts=self.limit_cuts)
         if self.box_head is None or proposals_only:
             return [_map_back(f, size) for f, size in zip(found, sizes, strict=True)]
-        features = features[: self.backbone.num_roi_levels]
+        features = features[: self.num_roi_levels]
         found = self.box_head.detect(features, found, factors, self.limit_cuts)
         if self.mask_head is None:
             return [_map_back(f, size) for f, size in zip(found, sizes, strict=True)]
@@ -146,9 +218,54 @@ class Detector(nn.Module):
 
     def pretrained_parameters(self) -> set[str]:
         """Names of the parameters that start from ImageNet weights."""
-        if self.config.backbone.weights == "none":
+        if self.config.backbone.weights == "none" or not isinstance(self.backbone, Backbone):
             return set()
         return {f"backbone.body.{name}" for name, _ in self.backbone.body.named_parameters()}
+
+
+def check_backbone(backbone: nn.Module) -> tuple[int, list[int]]:
+    """The channels and the strides of a backbone.
+
+    Raises:
+        UserError: it does not state them, or the strides are not ascending.
+    """
+    channels, strides = getattr(backbone, "channels", None), getattr(backbone, "strides", None)
+    if not isinstance(channels, int) or strides is None:
+        raise UserError(
+            f"backbone {type(backbone).__name__} must state `channels` (of every map, an int) and `strides` (pixels "
+            f"per cell of each map, finest first), got {channels!r} and {strides!r}"
+        )
+    strides = [int(stride) for stride in strides]
+    if not strides or strides[0] < 1 or any(fine >= coarse for fine, coarse in itertools.pairwise(strides)):
+        raise UserError(f"strides of backbone {type(backbone).__name__} must be positive and ascending, got {strides}")
+    return channels, strides
+
+
+@contextmanager
+def _default_float32() -> Iterator[None]:
+    """float32 as PyTorch's default dtype, for modules that are built inside."""
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(default)
+
+
+@contextmanager
+def _evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; afterwards every submodule has its own former mode again."""
+    training = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
+def _sizes(sizes: Sequence[tuple[int, ...]]) -> str:
+    return ", ".join(f"{height} x {width}" for height, width in sizes)
 
 
 def _map_back(found: Instances, size: tuple[int, int]) -> Instances:

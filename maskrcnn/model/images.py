@@ -7,10 +7,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from maskrcnn.config import UserError
 from maskrcnn.model.config import ImageConfig
 from maskrcnn.structures.boxes import scale_boxes
 from maskrcnn.structures.instances import Instances
 
+FULL_RANGE = {torch.uint8: 255.0, torch.uint16: 65535.0}  # the value of white
+OVERSHOOT = 0.5
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -26,19 +29,47 @@ class Batch(NamedTuple):
 
 
 def prepare_image(image: Tensor, config: ImageConfig) -> Tensor:
-    """uint8 or float in [0, 1] `[3, H, W]` → standardised, resized float32.
+    """An image `[3, H, W]` → standardised, resized float32.
+
+    Args:
+        image: uint8 or uint16, of which the full range is meant, or floating-point in [0, 1].
 
     Raises:
-        ValueError: another shape.
+        UserError: another shape or type.
     """
     if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
-        raise ValueError(f"an image must be [3, H, W], got {list(image.shape)}")
-    image = image.float() / 255 if image.dtype == torch.uint8 else image.float()
+        raise UserError(f"an image must be [3, H, W], got {list(image.shape)}")
+    if image.dtype not in FULL_RANGE and not image.is_floating_point():
+        raise UserError(
+            f"an image must be uint8, uint16 or floating-point in [0, 1], got {image.dtype}; convert it, for example "
+            "with image.to(torch.uint8)"
+        )
+    image = image.float() / FULL_RANGE.get(image.dtype, 1.0)
     image = standardise(image, config.standardisation)
     height, width = resized(image_size(image), config)
     if (height, width) == image_size(image):
         return image
     return F.interpolate(image[None], size=(height, width), mode="bilinear", align_corners=False)[0]
+
+
+def check_values(image: Tensor) -> None:
+    """Reject a floating-point image whose values are clearly not in [0, 1]; on a GPU this waits for it.
+
+    Resampling and filters may overshoot, so half of the range more is accepted on either side.
+
+    Raises:
+        UserError: NaN, or values beyond -0.5 to 1.5.
+    """
+    if not image.is_floating_point() or image.numel() == 0:
+        return
+    low, high = torch.stack(image.detach().aminmax()).tolist()
+    if low != low:  # NaN propagates
+        raise UserError("an image has NaN pixels; replace them")
+    if low < -OVERSHOOT or high > 1 + OVERSHOOT:
+        raise UserError(
+            f"a floating-point image must be in [0, 1], got {low:g} to {high:g}; divide it by the largest value of its "
+            "file type, or pass it as uint8 or uint16"
+        )
 
 
 def image_size(image: Tensor) -> tuple[int, int]:
