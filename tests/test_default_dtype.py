@@ -13,7 +13,7 @@ from ops_toy import DEFINITIONS
 from torch.utils import _pytree as pytree
 
 from augment.config import AugmentConfig
-from augment.training import training_transform
+from augment.training import make_training_transform
 from maskrcnn.model.coverage import as_seen, best_ious
 from maskrcnn.model.proposal import propose_anchors
 from maskrcnn.ops import boxes, matching, pooling
@@ -134,7 +134,7 @@ def test_training_step_and_detection(head: str, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_augmentation(dtype: torch.dtype) -> None:
-    transform = training_transform(AugmentConfig(), Scenes())
+    transform = make_training_transform(AugmentConfig(), Scenes())
 
     def augment() -> Any:
         samples = []
