@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import inspect
 import operator
 import os
 import sys
@@ -9,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -119,7 +121,8 @@ class OwnData:
         return replace(target[torch.from_numpy(kept)], boxes=torch.from_numpy(inside))
 
 
-def _find(name: str) -> Callable[..., Any]:
+def _find(name: str) -> type[Any]:
+    """The class of that name, checked before anything of it is called: a name may come from a file of somebody else."""
     module_name, _, class_name = name.partition(":")
     here = os.getcwd()
     if here not in sys.path and "" not in sys.path:
@@ -136,13 +139,28 @@ def _find(name: str) -> Callable[..., Any]:
     except Exception as error:
         raise UserError(f"dataset {name}: importing {module_name} failed: {_words(error)}") from error
     found = getattr(module, class_name, None)
-    if not callable(found):
+    if found is None:
         near = difflib.get_close_matches(class_name, [each for each in vars(module) if each[0] != "_"], n=1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
         raise UserError(
             f"dataset {name}: {getattr(module, '__file__', None) or module_name} has no class {class_name}{hint}"
         )
+    if not isinstance(found, type):
+        raise UserError(f"dataset {name}: is no class but {type(found).__name__}; name the class of the data set")
+    missing = [each for each in _NEEDED if not _offers(found, each)]
+    if missing:
+        raise UserError(f"{name}: has no {', '.join(missing)}; a data set needs {', '.join(_NEEDED)}")
     return found
+
+
+def _offers(found: type[Any], attribute: str) -> bool:
+    """Whether a class has the attribute, declares it, or mentions it in a method, as `self.class_names = ...` does."""
+    for each in found.__mro__[:-1]:
+        methods = [value.__code__ for value in vars(each).values() if isinstance(value, FunctionType)]
+        declared = inspect.get_annotations(each)
+        if attribute in vars(each) or attribute in declared or any(attribute in code.co_names for code in methods):
+            return True
+    return False
 
 
 def _guarded(where: str, call: Callable[..., Any], *arguments: Any) -> Any:

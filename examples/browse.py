@@ -13,6 +13,7 @@ import click
 
 from examples.command_line import SettingsCommand, as_typed, click_options
 from examples.config import ExperimentConfig, config_option, load_config
+from examples.trust import check_trust
 from maskrcnn.config import UserError, flag_values, merge, option, settings
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ def main(**flags: Any) -> None:
     own = {flag: given.pop(flag) for flag in settings(BrowseConfig) if flag in given}
     browse = merge(BrowseConfig(), flag_values(BrowseConfig, own))
     config = load_config(flags=given)
+    check_trust(config.data.dataset, flags)
     check_output(Path(browse.output))
     from examples.experiment import open_data
 

@@ -87,10 +87,9 @@ class _OneLineError(click.ClickException):
 class SettingsCommand(click.Command):
     """A click command with two lengths of help and errors of one line, exit code 2.
 
-    Errors are those of the command line, every UserError, and whatever the disk says no to. Ctrl-C ends with 130.
     `--help` shows the options named in `common`, or all where there are none; `--help-all` shows all, grouped by the
     section of the configuration that declares them. Errors are those of the command line, every `UserError`, and
-    whatever the file system rejects.
+    whatever the file system rejects. Ctrl-C ends with 130.
 
     Args:
         common: names of the options in `--help`, in that order.

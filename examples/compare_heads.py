@@ -16,6 +16,7 @@ from datasets.registry import short_name
 from examples.command_line import SettingsCommand, exit_code_of
 from examples.config import ExperimentConfig, experiment_options, load_config
 from examples.train import train
+from examples.trust import check_trust
 from maskrcnn.model.config import HEADS
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def main(**flags: Any) -> None:
     from maskrcnn.training.runlog import create_run, removed_if_empty
 
     config = load_config(flags=flags)
+    check_trust(config.data.dataset, flags)
     from examples.experiment import check_objects, open_data
 
     data = open_data(config, click.echo)

@@ -102,9 +102,12 @@ def experiment_options(command: Command, without: Collection[str] = ()) -> Comma
 
 
 def config_option(command: Command) -> Command:
-    """Give a click command the flag that names a TOML file, for `load_config`."""
+    """Give a click command the flag that names a TOML file, for `load_config`, and `--trust`, for `check_trust`."""
     words = "TOML file whose settings win over those of smallobjects.toml"
-    return click.option("--config", metavar="FILE", help=words)(command)
+    trust = "run the code of a data set class that a TOML file or a run folder names"
+    return click.option("--config", metavar="FILE", help=words)(
+        click.option("--trust", is_flag=True, default=None, help=trust)(command)
+    )
 
 
 def load_config(
@@ -124,6 +127,7 @@ def load_config(
         UserError: a bad or unknown setting, or one whose feature is not available yet.
     """
     given = dict(flags or {})
+    given.pop("trust", None)  # see `examples.trust`
     file = given.pop("config", None)
     if file is not None and path is not None:
         raise UserError(f"--config={file}: the settings are those of {path} here; leave --config out")

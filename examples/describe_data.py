@@ -14,6 +14,7 @@ import click
 
 from examples.command_line import SettingsCommand, as_typed, click_options
 from examples.config import CONFIG_FILE, ExperimentConfig, config_option, load_config
+from examples.trust import check_trust
 from maskrcnn.config import UserError, flag_values, merge, option, read_toml, settings, to_toml, toml_values
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def main(**flags: Any) -> None:
     own = {flag: given.pop(flag) for flag in settings(DescribeConfig) if flag in given}
     describe = merge(DescribeConfig(), flag_values(DescribeConfig, own))
     config = load_config(flags=given)
+    check_trust(config.data.dataset, flags)
     check_file("picture", describe.picture, ".png")
     if describe.write_config is not None:
         check_new(describe.write_config)

@@ -11,6 +11,7 @@ import click
 from datasets.registry import short_name
 from examples.command_line import SettingsCommand, as_typed, exit_code_of
 from examples.config import ExperimentConfig, experiment_options, load_config
+from examples.trust import check_trust
 from maskrcnn.config import UserError
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def main(resume: str | None, dry_run: bool, **flags: Any) -> None:
     """
     folder = None if resume is None else find_run(resume, load_config(flags=flags).output.output_dir)
     config = load_config(None if folder is None else folder / "config.toml", flags)
+    check_trust(config.data.dataset, flags)
     experiment = train(config, folder, dry_run)
     if experiment is None:
         return
@@ -63,14 +65,27 @@ def main(resume: str | None, dry_run: bool, **flags: Any) -> None:
 
 
 def find_run(name: str, output_dir: str, flag: str = "--resume") -> Path:
-    """The folder of a run by its path or its name; the newest where `name` says so. Errors begin with `flag`."""
+    """The folder of a run by its path or its name; the newest with weights where `name` says so.
+
+    Errors begin with `flag`. Only `--resume` needs the state that is in `weights/last.pt`.
+    """
+    weights = ("last.pt",) if flag == "--resume" else ("best.pt", "last.pt")
     if name == NEWEST:
-        runs = [path.parent for path in Path(output_dir).glob("*/config.toml")]
-        if not runs:
-            raise UserError(f"{flag}: no run in {output_dir}; name one, or train one with example_smallobject_train.py")
-        return max(runs, key=lambda path: (path / "config.toml").stat().st_mtime)
+        runs = sorted(Path(output_dir).glob("*/config.toml"), key=lambda path: path.stat().st_mtime)
+        usable = [path.parent for path in runs if any((path.parent / "weights" / each).is_file() for each in weights)]
+        if not usable:
+            left = f" ({len(runs)} stopped before their first checkpoint)" if runs else ""
+            raise UserError(
+                f"{flag}: no run with weights in {output_dir}{left}; name one, or train one with "
+                "example_smallobject_train.py"
+            )
+        if usable[-1] != runs[-1].parent:
+            click.echo(f"{runs[-1].parent} stopped before its first checkpoint; taking {usable[-1]}")
+        return usable[-1]
     for path in (Path(name), Path(output_dir) / name):
         if (path / "config.toml").is_file():
+            if flag == "--resume" and not (path / "weights/last.pt").is_file():
+                raise UserError(f"{flag}={name}: stopped before its first checkpoint, weights/last.pt; start a new run")
             return path
     raise UserError(f"{flag}={name}: no run there (a folder with config.toml); see the folders in {output_dir}")
 

@@ -1,6 +1,7 @@
 """Settings of all tests, and the place where whole programs are run."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ from hypothesis import settings
 # Tests run many small operations: threads that wait for each other on a busy machine cost ten times what they save.
 # Set before PyTorch is imported; programs that the tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Where programs remember which code the user trusts: not the developer's own folder.
+os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="smallobjects-tests-")
 
 # Machines that run the tests are slow and shared: an example that takes long is no failure.
 settings.register_profile("project", deadline=None)

@@ -211,8 +211,11 @@ def test_an_image_without_objects_needs_no_masks(place):
         ),
         ("1 / 0", "ZeroDivisionError: division by zero (bad.py:1)"),
         ("class MyDataset: pass", "has no class MyData; did you mean 'MyDataset'?"),
-        ("MyData = 3", "has no class MyData"),
-        ("class MyData: pass", "bad:MyData('.', 'train'): TypeError"),
+        ("MyData = 3", "is no class but int"),
+        ("def MyData(*arguments): raise SystemExit", "is no class but function"),
+        ("class MyData: pass", "has no class_names, __len__, __getitem__"),
+        ("class MyData(dict):\n    def __init__(self, *words): raise SystemExit", "has no class_names"),
+        (OWN.replace("def __init__(self, root, split)", "def __init__(self)"), "bad:MyData('.', 'train'): TypeError"),
         (OWN.replace("self.root, self.split =", "raise OSError('no disk')\n        _ ="), "OSError: no disk (bad.py:"),
         (OWN.replace("self.root, self.split =", "raise KeyError('a\\nb')\n        _ ="), "KeyError"),
         (OWN.replace("def __len__", "def size"), "has no __len__"),
@@ -275,3 +278,25 @@ def test_user_errors_of_the_class_are_passed_on(place):
         open_dataset("bad:MyData", ".", "train")[0]
     Image.new("L", (4, 4)).save("none.png")
     assert len(open_dataset("bad:MyData", ".", "train")[0][1]) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["pty:spawn", "os:system", "subprocess:Popen", "mailbox:mbox", "shelve:DbfilenameShelf"]
+)
+def test_only_the_class_of_a_data_set_is_called(place, name):
+    with pytest.raises(UserError, match="is no class|has no class_names"):
+        open_dataset(name, "echo", "train")
+    assert sorted(path.name for path in place.iterdir() if path.suffix == ".py") == ["mine.py"]
+    assert not (place / "echo").exists() and not (place / "train").exists()
+
+
+@pytest.mark.parametrize(
+    "declared", ["", "class_names: tuple\n    ", "class_names = property(lambda self: ('a', 'b'))\n    "]
+)
+def test_class_names_may_be_an_attribute_of_the_instance_or_inherited(place, declared):
+    own = OWN.replace('class_names = ["a", "b"]\n    ', declared)
+    assert own != OWN
+    if "property" not in declared:
+        own = own.replace("self.root, self.split =", "self.class_names = ['a', 'b']\n        self.root, self.split =")
+    (place / "late.py").write_text(own.replace("class MyData", "class Base") + "\n\nclass MyData(Base):\n    pass\n")
+    assert open_dataset("late:MyData", ".", "train").class_names == ("a", "b")

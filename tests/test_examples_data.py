@@ -252,7 +252,7 @@ def test_the_class_of_the_readme_trains(workplace: Path) -> None:
             picture(path, 0)
             rows = [(*box, 1 + place % 2) for place, box in enumerate(BOXES)][: 3 * (number < 2)]
             path.with_suffix(".csv").write_text("".join(",".join(map(str, row)) + "\n" for row in rows))
-    lines = succeed(train, "--head=faster_rcnn", *SHORT)
+    lines = succeed(train, "--head=faster_rcnn", "--trust", *SHORT)
     assert any("on my_module:MyData: 3 training and 2 test images" in line for line in lines)
     assert (workplace / "runs/MyData-faster_rcnn-1/plots/epoch-0001/1.png").is_file()
     assert "my_module:MyData has boxes only" in fail(train)

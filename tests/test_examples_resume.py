@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import signal
@@ -15,7 +16,7 @@ import pytest
 import torch
 from programs_toy import SETTINGS, call, fail, settle, snapshot, succeed
 
-from examples.train import main
+from examples.train import find_run, main
 from maskrcnn.evaluation.coco import BOXES_FILE, MASKS_FILE
 from maskrcnn.training.checkpoint import load_checkpoint
 from maskrcnn.training.loop import Training
@@ -154,8 +155,17 @@ def exchange_classes(place: Path) -> None:
     ("spoil", "flag", "words"),
     [
         (lambda place: None, "--resume=nothing", ["--resume=nothing", "no run there"]),
-        (lambda place: shutil.rmtree(place / "runs"), "--resume", ["no run in runs"]),
-        (lambda place: (place / "runs" / NAME / "weights/last.pt").unlink(), "--resume", ["no weights at", "last.pt"]),
+        (lambda place: shutil.rmtree(place / "runs"), "--resume", ["no run with weights in runs"]),
+        (
+            lambda place: (place / "runs" / NAME / "weights/last.pt").unlink(),
+            "--resume",
+            ["--resume: no run with weights in runs", "1 stopped before their first checkpoint"],
+        ),
+        (
+            lambda place: (place / "runs" / NAME / "weights/last.pt").unlink(),
+            f"--resume={NAME}",
+            [f"--resume={NAME}: stopped before its first checkpoint", "last.pt"],
+        ),
         (
             lambda place: (place / "runs" / NAME / "weights/last.pt").write_bytes(b"half"),
             "--resume",
@@ -184,3 +194,16 @@ def test_what_cannot_be_resumed_is_said_and_stays(
         error = fail(main, flag)
     assert all(word in error for word in words), error
     assert snapshot(place) == before
+
+
+def test_a_run_that_stopped_before_its_first_checkpoint_blocks_nothing(whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "copy")
+    with chdir(tmp_path / "copy"):
+        younger = Path("runs/ellipses-mask_rcnn-2")
+        (younger / "weights").mkdir(parents=True)
+        shutil.copy(f"runs/{NAME}/config.toml", younger)
+        os.utime(f"runs/{NAME}/config.toml", (0, 0))
+        assert find_run("newest", "runs", "--weights") == Path("runs", NAME)
+        lines = succeed(main, "--resume")
+    assert lines[0] == f"{younger} stopped before its first checkpoint; taking {Path('runs', NAME)}"
+    assert any(line.startswith("resumed after epoch 3") for line in lines)

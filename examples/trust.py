@@ -1,0 +1,59 @@
+"""Data sets that are classes run code: only code that the user has named runs.
+
+`dataset = "module:Class"` in a TOML file or a run folder may come from somebody else, and importing the module runs it.
+A class counts as the user's own when it was named on the command line, or by `--trust`, in the same working directory
+before; `~/.config/smallobjects/trusted` (or its like on other systems) keeps which.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import click
+
+from datasets.registry import parse
+from maskrcnn.config import ENVIRONMENT_PREFIX, UserError
+
+
+def check_trust(dataset: str, flags: Mapping[str, Any]) -> None:
+    """Raise `UserError` where the data set is a class that the user has not named here; remember one that is named now.
+
+    Args:
+        dataset: What the settings name as data.
+        flags: Those of the command line, with "trust" and "dataset".
+    """
+    names = [each.name for each in parse(dataset) if each.is_class]
+    if not names:
+        return
+    known, entries = _read(), [[os.getcwd(), name] for name in names]
+    new = [entry for entry in entries if entry not in known]
+    if flags.get("trust") or flags.get("dataset") is not None or os.environ.get(f"{ENVIRONMENT_PREFIX}DATASET"):
+        _add(new)
+    elif new:
+        raise UserError(
+            f"dataset = {dataset}: {new[0][1]} is code that a TOML file or a run folder names and that has not been "
+            "used in this folder; read it, then --trust runs it"
+        )
+
+
+def _file() -> Path:
+    return Path(click.get_app_dir("smallobjects")) / "trusted"
+
+
+def _read() -> list[Any]:
+    try:
+        return [json.loads(line) for line in _file().read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError):
+        return []
+
+
+def _add(entries: list[list[str]]) -> None:
+    with suppress(OSError):  # without a home, --trust is needed each time
+        _file().parent.mkdir(parents=True, exist_ok=True)
+        with _file().open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(entry) + "\n" for entry in entries)
