@@ -17,6 +17,7 @@ from typing import Any
 import click
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 from torchvision import ops as tv
 from torchvision.models.detection.roi_heads import paste_masks_in_image, project_masks_on_boxes
 from torchvision.transforms import InterpolationMode
@@ -32,7 +33,24 @@ from maskrcnn.ops.pooling import crop_and_resize, roi_align
 from maskrcnn.ops.types import AnchorLevel, Windows
 
 LONGEST = 20.0  # seconds that the runs of one case together may take
-Run = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A function and its arguments, which can be moved to a GPU."""
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+
+    def __call__(self) -> Any:
+        return self.function(*self.arguments)
+
+    def to(self, device: torch.device) -> "Run":
+        """The same with every tensor among the arguments on `device`."""
+        arguments = pytree.tree_map(
+            lambda value: value.to(device) if isinstance(value, Tensor) else value, self.arguments
+        )
+        return Run(self.function, arguments)
 
 
 @dataclass(frozen=True)
@@ -48,6 +66,8 @@ class Case:
 
 @dataclass(frozen=True)
 class Cost:
+    """Median seconds, and memory at the peak beyond what was in use before, in MB (None: not known)."""
+
     seconds: float
     megabytes: float | None
 
@@ -59,8 +79,8 @@ def boxes_at(count: int, side: float, low: float, high: float, seed: int = 0) ->
     return torch.cat([corner, corner + low + torch.rand(count, 2, generator=generator) * (high - low)], dim=1)
 
 
-def nms_cases() -> Iterator[Case]:
-    for count in (1_000, 10_000, 100_000):
+def nms_cases(num_sizes: int = 3) -> Iterator[Case]:
+    for count in (1_000, 10_000, 100_000)[:num_sizes]:
         boxes = boxes_at(count, 1024 * (count / 10_000) ** 0.5, 8, 24)
         scores = torch.rand(count, generator=torch.Generator().manual_seed(1))
         order = torch.argsort(scores, descending=True)
@@ -69,18 +89,18 @@ def nms_cases() -> Iterator[Case]:
         yield Case("nms", f"{count:,} boxes", partial(nms, boxes, scores, 0.5), plain, peer)
 
 
-def match_cases() -> Iterator[Case]:
+def match_cases(num_sizes: int = 3) -> Iterator[Case]:
     sizes = torch.tensor([[16.0, 16.0]])
     level = AnchorLevel((4.0, 4.0), (2.0, 2.0), sizes, 512, 512)
     grids = matching._grids([level])
     anchors = matching.all_anchors([level])
-    for count in (100, 1_000, 10_000):
+    for count in (100, 1_000, 10_000)[:num_sizes]:
         truths = boxes_at(count, 2048, 8, 24)
         ours = partial(matching.match_anchors, [level], truths, 0.3, "all")
         plain = partial(reference.match_anchors, *grids, truths, 0.3, 1) if count <= 1_000 else None
         peer = partial(dense_match, anchors, truths) if count <= 1_000 else None
         yield Case("match_anchors", f"{len(anchors):,} x {count:,}", ours, plain, peer)
-    for count in (100, 1_000, 10_000):
+    for count in (100, 1_000, 10_000)[:num_sizes]:
         truths = boxes_at(count, 2048, 8, 24)
         priors = boxes_at(2_000, 2048, 8, 24, seed=1)
         ours = partial(matching.match_boxes, priors, truths, 0.5)
@@ -95,8 +115,8 @@ def dense_match(priors: Tensor, truths: Tensor) -> Tensor:
     return Matcher(0.5, 0.3, allow_low_quality_matches=True)(tv.box_iou(truths, priors))
 
 
-def pooling_cases() -> Iterator[Case]:
-    for count, bins, channels in ((100, 7, 64), (512, 7, 256), (33, 14, 256)):
+def pooling_cases(num_sizes: int = 3) -> Iterator[Case]:
+    for count, bins, channels in ((100, 7, 64), (512, 7, 256), (33, 14, 256))[:num_sizes]:
         feature = torch.randn(2, channels, 64, 64).to(memory_format=torch.channels_last)
         boxes = boxes_at(count, 256, 8, 40)
         images = torch.arange(count) % 2
@@ -109,8 +129,8 @@ def pooling_cases() -> Iterator[Case]:
         yield Case("roi_align, both ways", f"{channels} ch, {count} x {bins}²", ours, plain, peer)
 
 
-def crop_cases() -> Iterator[Case]:
-    for count, channels in ((100, 64), (512, 256), (2_000, 256)):
+def crop_cases(num_sizes: int = 3) -> Iterator[Case]:
+    for count, channels in ((100, 64), (512, 256), (2_000, 256))[:num_sizes]:
         feature = torch.randn(2, channels, 64, 64).to(memory_format=torch.channels_last)
         boxes = boxes_at(count, 256, 8, 40) / 256
         images = torch.arange(count) % 2
@@ -128,7 +148,7 @@ def single(pool: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 def sampled_crops(features: Tensor, boxes: Tensor, images: Tensor) -> Tensor:
     """With PyTorch's grid_sample, which wants a copy of the map for each box."""
-    steps = torch.linspace(0, 1, 7)
+    steps = torch.linspace(0, 1, 7, device=boxes.device)
     x, y = (
         low[:, None] + (high - low)[:, None] * steps
         for low, high in ((boxes[:, 0], boxes[:, 2]), (boxes[:, 1], boxes[:, 3]))
@@ -145,8 +165,8 @@ def both_ways(pool: Callable[..., Tensor], features: list[Tensor], *settings: An
     return leaf.grad
 
 
-def paste_cases() -> Iterator[Case]:
-    for count in (100, 1_000, 10_000):
+def paste_cases(num_sizes: int = 3) -> Iterator[Case]:
+    for count in (100, 1_000, 10_000)[:num_sizes]:
         size, boxes = (1024, 1024), boxes_at(count, 1024, 8, 40)
         values = torch.rand(count, 28, 28, generator=torch.Generator().manual_seed(0))
         ours = partial(mask_ops.paste_masks, values, boxes, size)
@@ -162,8 +182,8 @@ def ellipses(count: int, side: int, seed: int = 0) -> Windows:
     return mask_ops.paste_masks(values.expand(count, -1, -1), boxes_at(count, side, 8, 40, seed), (side, side))
 
 
-def target_cases() -> Iterator[Case]:
-    for count, rois in ((100, 128), (1_000, 512), (10_000, 2_000)):
+def target_cases(num_sizes: int = 3) -> Iterator[Case]:
+    for count, rois in ((100, 128), (1_000, 512), (10_000, 2_000))[:num_sizes]:
         masks, side = ellipses(count, 1024), 1024
         index = torch.arange(rois) % count
         boxes = boxes_at(count, side, 8, 40)[index] + torch.rand(rois, 4)
@@ -181,8 +201,8 @@ def dense(masks: Windows, side: int) -> Tensor:
     return result
 
 
-def measure_cases() -> Iterator[Case]:
-    for count in (100, 1_000, 10_000):
+def measure_cases(num_sizes: int = 3) -> Iterator[Case]:
+    for count in (100, 1_000, 10_000)[:num_sizes]:
         masks = ellipses(count, 1024)
         ours = partial(mask_ops.measure_masks, masks)
         stack = dense(masks, 1024) if count <= 1_000 else None
@@ -198,8 +218,8 @@ def dense_measures(masks: Tensor) -> tuple[Tensor, Tensor]:
     return masks.sum(dim=(1, 2)), tv.masks_to_boxes(masks)
 
 
-def iou_cases() -> Iterator[Case]:
-    for count in (100, 1_000, 10_000):
+def iou_cases(num_sizes: int = 3) -> Iterator[Case]:
+    for count in (100, 1_000, 10_000)[:num_sizes]:
         first, second = ellipses(count, 1024), ellipses(count, 1024, seed=1)
         plain = partial(reference_masks.mask_iou, *first, *second)
         peer = partial(dense_iou, dense(first, 1024), dense(second, 1024)) if count <= 1_000 else None
@@ -212,9 +232,9 @@ def dense_iou(first: Tensor, second: Tensor) -> Tensor:
     return shared / (one.sum(dim=1)[:, None] + two.sum(dim=1) - shared)
 
 
-def warp_cases() -> Iterator[Case]:
+def warp_cases(num_sizes: int = 3) -> Iterator[Case]:
     matrix = torch.tensor([[0.9, 0.3, 10.0], [-0.3, 0.9, 200.0]])
-    for count in (100, 1_000, 10_000):
+    for count in (100, 1_000, 10_000)[:num_sizes]:
         masks = ellipses(count, 1024)
         ours = partial(mask_ops.warp_masks, masks, matrix, (1024, 1024))
         windows, offsets, _ = ours()
@@ -227,8 +247,8 @@ def dense_warp(images: Tensor, interpolation: InterpolationMode = InterpolationM
     return v2.affine(images, -18.4, [10, 200], 0.95, [0.0, 0.0], interpolation)
 
 
-def image_cases() -> Iterator[Case]:
-    for side in (256, 512, 1024):
+def image_cases(num_sizes: int = 3) -> Iterator[Case]:
+    for side in (256, 512, 1024)[:num_sizes]:
         image = torch.randint(0, 256, (3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
         matrix = torch.tensor([[0.9, 0.3, -0.1 * side], [-0.3, 0.9, 0.2 * side]])
         ours = partial(warp_image, image, matrix, (side, side))
@@ -239,8 +259,8 @@ def image_cases() -> Iterator[Case]:
         yield Case("warp_image", f"3 x {side}²", ours, plain, peer)
 
 
-def label_cases() -> Iterator[Case]:
-    for count in (100, 1_000, 10_000):
+def label_cases(num_sizes: int = 3) -> Iterator[Case]:
+    for count in (100, 1_000, 10_000)[:num_sizes]:
         masks, size = ellipses(count, 1024), (1024, 1024)
         stack = dense(masks, 1024) if count <= 1_000 else None
         plain = partial(reference_masks.label_image, *masks, *size, 0.0)
@@ -259,13 +279,13 @@ def painted(masks: Tensor) -> Tensor:
     return torch.where(masks.bool().any(dim=0), masks.argmax(dim=0) + 1, 0)
 
 
-def code_cases() -> Iterator[Case]:
+def code_cases(num_sizes: int = 3) -> Iterator[Case]:
     from pycocotools import mask as coco
 
     from maskrcnn.ops import reference_rle
     from maskrcnn.ops.rle import decode_rle, encode_rle
 
-    for count in (100, 1_000, 10_000):
+    for count in (100, 1_000, 10_000)[:num_sizes]:
         masks, size = ellipses(count, 1024), (1024, 1024)
         columns = dense(masks, 1024).permute(1, 2, 0).numpy().copy(order="F") if count <= 1_000 else None
         peer = partial(coco.encode, columns) if columns is not None else None
@@ -280,7 +300,7 @@ def code_cases() -> Iterator[Case]:
 
 
 def partial(function: Callable[..., Any], *arguments: Any) -> Run:
-    return lambda: function(*arguments)
+    return Run(function, arguments)
 
 
 CASES = (
@@ -289,7 +309,33 @@ CASES = (
 )  # fmt: skip
 
 
-def cost(run: Run) -> Cost:
+def cost_on_gpu(run: Run, device: torch.device, longest: float) -> Cost:
+    """Median time of a few runs by CUDA events, one run before them apart, and the memory that one adds at its peak.
+
+    After `longest` seconds no further run begins.
+    """
+    gc.collect()
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    began = time.perf_counter()
+    run()
+    torch.cuda.synchronize(device)
+    megabytes = (torch.cuda.max_memory_allocated(device) - before) / 1e6
+    times: list[float] = []
+    while len(times) < 3 or (len(times) < 50 and time.perf_counter() - began < longest):
+        first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        first.record()
+        run()
+        last.record()
+        last.synchronize()
+        times.append(first.elapsed_time(last) / 1e3)
+        if time.perf_counter() - began > LONGEST:
+            break
+    return Cost(statistics.median(times), megabytes)
+
+
+def cost(run: Callable[[], Any]) -> Cost:
     """Median time of a few runs, and the resident memory that the first one adds at its peak (Linux only)."""
     gc.collect()
     if sys.platform == "linux":  # memory kept for later would hide what the run takes
@@ -304,7 +350,7 @@ def cost(run: Run) -> Cost:
     return Cost(statistics.median(times), megabytes)
 
 
-def timed(run: Run) -> float:
+def timed(run: Callable[[], Any]) -> float:
     start = time.perf_counter()
     run()
     return time.perf_counter() - start

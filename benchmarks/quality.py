@@ -3,7 +3,7 @@
 import json
 import platform
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,10 +44,11 @@ def trace(
     augment: AugmentConfig,
     config: TrainingConfig,
     until: float | None = None,
+    on_point: Callable[[Point], None] | None = None,
 ) -> list[Point]:
     """Train `model` and measure it on the test images every `eval_every_n_epochs`; prints each point.
 
-    Stops early when mask AP reaches `until`.
+    Stops early when mask AP reaches `until`. `on_point` sees each point, and may raise `Reached` to stop.
     """
     machine = set_up_machine(config)
     test = KeyedSamples(data.test)
@@ -59,6 +60,8 @@ def trace(
         metrics = evaluate(truths, found, data.class_names, "mask_rcnn").metrics
         points.append(Point(training.state.seconds, epoch, metrics))
         print(f"{name:12s} {training.state.seconds:7.1f} s  epoch {epoch:4d}  {describe(metrics)}", flush=True)
+        if on_point is not None:
+            on_point(points[-1])
         if until is not None and metrics["mask_ap"] >= until:
             raise Reached
         return metrics

@@ -27,6 +27,7 @@ from datasets.large_images import open_pixels
 from datasets.synthetic.config import SceneConfig, changed
 from datasets.synthetic.coverage import INSIDE
 from datasets.synthetic.drawing import rasterise
+from datasets.synthetic.painting import render
 from datasets.synthetic.scene import compose
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
@@ -36,18 +37,37 @@ GROUPS, MEMBERS, FREE = 250, 7, 1_375  # of a part: 50,000 objects in all
 TIFF_TILE = 256
 
 
-def make_image(path: Path) -> None:
-    """The scene, later objects on top, as a tiled RGB TIFF: an object's number is r + 256 g + 65,536 b."""
-    side = SIDE // PARTS
-    config = changed(
+def part_config(side: int) -> SceneConfig:
+    """One part of the scene, `side` pixels wide and high, with as many objects per area as the whole."""
+    share = (side * PARTS / SIDE) ** 2
+    return changed(
         SceneConfig(),
         width=side,
         height=side,
-        n_groups=GROUPS,
+        n_groups=round(GROUPS * share),
         n_objects_per_group=MEMBERS,
-        n_free=FREE,
+        n_free=round(FREE * share),
         max_diameter=30,
     )
+
+
+def make_scene_image(parts: int, side: int) -> tuple[Tensor, int]:
+    """A scene of `parts` x `parts` parts in its own colors, uint8 `[3, parts * side, parts * side]`; its objects."""
+    config = part_config(side)
+    image = torch.zeros(3, parts * side, parts * side, dtype=torch.uint8)
+    count = 0
+    for part in range(parts**2):
+        scene = compose(config, "test", part)
+        y, x = side * (part // parts), side * (part % parts)
+        image[:, y : y + side, x : x + side] = torch.from_numpy(render(scene).image).permute(2, 0, 1)
+        count += len(scene.labels)
+    return image, count
+
+
+def make_image(path: Path) -> None:
+    """The scene, later objects on top, as a tiled RGB TIFF: an object's number is r + 256 g + 65,536 b."""
+    side = SIDE // PARTS
+    config = part_config(side)
     labels = np.zeros((SIDE, SIDE), np.int32)
     for part in range(PARTS**2):
         coverage = rasterise(compose(config, "test", part).shapes, side, side)

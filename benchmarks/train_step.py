@@ -25,6 +25,7 @@ from datasets.synthetic.config import SceneConfig, changed
 from datasets.synthetic.recipes import Recipe
 from datasets.synthetic.writer import create
 from maskrcnn.ops.matching import all_anchors
+from maskrcnn.ops.reference_masks import window_pixels
 from maskrcnn.ops.types import Matches
 from maskrcnn.structures.masks import CroppedMasks
 from maskrcnn.training.config import TrainingConfig
@@ -34,11 +35,11 @@ from maskrcnn.training.machine import set_up_machine
 
 def match_boxes(priors: Tensor, truths: Tensor, min_iou: float = 0.0, forced: str | None = None) -> Matches:
     if len(truths) == 0:
-        nothing = torch.zeros(len(priors))
+        nothing = torch.zeros(len(priors), device=priors.device)
         return Matches(nothing.long() - 1, nothing, nothing.bool())
     ious = tv.box_iou(truths, priors)
     iou, index = ious.max(dim=0)
-    marked = torch.zeros(len(priors), dtype=torch.bool)
+    marked = torch.zeros(len(priors), dtype=torch.bool, device=priors.device)
     if forced is not None:
         best = ious.max(dim=1, keepdim=True).values
         marked = ((ious >= best * (1 - 1e-5)) & (best > 0)).any(dim=0)
@@ -51,7 +52,7 @@ def match_anchors(levels: Sequence[Any], truths: Tensor, min_iou: float = 0.0, f
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, groups: Tensor | None = None) -> Tensor:
-    groups = torch.zeros(len(boxes), dtype=torch.int64) if groups is None else groups
+    groups = torch.zeros_like(scores, dtype=torch.int64) if groups is None else groups
     return tv.batched_nms(boxes.float(), scores.float(), groups, iou_threshold)
 
 
@@ -83,9 +84,9 @@ def sample(
     aligned: bool = True,
     soft: bool = True,
 ) -> Tensor:
-    dense = torch.zeros(len(masks), 1, *masks.size)
-    for i, (x1, y1, x2, y2) in enumerate(masks.windows.tolist()):
-        dense[i, 0, y1:y2, x1:x2] = masks.window(i) / 255
+    dense = torch.zeros(len(masks), 1, *masks.size, device=boxes.device)
+    owner, x, y = window_pixels(masks.windows)
+    dense[owner, 0, y, x] = masks.data / 255
     rois = torch.cat([index[:, None].to(boxes), boxes], dim=1)
     targets: Tensor = tv.roi_align(dense, rois, output_size, 1.0, sampling_ratio or -1, aligned)[:, 0]
     return targets if soft else (targets >= 0.5).float()

@@ -10,6 +10,8 @@ from hypothesis import settings
 # Tests run many small operations: threads that wait for each other on a busy machine cost ten times what they save.
 # Set before PyTorch is imported; programs that the tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Deterministic runs on a GPU need this before anything there multiplies matrices.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 # Where programs remember which code the user trusts: not the developer's own folder.
 os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="smallobjects-tests-")

@@ -1,5 +1,6 @@
 """The CUDA kernels against the plain PyTorch definitions: on an emulator everywhere, on a GPU with `-m gpu`."""
 
+import os
 import subprocess
 from collections.abc import Callable
 from itertools import product
@@ -18,6 +19,7 @@ from maskrcnn.ops import _native
 
 NAMES = sorted(DEFINITIONS)
 POOLING = ("roi_align", "crop_and_resize")
+DRAWS = int(os.environ.get("SMALLOBJECTS_DRAWS", "40"))  # few under a tool that makes kernels slow
 DTYPES = {torch.float32: 2e-5, torch.float64: 1e-12, torch.bfloat16: 2e-2, torch.float16: 2e-3}
 Kernels = Callable[..., Any]
 
@@ -52,7 +54,7 @@ def on_gpu(name: str, *arguments: Any) -> Any:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_kernel_computes_what_its_definition_says(name: str, kernels: Kernels) -> None:
     tolerance = 2e-5 if name in (*POOLING, "sample_masks") else 0
-    for arguments in ops_toy.draws(name, 40):
+    for arguments in ops_toy.draws(name, DRAWS):
         pairs = zip(
             pytree.tree_leaves(kernels(name, *arguments)),
             pytree.tree_leaves(DEFINITIONS[name](*arguments)),
