@@ -23,6 +23,7 @@ from augment.affine import (
     translation,
 )
 from augment.config import CUTS, PAD_MODES
+from augment.values import as_float
 from maskrcnn.ops.affine import inverse_of
 from maskrcnn.ops.images import warp_image
 from maskrcnn.ops.reference_masks import window_pixels
@@ -74,6 +75,7 @@ def warp(image: Tensor, instances: Instances, matrix: Tensor, size: Size, edges:
     edges = edges or Edges()
     check_sizes(image, instances)
     _check_canvas(size)
+    image = as_float(image) if image.dtype == torch.uint16 else image
     pixels = warp_image(image, matrix, size, edges.pad_mode)
     moved = warp_instances(instances, matrix, size, edges)
     if edges.pad_mode != "reflect":

@@ -26,7 +26,7 @@ class _Photometric:
     def __call__(self, image: Tensor, instances: Instances, generator: Generator) -> Sample:
         """Return the changed image and the unchanged objects."""
         if image.dtype != torch.uint8:
-            return self.change(image, generator).clamp(0, 1), instances
+            return self.change(as_float(image), generator).clamp(0, 1), instances
         return as_bytes(self.change(as_float(image), generator)), instances
 
 

@@ -1,4 +1,4 @@
-"""Values of images, which are uint8, or float32 in [0, 1]."""
+"""Values of images, which are uint8, uint16 (both of their full range), or float32 in [0, 1]."""
 
 import torch
 from torch import Generator, Tensor
@@ -11,7 +11,8 @@ def draw_uniform(generator: Generator, *size: int) -> Tensor:
 
 def as_float(image: Tensor) -> Tensor:
     """float32 in [0, 1]; what is float already stays."""
-    return image.to(torch.float32).div_(255) if image.dtype == torch.uint8 else image.float()
+    full = {torch.uint8: 255, torch.uint16: 65_535}.get(image.dtype)
+    return image.float() if full is None else image.to(torch.float32).div_(full)
 
 
 def as_bytes(values: Tensor) -> Tensor:
@@ -23,4 +24,4 @@ def in_type_of(pixels: Tensor, image: Tensor) -> Tensor:
     """Pixels in the type of another image."""
     if pixels.dtype == image.dtype:
         return pixels
-    return as_float(pixels) if pixels.dtype == torch.uint8 else as_bytes(pixels)
+    return as_bytes(as_float(pixels)) if image.dtype == torch.uint8 else as_float(pixels)

@@ -33,6 +33,7 @@ RULES = (
     "label images of one value read as masks, split into connected pieces",
     "label images whose border of 255 is taken for no object",
     "images of which one object covers most",
+    "16-bit images with values beyond the gray levels shown (--gray_levels)",
     "numbers in many pieces (classes instead of objects?) in the label images looked at first",
 )
 

@@ -27,3 +27,17 @@ class DataConfig:
     test_subset: str | None = option(None, "test images to take, likewise", flag="test_subset")
     skip_bad: bool = option(False, "leave images out that cannot be read; reads all of them first", flag="skip_bad")
     cache_mb: int = option(1024, "memory for decoded masks of data slow to read, in MiB of each loader", minimum=0)
+    gray_levels: tuple[float, ...] = option(
+        (),
+        "of images with more than 8 bits: the values shown as 0 and 1 (default: measured on some training images, and "
+        "kept with the weights)",
+        flag="gray_levels",
+        minimum=0,
+        maximum=65_535,
+    )
+    max_megapixels: int = option(
+        256,
+        "max. size of an image that has to be decoded whole (megapixels); TIFF and .npy are read by window",
+        flag="max_megapixels",
+        minimum=1,
+    )

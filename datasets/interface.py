@@ -34,7 +34,9 @@ class DetectionDataset(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> tuple[Tensor, Instances]:
-        """Image uint8 [3, H, W] and its instances, with ids, and with masks where the data has them.
+        """Image [3, H, W] and its instances, with ids, and with masks where the data has them.
+
+        The image is uint8, or uint16 or float32 in [0, 1] where it has more bits.
 
         UserError, naming the file, for an image or annotation that cannot be read.
         """

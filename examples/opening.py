@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,9 +12,12 @@ from rich.console import Console
 from rich.progress import track
 
 from datasets.chosen import BadImages, Over, choose
+from datasets.decoding import MAX_MEGAPIXELS, megapixel_limit
+from datasets.deep_images import DeepImages, measure_levels
 from datasets.expressions import Expression
 from datasets.interface import DetectionDataset, category_ids_of
 from datasets.joined import Joined, joined_classes
+from datasets.levels import Levels
 from datasets.registry import SOURCES, SYNTHETIC, Named, open_dataset, parse
 from examples.config import CONFIG_FILE, ExperimentConfig
 from maskrcnn.config import UserError
@@ -29,6 +33,7 @@ class Data(NamedTuple):
     train: DetectionDataset
     test: DetectionDataset
     bad: Mapping[str, BadImages] = {}  # never written to
+    gray_levels: Levels | None = None  # of images with more than 8 bits
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -82,20 +87,66 @@ def open_data(config: ExperimentConfig, say: Say = print, head: str | None = Non
     ]
     if head is not None:
         check_head(head, boxes_only)
-    whole = _joined(named, parts, boxes_only, say)
+    levels = _gray_levels(config, parts, say)
+    whole = _with_reading_options(_joined(named, parts, boxes_only, say), config, levels)
     chosen, bad = {}, {}
     for split, dataset in whole.items():
         over = _over(config, SPLITS[split], say)
         chosen[split], bad[split] = choose(dataset, expressions[split], data.skip_bad, over)
         if expressions[split] is not None:
             say(f"{SPLITS[split]} images: {len(chosen[split])} of {len(dataset)} chosen")
-    opened = Data(chosen["train"], chosen["test"], bad)
+    opened = Data(chosen["train"], chosen["test"], bad, levels)
     if category_ids_of(opened.train) != opened.category_ids:
         numbers = [", ".join(map(str, category_ids_of(each))) for each in (opened.train, opened.test)]
         say(f"category ids of the classes differ: {numbers[0]} (training), {numbers[1]} (test, used in predictions)")
     for line in opened.notes():
         say(line)
     return opened
+
+
+def _gray_levels(config: ExperimentConfig, parts: Mapping[str, list[DetectionDataset]], say: Say) -> Levels | None:
+    """The levels of images with more than 8 bits: as set, else measured on training images; None without such images.
+
+    Raises:
+        UserError: levels that are not two, the second above the first.
+    """
+    if config.data.gray_levels:
+        return check_gray_levels(config.data.gray_levels)
+    for split in SPLITS:
+        readers = [part for part in parts[split] if hasattr(part, "image_file")]
+        files = [reader.image_file(index) for reader in readers for index in range(len(reader))]
+        with megapixel_limit(config.data.max_megapixels):
+            levels = measure_levels(files)
+        if levels is not None:
+            low, high = (f"{level:g}" for level in levels)
+            say(
+                f"images of 16 bits: the gray levels {low} to {high} are shown as black to white, measured on "
+                f"{SPLITS[split]} images (--gray_levels={low},{high})"
+            )
+            return levels
+    return None
+
+
+def check_gray_levels(given: Sequence[float]) -> Levels:
+    """The levels as a pair. UserError for other than two, the second above the first."""
+    if not (len(given) == 2 and given[0] < given[1]):
+        raise UserError(f"--gray_levels={','.join(map(str, given))}: give two numbers, black and then white, as 0,4095")
+    return given[0], given[1]
+
+
+def _with_reading_options(
+    whole: Mapping[str, DetectionDataset], config: ExperimentConfig, levels: Levels | None
+) -> Mapping[str, DetectionDataset]:
+    limit = config.data.max_megapixels
+    if levels is None and limit == MAX_MEGAPIXELS:
+        return whole
+    return {split: DeepImages(dataset, levels, limit) for split, dataset in whole.items()}
+
+
+def with_gray_levels(config: ExperimentConfig, data: Data) -> ExperimentConfig:
+    """The configuration with the gray levels of its data, which are saved with a run."""
+    levels = () if data.gray_levels is None else data.gray_levels
+    return replace(config, data=replace(config.data, gray_levels=levels)) if levels else config
 
 
 def check_objects(data: Data, say: Say) -> None:

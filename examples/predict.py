@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from datasets.large_images import LargeImage
+    from datasets.levels import Levels
     from maskrcnn.model.detector import Detector
     from maskrcnn.structures.instances import Instances
     from maskrcnn.training.machine import Machine
@@ -43,6 +44,8 @@ OF_USE = (  # settings of an experiment that matter after training
     "detection_max_instances",
     "detection_min_confidence",
     "detection_nms_threshold",
+    "gray_levels",
+    "max_megapixels",
 )
 _OTHER_FLAGS = [
     setting.flag
@@ -115,7 +118,8 @@ def main(image: str, **flags: Any) -> None:
     program = merge(PredictConfig(), flag_values(PredictConfig, own))
     paths = list_images(Path(image))
     finder = load_finder(program.weights, given)
-    check(paths, finder)
+    levels = find_gray_levels(paths, finder.config)
+    check(paths, finder, levels)
     from maskrcnn.model.limits import describe_cuts
     from maskrcnn.training.runlog import create_run, removed_if_empty
 
@@ -123,8 +127,14 @@ def main(image: str, **flags: Any) -> None:
     click.echo(about(finder))
     for note in notes(Path(image), finder.config):
         click.echo(f"note: {note}")
+    if levels is not None and not finder.config.data.gray_levels:
+        low, high = (f"{level:g}" for level in levels)
+        click.echo(
+            f"note: the images have 16 bits, training had 8: the gray levels {low} to {high} are shown as black "
+            f"to white, measured on these images (--gray_levels={low},{high})"
+        )
     with removed_if_empty(folder):
-        sizes = search_all(paths, finder, folder, program.show_views)
+        sizes = search_all(paths, finder, folder, program.show_views, levels)
     if (cut := describe_cuts(finder.detector.limit_cuts, finder.config.detector)) is not None:
         click.echo(f"note: {cut}")
     say_what_was_written(folder, finder, program.show_views, output_names(paths))
@@ -218,14 +228,26 @@ def load_finder(weights: str | None, flags: Mapping[str, Any]) -> Finder:
     return Finder(detector, machine, config, tuple(map(str, names)), tuple(map(int, ids)), path)
 
 
-def check(paths: Sequence[Path], finder: Finder) -> None:
+def find_gray_levels(paths: Sequence[Path], config: ExperimentConfig) -> Levels | None:
+    """The gray levels of images with more than 8 bits: as in training, else measured on these images."""
+    from datasets.decoding import megapixel_limit
+    from datasets.deep_images import measure_levels
+    from examples.opening import check_gray_levels
+
+    given = config.data.gray_levels
+    with megapixel_limit(config.data.max_megapixels):
+        return check_gray_levels(given) if given else measure_levels(paths)
+
+
+def check(paths: Sequence[Path], finder: Finder, levels: Levels | None = None) -> None:
     """UserError now, not after hours, for one of several images that cannot be read or looked at as was asked for."""
+    from datasets.decoding import megapixel_limit
     from datasets.large_images import open_pixels
     from examples.searching import views_of
 
     sizes = set()
     for path in paths if len(paths) > 1 else ():
-        with open_pixels(path) as pixels:
+        with megapixel_limit(finder.config.data.max_megapixels), open_pixels(path, levels=levels) as pixels:
             pixels.read(0, 0, 1, 1)
             sizes.add(pixels.size)
     for size in sizes:
@@ -251,11 +273,14 @@ def how_it_looks(config: ExperimentConfig) -> str:
 # ---- the search
 
 
-def search_all(paths: Sequence[Path], finder: Finder, folder: Path, show_views: bool) -> list[tuple[int, int]]:
+def search_all(
+    paths: Sequence[Path], finder: Finder, folder: Path, show_views: bool, levels: Levels | None = None
+) -> list[tuple[int, int]]:
     """Search every image and write what is found; the sizes of the images.
 
     Where one fails, what was found in those before it is written.
     """
+    from datasets.decoding import megapixel_limit
     from datasets.large_images import open_pixels
     from maskrcnn.evaluation.coco import write_coco_results
 
@@ -263,7 +288,7 @@ def search_all(paths: Sequence[Path], finder: Finder, folder: Path, show_views: 
     sizes = []
     try:
         for number, (path, name) in enumerate(zip(paths, output_names(paths), strict=True), start=1):
-            with open_pixels(path) as pixels:
+            with megapixel_limit(finder.config.data.max_megapixels), open_pixels(path, levels=levels) as pixels:
                 found[number] = search_one(pixels, finder, folder / name, show_views, f"{number}/{len(paths)}")
                 sizes.append(pixels.size)
     finally:

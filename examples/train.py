@@ -95,6 +95,7 @@ def train(
 ) -> Experiment | None:
     """Run an experiment to its end, on ``data`` if it is open already; None after a dry run."""
     from examples.experiment import Experiment, check_objects, open_data
+    from examples.opening import with_gray_levels
     from maskrcnn.training.lock import lock_run
     from maskrcnn.training.progress import ProgressDisplay
     from maskrcnn.training.runlog import RunLog, create_run, removed_if_empty
@@ -102,6 +103,7 @@ def train(
     if data is None:
         data = open_data(config, click.echo, config.head)
         check_objects(data, click.echo)
+    config = with_gray_levels(config, data)
     if dry_run:
         from examples.dry_run import describe
 

@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from tiff_toy import HEIGHT, LAYOUTS, STRIPS, TILED, WIDTH, deflate, expected, picture, planes, write_layout, write_tiff
 
-from datasets import large_images
+from datasets import large_images, tiff
+from datasets.decoding import megapixel_limit
 from datasets.images import read_image
 from datasets.large_images import LargeImage, open_pixels
+from datasets.samples import Mapped
 from maskrcnn.config import UserError
 
 
@@ -38,7 +40,7 @@ def test_whole_windows_are_what_other_readers_decode(tmp_path: Path, layout: tup
     image, whole = layout
     assert image.size == (HEIGHT, WIDTH)
     pixels = image.read(0, 0, HEIGHT, WIDTH)
-    assert pixels.dtype == torch.uint8 and pixels.is_contiguous()
+    assert pixels.dtype == whole.dtype and pixels.is_contiguous()
     assert torch.equal(pixels, whole)
 
 
@@ -73,18 +75,7 @@ def test_numpy_files_are_read_by_window(
     np.save(tmp_path / "image.npy", arrange(values))
     with open_pixels(tmp_path / "image.npy") as image:
         assert image.size == (HEIGHT, WIDTH)
-        assert torch.equal(image.read(5, 7, 50, 60), expected(values)[:, 7:57, 5:65])
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_dark_images_of_16_bits_keep_their_values(tmp_path: Path, channels: int) -> None:
-    """Of colours Pillow, and so `read_image`, keeps the upper bits alone."""
-    values = picture(channels)
-    tifffile.imwrite(tmp_path / "dark.tif", values.astype(np.uint16), photometric="rgb" if channels == 3 else None)
-    with open_pixels(tmp_path / "dark.tif") as image:
-        shown = image.read(0, 0, HEIGHT, WIDTH)
-    assert torch.equal(shown, expected(values))
-    assert torch.equal(read_image(tmp_path / "dark.tif"), shown if channels == 1 else torch.zeros_like(shown))
+        assert torch.equal(image.read(5, 7, 50, 60).int(), expected(values)[:, 7:57, 5:65].int())
 
 
 @pytest.mark.parametrize(
@@ -97,7 +88,8 @@ def test_other_formats_are_read_whole_once(
     Image.fromarray(picture()).convert(mode).save(path)
     whole = read_image(path)
     calls = []
-    monkeypatch.setattr(large_images, "read_image", lambda path: calls.append(path) or whole)
+    decode = large_images.decode
+    monkeypatch.setattr(large_images, "decode", lambda path, image: calls.append(path) or decode(path, image))
     with open_pixels(path) as image:
         assert image.size == (HEIGHT, WIDTH) and not calls
         assert torch.equal(image.read(5, 7, 50, 60), whole[:, 7:57, 5:65])
@@ -143,13 +135,13 @@ def test_files_may_have_any_name(tmp_path: Path) -> None:
 
 def count_decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     decoded: list[int] = []
-    decode = large_images._Segments._decode
+    decode = tiff.Segments._decode
 
-    def counted(self: large_images._Segments, index: int) -> Any:
+    def counted(self: tiff.Segments, index: int) -> Any:
         decoded.append(index)
         return decode(self, index)
 
-    monkeypatch.setattr(large_images._Segments, "_decode", counted)
+    monkeypatch.setattr(tiff.Segments, "_decode", counted)
     return decoded
 
 
@@ -186,7 +178,7 @@ def test_what_is_kept_is_bounded_and_what_was_used_last_stays(tmp_path: Path, mo
     with open_pixels(path, cache_bytes=2 * tile) as image:
         for column in (0, 1, 0, 2, 0, 1):
             image.read(16 * column, 0, 1, 1)
-            assert isinstance(image.samples, large_images._Segments) and image.samples._bytes <= 2 * tile
+            assert isinstance(image.samples, tiff.Segments) and image.samples._bytes <= 2 * tile
     assert decoded == [0, 1, 2, 1]
 
 
@@ -208,7 +200,7 @@ def test_a_large_image_is_never_whole_in_memory(tmp_path: Path) -> None:
 
 def test_uncompressed_tiff_is_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_pixels(write_tiff(tmp_path / "image.tif", picture(), **STRIPS)) as image:
-        assert isinstance(image.samples, large_images._Mapped)
+        assert isinstance(image.samples, Mapped)
         assert isinstance(image.samples.values, np.memmap)
 
 
@@ -277,7 +269,7 @@ def test_what_cannot_be_read_is_said(tmp_path: Path, name: str, make: Callable[[
     assert all(word in error for word in words.split(" | ")), error
 
 
-def test_an_image_above_pillows_limit_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pillows_own_limit_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     Image.fromarray(picture()).save(tmp_path / "a.png")
     with open_pixels(tmp_path / "a.png") as image:
@@ -285,21 +277,48 @@ def test_an_image_above_pillows_limit_is_read(tmp_path: Path, monkeypatch: pytes
     assert Image.MAX_IMAGE_PIXELS == 1000
 
 
-def test_a_file_that_claims_more_than_it_holds_is_no_crash(tmp_path: Path) -> None:
-    bomb(tmp_path / "a.png")
-    with open_pixels(tmp_path / "a.png") as image, pytest.raises(UserError, match=r"a\.png: "):
-        image.read(0, 0, 1, 1)
+@pytest.mark.parametrize("side", [60_000, 12_000])
+def test_a_file_that_claims_more_than_it_holds_is_rejected_before_it_is_decoded(tmp_path: Path, side: int) -> None:
+    bomb(tmp_path / "a.png", side)
+    assert (tmp_path / "a.png").stat().st_size < 100
+    for limit in (1, 100_000):
+        with (
+            megapixel_limit(limit),
+            pytest.raises(UserError, match=rf"a\.png: claims an absurd size \({side} x {side}"),
+        ):
+            open_pixels(tmp_path / "a.png")
+
+
+def test_the_limit_holds_for_what_is_decoded_whole_and_not_for_windows(tmp_path: Path) -> None:
+    values = np.zeros((1000, 1500), np.uint8)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    tifffile.imwrite(tmp_path / "a.tif", values)
+    np.save(tmp_path / "a.npy", values)
+    with megapixel_limit(1):
+        with pytest.raises(UserError, match=r"1500 x 1000 pixels; more than 1 megapixels.*--max_megapixels"):
+            read_image(tmp_path / "a.png")
+        for name in ("a.tif", "a.npy"):
+            with open_pixels(tmp_path / name) as image:
+                assert image.read(0, 0, 5, 5).shape == (3, 5, 5)
+    with megapixel_limit(2):
+        assert read_image(tmp_path / "a.png").shape == (3, 1000, 1500)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"a\.png: is no regular file"):
+        open_pixels(tmp_path / "a.png")
 
 
 def test_large_tiff_that_needs_imagecodecs_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.tif"
-    Image.fromarray(picture()).save(path, compression="tiff_lzw")
-    monkeypatch.setattr(large_images, "_LARGEST_WHOLE_TIFF", 1000)
-    monkeypatch.setattr(large_images.importlib.util, "find_spec", lambda name: None)
-    error = error_of(path)
-    assert "LZW" in error and "pip install imagecodecs" in error and "deflate" in error
-    Image.fromarray(picture()).convert("P").save(path)
-    assert "grey or RGB of 8 or 16 bits" in error_of(path)
+    Image.new("RGB", (1500, 1000)).save(path, compression="tiff_lzw")
+    monkeypatch.setattr(tiff.importlib.util, "find_spec", lambda name: None)
+    with megapixel_limit(1):
+        error = error_of(path)
+        assert "LZW" in error and "pip install imagecodecs" in error and "deflate" in error
+        Image.new("P", (1500, 1000)).save(path)
+        assert "gray or RGB of 8 or 16 bits" in error_of(path)
 
 
 @pytest.mark.parametrize("name", ["rgb strips", "rgb tiles, deflate", "planes, strips, deflate", "bigtiff, tiles"])

@@ -30,10 +30,9 @@ def planes(values: NDArray[Any]) -> NDArray[Any]:
 def expected(values: NDArray[Any]) -> torch.Tensor:
     """What whole decoding makes of an array [H, W] or [H, W, channels]."""
     values = values[:, :, None] if values.ndim == 2 else values
-    colour = values[:, :, : 1 if values.shape[2] < 3 else 3]
-    if colour.dtype == np.uint16 and colour.max() > 255:
-        colour = colour >> 8
-    return torch.from_numpy(np.broadcast_to(colour.astype(np.uint8), (*colour.shape[:2], 3)).transpose(2, 0, 1).copy())
+    color = values[:, :, : 1 if values.shape[2] < 3 else 3]
+    color = color.astype(color.dtype.newbyteorder("="))
+    return torch.from_numpy(np.broadcast_to(color, (*color.shape[:2], 3)).transpose(2, 0, 1).copy())
 
 
 def deflate(**more: Any) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class CocoWriter(Writer):
             folder.mkdir(parents=True)
             self._parts[part] = _Part(self.root, self._categories, self.open_files)
         height, width = sample.instances.size
-        name = write_image(folder, sample, IMAGE_SUFFIXES, self.losses)
+        name = write_image(folder, sample, IMAGE_SUFFIXES)
         entry = {"id": sample.image_id, "file_name": name, "width": width, "height": height}
         self._parts[part].add(entry, annotations_of(sample.instances, sample.image_id, self._ids))
 

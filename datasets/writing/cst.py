@@ -43,6 +43,9 @@ class CstWriter(Writer):
             picture.write_bytes(sample.file.read_bytes())
         else:
             pixels = sample.image.permute(1, 2, 0).numpy()
+            if pixels.dtype == np.uint16:
+                pixels = (pixels >> 8).astype(np.uint8)
+                self.losses.add("the lower bits of {n} images, which have 16: JPEG holds 8")
             Image.fromarray(pixels).save(picture, quality=QUALITY, subsampling=0)
             self.losses.add(f"the exact pixels of {{n}} images: JPEG, quality {QUALITY}")
         self._write_objects(part, folder / "masks", sample)

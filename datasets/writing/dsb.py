@@ -32,7 +32,7 @@ class DsbWriter(Writer):
         folder = self.root / "stage1_train" / sample.name
         for kind in ("images", "masks"):
             (folder / kind).mkdir(parents=True)
-        write_image(folder / "images", sample, _SUFFIXES, self.losses)
+        write_image(folder / "images", sample, _SUFFIXES)
         self._write_masks(folder / "masks", sample)
         count_plain(sample, self._classes, CLASS_NAME, self.losses)
         self._names.setdefault(part, []).append(sample.name)

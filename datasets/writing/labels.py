@@ -35,7 +35,7 @@ class LabelsWriter(Writer):
         folder = self.root / part
         for kind in _KINDS:
             (folder / kind).mkdir(parents=True, exist_ok=True)
-        write_image(folder / "images", sample, IMAGE_SUFFIXES, self.losses)
+        write_image(folder / "images", sample, IMAGE_SUFFIXES)
         write_levels(folder / "masks" / f"{sample.name}.png", self._labels(sample))
         count_plain(sample, self._classes, CLASS_NAME, self.losses)
         self._names.setdefault(part, []).append(sample.name)

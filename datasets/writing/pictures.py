@@ -11,23 +11,32 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from datasets.images import is_deep
 from datasets.writing.sample import Losses, Sample
 from maskrcnn.structures.masks import CroppedMasks
 
 Numbers = NDArray[np.int64]
 
 
-def write_image(folder: Path, sample: Sample, copied: Collection[str], losses: Losses) -> str:
-    """The image as a PNG file, or, with a suffix among ``copied``, its own file byte for byte; returns the name."""
+def write_image(folder: Path, sample: Sample, copied: Collection[str]) -> str:
+    """The image as a PNG file, or, with a suffix among ``copied``, its own file byte for byte; returns the name.
+
+    Colors of 16 bits are written as TIFF, because Pillow writes no such PNG.
+    """
     if sample.file is not None and sample.file.suffix.lower() in copied:
         name = sample.name + sample.file.suffix.lower()
         shutil.copyfile(sample.file, folder / name)
         return name
-    if sample.file is not None and is_deep(sample.file):
-        losses.add("the lower bits of {n} images, which have 16: they are written as PNG of 8 bits")
+    pixels = sample.image.permute(1, 2, 0).numpy()
+    is_deep = pixels.dtype == np.uint16
+    is_gray = bool((pixels == pixels[:, :, :1]).all())
+    if is_deep and not is_gray:
+        import tifffile
+
+        name = f"{sample.name}.tif"
+        tifffile.imwrite(folder / name, pixels, photometric="rgb", compression="zlib")
+        return name
     name = f"{sample.name}.png"
-    Image.fromarray(sample.image.permute(1, 2, 0).numpy()).save(folder / name, compress_level=1)
+    Image.fromarray(pixels[:, :, 0] if is_deep else pixels).save(folder / name, compress_level=1)
     return name
 
 

@@ -42,7 +42,7 @@ class VocWriter(Writer):
         self._palette = palette()
 
     def add(self, part: str, sample: Sample) -> None:
-        name = write_image(self.root / "JPEGImages", sample, _SUFFIXES, self.losses)
+        name = write_image(self.root / "JPEGImages", sample, _SUFFIXES)
         boxes = whole_boxes(sample.instances, self.losses)
         text = self._xml(name, sample.instances, boxes)
         (self.root / "Annotations" / f"{sample.name}.xml").write_text(text, encoding="utf-8", newline="\n")

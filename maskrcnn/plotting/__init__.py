@@ -1,1 +1,1 @@
-"""Plots of curves, data sets, and predictions."""
+"""Pictures: predictions and curves."""

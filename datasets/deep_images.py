@@ -1,0 +1,81 @@
+"""Data sets whose images have more than 8 bits a channel, shown on one scale (`datasets.levels`)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from datasets.checks import TallyByImage
+from datasets.decoding import MAX_MEGAPIXELS, megapixel_limit
+from datasets.interface import DetectionDataset, category_ids_of
+from datasets.large_images import LargeImage, open_pixels
+from datasets.levels import FULL_RANGE, Levels, combine, count_outliers, scale_levels, value_range
+from maskrcnn.config import UserError
+from maskrcnn.structures.instances import Instances
+
+MAX_MEASURED = 64  # images, evenly spaced
+MAX_WINDOWS = 16  # of an image, evenly spaced
+WINDOW = 1024  # side in pixels
+RULE = "16-bit images with values beyond the gray levels shown (--gray_levels)"
+
+
+def measure_levels(paths: Sequence[Path]) -> Levels | None:
+    """The gray levels of the images with more than 8 bits among some of these; None where there are none.
+
+    Of each image, a few values at each end do not count (`levels.value_range`); files that cannot be read are left
+    out, since the error is raised where they are used.
+    """
+    ranges = []
+    for path in paths[:: max(1, -(-len(paths) // MAX_MEASURED))]:
+        with suppress(UserError), open_pixels(path) as image:
+            if image.is_deep:
+                ranges += [value_range(window.numpy()) for window in _windows(image)]
+    return combine(ranges)
+
+
+def _windows(image: LargeImage) -> Iterator[Tensor]:
+    height, width = image.size
+    corners = [(x, y) for y in range(0, height, WINDOW) for x in range(0, width, WINDOW)]
+    for x, y in corners[:: -(-len(corners) // MAX_WINDOWS)]:
+        yield image.read(x, y, min(WINDOW, height - y), min(WINDOW, width - x))
+
+
+class DeepImages:
+    """A data set whose images uint16 become float32 in [0, 1] by `levels`; others stay as they are.
+
+    Images that many pixels leave at an end of the scale are counted. `max_megapixels` is the limit for images that
+    have to be decoded whole.
+    """
+
+    def __init__(
+        self, dataset: DetectionDataset, levels: Levels | None = None, max_megapixels: int = MAX_MEGAPIXELS
+    ) -> None:
+        self._dataset, self.levels, self._max_megapixels = dataset, levels or FULL_RANGE, max_megapixels
+        self._tallies = TallyByImage(len(dataset))
+        self.class_names, self.has_masks = dataset.class_names, dataset.has_masks
+        self.category_ids = category_ids_of(dataset)
+        self.image_ids, self.image_names = list(dataset.image_ids), list(dataset.image_names)
+
+    @property
+    def counts(self) -> Counter[str]:
+        return Counter(self._dataset.counts) + self._tallies.counts
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Instances]:
+        """Image [3, H, W], uint8 or float32 in [0, 1], and its instances. UserError as in the data set."""
+        with megapixel_limit(self._max_megapixels):
+            image, instances = self._dataset[index]
+        if image.dtype != torch.uint16:
+            return image, instances
+        values = image.to(torch.float32)
+        for beyond in (values < self.levels[0], values > self.levels[1]):
+            is_clipped = int(beyond.sum()) > count_outliers(values.numel())
+            self._tallies.of(index).add(RULE, self.image_names[index], int(is_clipped))
+        return scale_levels(image, self.levels), instances
