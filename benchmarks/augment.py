@@ -27,9 +27,9 @@ from augment.training import make_training_transform
 from benchmarks.ops import cost, describe
 from benchmarks.quality import write_results
 from datasets.readers.generated import masks_of_labels
-from datasets.synthetic.config import SceneConfig, changed
+from datasets.synthetic.config import SceneConfig, update_config
 from datasets.synthetic.painting import render
-from datasets.synthetic.scene import compose
+from datasets.synthetic.scene import compose_scene
 from maskrcnn.model.config import DetectorConfig
 from maskrcnn.model.detector import Detector
 from maskrcnn.structures.instances import Instances
@@ -42,8 +42,10 @@ CASES = {"256², 48 masks": (256, 4, 7, 20), "1024², 1,000 masks": (1024, 84, 7
 
 def sample(side: int, groups: int, members: int, free: int) -> Sample:
     """A scene of the generator's, with as many objects to the pixel in every size."""
-    config = changed(SceneConfig(), width=side, height=side, n_groups=groups, n_objects_per_group=members, n_free=free)
-    drawn = render(compose(config, "train", 0))
+    config = update_config(
+        SceneConfig(), width=side, height=side, n_groups=groups, n_objects_per_group=members, n_free=free
+    )
+    drawn = render(compose_scene(config, "train", 0))
     masks, ids = masks_of_labels(torch.from_numpy(drawn.labels.astype(np.int32)))
     image = torch.from_numpy(drawn.image).permute(2, 0, 1).contiguous()
     return image, Instances.from_masks(masks, torch.ones_like(ids), ids=ids)

@@ -24,11 +24,11 @@ from augment.views import tiles
 from benchmarks.ops import resident
 from benchmarks.quality import write_results
 from datasets.large_images import open_pixels
-from datasets.synthetic.config import SceneConfig, changed
+from datasets.synthetic.config import SceneConfig, update_config
 from datasets.synthetic.coverage import INSIDE
-from datasets.synthetic.drawing import rasterise
+from datasets.synthetic.drawing import rasterize
 from datasets.synthetic.painting import render
-from datasets.synthetic.scene import compose
+from datasets.synthetic.scene import compose_scene
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 
@@ -40,7 +40,7 @@ TIFF_TILE = 256
 def part_config(side: int) -> SceneConfig:
     """One part of the scene, `side` pixels wide and high, with as many objects per area as the whole."""
     share = (side * PARTS / SIDE) ** 2
-    return changed(
+    return update_config(
         SceneConfig(),
         width=side,
         height=side,
@@ -57,7 +57,7 @@ def make_scene_image(parts: int, side: int) -> tuple[Tensor, int]:
     image = torch.zeros(3, parts * side, parts * side, dtype=torch.uint8)
     count = 0
     for part in range(parts**2):
-        scene = compose(config, "test", part)
+        scene = compose_scene(config, "test", part)
         y, x = side * (part // parts), side * (part % parts)
         image[:, y : y + side, x : x + side] = torch.from_numpy(render(scene).image).permute(2, 0, 1)
         count += len(scene.labels)
@@ -70,7 +70,7 @@ def make_image(path: Path) -> None:
     config = part_config(side)
     labels = np.zeros((SIDE, SIDE), np.int32)
     for part in range(PARTS**2):
-        coverage = rasterise(compose(config, "test", part).shapes, side, side)
+        coverage = rasterize(compose_scene(config, "test", part).shapes, side, side)
         y, x = side * (part // PARTS), side * (part % PARTS)
         for number in range(len(coverage.windows)):
             rows, columns, levels = coverage.window(number)

@@ -21,7 +21,7 @@ from torchvision import ops as tv
 from benchmarks.quality import write_results
 from benchmarks.time_to_quality import our_detector
 from datasets.registry import open_dataset
-from datasets.synthetic.config import SceneConfig, changed
+from datasets.synthetic.config import SceneConfig, update_config
 from datasets.synthetic.recipes import Recipe
 from datasets.synthetic.writer import create
 from maskrcnn.ops.matching import all_anchors
@@ -126,7 +126,7 @@ def main(steps: int, batch_size: int, side: int, groups: int) -> None:
     detector = our_detector()
     machine.place(detector).train()
     with tempfile.TemporaryDirectory() as folder:
-        scene = changed(SceneConfig(), width=side, height=side, n_groups=groups)
+        scene = update_config(SceneConfig(), width=side, height=side, n_groups=groups)
         create(f"{folder}/ellipses", Recipe(n_train=4 * batch_size, n_test=1, scene=scene))
         samples = KeyedSamples(open_dataset("ellipses", f"{folder}/ellipses", "train"))
         batches = [

@@ -19,9 +19,9 @@ from augment.merging.merges import merge
 from augment.prediction import predict
 from benchmarks.quality import write_results
 from datasets.readers.generated import masks_of_labels
-from datasets.synthetic.config import SceneConfig, changed
+from datasets.synthetic.config import SceneConfig, update_config
 from datasets.synthetic.painting import render
-from datasets.synthetic.scene import compose
+from datasets.synthetic.scene import compose_scene
 from examples.predict import Finder, load_finder
 from examples.searching import detection, views_of
 from maskrcnn.evaluation.figures import evaluate
@@ -40,7 +40,7 @@ Scenes = list[tuple[Tensor, Instances]]
 def scenes(count: int, times: int) -> Scenes:
     """Test scenes whose sides are `times` those of the default, with as many objects to the pixel."""
     plain = SceneConfig()
-    config = changed(
+    config = update_config(
         plain,
         width=plain.width * times,
         height=plain.height * times,
@@ -51,7 +51,7 @@ def scenes(count: int, times: int) -> Scenes:
 
 
 def _scene(config: SceneConfig, number: int) -> tuple[Tensor, Instances]:
-    drawn = render(compose(config, "test", number))
+    drawn = render(compose_scene(config, "test", number))
     masks, ids = masks_of_labels(torch.from_numpy(drawn.labels.astype(np.int32)))
     image = torch.from_numpy(drawn.image).permute(2, 0, 1).contiguous()
     return image, Instances.from_masks(masks, torch.ones_like(ids), ids=ids)

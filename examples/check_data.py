@@ -103,10 +103,10 @@ def recognised(folder: Path) -> str:
 
 def check_made(folder: Path, seen: Seen) -> Iterator[str]:
     """Problems of data that was made by this project. A label image that is none any more is named once."""
-    from datasets.synthetic.checking import check_annotations, compare_file, find_strangers, read_manifest
+    from datasets.synthetic.checking import check_annotations, compare_file, find_unlisted_files, read_manifest
 
     manifest = read_manifest(folder)
-    yield from find_strangers(folder, manifest)
+    yield from find_unlisted_files(folder, manifest)
     files: set[str] = set()  # that are not what they were: what follows from that is not said again
     for name, hashes in with_bar(manifest.items(), "Comparing files"):
         if problem := compare_file(folder, name, hashes):

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from datasets.synthetic.config import SceneConfig, changed
+from datasets.synthetic.config import SceneConfig, update_config
 from datasets.synthetic.recipes import Recipe
 from examples.command_line import click_options
 from examples.creating import CreateConfig, RecipeCommand, ScenesConfig, base_recipe, make, recipe_of
@@ -92,7 +92,7 @@ def sweep_of(base: Recipe, factor: str, values: Sequence[str]) -> list[Recipe]:
     Raises:
         UserError: no values, one given twice, a factor that is none, or a value that is none of it.
     """
-    from datasets.synthetic.scene import exclusion_radius, margin
+    from datasets.synthetic.scene import compute_exclusion_radius, compute_margin
 
     known = [setting.flag for setting in settings(SceneConfig).values() if setting.flag and setting.flag != "seed"]
     if factor not in (*known, SIZE):
@@ -101,17 +101,18 @@ def sweep_of(base: Recipe, factor: str, values: Sequence[str]) -> list[Recipe]:
         raise UserError(f"--values={','.join(values)}: give the values of {factor}, each once, such as .05,.1,.2")
     names = ("min_diameter", "max_diameter") if factor == SIZE else (factor,)
     scenes = [_with_value(base.scene, factor, names, value) for value in values]
-    room = min(scene.most_margin for scene in scenes)
-    pinned = {"margin": min(max(map(margin, scenes)), room), "exclusion_radius": max(map(exclusion_radius, scenes))}
+    room = min(scene.max_margin for scene in scenes)
+    pinned = {"margin": min(max(map(compute_margin, scenes)), room)}
+    pinned["exclusion_radius"] = max(map(compute_exclusion_radius, scenes))
     pinned = {name: value for name, value in pinned.items() if name != factor}
     if base.scene.layout.exclusion_radius:
         pinned.pop("exclusion_radius", None)
-    return [replace(base, scene=changed(scene, **pinned)) for scene in scenes]
+    return [replace(base, scene=update_config(scene, **pinned)) for scene in scenes]
 
 
 def _with_value(scene: SceneConfig, factor: str, names: Sequence[str], value: str) -> SceneConfig:
     try:
-        return changed(scene, **dict.fromkeys(names, value))
+        return update_config(scene, **dict.fromkeys(names, value))
     except UserError as error:
         raise UserError(f"--factor={factor} --values={value}: {error}") from error
 

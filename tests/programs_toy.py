@@ -10,11 +10,11 @@ import click
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from datasets.synthetic.config import SceneConfig, changed
+from datasets.synthetic.config import SceneConfig, update_config
 from datasets.synthetic.recipes import Recipe
 from datasets.synthetic.writer import create
 
-SCENES = changed(SceneConfig(), width=64, height=64, n_groups=1, n_objects_per_group=4, n_free=6)
+SCENES = update_config(SceneConfig(), width=64, height=64, n_groups=1, n_objects_per_group=4, n_free=6)
 N_TRAIN, N_TEST = 6, 3
 SETTINGS = """
 [augment]

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from skimage.measure import label
 
-from datasets.synthetic.config import SceneConfig, changed
-from datasets.synthetic.factors import measure
+from datasets.synthetic.config import SceneConfig, update_config
+from datasets.synthetic.factors import measure_factors
 from datasets.synthetic.painting import render
-from datasets.synthetic.scene import compose
+from datasets.synthetic.scene import compose_scene
 from datasets.synthetic.streams import ImageStreams
 from datasets.synthetic.writer import hash_pixels
 from maskrcnn.config import UserError
@@ -25,12 +25,12 @@ IMAGE_HASH = "8c5efb68a0f70fce040303312c9b624d520a0124a9b1246ade8261c625580c10"
 LABELS_HASH = "1a02b4c0c7e2008b4903476b9a1b702217487abecd5a93157716ce0e19a69a60"
 
 PRINT_HASHES = """
-from datasets.synthetic.config import SceneConfig, changed
-from datasets.synthetic.scene import compose
+from datasets.synthetic.config import SceneConfig, update_config
+from datasets.synthetic.scene import compose_scene
 from datasets.synthetic.painting import render
 from datasets.synthetic.writer import hash_pixels
 for image in range(20):
-    rendering = render(compose(SceneConfig(), "train", image))
+    rendering = render(compose_scene(SceneConfig(), "train", image))
     print(hash_pixels(rendering.image), hash_pixels(rendering.labels))
 """
 
@@ -43,7 +43,7 @@ def hashes_in_new_process(disabled: str) -> str:
 
 @pytest.mark.usefixtures("core")
 def test_pixels_are_the_pinned_ones():
-    rendering = render(compose(DEFAULT, "train", 3))
+    rendering = render(compose_scene(DEFAULT, "train", 3))
     assert hash_pixels(rendering.image) == IMAGE_HASH
     assert hash_pixels(rendering.labels) == LABELS_HASH
 
@@ -76,41 +76,41 @@ def test_uniforms_are_keyed_by_all_four_and_keep_their_prefix():
 @pytest.mark.parametrize(
     ("change", "same"),
     [
-        ({"min_colour": 200}, ("centres", "semi_axes", "directions")),
+        ({"min_colour": 200}, ("centers", "semi_axes", "directions")),
         ({"max_aspect": 2.5}, ("directions",)),
         ({"group_angle_jitter": 30.0}, ("semi_axes",)),
         ({"group_position_jitter": 0.5}, ("semi_axes", "directions")),
     ],
 )
 def test_changing_one_factor_leaves_the_others(change, same):
-    before, after = compose(DEFAULT, "train", 0), compose(changed(DEFAULT, **change), "train", 0)
-    for name in ("centres", "semi_axes", "directions"):
+    before, after = compose_scene(DEFAULT, "train", 0), compose_scene(update_config(DEFAULT, **change), "train", 0)
+    for name in ("centers", "semi_axes", "directions"):
         equal = np.array_equal(getattr(before.shapes, name), getattr(after.shapes, name))
         assert equal or name not in same
     free = slice(28, None)
-    np.testing.assert_array_equal(before.shapes.centres[free], after.shapes.centres[free])
+    np.testing.assert_array_equal(before.shapes.centers[free], after.shapes.centers[free])
 
 
 def test_more_free_ellipses_keep_those_that_were_there():
-    before, after = compose(DEFAULT, "train", 0), compose(changed(DEFAULT, n_free=30), "train", 0)
-    np.testing.assert_array_equal(after.shapes.centres[:48], before.shapes.centres)
-    np.testing.assert_array_equal(after.colours[:48], before.colours)
+    before, after = compose_scene(DEFAULT, "train", 0), compose_scene(update_config(DEFAULT, n_free=30), "train", 0)
+    np.testing.assert_array_equal(after.shapes.centers[:48], before.shapes.centers)
+    np.testing.assert_array_equal(after.colors[:48], before.colors)
 
 
 @pytest.mark.parametrize(("width", "height"), [(512, 128), (128, 512), (256, 256)])
 def test_groups_lie_inside_images_that_are_not_square(width, height):
     for image in range(30):
-        shapes = compose(changed(DEFAULT, width=width, height=height), "train", image).shapes
+        shapes = compose_scene(update_config(DEFAULT, width=width, height=height), "train", image).shapes
         extents = shapes.half_extents()
-        low, high = (shapes.centres - extents)[:28], (shapes.centres + extents)[:28]
+        low, high = (shapes.centers - extents)[:28], (shapes.centers + extents)[:28]
         assert low.min() > -1e-4 and (high < np.array([width, height]) + 1e-4).all()
-        assert np.abs(shapes.centres[:, 0] - width / 2).max() > width / 6  # and spread over it
+        assert np.abs(shapes.centers[:, 0] - width / 2).max() > width / 6  # and spread over it
 
 
 def test_scenes_have_the_figures_of_the_ancestor():
     sides, areas, pieces = [], [], 0
     for image in range(60):
-        labels = render(compose(DEFAULT, "train", image)).labels
+        labels = render(compose_scene(DEFAULT, "train", image)).labels
         for number in np.unique(labels[labels > 0]):
             rows, columns = np.nonzero(labels == number)
             window = labels[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] == number
@@ -125,18 +125,18 @@ def test_scenes_have_the_figures_of_the_ancestor():
 
 @pytest.mark.usefixtures("core")
 def test_later_objects_hide_earlier_ones_and_factors_are_measured():
-    scene = compose(changed(DEFAULT, n_groups=0, n_free=2), "train", 0)
+    scene = compose_scene(update_config(DEFAULT, n_groups=0, n_free=2), "train", 0)
     shapes = replace(
         scene.shapes,
-        centres=np.array([[50.0, 50.0], [50.0, 50.0]]),
+        centers=np.array([[50.0, 50.0], [50.0, 50.0]]),
         semi_axes=np.array([[10.0, 8.0], [4.0, 4.0]]),
         directions=np.array([[1.0, 0.0], [0.0, 1.0]]),
     )
-    scene = replace(scene, shapes=shapes, colours=np.array([[200, 200, 200], [100, 100, 100]], np.uint8))
+    scene = replace(scene, shapes=shapes, colors=np.array([[200, 200, 200], [100, 100, 100]], np.uint8))
     rendering = render(scene)
     assert rendering.labels[50, 50] == 2 and rendering.labels[50, 43] == 1 and rendering.labels[10, 10] == 0
     assert rendering.image[50, 50].tolist() == [100] * 3 and rendering.image[50, 43].tolist() == [200] * 3
-    factors = measure(scene, rendering)
+    factors = measure_factors(scene, rendering)
     np.testing.assert_allclose(factors.size, np.sqrt(np.pi * np.array([80.0, 16.0])), rtol=0.01)
     np.testing.assert_allclose(factors.aspect, [1.25, 1], atol=0.01)
     assert factors.angle[0] == pytest.approx(0, abs=0.5)
@@ -150,19 +150,19 @@ def test_later_objects_hide_earlier_ones_and_factors_are_measured():
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 300), (3, 2), (17, 40)])
 def test_tiny_images_work(width, height):
-    config = changed(DEFAULT, width=width, height=height)
-    scene = compose(config, "train", 0)
+    config = update_config(DEFAULT, width=width, height=height)
+    scene = compose_scene(config, "train", 0)
     rendering = render(scene)
     assert rendering.image.shape == (height, width, 3)
-    assert measure(scene, rendering).visible_pixels.sum() == (rendering.labels > 0).sum()
+    assert measure_factors(scene, rendering).visible_pixels.sum() == (rendering.labels > 0).sum()
 
 
 @pytest.mark.parametrize(
     "change", [{"n_groups": 0}, {"n_free": 0}, {"n_objects_per_group": 0}, {"n_objects_per_group": 1}]
 )
 def test_scenes_without_groups_members_or_free_ones(change):
-    config = changed(DEFAULT, **change)
-    assert len(compose(config, "train", 0).shapes) == config.num_objects
+    config = update_config(DEFAULT, **change)
+    assert len(compose_scene(config, "train", 0).shapes) == config.num_objects
 
 
 @pytest.mark.parametrize(
@@ -180,10 +180,10 @@ def test_scenes_without_groups_members_or_free_ones(change):
 )
 def test_settings_that_make_no_scene_are_refused(change):
     with pytest.raises(UserError) as error:
-        changed(DEFAULT, **change)
+        update_config(DEFAULT, **change)
     assert "\n" not in str(error.value)
 
 
 def test_seeds_beyond_64_bits_are_refused():
     with pytest.raises(UserError, match="seed"):
-        compose(changed(DEFAULT, seed=2**64), "train", 0)
+        compose_scene(update_config(DEFAULT, seed=2**64), "train", 0)

@@ -19,7 +19,7 @@ from datasets.readers.generated import Generated
 from datasets.readers.label_images import LabelImages
 from datasets.readers.visdrone import VisDrone
 from datasets.readers.voc import Voc
-from datasets.synthetic.config import SceneConfig, changed
+from datasets.synthetic.config import SceneConfig, update_config
 from datasets.synthetic.recipes import Recipe, read_recipe
 from datasets.synthetic.writer import create
 from datasets.writing.converting import convert
@@ -36,7 +36,9 @@ class Format(NamedTuple):
 
 def converted(folder: Path, to: str) -> Path:
     """Three shapes on an image in each split, as another format."""
-    scene = changed(SceneConfig(), width=40, height=36, n_groups=0, n_free=3, shapes=("circle", "square", "triangle"))
+    scene = update_config(
+        SceneConfig(), width=40, height=36, n_groups=0, n_free=3, shapes=("circle", "square", "triangle")
+    )
     made = create(folder / "made", Recipe(n_train=1, n_val=0, n_test=1, scene=scene), processes=1)
     if to == "made":
         return made

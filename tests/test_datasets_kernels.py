@@ -17,29 +17,29 @@ from hypothesis import strategies as st
 
 from datasets.synthetic import _native, reference
 from datasets.synthetic.annotations import annotate
-from datasets.synthetic.config import SHAPES, SceneConfig, changed
-from datasets.synthetic.coverage import Coverage
-from datasets.synthetic.drawing import rasterise
-from datasets.synthetic.outlines import Outline, outline_of
+from datasets.synthetic.config import SHAPES, SceneConfig, update_config
+from datasets.synthetic.coverage import ShapeCoverage
+from datasets.synthetic.drawing import rasterize
+from datasets.synthetic.outlines import Outline, make_outline
 from datasets.synthetic.painting import render
 from datasets.synthetic.recipes import PRESETS
-from datasets.synthetic.scene import compose
+from datasets.synthetic.scene import compose_scene
 from datasets.synthetic.shapes import Shapes
 from datasets.synthetic.streams import round_parameter
 from datasets.synthetic.writer import hash_pixels
 
-FREE = changed(SceneConfig(), n_groups=0, n_free=40, width=90, height=70)
+FREE = update_config(SceneConfig(), n_groups=0, n_free=40, width=90, height=70)
 SCENES = {
     **{name: make().scene for name, make in PRESETS.items()},
-    "all shapes, whole masks": changed(FREE, shapes=SHAPES, whole_masks=True),
-    "clutter and distractors": changed(FREE, background="clutter", n_distractors=9),
-    "noise behind": changed(FREE, background="noise", contrast=0.4),
-    "degraded": changed(FREE, psf=1.2, noise=0.05, downsample=2),
-    "truncated": changed(FREE, margin=0.0, max_diameter=60.0, shapes=SHAPES),
-    "a pixel each": changed(FREE, min_diameter=0.3, max_diameter=1.0, outline=0.0),
-    "larger than the canvas": changed(FREE, min_diameter=60.0, max_diameter=400.0, n_free=9, shapes=SHAPES),
-    "nothing": changed(FREE, n_free=0),
-    "one pixel": changed(SceneConfig(), width=1, height=1),
+    "all shapes, whole masks": update_config(FREE, shapes=SHAPES, whole_masks=True),
+    "clutter and distractors": update_config(FREE, background="clutter", n_distractors=9),
+    "noise behind": update_config(FREE, background="noise", contrast=0.4),
+    "degraded": update_config(FREE, psf=1.2, noise=0.05, downsample=2),
+    "truncated": update_config(FREE, margin=0.0, max_diameter=60.0, shapes=SHAPES),
+    "a pixel each": update_config(FREE, min_diameter=0.3, max_diameter=1.0, outline=0.0),
+    "larger than the canvas": update_config(FREE, min_diameter=60.0, max_diameter=400.0, n_free=9, shapes=SHAPES),
+    "nothing": update_config(FREE, n_free=0),
+    "one pixel": update_config(SceneConfig(), width=1, height=1),
 }
 
 
@@ -71,19 +71,19 @@ def shapes(draw: st.DrawFn) -> Shapes:
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     count = draw(st.integers(0, 9))
     reach = draw(st.sampled_from([0.02, 1.0, 6.0, 30.0, 300.0]))
-    centres, semi_axes = rng.uniform(-20, 70, (count, 2)), rng.uniform(0.001, reach, (count, 2))
+    centers, semi_axes = rng.uniform(-20, 70, (count, 2)), rng.uniform(0.001, reach, (count, 2))
     angles = rng.uniform(0, 2 * np.pi, count) * draw(st.sampled_from([0, 1]))
     directions = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     if draw(st.booleans()):  # on the samples themselves, where ties decide
-        centres, semi_axes = np.rint(centres * 32) / 32, np.ceil(semi_axes * 32) / 32
+        centers, semi_axes = np.rint(centers * 32) / 32, np.ceil(semi_axes * 32) / 32
     outlines: tuple[Outline | None, ...] = ()
     if draw(st.booleans()):
         kinds = rng.integers(0, len(SHAPES) + 1, count).tolist()
         outlines = tuple(
-            outline_of(SHAPES[kind], FREE.objects, rng.random(12)) if kind < len(SHAPES) else scribble(rng)
+            make_outline(SHAPES[kind], FREE.objects, rng.random(12)) if kind < len(SHAPES) else scribble(rng)
             for kind in kinds
         )
-    parameters = (round_parameter(each) for each in (centres, semi_axes, directions))
+    parameters = (round_parameter(each) for each in (centers, semi_axes, directions))
     return Shapes(*parameters, outlines)
 
 
@@ -104,7 +104,7 @@ def test_the_kernels_are_built_and_loaded() -> None:
 @settings(max_examples=200)
 @given(drawn=shapes(), canvas=canvases)
 def test_levels_areas_and_moments_are_those_of_the_definitions(drawn: Shapes, canvas: tuple[int, int]) -> None:
-    coverage = rasterise(drawn, *canvas)
+    coverage = rasterize(drawn, *canvas)
     both(reference.fill_windows, drawn, drawn.half_extents()[:, 1], coverage.windows)
     both(reference.measure_levels, coverage)
 
@@ -115,7 +115,7 @@ def test_pixels_and_sums_over_them_are_those_of_the_definitions(
     drawn: Shapes, canvas: tuple[int, int], seed: int, fine: bool
 ) -> None:
     (width, height), rng = canvas, np.random.default_rng(seed)
-    coverage, exact, most = rasterise(drawn, *canvas), np.uint32 if fine else np.uint16, 255 * 256 if fine else 255
+    coverage, exact, most = rasterize(drawn, *canvas), np.uint32 if fine else np.uint16, 255 * 256 if fine else 255
     before = rng.integers(0, most + 1, (height, width, 3)).astype(exact), np.zeros((height, width), np.uint16)
     colours = rng.integers(0, most + 1, (len(drawn), 3)).astype(exact)
     numbers = np.where(rng.random(len(drawn)) < 0.8, np.arange(len(drawn)) + 1, 0).astype(np.uint16)
@@ -142,7 +142,7 @@ def test_images_and_annotations_are_the_same_without_the_kernels(name: str, monk
     def made() -> list[str]:
         texts = []
         for image in range(3):
-            scene = compose(SCENES[name], "train", image)
+            scene = compose_scene(SCENES[name], "train", image)
             rendering = render(scene)
             hashes = hash_pixels(rendering.image), hash_pixels(rendering.labels)
             texts.append(json.dumps([hashes, annotate(scene, rendering, image)]))
@@ -154,17 +154,17 @@ def test_images_and_annotations_are_the_same_without_the_kernels(name: str, monk
 
 
 @pytest.fixture
-def coverage() -> Coverage:
+def coverage() -> ShapeCoverage:
     """Two ellipses on 9 x 8 pixels."""
-    centres, semi_axes = np.array([[3.0, 3.0], [5.0, 5.0]]), np.array([[2.0, 1.5], [2.0, 2.0]])
-    return rasterise(Shapes(centres, semi_axes, np.array([[1.0, 0.0], [0.0, 1.0]])), 9, 8)
+    centers, semi_axes = np.array([[3.0, 3.0], [5.0, 5.0]]), np.array([[2.0, 1.5], [2.0, 2.0]])
+    return rasterize(Shapes(centers, semi_axes, np.array([[1.0, 0.0], [0.0, 1.0]])), 9, 8)
 
 
-def paint(coverage: Coverage, **changes: Any) -> None:
+def paint(coverage: ShapeCoverage, **changes: Any) -> None:
     arguments = {
         "canvas": np.zeros((8, 9, 3), np.uint16),
         "labels": np.zeros((8, 9), np.uint16),
-        "colours": np.zeros((2, 3), np.uint16),
+        "colors": np.zeros((2, 3), np.uint16),
         "numbers": np.ones(2, np.uint16),
     }
     _native.native(reference.paint)(coverage=coverage, **(arguments | changes))
@@ -179,18 +179,18 @@ def paint(coverage: Coverage, **changes: Any) -> None:
         {"labels": np.zeros((8, 9), np.uint8)},
         {"labels": np.zeros((6, 9), np.uint16), "canvas": np.zeros((6, 9, 3), np.uint16)},
         {"labels": np.zeros((8, 6), np.uint16), "canvas": np.zeros((8, 6, 3), np.uint16)},
-        {"colours": np.zeros((1, 3), np.uint16)},
-        {"colours": np.zeros((2, 3), np.uint32)},
+        {"colors": np.zeros((1, 3), np.uint16)},
+        {"colors": np.zeros((2, 3), np.uint32)},
         {"numbers": np.zeros(3, np.uint16)},
     ],
 )
-def test_arrays_that_no_kernel_takes_are_refused(coverage: Coverage, changes: dict[str, Any]) -> None:
+def test_arrays_that_no_kernel_takes_are_refused(coverage: ShapeCoverage, changes: dict[str, Any]) -> None:
     paint(coverage)
     with pytest.raises(ValueError):
         paint(coverage, **changes)
 
 
-def test_windows_that_do_not_fit_are_refused(coverage: Coverage) -> None:
+def test_windows_that_do_not_fit_are_refused(coverage: ShapeCoverage) -> None:
     for broken in (
         replace(coverage, windows=coverage.windows - np.array([9, 0, 9, 0], np.int32)),
         replace(coverage, windows=coverage.windows + np.array([0, 0, 0, 1], np.int32)),
@@ -218,17 +218,17 @@ def test_strange_parameters_leave_no_array() -> None:
 
 def test_missing_kernels_are_said_once_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_native, "find_library", lambda: None)
-    with pytest.warns(UserWarning, match="kernels are not built; NumPy serves, slower: run `pip install"):
-        assert _native.load() is None
+    with pytest.warns(UserWarning, match="kernels are not built; using slower NumPy code: run `pip install"):
+        assert _native.load_library() is None
     broken = tmp_path / "_scenes.so"
     broken.write_bytes(b"no library")
     monkeypatch.setattr(_native, "find_library", lambda: broken)
     with pytest.warns(UserWarning, match="kernels cannot be loaded"):
-        assert _native.load() is None
+        assert _native.load_library() is None
     monkeypatch.undo()
     monkeypatch.setattr(_native, "VERSION", 0)
     with pytest.warns(UserWarning, match="kernels are of another version"):
-        assert _native.load() is None
+        assert _native.load_library() is None
 
 
 def test_drawing_loads_no_pytorch() -> None:

@@ -20,7 +20,7 @@ from datasets.readers.dsbowl2018 import DSBowl2018
 from datasets.readers.generated import Generated
 from datasets.readers.splitting import draw_split
 from datasets.registry import open_dataset
-from datasets.synthetic.config import SceneConfig, changed
+from datasets.synthetic.config import SceneConfig, update_config
 from datasets.synthetic.recipes import Recipe
 from datasets.synthetic.writer import create
 from maskrcnn.config import UserError
@@ -172,7 +172,7 @@ def test_labels_that_are_colours_or_beyond_16_bits_are_refused(tmp_path):
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    crowded = changed(SceneConfig(), width=64, height=48, n_groups=1, n_free=25, min_visible_pixels=12)
+    crowded = update_config(SceneConfig(), width=64, height=48, n_groups=1, n_free=25, min_visible_pixels=12)
     return create(tmp_path / "data", Recipe(n_train=2, n_test=1, scene=crowded))
 
 

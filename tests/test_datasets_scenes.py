@@ -19,25 +19,25 @@ from pycocotools import mask as coco_mask
 
 from datasets.readers.generated import Generated
 from datasets.synthetic.annotations import annotate
-from datasets.synthetic.config import BACKGROUNDS, LAYOUTS, SHAPES, SceneConfig, changed
+from datasets.synthetic.config import BACKGROUNDS, LAYOUTS, SHAPES, SceneConfig, update_config
 from datasets.synthetic.coverage import INSIDE
-from datasets.synthetic.drawing import SAMPLES, Shapes, rasterise
-from datasets.synthetic.factors import measure
+from datasets.synthetic.drawing import SAMPLES, Shapes, rasterize
+from datasets.synthetic.factors import measure_factors
 from datasets.synthetic.on_the_fly import OnTheFly
-from datasets.synthetic.outlines import Outline, outline_of
+from datasets.synthetic.outlines import Outline, make_outline
 from datasets.synthetic.painting import render
 from datasets.synthetic.recipes import PRESETS, Recipe, read_recipe
-from datasets.synthetic.scene import Scene, compose, exclusion_radius
-from datasets.synthetic.streams import ImageStreams, normals, round_parameter
+from datasets.synthetic.scene import Scene, compose_scene, compute_exclusion_radius
+from datasets.synthetic.streams import ImageStreams, draw_normals, round_parameter
 from datasets.synthetic.writer import create, hash_pixels
 from maskrcnn.config import UserError, to_toml
 
 ROOT = Path(__file__).parents[1]
-FREE = changed(SceneConfig(), n_groups=0, n_free=25, max_aspect=2.0, width=160, height=120)
+FREE = update_config(SceneConfig(), n_groups=0, n_free=25, max_aspect=2.0, width=160, height=120)
 
 
 def drawn(config: SceneConfig, image: int = 0) -> Scene:
-    return compose(config, "train", image)
+    return compose_scene(config, "train", image)
 
 
 # shapes
@@ -46,7 +46,7 @@ def drawn(config: SceneConfig, image: int = 0) -> Scene:
 def one_of_each(kind: str, semi_axes: tuple[float, float], count: int) -> Shapes:
     """Randomly placed and turned, each its own blob or letter."""
     rng = np.random.default_rng(3)
-    outlines = tuple(outline_of(kind, SceneConfig().objects, each) for each in rng.random((count, 12)))
+    outlines = tuple(make_outline(kind, SceneConfig().objects, each) for each in rng.random((count, 12)))
     angles = rng.uniform(0, 2 * np.pi, count)
     directions = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     parts = (rng.uniform(40, 50, (count, 2)), np.tile(semi_axes, (count, 1)), directions)
@@ -57,7 +57,7 @@ def one_of_each(kind: str, semi_axes: tuple[float, float], count: int) -> Shapes
 @pytest.mark.parametrize("semi_axes", [(3.0, 3.0), (9.0, 4.0), (14.0, 14.0)])
 def test_every_shape_has_the_area_and_the_centroid_that_it_is_asked_for(kind, semi_axes):
     shapes = one_of_each(kind, semi_axes, 40)
-    coverage = rasterise(shapes, 90, 90)
+    coverage = rasterize(shapes, 90, 90)
     wanted = np.pi * semi_axes[0] * semi_axes[1]
     np.testing.assert_allclose(coverage.areas, wanted, rtol=0.02)
     for index in range(40):
@@ -66,7 +66,7 @@ def test_every_shape_has_the_area_and_the_centroid_that_it_is_asked_for(kind, se
         assert weight.sum() == pytest.approx(wanted, rel=0.02)
         x = (weight.sum(axis=0) * (np.arange(columns.start, columns.stop) + 0.5)).sum() / weight.sum()
         y = (weight.sum(axis=1) * (np.arange(rows.start, rows.stop) + 0.5)).sum() / weight.sum()
-        assert np.hypot(x - shapes.centres[index, 0], y - shapes.centres[index, 1]) < 0.05
+        assert np.hypot(x - shapes.centers[index, 0], y - shapes.centers[index, 1]) < 0.05
 
 
 def inside_by_winding(edges: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -93,7 +93,7 @@ def test_polygons_of_any_kind_cover_the_samples_inside_them(points, centre, size
     outline = Outline(np.concatenate([corners, np.roll(corners, -1, axis=0)], axis=1))
     semi_axes = round_parameter(np.full((1, 2), size))
     shapes = Shapes(round_parameter(np.array([centre])), semi_axes, np.array([[1.0, 0.0]]), (outline,))
-    coverage = rasterise(shapes, 23, 17)
+    coverage = rasterize(shapes, 23, 17)
     dense = np.zeros((17, 23), np.int64)
     rows, columns, levels = coverage.window(0)
     dense[rows, columns] = levels
@@ -107,18 +107,18 @@ def test_polygons_of_any_kind_cover_the_samples_inside_them(points, centre, size
 
 def test_a_ring_has_a_hole_and_letters_have_theirs():
     ring = one_of_each("ring", (12.0, 12.0), 1)
-    coverage = rasterise(ring, 90, 90)
+    coverage = rasterize(ring, 90, 90)
     rows, columns, levels = coverage.window(0)
-    x, y = (ring.centres[0] - [columns.start, rows.start]).astype(int)
+    x, y = (ring.centers[0] - [columns.start, rows.start]).astype(int)
     assert levels[y, x] == 0 and levels[:, x].max() == 255
-    objects = changed(SceneConfig(), letters="O").objects
+    objects = update_config(SceneConfig(), letters="O").objects
     letter = Shapes(
         np.array([[20.0, 20.0]]),
         np.array([[12.0, 12.0]]),
         np.array([[1.0, 0.0]]),
-        (outline_of("glyph", objects, np.zeros(12)),),
+        (make_outline("glyph", objects, np.zeros(12)),),
     )
-    rows, columns, levels = rasterise(letter, 40, 40).window(0)
+    rows, columns, levels = rasterize(letter, 40, 40).window(0)
     assert levels[20 - rows.start, 20 - columns.start] == 0
 
 
@@ -127,47 +127,47 @@ def test_a_ring_has_a_hole_and_letters_have_theirs():
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts_keep_all_centres_off_the_edge(layout):
-    config = changed(FREE, layout=layout, n_free=12, margin=9.0)
+    config = update_config(FREE, layout=layout, n_free=12, margin=9.0)
     for image in range(5):
-        centres = drawn(config, image).shapes.centres
-        assert len(centres) == 12
-        assert (centres >= 9 - 1e-5).all() and (centres <= np.array([160, 120]) - 9 + 1e-5).all()
+        centers = drawn(config, image).shapes.centers
+        assert len(centers) == 12
+        assert (centers >= 9 - 1e-5).all() and (centers <= np.array([160, 120]) - 9 + 1e-5).all()
 
 
 def test_objects_that_lie_apart_never_touch():
     kinds = ("ellipse", "rectangle", "triangle", "star", "ring", "blob", "glyph", "polygon")
-    config = changed(SceneConfig(), shapes=kinds, n_groups=0, n_free=18, layout="apart", max_aspect=1.5)
+    config = update_config(SceneConfig(), shapes=kinds, n_groups=0, n_free=18, layout="apart", max_aspect=1.5)
     for image in range(8):
         scene = drawn(config, image)
-        assert (measure(scene, render(scene)).overlap == 0).all()
+        assert (measure_factors(scene, render(scene)).overlap == 0).all()
 
 
 def test_a_scene_that_cannot_be_laid_out_says_which_constraint():
-    with pytest.raises(UserError, match=r"layout apart: only \d+ of 500 objects find room on 160 x 120"):
-        drawn(changed(FREE, layout="apart", n_free=500))
+    with pytest.raises(UserError, match=r"layout apart: only \d+ of 500 objects fit into 160 x 120"):
+        drawn(update_config(FREE, layout="apart", n_free=500))
 
 
 def test_density_rises_by_the_ratio_asked_for():
-    x = drawn(changed(FREE, layout="gradient", n_free=4000, density_ratio=4.0, margin=0.0)).shapes.centres[:, 0]
+    x = drawn(update_config(FREE, layout="gradient", n_free=4000, density_ratio=4.0, margin=0.0)).shapes.centers[:, 0]
     counts = np.histogram(x, bins=8, range=(0, 160))[0]
     expected = 1 + 3 * (np.arange(8) + 0.5) / 8
     np.testing.assert_allclose(counts / counts.sum(), expected / expected.sum(), atol=0.02)
 
 
 def test_class_shares_are_met_and_counts_vary_between_their_limits():
-    config = changed(FREE, shapes=("square", "star", "circle"), shape_shares=(6, 3, 1), n_free=40, min_free=10)
+    config = update_config(FREE, shapes=("square", "star", "circle"), shape_shares=(6, 3, 1), n_free=40, min_free=10)
     scenes = [drawn(config, image) for image in range(60)]
     labels = np.concatenate([scene.labels for scene in scenes])
     np.testing.assert_allclose(np.bincount(labels)[1:] / len(labels), [0.6, 0.3, 0.1], atol=0.04)
     counts = [len(scene.labels) for scene in scenes]
     assert min(counts) < 15 and max(counts) > 35 and 10 <= min(counts) <= max(counts) <= 40
-    assert (drawn(changed(config, classes="one")).labels == 1).all()
+    assert (drawn(update_config(config, classes="one")).labels == 1).all()
 
 
 def test_later_boxes_that_overlap_are_left_out():
-    config = changed(FREE, n_free=60, max_box_iou=0.0, max_angle=0.0)
+    config = update_config(FREE, n_free=60, max_box_iou=0.0, max_angle=0.0)
     shapes = drawn(config).shapes
-    low, high = shapes.centres - shapes.half_extents(), shapes.centres + shapes.half_extents()
+    low, high = shapes.centers - shapes.half_extents(), shapes.centers + shapes.half_extents()
     sides = np.minimum(high[:, None], high) - np.maximum(low[:, None], low)
     shared = np.clip(sides, 0, None).prod(axis=2)
     assert 5 < len(shapes) < 60 and (shared[~np.eye(len(shapes), dtype=bool)] == 0).all()
@@ -176,7 +176,7 @@ def test_later_boxes_that_overlap_are_left_out():
 # one factor at a time
 
 # What each factor may change besides itself; everything else that is drawn stays the same to the last bit.
-DRAWN = ("centres", "semi_axes", "directions", "outlines", "colours", "numbers", "labels", "behind", "sensor")
+DRAWN = ("centers", "semi_axes", "directions", "outlines", "colours", "numbers", "labels", "behind", "sensor")
 SWEEPS = {
     ("contrast", 0.2): set(),
     ("noise", 0.1): set(),
@@ -197,35 +197,35 @@ SWEEPS = {
     ("background", "noise"): {"behind"},
     ("max_background", 90): {"behind"},
     ("min_visible_pixels", 50): set(),
-    ("layout", "grid"): {"centres"},
+    ("layout", "grid"): {"centers"},
 }
 
 
 def what_is_drawn(scene: Scene) -> dict[str, object]:
     shapes, config = scene.shapes, scene.config
     edges = [None if each is None else each.edges.tolist() for each in shapes.outlines]
-    from datasets.synthetic.backgrounds import background
+    from datasets.synthetic.backgrounds import make_background
 
     return {
-        "centres": shapes.centres.tolist(),
+        "centers": shapes.centers.tolist(),
         "semi_axes": shapes.semi_axes.tolist(),
         "directions": shapes.directions.tolist(),
         "outlines": edges,
-        "colours": scene.colours.tolist(),
+        "colours": scene.colors.tolist(),
         "numbers": scene.numbers.tolist(),
         "labels": scene.labels.tolist(),
-        "behind": background(config, scene.streams).tolist(),
-        "sensor": normals(scene.streams, "noise", 4, 4).tolist(),
+        "behind": make_background(config, scene.streams).tolist(),
+        "sensor": draw_normals(scene.streams, "noise", 4, 4).tolist(),
     }
 
 
 @pytest.mark.parametrize(("factor", "value"), SWEEPS)
 def test_turning_one_factor_leaves_all_else_that_is_drawn(factor, value):
-    config = changed(FREE, shapes=("blob", "glyph", "ellipse"), margin=12.0)
+    config = update_config(FREE, shapes=("blob", "glyph", "ellipse"), margin=12.0)
     for image in range(3):
         before, after = (
             what_is_drawn(drawn(config, image)),
-            what_is_drawn(drawn(changed(config, **{factor: value}), image)),
+            what_is_drawn(drawn(update_config(config, **{factor: value}), image)),
         )
         assert {name for name in DRAWN if before[name] != after[name]} <= SWEEPS[factor, value]
 
@@ -234,30 +234,30 @@ def test_turning_a_factor_of_the_look_leaves_every_mask():
     before = render(drawn(FREE)).labels
     for factor, value in SWEEPS:
         if SWEEPS[factor, value] <= {"colours", "behind"} and factor != "max_background":
-            np.testing.assert_array_equal(render(drawn(changed(FREE, **{factor: value}))).labels, before)
+            np.testing.assert_array_equal(render(drawn(update_config(FREE, **{factor: value}))).labels, before)
 
 
 def test_distractors_hide_objects_but_move_none():
-    with_others = drawn(changed(FREE, n_distractors=30))
+    with_others = drawn(update_config(FREE, n_distractors=30))
     kept = with_others.numbers > 0
-    np.testing.assert_array_equal(with_others.shapes.centres[kept], drawn(FREE).shapes.centres)
-    np.testing.assert_array_equal(with_others.colours[kept], drawn(FREE).colours)
+    np.testing.assert_array_equal(with_others.shapes.centers[kept], drawn(FREE).shapes.centers)
+    np.testing.assert_array_equal(with_others.colors[kept], drawn(FREE).colors)
     labels, before = render(with_others).labels, render(drawn(FREE)).labels
     hidden = (labels == 0) & (before > 0)
     assert hidden.any() and ((labels == before) | hidden).all()
-    hides_less = drawn(changed(FREE, n_distractors=10)).shapes.centres
+    hides_less = drawn(update_config(FREE, n_distractors=10)).shapes.centers
     assert len(hides_less) == 35
 
 
 def test_a_sweep_has_one_exclusion_radius():
     from examples.sweep_data import sweep_of
 
-    base = Recipe(scene=changed(FREE, layout="apart", n_free=8))
+    base = Recipe(scene=update_config(FREE, layout="apart", n_free=8))
     recipes = sweep_of(base, "size", ("6", "9", "14"))
     radii = {recipe.scene.layout.exclusion_radius for recipe in recipes}
-    assert radii == {exclusion_radius(changed(base.scene, min_diameter=14, max_diameter=14))}
-    centres = [drawn(recipe.scene).shapes.centres.tolist() for recipe in recipes]
-    assert centres[0] == centres[1] == centres[2]
+    assert radii == {compute_exclusion_radius(update_config(base.scene, min_diameter=14, max_diameter=14))}
+    centers = [drawn(recipe.scene).shapes.centers.tolist() for recipe in recipes]
+    assert centers[0] == centers[1] == centers[2]
     assert [recipe.scene.objects.min_diameter for recipe in recipes] == [6, 9, 14]
 
 
@@ -269,8 +269,8 @@ def test_contrast_is_the_share_of_the_difference_that_is_left():
         look = {"background": background, "min_background": 60, "max_background": 60, "layout": "apart", "n_free": 10}
         factors = {}
         for contrast in (1.0, 0.5, 0.1):
-            scene = drawn(changed(FREE, **look, contrast=contrast, background_range=30.0))
-            factors[contrast] = measure(scene, render(scene)).contrast
+            scene = drawn(update_config(FREE, **look, contrast=contrast, background_range=30.0))
+            factors[contrast] = measure_factors(scene, render(scene)).contrast
         assert (factors[1.0] > 0.1).all()
         tolerance = 0.03 if background == "gradient" else 0.004
         np.testing.assert_allclose(factors[0.5], factors[1.0] / 2, atol=tolerance)
@@ -280,51 +280,52 @@ def test_contrast_is_the_share_of_the_difference_that_is_left():
 def test_snr_is_contrast_over_noise():
     look = {"layout": "apart", "n_free": 10, "grey": True, "min_colour": 100, "max_colour": 100, "outline": 0.0}
     for noise in (0.02, 0.08):
-        config = changed(FREE, **look, min_background=50, max_background=50, noise=noise, min_diameter=15.0)
+        config = update_config(FREE, **look, min_background=50, max_background=50, noise=noise, min_diameter=15.0)
         scene = drawn(config)
-        measured = np.median(measure(scene, render(scene)).snr)
+        measured = np.median(measure_factors(scene, render(scene)).snr)
         assert measured == pytest.approx(50 / 255 / noise, rel=0.15)
 
 
 def test_noise_has_the_deviation_asked_for_and_blur_keeps_the_light():
-    flat = changed(SceneConfig(), n_groups=0, n_free=0, min_background=120, max_background=120)
-    noisy = render(drawn(changed(flat, noise=0.05))).image.astype(float)
+    flat = update_config(SceneConfig(), n_groups=0, n_free=0, min_background=120, max_background=120)
+    noisy = render(drawn(update_config(flat, noise=0.05))).image.astype(float)
     assert noisy.std() == pytest.approx(0.05 * 255, rel=0.02) and noisy.mean() == pytest.approx(120, abs=0.2)
-    counted = render(drawn(changed(flat, photons=100.0, grey=True))).image.astype(float)
+    counted = render(drawn(update_config(flat, photons=100.0, grey=True))).image.astype(float)
     assert counted.std() == pytest.approx(np.sqrt(120 * 255 / 100), rel=0.05)
-    sharp, soft = render(drawn(FREE)).image, render(drawn(changed(FREE, psf=2.0))).image
+    sharp, soft = render(drawn(FREE)).image, render(drawn(update_config(FREE, psf=2.0))).image
     assert soft.sum() == pytest.approx(sharp.sum(), rel=0.01) and soft.max() < sharp.max()
-    blocks = render(drawn(changed(FREE, downsample=4))).image
+    blocks = render(drawn(update_config(FREE, downsample=4))).image
     np.testing.assert_array_equal(blocks, np.repeat(np.repeat(blocks[::4, ::4], 4, axis=0), 4, axis=1))
 
 
 def test_pictures_make_backgrounds_and_broken_ones_are_named(tmp_path):
     photo = np.arange(40 * 50 * 3, dtype=np.uint8).reshape(40, 50, 3)
     Image.fromarray(photo).save(tmp_path / "photo.png")
-    config = changed(FREE, n_free=0, background="pictures", pictures=str(tmp_path), width=30, height=20)
+    config = update_config(FREE, n_free=0, background="pictures", pictures=str(tmp_path), width=30, height=20)
     image = render(drawn(config)).image
     windows = np.lib.stride_tricks.sliding_window_view(photo, (20, 30, 3))[:, :, 0]
     assert (windows == image).all(axis=(2, 3, 4)).any()
-    assert render(drawn(changed(config, width=130, height=90))).image.shape == (90, 130, 3)
+    assert render(drawn(update_config(config, width=130, height=90))).image.shape == (90, 130, 3)
     (tmp_path / "photo.png").write_bytes(b"\x89PNG nothing")
     with pytest.raises(UserError, match="photo.png"):
         render(drawn(config))
     with pytest.raises(UserError, match="nowhere"):
-        render(drawn(changed(config, pictures=str(tmp_path / "nowhere"))))
+        render(drawn(update_config(config, pictures=str(tmp_path / "nowhere"))))
 
 
 PRINT_HASHES = """
-from datasets.synthetic.config import BACKGROUNDS, SceneConfig, changed
+from datasets.synthetic.config import BACKGROUNDS, SceneConfig, update_config
 from datasets.synthetic.painting import render
 from datasets.synthetic.recipes import PRESETS
-from datasets.synthetic.scene import compose
+from datasets.synthetic.scene import compose_scene
 from datasets.synthetic.writer import hash_pixels
 busy = dict(illumination=0.4, psf=1.3, downsample=2, noise=0.03, contrast=0.6, n_distractors=5)
 shapes = ("blob", "glyph", "star", "ring", "polygon")
 scenes = [PRESETS[name]().scene for name in ("shapes", "matterport", "cst")]
-scenes += [changed(SceneConfig(), shapes=shapes, background=kind, **busy) for kind in BACKGROUNDS if kind != "pictures"]
+kinds = [kind for kind in BACKGROUNDS if kind != "pictures"]
+scenes += [update_config(SceneConfig(), shapes=shapes, background=kind, **busy) for kind in kinds]
 for scene in scenes:
-    rendering = render(compose(scene, "test", 5))
+    rendering = render(compose_scene(scene, "test", 5))
     print(hash_pixels(rendering.image), hash_pixels(rendering.labels))
 """
 
@@ -346,7 +347,7 @@ def test_pixels_of_every_factor_do_not_depend_on_what_the_cpu_can_do():
 
 
 def test_factors_are_measured_on_shapes_whose_answer_is_known():
-    base = drawn(changed(FREE, n_free=3, width=100, height=100))
+    base = drawn(update_config(FREE, n_free=3, width=100, height=100))
     shapes = Shapes(
         np.array([[30.0, 30.0], [70.0, 30.0], [0.0, 70.0]]),
         np.array([[12.0, 4.0], [6.0, 6.0], [8.0, 8.0]]),
@@ -354,7 +355,7 @@ def test_factors_are_measured_on_shapes_whose_answer_is_known():
     )
     colours = np.full((3, 3), 150, np.uint8)
     scene = Scene(base.config, base.streams, shapes, colours, np.arange(3) + 1, np.ones(3, np.int64))
-    factors = measure(scene, render(scene))
+    factors = measure_factors(scene, render(scene))
     np.testing.assert_allclose(factors.size, np.sqrt(np.pi * np.array([48, 36, 32])), rtol=0.01)
     np.testing.assert_allclose(factors.aspect[:2], [3, 1], rtol=0.02)
     assert factors.angle[0] == pytest.approx(np.degrees(0.5), abs=0.5)
@@ -365,11 +366,11 @@ def test_factors_are_measured_on_shapes_whose_answer_is_known():
     alone = Scene(
         base.config, base.streams, shapes.take(np.array([1])), colours[:1], np.array([1]), np.ones(1, np.int64)
     )
-    assert np.isnan(measure(alone, render(alone)).distance).all()
+    assert np.isnan(measure_factors(alone, render(alone)).distance).all()
 
 
 def test_whole_masks_are_written_when_asked_for():
-    config = changed(FREE, n_free=60, whole_masks=True, n_distractors=5)
+    config = update_config(FREE, n_free=60, whole_masks=True, n_distractors=5)
     scene = drawn(config)
     rendering = render(scene)
     place = {number: at for at, number in enumerate(scene.numbers.tolist())}
@@ -394,23 +395,23 @@ def test_presets_are_read_back_from_their_toml_and_drawn(name, tmp_path):
     recipe = PRESETS[name]()
     (tmp_path / "recipe.toml").write_text(to_toml(recipe))
     assert read_recipe(tmp_path / "recipe.toml") == recipe
-    rendering = render(compose(recipe.scene, "test", 0))
+    rendering = render(compose_scene(recipe.scene, "test", 0))
     assert rendering.labels.max() > 0 and rendering.image.shape == (recipe.scene.height, recipe.scene.width, 3)
 
 
 def test_matterport_and_cst_scenes_are_like_theirs():
     for image in range(20):
-        scene = compose(PRESETS["matterport"]().scene, "train", image)
+        scene = compose_scene(PRESETS["matterport"]().scene, "train", image)
         assert 1 <= len(scene.labels) <= 4 and set(scene.labels) <= {1, 2, 3}
     recipe = PRESETS["cst"]()
     assert recipe.counts == {"train": 600, "val": 100, "test": 300} and recipe.scene.width == 512
     for image in range(5):
-        scene = compose(recipe.scene, "train", image)
-        assert 1 <= len(scene.labels) <= 10 and (measure(scene, render(scene)).overlap == 0).all()
+        scene = compose_scene(recipe.scene, "train", image)
+        assert 1 <= len(scene.labels) <= 10 and (measure_factors(scene, render(scene)).overlap == 0).all()
 
 
 def test_data_on_the_fly_is_what_is_written(tmp_path):
-    scene = changed(FREE, shapes=("square", "star"), noise=0.02, n_distractors=4, min_visible_pixels=120, psf=0.7)
+    scene = update_config(FREE, shapes=("square", "star"), noise=0.02, n_distractors=4, min_visible_pixels=120, psf=0.7)
     root = create(tmp_path / "data", Recipe(n_train=3, n_val=1, n_test=2, scene=scene))
     for split, count in (("train", 3), ("val", 1), ("test", 2)):
         written, made = Generated(root, split), OnTheFly(root / "dataset.toml", split)
@@ -445,7 +446,7 @@ def test_recipes_that_are_none_are_refused(tmp_path):
     ("setting", "message"),
     [
         ({"shapes": ("hexagram",)}, "hexagram"),
-        ({"shapes": ()}, "may not be empty"),
+        ({"shapes": ()}, "must not be empty"),
         ({"shape_shares": (1.0, 2.0)}, "shape_shares 1,2 for shapes ellipse: give one number"),
         ({"margin": 200.0}, "margin 200 leaves too little .* at most a quarter of its shorter side, 30"),
         ({"shape_shares": (0.0,)}, "above 0"),
@@ -459,7 +460,7 @@ def test_recipes_that_are_none_are_refused(tmp_path):
 )
 def test_factors_out_of_range_are_refused(setting, message):
     with pytest.raises(UserError, match=message) as error:
-        changed(FREE, **setting)
+        update_config(FREE, **setting)
     assert "\n" not in str(error.value)
 
 
@@ -480,7 +481,9 @@ def test_every_factor_of_a_scene_has_a_flag():
 def test_tiny_images_take_every_factor(size):
     busy = {"n_distractors": 3, "psf": 1.0, "downsample": 3, "noise": 0.1, "jpeg": 50, "illumination": 0.5}
     for background in ("gradient", "noise", "clutter"):
-        config = changed(SceneConfig(), width=size[0], height=size[1], background=background, whole_masks=True, **busy)
+        config = update_config(
+            SceneConfig(), width=size[0], height=size[1], background=background, whole_masks=True, **busy
+        )
         scene = drawn(config)
         rendering = render(scene)
         json.dumps(annotate(scene, rendering, 0), allow_nan=False)
@@ -488,14 +491,14 @@ def test_tiny_images_take_every_factor(size):
 
 
 def test_streams_of_normals_are_normal_and_keyed():
-    values = normals(ImageStreams(0, "train", 0), "noise", 100_000)
+    values = draw_normals(ImageStreams(0, "train", 0), "noise", 100_000)
     assert abs(values.mean()) < 0.01 and abs(values.std() - 1) < 0.01 and abs((values**3).mean()) < 0.05
-    assert not np.isin(values[:100], normals(ImageStreams(0, "train", 1), "noise", 100)).any()
+    assert not np.isin(values[:100], draw_normals(ImageStreams(0, "train", 1), "noise", 100)).any()
 
 
 def test_pixels_of_the_presets_are_the_pinned_ones():
     """A change here is a new VERSION of the generator."""
-    hashes = {name: hash_pixels(render(compose(PRESETS[name]().scene, "train", 3)).image)[:16] for name in PINNED}
+    hashes = {name: hash_pixels(render(compose_scene(PRESETS[name]().scene, "train", 3)).image)[:16] for name in PINNED}
     assert hashes == PINNED
 
 

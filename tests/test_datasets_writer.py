@@ -17,14 +17,14 @@ from pycocotools.coco import COCO
 
 from datasets.synthetic import reference, writer
 from datasets.synthetic._native import native
-from datasets.synthetic.config import SceneConfig, changed
+from datasets.synthetic.config import SceneConfig, update_config
 from datasets.synthetic.recipes import Recipe
 from datasets.synthetic.writer import create
 from examples.create_ellipses import main
 from maskrcnn.config import UserError
 
 ROOT = Path(__file__).parents[1]
-SMALL = changed(SceneConfig(), width=96, height=80, n_groups=2, n_free=12)
+SMALL = update_config(SceneConfig(), width=96, height=80, n_groups=2, n_free=12)
 
 
 def files_of(root: Path) -> dict[str, bytes]:
@@ -82,7 +82,7 @@ def test_run_length_codes_of_any_label_image_are_pycocotools(shape):
 
 
 def test_hardly_visible_objects_are_crowds(tmp_path):
-    crowded = changed(SceneConfig(), width=40, height=40, n_groups=0, n_free=150, min_visible_pixels=20)
+    crowded = update_config(SceneConfig(), width=40, height=40, n_groups=0, n_free=150, min_visible_pixels=20)
     root = create(tmp_path / "crowded", Recipe(n_train=1, n_test=0, scene=crowded))
     annotations = json.loads((root / "train" / "annotations.json").read_text())["annotations"]
     crowds = [each["iscrowd"] for each in annotations]

@@ -21,7 +21,7 @@ from datasets.readers.dsbowl2018 import DSBowl2018
 from datasets.readers.generated import Generated
 from datasets.readers.label_images import LabelImages
 from datasets.readers.voc import Voc
-from datasets.synthetic.config import SceneConfig, changed
+from datasets.synthetic.config import SceneConfig, update_config
 from datasets.synthetic.recipes import Recipe
 from datasets.synthetic.writer import create
 from examples.convert import main
@@ -29,7 +29,7 @@ from examples.convert import main
 
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    scene = changed(
+    scene = update_config(
         SceneConfig(),
         shapes=("circle", "square", "triangle"),
         width=80,

@@ -128,8 +128,8 @@ def test_images_that_the_preset_adds_are_said(here: Path, monkeypatch: pytest.Mo
     [
         ("--margin=200", "margin 200 leaves too little | at most a quarter | 12"),
         ("--shapes=glyph --letters=Aか", "letters | 'か' | font"),
-        ("--layout=apart --n_free=500", "layout apart | of 500 objects find room"),
-        ("--shape_shares=1,2", "shape_shares 1,2 | one number for each"),
+        ("--layout=apart --n_free=500", "layout apart | of 500 objects fit into"),
+        ("--shape_shares=1,2", "shape_shares 1,2 | one number per shape"),
         ("--preset=cst --scene=a.toml", "give one of them"),
         ("--also=vok", "did you mean 'voc'?"),
     ],
@@ -226,20 +226,23 @@ def store_anew(path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "problems"),
     [
-        (lambda root: flip(root / "train/images/000001.png"), ["000001.png: has other pixels than when it was made"]),
-        (lambda root: flip(root / "train/labels/000001.png"), ["000001.png: has other pixels than when it was made"]),
-        (lambda root: store_anew(root / "test/images/000000.png"), ["000000.png: was stored anew, its pixels are"]),
+        (lambda root: flip(root / "train/images/000001.png"), ["000001.png: was modified (pixels differ)"]),
+        (lambda root: flip(root / "train/labels/000001.png"), ["000001.png: was modified (pixels differ)"]),
+        (
+            lambda root: store_anew(root / "test/images/000000.png"),
+            ["000000.png: was saved again with the same"],
+        ),
         (lambda root: (root / "test/labels/000002.png").unlink(), ["000002.png: is missing"]),
         (lambda root: (root / "test/images/000002.png").unlink(), ["000002.png: is missing"]),
         (lambda root: (root / "test/more.txt").touch(), ["more.txt: is not in the manifest"]),
         (lambda root: (root / "test/images/000000.png").write_bytes(b"x"), ["000000.png: not a readable image"]),
         (
             lambda root: edit_box(root / "test/annotations.json"),
-            ["annotations.json: is not as it was made", "000000.png: the box of object"],
+            ["annotations.json: was modified", "000000.png: the box of object"],
         ),
         (
             lambda root: (root / "test/annotations.json").write_text("{"),
-            ["annotations.json: is not as it was made", "annotations.json:1: "],
+            ["annotations.json: was modified", "annotations.json:1: "],
         ),
     ],
 )
@@ -312,7 +315,7 @@ def test_every_data_set_of_a_sweep_is_checked(here: Path) -> None:
     shutil.rmtree("sweep/psf=1")
     lines, error = check_fails("sweep")
     assert any("psf=1" in line and "no such folder" in line for line in lines)
-    assert any("psf=3" in line and "other pixels" in line for line in lines)
+    assert any("psf=3" in line and "pixels differ" in line for line in lines)
     assert "sweep: 2 problems" in error
     Path("sweep/sweep.json").write_text("{}")
     assert "sweep.json: is not as sweep_data writes it" in fail(check_data, "sweep")

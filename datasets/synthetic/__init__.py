@@ -1,1 +1,1 @@
-"""Scenes whose difficulty is known."""
+"""Synthetic scenes with known difficulty."""

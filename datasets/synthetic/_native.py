@@ -1,7 +1,7 @@
-"""Loads the generator's kernels and hands arrays over. Where they are not built the NumPy definitions serve, slower.
+"""Access to the generator's native kernels; without them, the slower NumPy reference is used.
 
-Through ctypes, because the processes that write images start without PyTorch. Types and shapes are checked here, what
-windows and offsets say is checked there, so no argument makes a kernel leave its arrays.
+Through ctypes, because the processes that write images start without PyTorch. Types and shapes are checked here, the
+contents of windows and offsets in the kernels, so no argument makes a kernel access memory outside of its arrays.
 """
 
 import ctypes
@@ -16,11 +16,11 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.synthetic.coverage import Coverage, Floats, Ints
+from datasets.synthetic.coverage import Floats, Ints, ShapeCoverage
 from datasets.synthetic.reference import RING
 from datasets.synthetic.shapes import Shapes
 
-VERSION = 1  # of the functions' signatures; csrc/bind_scenes.cpp states it too
+VERSION = 1  # of the signatures, as in csrc/bind_scenes.cpp
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -55,13 +55,13 @@ _ARGUMENTS: dict[str, list[Any]] = {
 
 
 def find_library() -> Path | None:
-    """The library, beside this file."""
-    found = (Path(__file__).parent / f"_scenes{suffix}" for suffix in (".so", ".abi3.so", ".pyd"))
-    return next((path for path in found if path.exists()), None)
+    """Return the path of the library next to this file, if it exists."""
+    candidates = (Path(__file__).parent / f"_scenes{suffix}" for suffix in (".so", ".abi3.so", ".pyd"))
+    return next((path for path in candidates if path.exists()), None)
 
 
-def load() -> ctypes.CDLL | None:
-    """The kernels; without them one warning, which says how to build them."""
+def load_library() -> ctypes.CDLL | None:
+    """Load the kernels; if that fails, warn once and return None."""
     path = find_library()
     problem = "are not built"
     if path is not None:
@@ -75,30 +75,30 @@ def load() -> ctypes.CDLL | None:
             problem = "are of another version"
         except (OSError, AttributeError) as error:
             problem = f"cannot be loaded ({error})"
-    if multiprocessing.parent_process() is None:  # not once more in every process that draws
-        way_out = "run `pip install -e .` with a C++ compiler to build them"
-        warnings.warn(f"the generator's kernels {problem}; NumPy serves, slower: {way_out}", stacklevel=2)
+    if multiprocessing.parent_process() is None:  # only once, not in every worker process
+        hint = "run `pip install -e .` with a C++ compiler to build them"
+        warnings.warn(f"the generator's kernels {problem}; using slower NumPy code: {hint}", stacklevel=2)
     return None
 
 
-LIBRARY = load()
+LIBRARY = load_library()
 
 
 def native(definition: F) -> F:
-    """The kernel of the definition's name and signature, or the definition where there is none."""
+    """Return the kernel with the name and signature of a reference function, or the reference if there is no kernel."""
     return definition if LIBRARY is None else cast(F, _KERNELS[definition.__name__])
 
 
 def _fill_windows(shapes: Shapes, half_heights: Floats, windows: NDArray[np.int32]) -> tuple[NDArray[np.uint8], Floats]:
     count, (edges, owner) = len(shapes), shapes.edges()
-    placed = (shapes.centres, shapes.semi_axes, shapes.directions, half_heights)
-    centres, semi_axes, directions, half_heights = (np.ascontiguousarray(each, np.float64) for each in placed)
+    placed = (shapes.centers, shapes.semi_axes, shapes.directions, half_heights)
+    centers, semi_axes, directions, half_heights = (np.ascontiguousarray(each, np.float64) for each in placed)
     first_edges = np.searchsorted(owner, np.arange(count + 1))
     areas = (windows[:, 2:].astype(np.int64) - windows[:, :2]).prod(axis=1)
     scratch = np.empty(int(areas.max(initial=0)) + 2, np.int32)
     levels, sizes = np.empty(int(areas.sum()), np.uint8), np.empty(count)
     drawn = _Shapes(
-        _address(centres, np.float64, count, 2),
+        _address(centers, np.float64, count, 2),
         _address(semi_axes, np.float64, count, 2),
         _address(directions, np.float64, count, 2),
         _address(half_heights, np.float64, count),
@@ -115,8 +115,8 @@ def _fill_windows(shapes: Shapes, half_heights: Floats, windows: NDArray[np.int3
 def _paint(
     canvas: NDArray[Any],
     labels: NDArray[np.uint16],
-    coverage: Coverage,
-    colours: NDArray[Any],
+    coverage: ShapeCoverage,
+    colors: NDArray[Any],
     numbers: NDArray[np.uint16],
 ) -> None:
     (height, width), count = labels.shape, len(coverage.windows)
@@ -124,33 +124,33 @@ def _paint(
         raise ValueError(f"expected a canvas of uint16 or uint32, got {canvas.dtype}")
     _call(
         f"paint_{canvas.dtype.name}",
-        _hand_over(coverage, height, width),
-        _address(colours, canvas.dtype, count, 3),
+        _pass_coverage(coverage, height, width),
+        _address(colors, canvas.dtype, count, 3),
         _address(numbers, np.uint16, count),
         _address(canvas, canvas.dtype, height, width, 3),
         _address(labels, np.uint16, height, width),
     )
 
 
-def _measure_levels(coverage: Coverage) -> Floats:
+def _measure_levels(coverage: ShapeCoverage) -> Floats:
     result = np.empty((len(coverage.windows), 6))
     anywhere = np.iinfo(np.int32).max
-    _call("measure_levels", _hand_over(coverage, anywhere, anywhere), result.ctypes.data)
+    _call("measure_levels", _pass_coverage(coverage, anywhere, anywhere), result.ctypes.data)
     return result
 
 
-def _measure_pixels(image: NDArray[np.uint8], labels: NDArray[np.uint16], coverage: Coverage, which: Ints) -> Ints:
+def _measure_pixels(image: NDArray[np.uint8], labels: NDArray[np.uint16], coverage: ShapeCoverage, which: Ints) -> Ints:
     height, width = labels.shape
-    seen, result = np.zeros((height, width), np.uint8), np.empty((len(which), 9), np.int64)
+    visited, result = np.zeros((height, width), np.uint8), np.empty((len(which), 9), np.int64)
     _call(
         "measure_pixels",
-        _hand_over(coverage, height, width),
+        _pass_coverage(coverage, height, width),
         _address(image, np.uint8, height, width, 3),
         _address(labels, np.uint16, height, width),
         _address(which, np.int64, len(which)),
         len(which),
         RING,
-        seen.ctypes.data,
+        visited.ctypes.data,
         result.ctypes.data,
     )
     return result
@@ -163,7 +163,7 @@ def _describe_labels(labels: NDArray[np.uint16]) -> tuple[Ints, Ints, list[str]]
     boxes, begins, ends = np.empty((count, 4), np.int32), np.empty(count, np.int64), np.empty(count, np.int64)
     num_runs = _call("find_boxes", *image, boxes.ctypes.data, begins.ctypes.data, count)
     numbers, runs = np.flatnonzero(boxes[:, 2]), np.empty((num_runs, 2), np.int64)
-    # Two numbers for each run and one for the rest of the canvas, of at most 7 characters up to 2**34 pixels.
+    # Two numbers per run and one for the rest of the canvas, with at most 7 characters each up to 2**34 pixels.
     text = np.empty(7 * (2 * num_runs + len(numbers)), np.uint8)
     places = begins.ctypes.data, count, runs.ctypes.data, num_runs
     length = _call("encode_labels", *image, *places, text.ctypes.data, len(text), ends.ctypes.data)
@@ -180,8 +180,8 @@ _KERNELS: dict[str, Callable[..., Any]] = {
 }
 
 
-def _hand_over(coverage: Coverage, height: int, width: int) -> Any:
-    """A coverage on a canvas as a kernel reads it."""
+def _pass_coverage(coverage: ShapeCoverage, height: int, width: int) -> Any:
+    """Make the C struct of a coverage on a canvas."""
     count, num_levels = len(coverage.windows), len(coverage.data)
     windows, offsets = _address(coverage.windows, np.int32, count, 4), _address(coverage.offsets, np.int64, count + 1)
     levels = _address(coverage.data, np.uint8, num_levels)
@@ -189,15 +189,19 @@ def _hand_over(coverage: Coverage, height: int, width: int) -> Any:
 
 
 def _address(array: NDArray[Any], dtype: Any, *shape: int) -> int:
-    """Where the values of an array lie, if it is what a kernel expects."""
+    """Return the address of an array's data after checking dtype, shape, and contiguity.
+
+    Raises:
+        ValueError: If the array is not as expected.
+    """
     if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
-        expected, found = f"{np.dtype(dtype)} {list(shape)}", f"{array.dtype} {list(array.shape)}"
-        raise ValueError(f"expected a contiguous array of {expected}, got {found}, strides {array.strides}")
+        expected, candidates = f"{np.dtype(dtype)} {list(shape)}", f"{array.dtype} {list(array.shape)}"
+        raise ValueError(f"expected a contiguous array of {expected}, got {candidates}, strides {array.strides}")
     return array.ctypes.data
 
 
 def _call(name: str, *arguments: Any) -> int:
     result: int = getattr(LIBRARY, name)(*arguments)
     if result < 0:
-        raise ValueError(f"{name}: the arrays do not fit together")
+        raise ValueError(f"{name}: the arrays are inconsistent")
     return result

@@ -1,4 +1,4 @@
-"""COCO annotations of a rendered scene, in NumPy alone: the processes that write images start without PyTorch."""
+"""COCO annotations of a rendered scene; NumPy only, because the processes that write images start without PyTorch."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from datasets.synthetic import reference
 from datasets.synthetic._native import native
-from datasets.synthetic.factors import Factors, measure, whole_runs
+from datasets.synthetic.factors import Factors, find_full_mask_runs, measure_factors
 from datasets.synthetic.painting import Rendering
 from datasets.synthetic.scene import Scene
 from maskrcnn.ops.runs import Ints, encode_runs
@@ -16,12 +16,24 @@ _DIGITS = {"size": 3, "aspect": 3, "angle": 2, "distance": 2, "snr": 2}  # the o
 
 
 def annotate(scene: Scene, rendering: Rendering, image_id: int) -> list[dict[str, Any]]:
-    """One COCO annotation for each object that can be seen in ``rendering``; hidden objects have none.
+    """Make one COCO annotation per visible object of a rendering.
 
-    Objects with fewer than ``min_visible_pixels`` visible pixels get ``iscrowd`` 1: pycocotools overwrites ``ignore``
-    and honours only that. An annotation's id depends on its image and number alone.
+    Hidden objects have none. Objects with fewer than `min_visible_pixels` visible pixels get `iscrowd` 1, because
+    pycocotools overwrites `ignore`. The id of an annotation depends only on its image and object number.
+
+    Args:
+        scene: the scene.
+        rendering: its rendering.
+        image_id: id of the image.
+
+    Returns:
+        The annotations, with the measured `factors`.
     """
-    factors, labels, size = _as_rows(measure(scene, rendering)), scene.labels.tolist(), list(rendering.labels.shape)
+    factors, labels, size = (
+        _to_rows(measure_factors(scene, rendering)),
+        scene.labels.tolist(),
+        list(rendering.labels.shape),
+    )
     numbers, boxes, counts = native(reference.describe_labels)(rendering.labels)
     annotations: list[dict[str, Any]] = []
     for number, text, (x1, y1, x2, y2) in zip(numbers.tolist(), counts, boxes.tolist(), strict=True):
@@ -40,13 +52,13 @@ def annotate(scene: Scene, rendering: Rendering, image_id: int) -> list[dict[str
             }
         )
     if scene.config.whole_masks:
-        for annotation, text in zip(annotations, _encode_whole(scene, rendering, numbers), strict=True):
+        for annotation, text in zip(annotations, _encode_full_masks(scene, rendering, numbers), strict=True):
             annotation["whole_segmentation"] = {"size": size, "counts": text}
     return annotations
 
 
-def _as_rows(factors: Factors) -> list[dict[str, Any]]:
-    """Rounded values of each object by name; None where there is nothing to measure."""
+def _to_rows(factors: Factors) -> list[dict[str, Any]]:
+    """Convert factors to one dict of rounded values per object; None if not measurable."""
     names, columns = Factors.names(), []
     for name in names:
         values = getattr(factors, name)
@@ -55,9 +67,9 @@ def _as_rows(factors: Factors) -> list[dict[str, Any]]:
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
-def _encode_whole(scene: Scene, rendering: Rendering, numbers: Ints) -> list[str]:
-    """COCO's compressed run-length codes of the whole masks of some objects, hidden parts too."""
+def _encode_full_masks(scene: Scene, rendering: Rendering, numbers: Ints) -> list[str]:
+    """Encode the full masks of some objects, including hidden parts, as COCO's compressed RLE."""
     place = np.zeros(len(scene.labels) + 1, np.int64)
     place[scene.numbers] = np.arange(len(scene.numbers))
-    runs = whole_runs(rendering.coverage, place[numbers], scene.height)
+    runs = find_full_mask_runs(rendering.coverage, place[numbers], scene.height)
     return encode_runs(*runs, len(numbers), scene.width * scene.height)

@@ -1,4 +1,4 @@
-"""What is behind the objects."""
+"""Backgrounds of scenes."""
 
 import functools
 import os
@@ -10,32 +10,32 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from datasets.synthetic.config import SceneConfig
-from datasets.synthetic.scene import background_level
-from datasets.synthetic.streams import ImageStreams, between, normals, round_parameter
+from datasets.synthetic.scene import draw_background_level
+from datasets.synthetic.streams import ImageStreams, draw_normals, round_parameter, scale_uniforms
 from maskrcnn.config import UserError
 
 Floats = NDArray[np.float64]
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 
 
-def background(config: SceneConfig, streams: ImageStreams) -> Floats:
-    """The background's values, float64 [3] if it is flat, else [H, W, 3], 0..255.
+def make_background(config: SceneConfig, streams: ImageStreams) -> Floats:
+    """Make the background, float64 [3] if it is flat, otherwise [H, W, 3], in 0..255.
 
     Raises:
-        UserError: the folder of pictures is missing or empty, or one of them cannot be read.
+        UserError: If the folder of pictures is missing or empty, or a picture is not readable.
     """
-    level = background_level(config, streams)
+    level = draw_background_level(config, streams)
     vary = _KINDS.get(config.background.background)
     return level if vary is None else np.clip(vary(config, streams, level), 0, 255)
 
 
 def _gradient(config: SceneConfig, streams: ImageStreams, level: Floats) -> Floats:
-    return level + slope(config, streams, "background/angle")[..., None] * config.background.background_range
+    return level + make_ramp(config, streams, "background/angle")[..., None] * config.background.background_range
 
 
-def slope(config: SceneConfig, streams: ImageStreams, factor: str) -> Floats:
-    """A plane that rises in a drawn direction from 0 to 1 over the canvas, float64 [H, W]."""
-    angle = between(streams.uniforms(factor, 1), 0.0, 2 * np.pi)[0]
+def make_ramp(config: SceneConfig, streams: ImageStreams, factor: str) -> Floats:
+    """Make a linear ramp from 0 to 1 over the canvas in a random direction, float64 [H, W]."""
+    angle = scale_uniforms(streams.uniforms(factor, 1), 0.0, 2 * np.pi)[0]
     cosine, sine = round_parameter(np.array([np.cos(angle), np.sin(angle)])).tolist()
     x = (np.arange(config.width) + 0.5) / config.width - 0.5
     y = (np.arange(config.height) + 0.5) / config.height - 0.5
@@ -43,17 +43,17 @@ def slope(config: SceneConfig, streams: ImageStreams, factor: str) -> Floats:
 
 
 def _noise(config: SceneConfig, streams: ImageStreams, level: Floats) -> Floats:
-    """Band-limited noise: normal values a wavelength apart, cubic B-splines between them, about the level."""
+    """Make band-limited noise around the level: cubic B-splines of normal values one wavelength apart."""
     size = config.background.background_scale / 2
     rows, columns = (_spline_weights(length, size) for length in (config.height, config.width))
-    knots = normals(streams, "background/noise", rows.shape[1], columns.shape[1])
-    # The splines of neighbouring knots overlap, which takes two thirds of the deviation.
+    knots = draw_normals(streams, "background/noise", rows.shape[1], columns.shape[1])
+    # Averaging by overlapping splines reduces the standard deviation by two thirds.
     field = round_parameter(np.einsum("yi,ij,xj->yx", rows, knots, columns, optimize=True) * 2.0)
     return level + field[..., None] * (config.background.background_range / 2)
 
 
 def _spline_weights(length: int, step: float) -> Floats:
-    """Values of the cubic B-splines at knots ``step`` px apart in ``length`` pixels, float64 [length, knots]."""
+    """Compute the cubic B-splines at knots `step` px apart in `length` pixels, float64 [length, knots]."""
     position = (np.arange(length) + 0.5) / step
     knots = np.arange(-1, int(np.ceil(length / step)) + 2)
     distance = np.abs(position[:, None] - knots)
@@ -64,14 +64,14 @@ def _spline_weights(length: int, step: float) -> Floats:
 
 def _picture(config: SceneConfig, streams: ImageStreams, level: Floats) -> Floats:
     folder = Path(config.background.pictures)
-    names = _names(str(folder))
+    names = _list_pictures(str(folder))
     which, x, y = streams.uniforms("background/picture", 3).tolist()
     path = folder / names[int(which * len(names))]
     try:
         with Image.open(path) as file:
             picture = np.asarray(file.convert("RGB"), np.float64)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: not a readable picture for the background ({error}); remove it") from error
+        raise UserError(f"{path}: cannot read background picture ({error}); remove it") from error
     missing = [max(0, want - have) for want, have in zip((config.height, config.width), picture.shape[:2], strict=True)]
     picture = np.pad(picture, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="symmetric")
     top = int(y * (picture.shape[0] - config.height + 1))
@@ -81,13 +81,13 @@ def _picture(config: SceneConfig, streams: ImageStreams, level: Floats) -> Float
 
 
 @functools.lru_cache(maxsize=4)
-def _names(folder: str) -> list[str]:
+def _list_pictures(folder: str) -> list[str]:
     try:
         names = sorted(name for name in os.listdir(folder) if name.lower().endswith(SUFFIXES) and name[0] != ".")
     except OSError as error:
-        raise UserError(f"pictures: {folder} is no folder to read ({error.strerror}); check --pictures") from error
+        raise UserError(f"pictures: cannot read folder {folder} ({error.strerror}); check --pictures") from error
     if not names:
-        raise UserError(f"pictures: {folder} holds no images ({', '.join(SUFFIXES)}); check --pictures")
+        raise UserError(f"pictures: {folder} contains no images ({', '.join(SUFFIXES)}); check --pictures")
     return names
 
 

@@ -1,4 +1,4 @@
-"""Is a synthetic data set still what was written? Files against the manifest, annotations against label images."""
+"""Verification of synthetic data sets: files against the manifest, annotations against label images."""
 
 import json
 from collections.abc import Iterator
@@ -18,22 +18,28 @@ from maskrcnn.config import UserError
 
 
 def read_manifest(folder: Path) -> dict[str, dict[str, str]]:
-    """The hashes of every file, by path. UserError if there is no manifest, or it is broken."""
+    """Read the hashes of all files, by path.
+
+    Raises:
+        UserError: If there is no valid manifest.
+    """
     path = folder / "manifest.json"
     try:
         files = json.loads(path.read_text(encoding="utf-8"))["files"]
         return {str(name): {str(kind): str(value) for kind, value in hashes.items()} for name, hashes in files.items()}
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be read ({error.strerror}), so there is nothing to compare with; for data "
-            "that was not made here give --dataset=NAME"
+            f"{path}: cannot be read ({error.strerror}), so files cannot be verified; for other data use --dataset=NAME"
         ) from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path}: is no manifest of such data; make the data again") from error
+        raise UserError(f"{path}: invalid manifest; create the data again") from error
 
 
 def compare_file(folder: Path, name: str, hashes: dict[str, str]) -> str | None:
-    """What is wrong with one file of the manifest, or None. An image stored anew with the same pixels is said so."""
+    """Compare one file with the manifest and return the problem, or None.
+
+    An image that was saved again with the same pixels is reported as such.
+    """
     path = folder / name
     try:
         if hash_file(path) == hashes.get("sha256"):
@@ -41,24 +47,24 @@ def compare_file(folder: Path, name: str, hashes: dict[str, str]) -> str | None:
     except OSError as error:
         return f"{path}: is missing or cannot be read ({error.strerror})"
     if "pixels" not in hashes:
-        return f"{path}: is not as it was made (SHA-256 differs)"
+        return f"{path}: was modified (SHA-256 differs)"
     try:
         with opened(path) as file:
             same = hash_pixels(_pixels(file)) == hashes["pixels"]
     except UserError as error:
         return str(error)
-    return f"{path}: {'was stored anew, its pixels are the same' if same else 'has other pixels than when it was made'}"
+    return f"{path}: {'was saved again with the same pixels' if same else 'was modified (pixels differ)'}"
 
 
-def find_strangers(folder: Path, listed: dict[str, Any]) -> list[str]:
-    """Files in the folder that the manifest does not know."""
+def find_unlisted_files(folder: Path, listed: dict[str, Any]) -> list[str]:
+    """List the files in the folder that are not in the manifest."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "manifest.json")
     names = [path.relative_to(folder).as_posix() for path in files]
     return [f"{folder / name}: is not in the manifest" for name in names if name not in listed]
 
 
 def check_annotations(folder: Path, split: str) -> Iterator[str | None]:
-    """For each image of a split what is wrong with its annotations, or None, as soon as it is known."""
+    """Check the annotations of a split; yield the problem or None for each image."""
     path = folder / split / "annotations.json"
     by_image: dict[int, dict[int, dict[str, Any]]] = {}
     images: dict[int, str] = {}
@@ -71,9 +77,9 @@ def check_annotations(folder: Path, split: str) -> Iterator[str | None]:
                 kept = {name: entry.value[name] for name in ("bbox", "area", "segmentation")}
                 by_image.setdefault(int(entry.value["image_id"]), {})[int(entry.value["instance"])] = kept
             except (KeyError, TypeError, ValueError) as error:
-                raise UserError(f"{path}: an entry of '{entry.key}' is not as such data has it ({error!r})") from error
-    if strangers := by_image.keys() - images.keys():
-        yield f"{path}: annotates image {min(strangers)}, which it does not list"
+                raise UserError(f"{path}: invalid entry of '{entry.key}' ({error!r})") from error
+    if unknown := by_image.keys() - images.keys():
+        yield f"{path}: annotates image {min(unknown)}, which it does not list"
     for image, name in images.items():
         yield _check_image(folder / split / "labels" / name, by_image.get(image, {}))
 
@@ -94,7 +100,7 @@ def _check_image(path: Path, annotations: dict[int, dict[str, Any]]) -> str | No
     for number, (code, (x1, y1, x2, y2)) in found.items():
         annotation = annotations[number]
         if annotation["segmentation"] != {"size": list(labels.shape), "counts": code}:
-            return f"{path}: the mask of object {number} in the annotations is another"
+            return f"{path}: the mask of object {number} differs from the annotations"
         if annotation["bbox"] != [x1, y1, x2 - x1, y2 - y1]:
             return f"{path}: the box of object {number}, {annotation['bbox']}, is not that of its mask"
         if annotation["area"] != int(area[number]):

@@ -1,4 +1,4 @@
-"""What happens between a scene and its image: light, optics, sensor, compression, in this order."""
+"""Degradations between a scene and its image: illumination, optics, sensor, and compression, in this order."""
 
 import io
 import math
@@ -7,18 +7,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from datasets.synthetic.backgrounds import slope
+from datasets.synthetic.backgrounds import make_ramp
 from datasets.synthetic.config import DegradationConfig, SceneConfig
-from datasets.synthetic.streams import ImageStreams, normals
+from datasets.synthetic.streams import ImageStreams, draw_normals
 
 Floats = NDArray[np.float64]
 
 
 def degrade(image: Floats, config: SceneConfig, streams: ImageStreams) -> NDArray[np.uint8]:
-    """The image uint8 [H, W, 3] of exact values float64 [H, W, 3], 0..255."""
+    """Degrade exact values float64 [H, W, 3], 0..255, to an image uint8 [H, W, 3]."""
     settings = config.degradation
     if settings.illumination:
-        image = image * (1 - settings.illumination * slope(config, streams, "light/angle"))[..., None]
+        image = image * (1 - settings.illumination * make_ramp(config, streams, "light/angle"))[..., None]
     if settings.psf:
         image = _blur(image, settings.psf)
     if settings.downsample > 1:
@@ -26,21 +26,22 @@ def degrade(image: Floats, config: SceneConfig, streams: ImageStreams) -> NDArra
     if settings.photons:
         image = _count_photons(image, settings.photons, streams)
     if settings.noise:
-        image = image + _same_if_grey(normals(streams, "noise", *image.shape), config) * (255 * settings.noise)
+        image = image + _match_channels(draw_normals(streams, "noise", *image.shape), config) * (255 * settings.noise)
     pixels = np.rint(np.clip(image, 0, 255)).astype(np.uint8)
     return _compress(pixels, settings.jpeg) if settings.jpeg else pixels
 
 
-def leaves_as_is(settings: DegradationConfig) -> bool:
+def is_identity(settings: DegradationConfig) -> bool:
+    """Return whether the settings change nothing."""
     return settings == DegradationConfig()
 
 
-def _same_if_grey(noise: Floats, config: SceneConfig) -> Floats:
+def _match_channels(noise: Floats, config: SceneConfig) -> Floats:
     return np.repeat(noise[..., :1], 3, axis=2) if config.colours.grey else noise
 
 
 def _blur(image: Floats, sigma: float) -> Floats:
-    """Gaussian blur along both axes, the border mirrored; sums of products in one order, alike on every machine."""
+    """Apply a Gaussian blur with mirrored borders, in a fixed order of operations for reproducibility."""
     reach = max(1, math.ceil(3 * sigma))
     weights = [math.exp(-0.5 * (k / sigma) ** 2) for k in range(reach + 1)]
     total = weights[0] + 2 * math.fsum(weights[1:])
@@ -58,7 +59,7 @@ def _blur(image: Floats, sigma: float) -> Floats:
 
 
 def _downsample(image: Floats, factor: int) -> Floats:
-    """Means of factor x factor pixels, shown at the size of before, so that boxes and masks stay where they are."""
+    """Average blocks of factor × factor pixels and repeat the means, so that boxes and masks stay valid."""
     height, width = image.shape[:2]
     padded = np.pad(image, ((0, -height % factor), (0, -width % factor), (0, 0)), mode="edge")
     blocks = padded.reshape(padded.shape[0] // factor, factor, padded.shape[1] // factor, factor, 3)
@@ -67,7 +68,7 @@ def _downsample(image: Floats, factor: int) -> Floats:
 
 
 def _count_photons(image: Floats, photons: float, streams: ImageStreams) -> Floats:
-    """Poisson noise. NumPy does not promise the same values in every version."""
+    """Add Poisson noise, whose values may depend on the NumPy version."""
     generator = np.random.Generator(streams.generator("photons"))
     one_channel = (image == image[..., :1]).all()
     light = image[..., :1] if one_channel else image

@@ -1,4 +1,4 @@
-"""Synthetic data without files: each image is drawn when it is asked for, with the pixels it has when written."""
+"""Synthetic data without files: each image is drawn on access, with the same pixels as in a written data set."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,21 +10,29 @@ from datasets.readers.generated import masks_of_labels
 from datasets.synthetic.outlines import check_letters
 from datasets.synthetic.painting import render
 from datasets.synthetic.recipes import Recipe, read_recipe
-from datasets.synthetic.scene import compose
+from datasets.synthetic.scene import compose_scene
 from maskrcnn.config import UserError
 from maskrcnn.structures.instances import Instances
 
 
 class OnTheFly:
-    """One split of a recipe's images. What image i shows depends on the recipe, the split and i alone.
+    """Images of one split of a recipe; image i depends only on the recipe, the split, and i.
 
-    Instance ids are the objects' numbers; those with fewer visible pixels than ``min_visible_pixels`` are ignored.
+    Instance ids are the object numbers. Objects with fewer than `min_visible_pixels` visible pixels are ignored.
     """
 
     has_masks = True
 
     def __init__(self, recipe: Recipe | str | Path, split: str) -> None:
-        """``recipe``: itself or its TOML file. UserError for a bad file or a split without images."""
+        """Create the data set.
+
+        Args:
+            recipe: a recipe or its TOML file.
+            split: name of the split.
+
+        Raises:
+            UserError: If the file is invalid, or the split has no images.
+        """
         self._recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
         check_letters(self._recipe.scene)
         self._split = split
@@ -35,23 +43,30 @@ class OnTheFly:
 
     @property
     def image_ids(self) -> list[int]:
+        """Ids of the images, from 0."""
         return list(range(len(self)))
 
     @property
     def image_names(self) -> list[str]:
+        """Names of the images."""
         return [f"{index:06d}" for index in range(len(self))]
 
     @property
     def counts(self) -> Mapping[str, int]:
+        """Notes on what was read; none for drawn images."""
         return {}
 
     def __len__(self) -> int:
         return self._recipe.counts[self._split]
 
     def __getitem__(self, index: int) -> tuple[Tensor, Instances]:
-        """Image uint8 [3, H, W] and its instances. UserError for a scene that cannot be laid out."""
+        """Return the image, uint8 [3, H, W], and its objects.
+
+        Raises:
+            UserError: If there is no room for the objects of the scene.
+        """
         index = range(len(self))[index]
-        scene = compose(self._recipe.scene, self._split, index)
+        scene = compose_scene(self._recipe.scene, self._split, index)
         rendering = render(scene)
         labels = torch.from_numpy(rendering.labels.astype("int32"))
         masks, numbers = masks_of_labels(labels)

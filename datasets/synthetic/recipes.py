@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from datasets.synthetic.config import SceneConfig, changed
+from datasets.synthetic.config import SceneConfig, update_config
 from maskrcnn.config import UserError, from_dict, option, read_toml
 
 GENERATORS = ("scenes", "ellipses")  # the present name, and that of data made before there were other shapes
@@ -51,7 +51,7 @@ def ellipses() -> Recipe:
 
 def shapes() -> Recipe:
     """Eight kinds of small shapes, a class each, that do not touch."""
-    scene = changed(
+    scene = update_config(
         SceneConfig(),
         shapes=("ellipse", "rectangle", "triangle", "polygon", "star", "ring", "blob", "glyph"),
         n_groups=0,
@@ -66,7 +66,7 @@ def shapes() -> Recipe:
 def matterport() -> Recipe:
     """The Shapes of Matterport's Mask R-CNN: 128², one to four squares, circles and triangles in any colours; of those
     whose boxes overlap by an IoU above 0.3 the later one goes."""
-    scene = changed(
+    scene = update_config(
         SceneConfig(),
         width=128,
         height=128,
@@ -90,7 +90,7 @@ def matterport() -> Recipe:
 
 def cst() -> Recipe:
     """Like CST: 1,000 images of 512², at most ten circles, squares and triangles that do not touch."""
-    scene = changed(
+    scene = update_config(
         SceneConfig(),
         width=512,
         height=512,
@@ -110,7 +110,7 @@ def cst() -> Recipe:
 
 def nuclei() -> Recipe:
     """A look-alike of fluorescence microscopy: clusters of soft bright blobs, uneven light, photon and sensor noise."""
-    scene = changed(
+    scene = update_config(
         SceneConfig(),
         shapes=("blob",),
         n_groups=0,

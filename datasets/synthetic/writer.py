@@ -29,7 +29,7 @@ from datasets.synthetic.annotations import annotate
 from datasets.synthetic.config import SceneConfig
 from datasets.synthetic.painting import render
 from datasets.synthetic.recipes import GENERATORS, VERSION, Recipe
-from datasets.synthetic.scene import compose
+from datasets.synthetic.scene import compose_scene
 from maskrcnn.config import UserError, to_toml
 from maskrcnn.files import made_whole
 from maskrcnn.processes import start_worker
@@ -195,7 +195,7 @@ def _write_chunk(task: Task) -> list[Written]:
 
 
 def _write_image(root: Path, split: str, index: int, config: SceneConfig) -> Written:
-    scene = compose(config, split, index)
+    scene = compose_scene(config, split, index)
     rendering = render(scene)
     name, files = f"{index:06d}.png", {}
     for kind, pixels in (("images", rendering.image), ("labels", rendering.labels)):
