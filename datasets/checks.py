@@ -27,6 +27,8 @@ RULES = (
     "objects without a mask, which count for boxes only",
     "objects with an empty mask and no box dropped",
     "boxes that do not fit their mask",
+    "outlines of fewer than three points dropped",
+    "annotations that are broken skipped",
     "empty masks dropped",
     "images without a row in the solution file left out",
     "label images with a background of another number than 0 read",

@@ -6,6 +6,28 @@ from maskrcnn.config import option
 
 
 @dataclass(frozen=True)
+class ReadingConfig:
+    """Reading of annotations."""
+
+    crowds: str = option(
+        "ignore",
+        "crowds in COCO's files, such as CVAT's brush masks: ignored, or taken as objects",
+        flag="crowds",
+        choices=("ignore", "objects"),
+    )
+    voc_from: str = option(
+        "auto",
+        "number of the first pixel in VOC's boxes; auto: 0 where a box begins at 0 or the files are CVAT's, Label "
+        "Studio's or Roboflow's, else 1",
+        flag="voc_from",
+        choices=("auto", "0", "1"),
+    )
+    image_folder: str | None = option(
+        None, "folder of COCO's images where it is not found beside the annotations", flag="image_folder"
+    )
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """Data set."""
 

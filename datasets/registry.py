@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from datasets.config import ReadingConfig
 from maskrcnn.config import UserError
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ class Request:
     split_file: str | Path | None = None
     subsetseed: int = 12345
     cache_mb: int = 1024
+    reading: ReadingConfig = field(default_factory=ReadingConfig)
+    skip_bad: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,8 @@ def open_dataset(
     split_file: str | Path | None = None,
     subsetseed: int = 12345,
     cache_mb: int = 1024,
+    reading: ReadingConfig | None = None,
+    skip_bad: bool = False,
 ) -> DetectionDataset:
     """The ``split`` ("train" or "test") of one data set in the folder ``root``, which `synthetic:FILE` has no use for.
 
@@ -135,7 +140,9 @@ def open_dataset(
         from datasets.own import open_class
 
         return open_class(named.name, named.rest or root, split)
-    return SOURCES[named.name].open(Request(root, split, named.rest, split_file, subsetseed, cache_mb))
+    reading = reading or ReadingConfig()
+    request = Request(root, split, named.rest, split_file, subsetseed, cache_mb, reading, skip_bad)
+    return SOURCES[named.name].open(request)
 
 
 def _parse_one(text: str) -> Named:
@@ -192,14 +199,15 @@ def _generated(request: Request) -> DetectionDataset:
 def _coco(request: Request) -> DetectionDataset:
     from datasets.readers.coco import Coco
 
-    return Coco(request.root, request.split, year=int(request.variant) if request.variant else None)
+    year = int(request.variant) if request.variant else None
+    return Coco(request.root, request.split, year=year, reading=request.reading, skip_bad=request.skip_bad)
 
 
 def _voc(request: Request) -> DetectionDataset:
     from datasets.readers.voc import Voc
 
     year, _, masks = (request.variant or "2012").partition("-")
-    return Voc(request.root, request.split, year, masks=bool(masks))
+    return Voc(request.root, request.split, year, masks=bool(masks), counts_from=request.reading.voc_from)
 
 
 def _dsbowl2018(request: Request) -> DetectionDataset:
@@ -224,7 +232,8 @@ def _cst(request: Request) -> DetectionDataset:
 def _aitod(request: Request) -> DetectionDataset:
     from datasets.readers.coco import AiTod
 
-    return AiTod(request.root, request.split, 2 if request.variant == "v2" else 1)
+    version = 2 if request.variant == "v2" else 1
+    return AiTod(request.root, request.split, version, reading=request.reading, skip_bad=request.skip_bad)
 
 
 def _visdrone(request: Request) -> DetectionDataset:

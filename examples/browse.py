@@ -27,7 +27,7 @@ SPLITS = ("train", "test")
 _OTHER_FLAGS = [
     setting.flag
     for key, setting in settings(ExperimentConfig).items()
-    if setting.flag and not key.startswith(("data.", "augment.")) and key != "training.seed"
+    if setting.flag and not key.startswith(("data.", "reading.", "augment.")) and key != "training.seed"
 ]
 
 

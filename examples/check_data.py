@@ -7,12 +7,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import click
 
-from examples.command_line import SettingsCommand
+from datasets.config import ReadingConfig
+from examples.command_line import SettingsCommand, click_options
 from examples.progress import with_bar
-from maskrcnn.config import UserError
+from maskrcnn.config import UserError, flag_values, merge
 
 SWEEP = "sweep.json"
 NO_OBJECTS = "{}: holds no object, so that nothing can be learned from it or measured on it"
@@ -36,7 +38,8 @@ class Seen:
 @click.command(cls=SettingsCommand, example="python -m examples.check_data data/ellipses")
 @click.argument("path")
 @click.option("--dataset", default=None, help="kind of data, as in training  [default: seen from its files]")
-def main(path: str, dataset: str | None) -> None:
+@click_options(ReadingConfig)
+def main(path: str, dataset: str | None, **flags: Any) -> None:
     """Read everything in the data set at PATH and list what is wrong with it. Exit code 2 if anything is.
 
     Data that this project made is compared with its manifest, too: every file's SHA-256 and every image's pixels. Of a
@@ -45,11 +48,11 @@ def main(path: str, dataset: str | None) -> None:
     folder = Path(path)
     if not folder.is_dir():
         raise UserError(f"{path}: no such folder")
-    seen = Seen()
+    seen, reading = Seen(), merge(ReadingConfig(), flag_values(ReadingConfig, flags))
     folders = find_folders(folder) if dataset is None else [folder]
     for each in folders:
         try:
-            check(each, dataset, seen)
+            check(each, dataset, seen, reading)
         except UserError as error:
             if len(folders) == 1:
                 raise
@@ -64,7 +67,7 @@ def main(path: str, dataset: str | None) -> None:
     click.echo(f"{path}: {'everything is as it should be' if seen.compared else 'all images can be read'}")
 
 
-def check(folder: Path, dataset: str | None, seen: Seen) -> None:
+def check(folder: Path, dataset: str | None, seen: Seen, reading: ReadingConfig) -> None:
     """Say what kind of data a folder holds and what is wrong with it."""
     if dataset is None and (folder / "manifest.json").exists():
         click.echo(f"{folder}: made by this project; compared with its manifest")
@@ -73,7 +76,7 @@ def check(folder: Path, dataset: str | None, seen: Seen) -> None:
         return
     name = dataset or recognised(folder)
     click.echo(f"{folder}: read as --dataset={name}")
-    seen.say(check_read(folder, name, seen))
+    seen.say(check_read(folder, name, seen, reading))
 
 
 def find_folders(folder: Path) -> list[Path]:
@@ -131,11 +134,11 @@ def has_objects(annotations: Path) -> bool:
         return any(not entry.value.get("iscrowd") for entry in stream.entries(("annotations",)))
 
 
-def check_read(folder: Path, dataset: str, seen: Seen) -> Iterator[str]:
+def check_read(folder: Path, dataset: str, seen: Seen, reading: ReadingConfig) -> Iterator[str]:
     """Parts and images that cannot be read; what was dropped or clipped, and parts without any object, are noted."""
     from datasets.writing.sources import find_parts
 
-    for part, opener in find_parts(folder, dataset).items():
+    for part, opener in find_parts(folder, dataset, reading).items():
         try:
             data = opener()
         except UserError as error:

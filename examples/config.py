@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from augment.config import AugmentConfig, ViewsConfig
-from datasets.config import DataConfig
+from datasets.config import DataConfig, ReadingConfig
 from examples.command_line import Command, click_options
 from maskrcnn.config import (
     UserError,
@@ -89,6 +89,7 @@ class ExperimentConfig:
     )
     paths: PathsConfig = field(default_factory=PathsConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    reading: ReadingConfig = field(default_factory=ReadingConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)

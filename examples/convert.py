@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from datasets.config import ReadingConfig
 from examples.command_line import SettingsCommand, click_options
 from examples.progress import progress_bar
-from maskrcnn.config import UserError, flag_values, merge, option
+from maskrcnn.config import UserError, flag_values, merge, option, settings
 
 if TYPE_CHECKING:
     from datasets.interface import DetectionDataset
@@ -48,18 +49,21 @@ class ConvertConfig:
 @click.command(cls=SettingsCommand, example="python -m examples.convert data/ellipses --to=voc --output=FOLDER")
 @click.argument("source", metavar="SRC")
 @click_options(ConvertConfig)
+@click_options(ReadingConfig)
 def main(source: str, **flags: Any) -> None:
     """Write the data set in the folder SRC in another format: images, boxes, masks and classes, part by part.
 
     What the format cannot hold is counted and said at the end.
     """
+    own = {flag: flags.pop(flag) for flag in settings(ReadingConfig)}
+    reading = merge(ReadingConfig(), flag_values(ReadingConfig, own))
     convert_config = merge(ConvertConfig(), flag_values(ConvertConfig, flags))
     target = check_target(source, convert_config)
     from datasets.writing.converting import BadImagesError, convert
     from datasets.writing.sources import open_parts, recognise
 
     name = convert_config.dataset or recognise(Path(source))
-    parts = open_parts(Path(source), name, convert_config.parts or ())
+    parts = open_parts(Path(source), name, convert_config.parts or (), reading, convert_config.skip_bad)
     click.echo(f"{source}: {name} with {said({part: len(data) for part, data in parts.items()})}")
     choice = choice_of(convert_config, parts)
     try:

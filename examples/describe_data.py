@@ -45,7 +45,7 @@ LIMIT_KEYS = (
 _OTHER_FLAGS = [
     setting.flag
     for key, setting in settings(ExperimentConfig).items()
-    if setting.flag and not key.startswith("data.") and key not in ("preset", "augment.fixed_size")
+    if setting.flag and not key.startswith(("data.", "reading.")) and key not in ("preset", "augment.fixed_size")
 ]
 
 

@@ -38,7 +38,7 @@ from maskrcnn.training.runlog import RunLog, read_metrics
 from maskrcnn.weights.torchvision import load_torchvision
 
 Predictions = dict[int, Instances]
-FREE_ON_RESUME = ("paths", "output", "views", "data.dataset_root", "data.cache_mb")
+FREE_ON_RESUME = ("paths", "output", "views", "data.dataset_root", "data.cache_mb", "reading.image_folder")
 PICTURES_IN_LOG = 4  # test images that TensorBoard shows
 
 

@@ -77,7 +77,16 @@ def open_data(config: ExperimentConfig, say: Say = print, head: str | None = Non
     roots = [_root(config, each, say) for each in named]
     parts = {
         split: [
-            open_dataset(each.text, root, split, data.split_file, data.subsetseed, data.cache_mb)
+            open_dataset(
+                each.text,
+                root,
+                split,
+                data.split_file,
+                data.subsetseed,
+                data.cache_mb,
+                config.reading,
+                data.skip_bad,
+            )
             for each, root in zip(named, roots, strict=True)
         ]
         for split in SPLITS
@@ -162,6 +171,8 @@ def check_objects(data: Data, say: Say) -> None:
             raise UserError(
                 f"none of the {len(dataset)} training images holds an object (but to ignore), so there is nothing to "
                 "learn; check the annotations, or choose other data"
+                + "; or --crowds=objects takes crowds as objects"
+                * any("are crowds" in rule for rule in dataset.counts)
             )
         say(f"none of the {len(dataset)} test images holds an object (but to ignore): AP and recall cannot be measured")
 

@@ -1,11 +1,9 @@
 """COCO's instances files: outlines, run-length codes or boxes, in the layouts in which such data is handed on."""
 
-import logging
-import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from unicodedata import normalize
 
 import numpy as np
 import torch
@@ -13,8 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datasets.checks import Tally, TallyByImage, boxes_beside_masks, in_words, inside_folder, usable_boxes
+from datasets.config import ReadingConfig
 from datasets.images import read_image
-from datasets.readers.coco_index import CocoIndex, Ints, read_index
+from datasets.readers.coco_images import find_images
+from datasets.readers.coco_index import SKIPPED, CocoIndex, Ints, read_index
+from datasets.readers.coco_segmentation import code_of, fills
 from datasets.readers.folders import in_any_form
 from datasets.readers.json_stream import read_places
 from datasets.readers.splitting import check_split
@@ -23,10 +24,8 @@ from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 
 YEARS = (2017, 2014)
-MAX_OUTLINE = 2_000_000  # pixels: coordinates beyond, or longer outlines, would take the memory when drawn
 _PARTS = {"train": ("train",), "test": ("test", "val", "valid")}
-FILES = ("annotations.json", "_annotations.coco.json")
-_log = logging.getLogger("datasets")
+FILES = ("annotations.json", "_annotations.coco.json", "result.json")
 
 
 class Coco:
@@ -46,19 +45,22 @@ class Coco:
         images: str | Path | None = None,
         year: int | None = None,
         masks: bool = True,
+        reading: ReadingConfig | None = None,
+        skip_bad: bool = False,
     ) -> None:
         """The first of these that is there, in ``root``, for "train" (for "test": val, or test before val or valid):
 
         - ``annotations/instances_train2017.json``, images in ``train2017`` or ``images/train2017``; or of 2014;
         - ``train/annotations.json`` or ``train/_annotations.coco.json``, images in ``train/images`` or ``train``;
         - ``annotations/instances_train.json`` or ``annotations/train.json``, images in ``images/train`` or ``train``;
-        - ``annotations.json``, ``_annotations.coco.json`` or ``annotations/instances_default.json`` with images in
-          ``images`` or beside: a set without parts, for "train" only.
+        - ``annotations.json``, ``_annotations.coco.json``, ``result.json`` or ``annotations/instances_default.json``
+          with images in ``images`` or beside: a set without parts, for "train" only.
 
-        File names may begin with the folder's name.
+        File names may begin with the folder's name. An image that is not found by its name is looked for by the last
+        part of it.
 
         ``annotations`` and ``images`` name file and folder, from ``root`` on, where it is none of these. With
-        ``masks`` false, boxes only are read.
+        ``masks`` false, boxes only are read. ``skip_bad`` leaves annotations out that are broken, and counts them.
 
         Raises:
             UserError: no such files; annotations that are broken or contradict themselves; no image is there.
@@ -69,18 +71,28 @@ class Coco:
             file, folders = _named(root, root / annotations)
         else:
             file, folders = _first(root, split, _layouts(root, split, year))
-        self._open(file, [root / images] if images is not None else folders, masks)
+        folders = [root / images] if images is not None else folders
+        self._open(file, folders, masks, reading or ReadingConfig(), skip_bad)
 
-    def _open(self, file: Path, folders: Sequence[Path], masks: bool) -> None:
-        self._index = read_index(file)
-        self._folder = _image_folder(folders, self._index)
-        self._tallies = TallyByImage(len(self._index.names))
-        self.class_names, self.category_ids = self._index.class_names, self._index.category_ids
-        self.image_ids, self.image_names = self._index.image_ids, self._index.names
-        self.has_masks = masks and bool(self._index.outlined.any())
-        bare = np.isnan(self._index.boxes).any(axis=1) & self._index.outlined
+    def _open(self, file: Path, folders: Sequence[Path], masks: bool, reading: ReadingConfig, skip_bad: bool) -> None:
+        self._index = index = read_index(file, skip_bad)
+        self._skip_bad = skip_bad
+        if reading.image_folder is not None:
+            folders = [Path(reading.image_folder)]
+        self._folder, self._found = find_images(folders, index)
+        self._ignore = index.ignore | (index.crowd & (reading.crowds == "ignore"))
+        opening = Tally()
+        opening.counts.update(index.counts + _count_ignored(index, reading.crowds))
+        self._tallies = TallyByImage(len(index.names), opening)
+        self.class_names, self.category_ids = index.class_names, index.category_ids
+        self.image_ids = index.image_ids
+        self.image_names = [
+            str(self._found[k].stem) if k in self._found else name for k, name in enumerate(index.names)
+        ]
+        self.has_masks = masks and bool(index.outlined.any())
+        bare = np.isnan(index.boxes).any(axis=1) & index.outlined
         if not self.has_masks and bare.any():
-            raise UserError(f"{file}: annotation {self._index.ids[bare.argmax()]}: has no 'bbox'; mend the file")
+            raise UserError(f"{file}: annotation {index.ids[bare.argmax()]}: has no 'bbox'; mend the file")
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -91,8 +103,11 @@ class Coco:
 
     def image_file(self, index: int) -> Path:
         """The file of an image."""
-        where = f"{self._index.path}: image {self.image_ids[index]}"
-        return in_any_form(inside_folder(self._folder, self._index.names[index] + self._index.suffixes[index], where))
+        number = range(len(self))[index]
+        if number in self._found:
+            return self._found[number]
+        where = f"{self._index.path}: image {self.image_ids[number]}"
+        return in_any_form(inside_folder(self._folder, self._index.names[number] + self._index.suffixes[number], where))
 
     def annotation_files(self, index: int) -> list[Path]:
         """The files from which the objects of an image are read."""
@@ -123,11 +138,13 @@ class Coco:
 
     def _with_masks(self, rows: Ints, size: tuple[int, int], where: str, tally: Tally) -> Instances:
         """Objects with the boxes of the file and their masks; where one of the two is missing, the other alone."""
+        codes = self._codes(rows, size, where, tally)
+        rows = np.array([row for row in rows if row not in codes or codes[row]], np.int64)
         outlined = np.flatnonzero(self._index.outlined[rows])
         windows = torch.zeros(len(rows), 4, dtype=torch.int32)
         nothing = [torch.zeros(0, 0, dtype=torch.uint8)] * len(rows)
         masks = CroppedMasks.from_windows(windows, nothing, size)
-        masks = masks.exchanged(torch.from_numpy(outlined), self._drawn(rows[outlined], size))
+        masks = masks.exchanged(torch.from_numpy(outlined), self._drawn(rows[outlined], codes, size))
         boxes, kept = boxes_beside_masks(self._corners(rows), masks, tally, where)
         labels, ignore, ids = self._fields(rows[kept])
         chosen = torch.from_numpy(kept)
@@ -141,27 +158,41 @@ class Coco:
 
     def _fields(self, rows: Ints) -> tuple[Tensor, Tensor, Tensor]:
         labels = torch.from_numpy(self._index.labels[rows].astype(np.int64))
-        return labels, torch.from_numpy(self._index.crowd[rows]), torch.from_numpy(self._index.ids[rows])
+        return labels, torch.from_numpy(self._ignore[rows]), torch.from_numpy(self._index.ids[rows])
 
-    def _drawn(self, rows: Ints, size: tuple[int, int]) -> CroppedMasks:
-        """Masks of the annotations in these rows, all of which have a segmentation."""
+    def _codes(self, rows: Ints, size: tuple[int, int], where: str, tally: Tally) -> dict[int, dict[str, Any]]:
+        """Run-length codes by row of the annotations that have a segmentation; empty for the broken ones to skip."""
+        rows = rows[self._index.outlined[rows]]
         places = zip(self._index.offsets[rows].tolist(), self._index.lengths[rows].tolist(), strict=True)
         annotations = read_places(self._index.path, self._index.stamp, list(places))
-        codes = []
-        for row, annotation in zip(rows, annotations, strict=True):
+        codes: dict[int, dict[str, Any]] = {}
+        degenerate = 0
+        for row, annotation in zip(rows.tolist(), annotations, strict=True):
             try:
-                codes.append(_code_of(annotation["segmentation"], size))
+                codes[row], dropped = code_of(annotation["segmentation"], size, self._index.boxes[row])
             except ValueError as error:
-                raise self._wrong(row, str(error)) from error
+                if not self._skip_bad:
+                    raise self._wrong(row, str(error)) from error
+                codes[row], dropped = {}, 0
+            degenerate += dropped
+            if self._skip_bad and codes[row] and not fills(codes[row], size):
+                codes[row] = {}
+        tally.add("outlines of fewer than three points dropped", where, degenerate)
+        tally.add(SKIPPED, where, sum(not code for code in codes.values()))
+        return codes
+
+    def _drawn(self, rows: Ints, codes: Mapping[int, dict[str, Any]], size: tuple[int, int]) -> CroppedMasks:
+        """Masks of the annotations in these rows, all of which have a segmentation."""
         try:
-            return CroppedMasks.from_rle(codes, size)
+            return CroppedMasks.from_rle([codes[row] for row in rows.tolist()], size)
         except ValueError as error:
-            row = next(row for row, code in zip(rows, codes, strict=True) if not _fills(code, size))
+            row = next(row for row in rows.tolist() if not fills(codes[row], size))
             reason = f"its run-length code does not fill the image of {in_words(size)} pixels"
             raise self._wrong(row, reason) from error
 
     def _wrong(self, row: int, reason: str) -> UserError:
-        return UserError(f"{self._index.path}: annotation {self._index.ids[row]}: {reason}; mend the file")
+        words = "fix the file, or --skip_bad leaves the annotation out"
+        return UserError(f"{self._index.path}: annotation {self._index.ids[row]}: {reason}; {words}")
 
 
 class AiTod(Coco):
@@ -171,7 +202,15 @@ class AiTod(Coco):
     ``images/trainval``, ``trainval/images`` and ``trainval``.
     """
 
-    def __init__(self, root: str | Path, split: str, version: int = 1, part: str | None = None) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        split: str,
+        version: int = 1,
+        part: str | None = None,
+        reading: ReadingConfig | None = None,
+        skip_bad: bool = False,
+    ) -> None:
         """``version`` 2 has ``aitodv2_trainval.json``. ``part``: "train", "val", "trainval" or "test" by name."""
         check_split(split)
         if version not in (1, 2):
@@ -187,7 +226,16 @@ class AiTod(Coco):
         other = "aitodv2_*.json" if version == 1 else "aitod_*_v1.json"
         there = [path.name for folder in (root / "annotations", root) for path in sorted(folder.glob(other))]
         hint = f"; {there[0]} is of version {3 - version}: use --dataset=aitod:v{3 - version}" if there else ""
-        self._open(*_first(root, split, layouts, f"AI-TOD v{version}", hint), masks=False)
+        file, folders = _first(root, split, layouts, f"AI-TOD v{version}", hint)
+        self._open(file, folders, False, reading or ReadingConfig(), skip_bad)
+
+
+def _count_ignored(index: CocoIndex, crowds: str) -> Counter[str]:
+    """How many objects are ignored, and why; or how many crowds are not."""
+    total, num_crowds = len(index.ids), int((index.crowd & ~index.ignore).sum())
+    what = "ignored (--crowds=objects takes them as objects)" if crowds == "ignore" else "taken as objects"
+    marked = f"of {total:,} objects are marked with 'ignore' and ignored"
+    return Counter({f"of {total:,} objects are crowds and {what}": num_crowds, marked: int(index.ignore.sum())})
 
 
 Layout = tuple[Path, list[Path]]  # annotation file, and the folders where the images may be
@@ -236,82 +284,3 @@ def _first(root: Path, split: str, layouts: Iterable[Layout], kind: str = "COCO"
 def _named(root: Path, file: Path) -> Layout:
     part = file.stem.removeprefix("instances_")
     return file, [root / part, root / "images" / part, file.parent / "images", file.parent, root / "images", root]
-
-
-def _image_folder(folders: Sequence[Path], index: CocoIndex) -> Path:
-    """The folder that holds the first image of the list, or the first that holds any; says how many are missing."""
-    names = [(name + suffix).replace("\\", "/") for name, suffix in zip(index.names, index.suffixes, strict=True)]
-    there = [folder for folder in folders if os.path.isdir(folder)]
-    there.sort(key=lambda folder: not os.path.isfile(folder / names[0]))
-    for folder in there:
-        missing = _missing(folder, names)
-        if len(missing) < len(names) or os.path.isfile(folder / names[0]):
-            if missing:
-                _log.warning("%s: %d of %d images are not there: %s", folder, len(missing), len(names), missing[0])
-            return folder
-    looked = ", ".join(map(str, there or folders))
-    raise UserError(f"{index.path}: none of its {len(names)} images, {names[0]} first, is in {looked}; name the folder")
-
-
-def _missing(folder: Path, names: list[str]) -> list[str]:
-    """Those of the files that are not in the folder; asks for lists of files, which is cheaper than for each."""
-    present: dict[str, set[str]] = {}
-    missing = []
-    for name in names:
-        inner, _, last = name.rpartition("/")
-        if inner not in present:
-            try:
-                present[inner] = {normalize("NFC", each) for each in os.listdir(folder / inner)}
-            except OSError:
-                present[inner] = set()
-        if normalize("NFC", last) not in present[inner]:
-            missing.append(name)
-    return missing
-
-
-def _code_of(segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:
-    """Run-length code of a segmentation of any of COCO's kinds. ValueError for what is none of this image."""
-    if isinstance(segmentation, list):
-        return _code_of_rings(segmentation, size)
-    if not isinstance(segmentation, dict):
-        raise ValueError("'segmentation' must be a list of outlines or a run-length code")
-    said = segmentation.get("size")
-    if not isinstance(said, list) or said != list(size):
-        raise ValueError(f"its run-length code must be for a size of {list(size)}, that of the image")
-    return {"size": list(size), "counts": segmentation.get("counts")}
-
-
-def _fills(code: dict[str, Any], size: tuple[int, int]) -> bool:
-    try:
-        CroppedMasks.from_rle([code], size)
-    except ValueError:
-        return False
-    return True
-
-
-def _code_of_rings(rings: list[Any], size: tuple[int, int]) -> dict[str, Any]:
-    """Drawn on the whole canvas: COCO rounds to fifths of a pixel, which a moved origin would do differently."""
-    from faster_coco_eval import mask as coco_mask
-
-    length, outlines = 0.0, []
-    for ring in rings:
-        points = _numbers(ring)
-        if points is None or len(points) < 6 or len(points) % 2 or not np.isfinite(points).all():
-            raise ValueError("an outline must be a list of at least three points of finite numbers [x1, y1, x2, y2, …]")
-        steps = np.diff(points.reshape(-1, 2), axis=0, append=points[None, :2])
-        length += float(np.abs(steps).max(axis=1).sum())
-        if length > MAX_OUTLINE or np.abs(points).max() > MAX_OUTLINE:
-            raise ValueError(f"an outline leads more than {MAX_OUTLINE} pixels away or along")
-        outlines.append(points.tolist())
-    return dict(coco_mask.merge(coco_mask.frPyObjects(outlines, *size)))
-
-
-def _numbers(ring: Any) -> NDArray[np.float64] | None:
-    """A list of plain numbers as an array; None for anything else."""
-    try:
-        values = np.asarray(ring) if isinstance(ring, list) else None
-    except ValueError:
-        return None
-    if values is None or values.ndim != 1 or values.dtype.kind not in "iuf":
-        return None
-    return values.astype(np.float64)

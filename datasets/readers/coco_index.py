@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from array import array
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.checks import inside_folder
+from datasets.readers.coco_segmentation import has_outline
 from datasets.readers.json_stream import Entry, JsonStream, Stamp, line_of
 from maskrcnn.config import UserError
 
@@ -21,8 +23,11 @@ _LISTS = ("categories", "images", "annotations")
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]")  # they would break a message's one line
 _DOUBTFUL = re.compile(r"[/\\:]|\.\.")  # in a file name: there inside_folder decides
 _NO_BOX = (math.nan,) * 4
-_NO_OUTLINES: tuple[Any, ...] = (None, [], [[]], {}, "", 0)
+_FLAGS = {0: False, 1: True, "0": False, "1": True, "false": False, "true": True, None: False}
 _MAX_SIDE = 2**31 - 1
+_WHOLE = re.compile(r"\s*-?[0-9]{1,19}\s*")
+_FIX_ANNOTATION = "fix the file, or --skip_bad leaves the annotation out"
+SKIPPED = "annotations that are broken skipped"
 Ints = NDArray[np.int64]
 
 
@@ -45,20 +50,27 @@ class CocoIndex:
     ids: Ints  # [A]
     labels: NDArray[np.int32]  # [A]
     crowd: NDArray[np.bool_]  # [A]
+    ignore: NDArray[np.bool_]  # [A], marked to be ignored
     boxes: NDArray[np.float64]  # [A, 4], x y width height; NaN where there is none
     outlined: NDArray[np.bool_]  # [A], whether there is a segmentation
     offsets: Ints  # [A], of the annotation's text in the file
     lengths: Ints  # [A]
+    outside: dict[int, str]  # by image: why its file name cannot be taken as a path in the data folder
+    counts: Counter[str]  # what is doubtful, by rule
 
 
-def read_index(path: Path) -> CocoIndex:
+def read_index(path: Path, skip_bad: bool = False) -> CocoIndex:
     """Read the file once, as a stream.
 
+    Args:
+        path: the JSON file.
+        skip_bad: leave annotations out that are broken, and count them.
+
     Raises:
-        UserError: not JSON; a list, key or value that is missing or of the wrong type; an id that is there twice or
-            does not exist; a file name that leads out of the data folder. Outlines are not looked at.
+        UserError: not JSON; a list, key or value that is missing or of the wrong type; an id of an image or category
+            that is there twice or does not exist. Outlines are not looked at.
     """
-    columns = _Columns(path)
+    columns = _Columns(path, skip_bad)
     with JsonStream(path) as stream:
         take: dict[str, Callable[[Entry], None]] = {
             "categories": columns.add_category,
@@ -78,8 +90,10 @@ def read_index(path: Path) -> CocoIndex:
 class _Columns:
     """The arrays while they grow."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, skip_bad: bool) -> None:
+        self.path, self.skip_bad = path, skip_bad
+        self.counts: Counter[str] = Counter()
+        self.outside: dict[int, str] = {}
         self.names: list[str] = []
         self.suffixes: list[str] = []
         self.categories: dict[int, str] = {}
@@ -87,11 +101,13 @@ class _Columns:
         self.ids, self.images, self.kinds = array("q"), array("q"), array("q")
         self.offsets, self.lengths = array("q"), array("q")
         self.boxes = array("d")
-        self.crowd, self.outlined = bytearray(), bytearray()
+        self.has_id, self.crowd, self.ignore, self.outlined = bytearray(), bytearray(), bytearray(), bytearray()
 
     def add_category(self, entry: Entry) -> None:
         value = self._object(entry)
         number, name = self._whole(entry, "id"), value.get("name")
+        if isinstance(name, int | float) and not isinstance(name, bool):
+            name = str(name)
         if not isinstance(name, str) or _UNPRINTABLE.search(name):
             self._refuse(entry, "'name' must be a line of text")
         if number in self.categories:
@@ -104,7 +120,10 @@ class _Columns:
         if not isinstance(name, str) or _UNPRINTABLE.search(name):
             self._refuse(entry, "'file_name' must be a line of text")
         if not name.strip(". ") or _DOUBTFUL.search(name):
-            inside_folder(Path(), name, f"{self.path}: image {number}")
+            try:
+                inside_folder(Path(), name, f"{self.path}: image {number}")
+            except UserError as error:
+                self.outside[len(self.names)] = str(error)
         stem, suffix = os.path.splitext(name)
         self.names.append(stem)
         self.suffixes.append(sys.intern(suffix))
@@ -112,18 +131,35 @@ class _Columns:
         self.sizes.extend((self._side(entry, "height"), self._side(entry, "width")))
 
     def add_annotation(self, entry: Entry) -> None:
-        value = self._object(entry)
-        self.ids.append(self._whole(entry, "id"))
-        self.images.append(self._whole(entry, "image_id"))
-        self.kinds.append(self._whole(entry, "category_id"))
-        crowd = value.get("iscrowd")
-        if crowd not in (None, 0, 1):
-            self._refuse(entry, "'iscrowd' must be 0 or 1")
-        self.crowd.append(crowd == 1)
-        self.outlined.append(value.get("segmentation") not in _NO_OUTLINES)
-        self.boxes.extend(self._box(entry))
+        try:
+            value = self._object(entry)
+            outlined = has_outline(value.get("segmentation"))
+            image, kind = self._whole(entry, "image_id"), self._whole(entry, "category_id")
+            crowd, ignore = self._flag(entry, "iscrowd"), self._flag(entry, "ignore")
+            box = self._box(entry, outlined)
+        except UserError:
+            if not self.skip_bad:
+                raise
+            self.counts[SKIPPED] += 1
+            return
+        number = _as_whole(value.get("id"))
+        self.ids.append(number or 0)
+        self.has_id.append(number is not None)
+        self.images.append(image)
+        self.kinds.append(kind)
+        self.crowd.append(crowd)
+        self.ignore.append(ignore)
+        self.outlined.append(outlined)
+        self.boxes.extend(box)
         self.offsets.append(entry.offset)
         self.lengths.append(entry.length)
+
+    def _flag(self, entry: Entry, key: str) -> bool:
+        value = entry.value.get(key)
+        value = value.strip().lower() if isinstance(value, str) else value
+        if not isinstance(value, int | float | str | None) or value not in _FLAGS:
+            self._refuse(entry, f"'{key}' must be 0 or 1")
+        return _FLAGS[value]
 
     def _object(self, entry: Entry) -> dict[str, Any]:
         if not isinstance(entry.value, dict):
@@ -131,33 +167,32 @@ class _Columns:
         return entry.value
 
     def _whole(self, entry: Entry, key: str) -> int:
-        """An id; tables that had gaps write 7.0 for 7."""
-        value = entry.value.get(key)
-        if type(value) is float and value.is_integer():
-            value = int(value)
-        if type(value) is not int or not -(2**63) <= value < 2**63:
+        """An id."""
+        number = _as_whole(entry.value.get(key))
+        if number is None:
             self._refuse(entry, f"'{key}' must be a whole number")
-        return value
+        return number
 
     def _side(self, entry: Entry, key: str) -> int:
         """Height or width of an image; 0 where the file does not say, or says that."""
         value = entry.value.get(key)
         if value is None:
             return 0
-        if isinstance(value, bool | str | list | dict) or not 0 <= value <= _MAX_SIDE or value != int(value):
+        number = _as_whole(value)
+        if number is None or not 0 <= number <= _MAX_SIDE:
             self._refuse(entry, f"'{key}' must be a whole number of pixels")
-        return int(value)
+        return number
 
-    def _box(self, entry: Entry) -> tuple[float, ...]:
+    def _box(self, entry: Entry, outlined: bool) -> tuple[float, ...]:
         box = entry.value.get("bbox")
         if not box and (box is None or isinstance(box, list)):
-            if not self.outlined[-1]:
+            if not outlined:
                 self._refuse(entry, "has neither 'bbox' nor 'segmentation'")
             return _NO_BOX
-        if isinstance(box, list) and len(box) == 4 and {int, float}.issuperset(map(type, box)):
+        if isinstance(box, list) and len(box) == 4 and {int, float, str}.issuperset(map(type, box)):
             try:
                 return float(box[0]), float(box[1]), float(box[2]), float(box[3])
-            except OverflowError:
+            except (OverflowError, ValueError):
                 pass
         self._refuse(entry, "'bbox' must be four numbers [x, y, width, height]")
 
@@ -166,17 +201,18 @@ class _Columns:
         number = entry.value.get("id") if isinstance(entry.value, dict) else None
         place = f"{self.path}:{line_of(self.path, entry.offset)}"
         name = f"{kind} {number}" if type(number) is int else f"{kind} at byte {entry.offset}"
-        raise UserError(f"{place}: {name}: {reason}; mend the file")
+        raise UserError(f"{place}: {name}: {reason}; {_FIX_ANNOTATION if kind == 'annotation' else 'fix the file'}")
 
     def index(self, stamp: Stamp) -> CocoIndex:
-        images, ids = _whole_array(self.image_ids), _whole_array(self.ids)
+        images = _whole_array(self.image_ids)
         self._check_once(images, "image")
-        self._check_once(ids, "annotation")
-        image = self._places(images, self.images, "image_id")
-        labels, class_names, category_ids = self._labels()
-        order = np.argsort(image, kind="stable")
+        image, known_image = self._places(images, self.images, "image_id")
+        labels, known_label, class_names, category_ids = self._labels()
+        kept = np.flatnonzero(known_image & known_label)
+        self.counts[SKIPPED] += len(image) - len(kept)
+        order = kept[np.argsort(image[kept], kind="stable")]
         starts = np.searchsorted(image[order], np.arange(len(images) + 1))
-        return CocoIndex(
+        index = CocoIndex(
             path=self.path,
             stamp=stamp,
             class_names=class_names,
@@ -186,43 +222,89 @@ class _Columns:
             suffixes=self.suffixes,
             sizes=_whole_array(self.sizes).reshape(-1, 2),
             starts=starts,
-            ids=ids[order],
+            ids=self._numbers()[order],
             labels=labels[order],
             crowd=np.frombuffer(self.crowd, np.bool_)[order],
+            ignore=np.frombuffer(self.ignore, np.bool_)[order],
             boxes=np.frombuffer(self.boxes, np.float64).reshape(-1, 4)[order],
             outlined=np.frombuffer(self.outlined, np.bool_)[order],
             offsets=_whole_array(self.offsets)[order],
             lengths=_whole_array(self.lengths)[order],
+            outside=self.outside,
+            counts=self.counts,
         )
+        _count_doubtful(index)
+        return index
 
-    def _labels(self) -> tuple[NDArray[np.int32], tuple[str, ...], tuple[int, ...]]:
+    def _numbers(self) -> Ints:
+        """The annotations' ids, or their places from 1 where some are missing or there twice."""
+        ids = _whole_array(self.ids)
+        count = len(ids) - len(np.unique(ids[np.frombuffer(self.has_id, np.bool_)]))
+        if not count:
+            return ids
+        self.counts[f"of {len(ids):,} annotation ids are missing or there twice: all are numbered anew"] = count
+        return np.arange(1, len(ids) + 1)
+
+    def _labels(self) -> tuple[NDArray[np.int32], NDArray[np.bool_], tuple[str, ...], tuple[int, ...]]:
         """Categories in the order of their ids are labels 1, 2, …; those of one name are one class."""
-        numbers = sorted(self.categories)
+        used = set(self.kinds)
+        # LabelMe's tools list what no object is.
+        numbers = sorted(n for n, name in self.categories.items() if name != "_background_" or n in used)
         class_names = tuple(dict.fromkeys(self.categories[number] for number in numbers))
         label_of = {name: label for label, name in enumerate(class_names, start=1)}
         id_of = {self.categories[number]: number for number in reversed(numbers)}
         labels = np.array([label_of[self.categories[number]] for number in numbers], np.int32)
-        places = self._places(np.array(numbers, np.int64), self.kinds, "category_id")
-        return labels[places], class_names, tuple(id_of[name] for name in class_names)
+        if len(class_names) < len(numbers):
+            count = len(numbers) - len(class_names)
+            self.counts[f"of {len(numbers)} categories share their name with another: they are one class"] = count
+        places, known = self._places(np.array(numbers, np.int64), self.kinds, "category_id")
+        found = labels[places] if len(labels) else np.zeros(len(places), np.int32)
+        return found, known, class_names, tuple(id_of[name] for name in class_names)
 
-    def _places(self, known: Ints, asked: array, key: str) -> Ints:
-        """Where each number asked for stands among the known ones."""
+    def _places(self, known: Ints, asked: array, key: str) -> tuple[Ints, NDArray[np.bool_]]:
+        """Where each number asked for stands among the known ones, and whether it does."""
         wanted, order = _whole_array(asked), np.argsort(known)
         place = np.searchsorted(known, wanted, sorter=order)
         place = order[place.clip(max=len(known) - 1)] if len(known) else np.zeros_like(wanted)
         strange = known[place] != wanted if len(known) else np.ones(len(wanted), np.bool_)
-        if strange.any():
+        if strange.any() and not self.skip_bad:
             first = int(strange.argmax())
             raise UserError(
-                f"{self.path}: annotation {self.ids[first]}: {key} {wanted[first]} does not exist; mend the file"
+                f"{self.path}: annotation {self.ids[first]}: {key} {wanted[first]} does not exist; {_FIX_ANNOTATION}"
             )
-        return place
+        return place, ~strange
 
     def _check_once(self, ids: Ints, kind: str) -> None:
         rising = np.sort(ids)
         twice = rising[1:] == rising[:-1]
         if twice.any():
             raise UserError(f"{self.path}: {kind} {rising[1:][twice][0]} is there twice; ids must differ")
+
+
+def _count_doubtful(index: CocoIndex) -> None:
+    """Count what is read as it stands, though it may not be meant so."""
+    total, counts = len(index.ids), index.counts
+    files: Counter[str] = Counter(map(str.__add__, index.names, index.suffixes))
+    repeated = len(index.names) - len(files)
+    counts[f"of {len(index.names):,} images have a file that is listed before under another id"] = repeated
+    boxed = ~np.isnan(index.boxes).any(axis=1)
+    boxes = index.boxes[boxed]
+    with np.errstate(over="ignore", invalid="ignore"):
+        far = boxes[:, :2] + boxes[:, 2:]
+        fractions = int(((boxes >= 0).all(axis=1) & (far <= 1).all(axis=1)).sum())
+    if 2 * fractions > len(boxes):
+        words = f"of {len(boxes):,} boxes lie between 0 and 1: pixels are expected, not fractions of the image"
+        counts[words] = fractions
+    rows = np.column_stack([np.repeat(np.arange(len(index.names)), np.diff(index.starts)), index.labels])[boxed]
+    same = len(boxes) - len(np.unique(np.column_stack([rows, boxes]), axis=0))
+    counts[f"of {total:,} objects repeat another one of the same image, class and box"] = same
+
+
+def _as_whole(value: Any) -> int | None:
+    """A whole number of 64 bits; None for anything else. Tables that had gaps write 7.0 for 7, others "7"."""
+    if (isinstance(value, str) and _WHOLE.fullmatch(value)) or (type(value) is float and value.is_integer()):
+        value = int(value)
+    return value if type(value) is int and -(2**63) <= value < 2**63 else None
 
 
 def _whole_array(numbers: array) -> Ints:

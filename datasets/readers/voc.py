@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.checks import TallyByImage, boxes_beside_masks, check_size, in_words, inside_folder, usable_boxes
+from datasets.checks import Tally, TallyByImage, boxes_beside_masks, check_size, in_words, inside_folder, usable_boxes
 from datasets.images import read_image, read_labels
 from datasets.readers.folders import ids_of, image_named, in_any_form
 from datasets.readers.splitting import check_split
 from datasets.readers.tables import quoted, read_lines
+from datasets.readers.voc_origin import find_first_pixel
 from datasets.readers.voc_xml import VocAnnotation, read_annotation
 from maskrcnn.config import UserError
 from maskrcnn.structures.instances import Instances
@@ -42,6 +43,7 @@ CLASS_NAMES = (
     "tvmonitor",
 )
 CLASS_FILES = ("labels.txt", "classes.txt")
+LABEL_MAP = "labelmap.txt"  # CVAT's: a line of name:color:parts:actions per class
 VOID = 255  # in SegmentationObject: border pixels that belong to nobody
 # Lists for "train" and "test", best first; a test.txt counts where it is annotated, as PASCAL's own of 2012 is not.
 _SETS = (("train", "test"), ("train", "val"), ("trainval", "test"))
@@ -65,6 +67,7 @@ class Voc:
         image_set: str | None = None,
         keep_difficult: bool = False,
         class_names: Sequence[str] | None = None,
+        counts_from: str = "auto",
     ) -> None:
         """``root`` is a folder with `Annotations`, or holds `VOC<year>` or `VOCdevkit/VOC<year>`.
 
@@ -75,7 +78,10 @@ class Voc:
         Args:
             image_set: another list to read instead, such as "trainval".
             keep_difficult: difficult objects are objects like others.
-            class_names: default the lines of `labels.txt` or `classes.txt` in the folder, else PASCAL VOC's twenty.
+            class_names: default the lines of `labels.txt` or `classes.txt` in the folder, or the names in CVAT's
+                `labelmap.txt`, else PASCAL VOC's twenty.
+            counts_from: number of the first pixel in boxes, "0" or "1"; "auto": 0 where any box begins at 0, or the
+                files are CVAT's, Label Studio's or Roboflow's, else 1.
 
         Raises:
             UserError: no such folder, split or list; a list that is empty, names an image twice or leads out of it.
@@ -89,7 +95,13 @@ class Voc:
         path = _list_of(self._lists, image_set) if image_set else self._choose_list(split, year)
         self.image_names = _read_names(path)
         self.image_ids = ids_of(self.image_names)
-        self._tallies = TallyByImage(len(self.image_names))
+        opening = Tally()
+        if counts_from == "auto":
+            self._first_pixel, count = find_first_pixel(self._folder / "Annotations")
+            opening.counts["annotation files count pixels from 0: all boxes are read so (see --voc_from)"] = count
+        else:
+            self._first_pixel = int(counts_from)
+        self._tallies = TallyByImage(len(self.image_names), opening)
 
     @property
     def counts(self) -> Counter[str]:
@@ -114,7 +126,7 @@ class Voc:
         """
         name = self.image_names[index]
         path = self._annotation_file(name)
-        annotation = read_annotation(path)
+        annotation = read_annotation(path, self._first_pixel)
         labels = self._labels_of(annotation, path)
         image = read_image(self.image_file(index))
         size = (int(image.shape[1]), int(image.shape[2]))
@@ -200,6 +212,10 @@ def _class_names(folder: Path) -> tuple[str, ...]:
                 if name in (other for _, other in names[:place]):
                     raise UserError(f"{path}:{line}: class {quoted(name)} is there twice; remove one")
             return tuple(name for _, name in names)
+    labels = folder / LABEL_MAP
+    if labels.is_file():
+        lines = [line.partition(":")[0] for _, line in read_lines(labels) if not line.startswith("#")]
+        return tuple(dict.fromkeys(name for name in lines if name != "background")) or CLASS_NAMES
     return CLASS_NAMES
 
 

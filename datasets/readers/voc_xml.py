@@ -46,8 +46,11 @@ class _Element:
         return next((child for child in self.children if child.tag == tag), None)
 
 
-def read_annotation(path: Path) -> VocAnnotation:
-    """An XML file's objects; their boxes, in the file from 1 and with the last pixel inside, are made continuous.
+def read_annotation(path: Path, first_pixel: int = 1) -> VocAnnotation:
+    """An XML file's objects, with continuous boxes.
+
+    Those of the file count pixels from 1 and have the last pixel inside, or, if ``first_pixel`` is 0, from 0 and end
+    where their width does: x1 - first, y1 - first, x2, y2 in both cases.
 
     Raises:
         UserError: unreadable, not XML, not an annotation, or an object without a name or four numbers; names the line.
@@ -60,11 +63,11 @@ def read_annotation(path: Path) -> VocAnnotation:
     sides = (0, 0) if size is None else (_side(path, size, "height"), _side(path, size, "width"))
     return VocAnnotation(
         None if sides == (0, 0) else sides,
-        [_object(path, element, number) for number, element in enumerate(objects, start=1)],
+        [_object(path, element, number, first_pixel) for number, element in enumerate(objects, start=1)],
     )
 
 
-def _object(path: Path, element: _Element, number: int) -> VocObject:
+def _object(path: Path, element: _Element, number: int, first: int) -> VocObject:
     name, box = _text(path, element, "name", number), element.first("bndbox")
     if box is None:
         raise UserError(f"{path}:{element.line}: object {number} has no <bndbox>; {CHECK}")
@@ -73,7 +76,7 @@ def _object(path: Path, element: _Element, number: int) -> VocObject:
     said = "0" if difficult is None else difficult.text.strip()
     if difficult is not None and said not in ("", "0", "1"):
         raise UserError(f"{path}:{difficult.line}: difficult of object {number} is {quoted(said)}; it must be 0 or 1")
-    return VocObject(element.line, name, said == "1", (x1 - 1, y1 - 1, x2, y2))
+    return VocObject(element.line, name, said == "1", (x1 - first, y1 - first, x2, y2))
 
 
 def _coordinate(path: Path, box: _Element, key: str, number: int) -> float:

@@ -5,13 +5,14 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from datasets.config import ReadingConfig
 from datasets.interface import DetectionDataset
 from datasets.readers.coco import FILES, YEARS, Coco
 from datasets.readers.label_images import TEST_FOLDERS
 from datasets.readers.splitting import SPLIT_FILE, SPLITS
 from datasets.readers.tables import read_lines, read_text
 from datasets.readers.voc import Voc
-from datasets.registry import open_dataset, parse
+from datasets.registry import Named, open_dataset, parse
 from maskrcnn.config import UserError
 
 _log = logging.getLogger("datasets")
@@ -42,7 +43,13 @@ def recognise(root: Path) -> str:
     raise UserError(f"{root}: could be {' or '.join(found)}; say which with --dataset={found[0]}")
 
 
-def open_parts(root: Path, name: str, wanted: tuple[str, ...] = ()) -> dict[str, DetectionDataset]:
+def open_parts(
+    root: Path,
+    name: str,
+    wanted: tuple[str, ...] = (),
+    reading: ReadingConfig | None = None,
+    skip_bad: bool = False,
+) -> dict[str, DetectionDataset]:
     """The parts of a data set that are there, or those ``wanted``, by the names "train", "val" and "test".
 
     "val" is told from "test" where the layout does; else "test" is what the reader of data set ``name`` takes for it.
@@ -50,7 +57,7 @@ def open_parts(root: Path, name: str, wanted: tuple[str, ...] = ()) -> dict[str,
     Raises:
         UserError: unknown name; a part that is broken, or wanted but not there.
     """
-    openers = find_parts(root, name)
+    openers = find_parts(root, name, reading, skip_bad)
     if strange := [part for part in wanted if part not in openers]:
         raise UserError(f"{root}: has no part '{strange[0]}'; use {', '.join(openers)}")
     chosen = [part for part in PARTS if part in openers and part in (wanted or openers)]
@@ -64,7 +71,7 @@ def open_parts(root: Path, name: str, wanted: tuple[str, ...] = ()) -> dict[str,
 Openers = dict[str, Callable[[], DetectionDataset]]
 
 
-def find_parts(root: Path, name: str) -> Openers:
+def find_parts(root: Path, name: str, reading: ReadingConfig | None = None, skip_bad: bool = False) -> Openers:
     """What opens each part of a data set that seems to be there, or those that there must be; nothing is opened yet.
 
     UserError for an unknown name.
@@ -74,23 +81,24 @@ def find_parts(root: Path, name: str) -> Openers:
         raise UserError(f"--dataset={name}: names several; one data set at a time is read here; use {named[0].text}")
     for folder in _unread(root, named[0].name):
         _log.warning("%s: is not read: this layout has two parts, train and test; rename it to read it", folder)
-    return _openers(root, named[0].name, named[0].rest, name)
+    return _openers(root, named[0], reading or ReadingConfig(), skip_bad)
 
 
-def _openers(root: Path, kind: str, variant: str, name: str) -> Openers:
+def _openers(root: Path, named: Named, reading: ReadingConfig, skip_bad: bool) -> Openers:
+    kind, variant = named.name, named.rest
     if kind in ("shapes", "ellipses"):
         there = [part for part in PARTS if (root / part).is_dir()]
     elif kind == "cst":
         there = [part for part in PARTS if any((folder / _CSV.format(part)).is_file() for folder in _cst_folders(root))]
     elif kind == "coco" and (files := dict(_coco_files(root, variant))):
-        return {part: _coco_opener(root, file) for part, file in files.items()}
-    elif kind == "voc" and (lists := _voc_lists(root, variant)):
+        return {part: _coco_opener(root, file, reading, skip_bad) for part, file in files.items()}
+    elif kind == "voc" and (lists := _voc_lists(root, variant, reading)):
         return lists
     else:
         there = [part for part in SPLITS if not _is_empty(root, part)]
 
     def opener(part: str) -> Callable[[], DetectionDataset]:
-        return lambda: open_dataset(name, root, part)
+        return lambda: open_dataset(named.text, root, part, reading=reading, skip_bad=skip_bad)
 
     return {part: opener(part) for part in there or SPLITS}
 
@@ -132,14 +140,14 @@ def _coco_file(root: Path, part: str, year: str) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
-def _coco_opener(root: Path, file: Path) -> Callable[[], DetectionDataset]:
-    return lambda: Coco(root, "train", annotations=file.relative_to(root))
+def _coco_opener(root: Path, file: Path, reading: ReadingConfig, skip_bad: bool) -> Callable[[], DetectionDataset]:
+    return lambda: Coco(root, "train", annotations=file.relative_to(root), reading=reading, skip_bad=skip_bad)
 
 
 # ---- VOC
 
 
-def _voc_lists(root: Path, variant: str) -> Openers:
+def _voc_lists(root: Path, variant: str, reading: ReadingConfig) -> Openers:
     """Parts by the lists of images; with masks if asked for, or if all that have boxes have them."""
     year, _, masks = variant.partition("-")
     folder = _voc_folder(root, year)
@@ -163,7 +171,7 @@ def _voc_lists(root: Path, variant: str) -> Openers:
         parts = {"train": "trainval"} | parts
 
     def opener(image_set: str) -> Callable[[], DetectionDataset]:
-        return lambda: Voc(folder, "train", masks=bool(masks), image_set=image_set)
+        return lambda: Voc(folder, "train", masks=bool(masks), image_set=image_set, counts_from=reading.voc_from)
 
     return {part: opener(image_set) for part, image_set in parts.items()}
 

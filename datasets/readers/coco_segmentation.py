@@ -1,0 +1,137 @@
+"""Segmentations of COCO's annotation files, in the forms in which tools write them, as run-length codes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskrcnn.structures.masks import CroppedMasks
+
+MAX_OUTLINE = 2_000_000  # pixels: coordinates beyond, or longer outlines, would take the memory when drawn
+_CORNER_TOLERANCE = 1.0  # pixels between two corners and the box, for the corners to be those of a rectangle
+Floats = NDArray[np.float64]
+
+
+def has_outline(segmentation: Any) -> bool:
+    """Whether a segmentation holds anything; tools write nothing as null, 0, "", [], [[]] or {}."""
+    if isinstance(segmentation, list):
+        return any(each != [] for each in segmentation)
+    return segmentation not in (None, {}, "", 0)
+
+
+def code_of(segmentation: Any, size: tuple[int, int], box: Floats) -> tuple[dict[str, Any], int]:
+    """Run-length code of a segmentation for an image of `size` (H, W), and how many of its outlines are degenerate.
+
+    Outlines come as lists of rings, as one flat ring, with nested points, or with numbers in quotes; a ring of two
+    corners is a rectangle if it is the only one and the object's box agrees. Other rings of fewer than three points are
+    left out. Codes may come in a list. Nothing but left-out rings is the code of an empty mask.
+
+    Args:
+        segmentation: the value in the file.
+        size: of the image, (H, W).
+        box: float64 [4], x y width height of the object's box; NaN where it has none.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if isinstance(segmentation, dict):
+        return _run_lengths(segmentation, size), 0
+    if not isinstance(segmentation, list):
+        raise ValueError("'segmentation' must be a list of outlines or a run-length code")
+    if any(isinstance(each, dict) for each in segmentation):
+        return _merge([_run_lengths(each, size) for each in segmentation]), 0
+    rings = [_points(ring) for ring in _rings(segmentation)]
+    if len(rings) == 1 and len(rings[0]) == 4 and _are_corners(rings[0], box):
+        x1, y1, x2, y2 = rings[0]
+        rings = [np.array([x1, y1, x2, y1, x2, y2, x1, y2])]
+    whole = [ring for ring in rings if len(ring) >= 6]
+    _check_lengths(whole)
+    if not whole:
+        return {"size": list(size), "counts": [size[0] * size[1]]}, len(rings)
+    return _fill(whole, size), len(rings) - len(whole)
+
+
+def fills(code: dict[str, Any], size: tuple[int, int]) -> bool:
+    """Whether a run-length code covers an image of `size` (H, W) exactly."""
+    try:
+        CroppedMasks.from_rle([code], size)
+    except ValueError:
+        return False
+    return True
+
+
+def _rings(segmentation: list[Any]) -> list[Any]:
+    if all(isinstance(each, int | float | str) for each in segmentation):
+        return [segmentation]
+    if len(segmentation) >= 3 and all(isinstance(each, list) and _is_point(each) for each in segmentation):
+        return [segmentation]
+    return [ring for ring in segmentation if ring != []]
+
+
+def _is_point(value: list[Any]) -> bool:
+    return len(value) == 2 and not any(isinstance(each, list) for each in value)
+
+
+def _points(ring: Any) -> Floats:
+    """Coordinates x1 y1 x2 y2 … of a ring of numbers or of points; numbers may be in quotes."""
+    wrong = ValueError("an outline must be a list of finite numbers [x1, y1, x2, y2, …]")
+    if not isinstance(ring, list):
+        raise wrong
+    if all(isinstance(each, list) and _is_point(each) for each in ring):
+        ring = [each for point in ring for each in point]
+    if not all(isinstance(each, int | float | str) and not isinstance(each, bool) for each in ring):
+        raise wrong
+    try:
+        points = np.array([float(each) for each in ring], np.float64)
+    except (ValueError, OverflowError) as error:
+        raise wrong from error
+    if not np.isfinite(points).all():
+        raise wrong
+    if len(points) % 2:
+        raise ValueError(f"an outline has {len(points)} numbers, an odd count: each point must have an x and a y")
+    return points
+
+
+def _are_corners(points: Floats, box: Floats) -> bool:
+    """Whether two points are opposite corners of the object's box, or of any rectangle where it has no box."""
+    low, high = np.minimum(points[:2], points[2:]), np.maximum(points[:2], points[2:])
+    if np.isnan(box).any():
+        return bool((high > low).all())
+    beside = np.abs(np.concatenate([low - box[:2], high - box[:2] - box[2:]]))
+    return bool((high > low).all() and (beside <= _CORNER_TOLERANCE).all())
+
+
+def _check_lengths(rings: Sequence[Floats]) -> None:
+    length = 0.0
+    for points in rings:
+        steps = np.diff(points.reshape(-1, 2), axis=0, append=points[None, :2])
+        length += float(np.abs(steps).max(axis=1).sum())
+        if length > MAX_OUTLINE or np.abs(points).max() > MAX_OUTLINE:
+            raise ValueError(f"an outline leads more than {MAX_OUTLINE} pixels away or along")
+
+
+def _fill(rings: Sequence[Floats], size: tuple[int, int]) -> dict[str, Any]:
+    """Drawn on the whole canvas: COCO rounds to fifths of a pixel, which a moved origin would do differently."""
+    from faster_coco_eval import mask as coco_mask
+
+    return _merge(coco_mask.frPyObjects([ring.tolist() for ring in rings], *size))
+
+
+def _merge(codes: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    from faster_coco_eval import mask as coco_mask
+
+    if len(codes) == 1:
+        return dict(codes[0])
+    packed = [coco_mask.frPyObjects(c, *c["size"]) if isinstance(c["counts"], list) else c for c in codes]
+    return dict(coco_mask.merge(packed))
+
+
+def _run_lengths(code: Any, size: tuple[int, int]) -> dict[str, Any]:
+    said = code.get("size") if isinstance(code, dict) else None
+    if not isinstance(said, list) or said != list(size):
+        raise ValueError(f"its run-length code must be for a size of {list(size)}, that of the image")
+    counts = code.get("counts")
+    if isinstance(counts, list) and all(type(each) is float and each.is_integer() for each in counts):
+        counts = [int(each) for each in counts]
+    return {"size": list(size), "counts": counts}
