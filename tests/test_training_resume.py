@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from training_toy import CONFIG, ToyDetector, toy_training
+from training_toy import CONFIG, ToyDetector, assert_same_runs, toy_training
 
 from maskrcnn.config import UserError
 from maskrcnn.model.config import DetectorConfig
@@ -28,30 +28,6 @@ from maskrcnn.training.runlog import read_metrics
 from maskrcnn.weights.torchvision import load_torchvision
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-def assert_equal(a: Any, b: Any, where: str = "") -> None:
-    """Bit for bit, through dicts and lists; times aside."""
-    if isinstance(a, dict):
-        assert a.keys() == b.keys(), where
-        for key in a.keys() - {"seconds"}:
-            assert_equal(a[key], b[key], f"{where}.{key}")
-    elif isinstance(a, list):
-        assert len(a) == len(b), where
-        for index, (x, y) in enumerate(zip(a, b, strict=True)):
-            assert_equal(x, y, f"{where}[{index}]")
-    elif isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), where
-    else:
-        assert a == b, where
-
-
-def assert_same_runs(a: Path, b: Path) -> None:
-    for name in ("last.pt", "best.pt"):
-        saved, other = load_checkpoint(a / "weights" / name), load_checkpoint(b / "weights" / name)
-        saved.pop("config"), other.pop("config")
-        assert_equal(saved, other, name)
-    assert_equal(read_metrics(a / "metrics.jsonl"), read_metrics(b / "metrics.jsonl"), "metrics")
 
 
 def interrupt_at(step: int) -> Any:

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from maskrcnn.structures.instances import Instances
+from maskrcnn.training.checkpoint import load_checkpoint
 from maskrcnn.training.config import TrainingConfig
 from maskrcnn.training.loading import KeyedSamples, evaluation_batches
 from maskrcnn.training.loop import Callbacks, Training
 from maskrcnn.training.machine import set_up_machine
-from maskrcnn.training.runlog import RunLog
+from maskrcnn.training.runlog import RunLog, read_metrics
 
 CONFIG = TrainingConfig(
     num_epochs=4,
@@ -114,6 +115,30 @@ def toy_training(
 def toy_metrics(model: nn.Module, epoch: int) -> dict[str, float]:
     """A figure that depends on the weights."""
     return {"box_ap": float(sum(parameter.detach().sum() for parameter in model.parameters()))}
+
+
+def assert_equal(a: Any, b: Any, where: str = "") -> None:
+    """Bit for bit, through dicts and lists; times aside."""
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a.keys() - {"seconds"}:
+            assert_equal(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, list):
+        assert len(a) == len(b), where
+        for index, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_equal(x, y, f"{where}[{index}]")
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    else:
+        assert a == b, where
+
+
+def assert_same_runs(a: Path, b: Path) -> None:
+    for name in ("last.pt", "best.pt"):
+        saved, other = load_checkpoint(a / "weights" / name), load_checkpoint(b / "weights" / name)
+        saved.pop("config"), other.pop("config")
+        assert_equal(saved, other, name)
+    assert_equal(read_metrics(a / "metrics.jsonl"), read_metrics(b / "metrics.jsonl"), "metrics")
 
 
 def main() -> None:

@@ -14,7 +14,10 @@ MAY_DIFFER_ON_RESUME = (
     "save_model_every_n_epochs",
     "checkpoint_every_n_seconds",
 )
-"""Fields of `TrainingConfig` that a resumed run may change: of the weights they move the last bits at most.
+"""Fields of `TrainingConfig` that a resumed run may change.
+
+With the same machine, PyTorch and `torch_threads` a resumed run ends with the same bits as one that nothing stopped.
+With others, sums are rounded in another order; such differences grow from step to step, as those of another seed do.
 
 Not `num_epochs`: the learning rate follows a curve over all epochs, so a run of 60 is no prolonged run of 30.
 """

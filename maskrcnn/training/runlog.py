@@ -38,6 +38,7 @@ def create_run(output_dir: str | os.PathLike[str], name: str) -> Path:
             except FileExistsError:
                 number += 1
             else:
+                sync_folder(parent)
                 return folder
     except OSError as error:
         raise _not_writable(parent, error) from error
