@@ -113,7 +113,7 @@ def train(
 ) -> dict[str, Any] | None:
     """Train without evaluation. `mode`: run, kill (SIGKILL on the way), or resume."""
     from augment.config import AugmentConfig
-    from augment.training import training_transform
+    from augment.training import make_training_transform
     from benchmarks.peers import TorchvisionMaskRCNN
     from benchmarks.time_to_quality import MAX_INSTANCES, MIN_CONFIDENCE, our_detector
     from datasets.registry import open_dataset
@@ -131,7 +131,7 @@ def train(
     torch.manual_seed(0)
     detector = our_detector() if model == "ours" else TorchvisionMaskRCNN(1, MAX_INSTANCES, MIN_CONFIDENCE)
     train_data = open_dataset("ellipses", data, "train")
-    samples = KeyedSamples(train_data, training_transform(AugmentConfig(), train_data), config.seed)
+    samples = KeyedSamples(train_data, make_training_transform(AugmentConfig(), train_data), config.seed)
     (Path(folder) / "weights").mkdir(parents=True, exist_ok=True)
     log = RunLog(folder, console=lambda line: None, tensorboard=False)
     times: list[float] = []

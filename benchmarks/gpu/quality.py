@@ -8,7 +8,7 @@ from benchmarks.gpu.context import Context
 from benchmarks.gpu.throughput import machine_of
 from benchmarks.quality import Point, Reached, crossing, table, trace
 from datasets.registry import open_dataset
-from datasets.synthetic.config import SceneConfig, changed
+from datasets.synthetic.config import SceneConfig, update_config
 from datasets.synthetic.recipes import Recipe
 from datasets.synthetic.writer import create
 from examples.experiment import Data
@@ -24,7 +24,9 @@ WEIGHTS = "trained.pt"
 
 def make_data(folder: Path, n_train: int, n_test: int, side: int = 256) -> Data:
     """Ellipses as `create_ellipses.py` makes them, in `folder`."""
-    scene = changed(SceneConfig(), width=side, height=side, **({"n_groups": 1, "n_free": 4} if side < 128 else {}))
+    scene = update_config(
+        SceneConfig(), width=side, height=side, **({"n_groups": 1, "n_free": 4} if side < 128 else {})
+    )
     create(str(folder), Recipe(n_train=n_train, n_test=n_test, scene=scene))
     train, test = (open_dataset("ellipses", str(folder), split) for split in ("train", "test"))
     return Data(train, test)
