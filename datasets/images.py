@@ -4,12 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from datasets.decoding import is_lossy as is_lossy
 from datasets.decoding import opened as opened
 from datasets.decoding import orientation as orientation
 from datasets.decoding import stored_values as stored_values
+from datasets.decoding import upright_size
 from datasets.large_images import open_pixels
 from maskrcnn.config import UserError
 
@@ -24,6 +26,33 @@ def read_image(path: Path) -> Tensor:
     """
     with open_pixels(path) as image:
         return image.read(0, 0, *image.size)
+
+
+def describe_turn(path: Path) -> str:
+    """The end of an error about the size of an image: what EXIF does to it, or just what to do."""
+    sizes = _sizes_under_exif(path)
+    if sizes is None:
+        return "; correct one of them"
+    stored, shown = (f"{size[1]} x {size[0]}" for size in sizes)
+    turn = f"stored as {stored}, its EXIF orientation shows it as {shown}"
+    return f" ({turn}: annotate the image as it is shown, or save it without EXIF)"
+
+
+def check_boxes_as_shown(path: Path, boxes: NDArray[np.float64], size: tuple[int, int], where: str) -> None:
+    """UserError where boxes x1 y1 x2 y2 leave the image of `size` (H, W), but fit it as stored before EXIF turns it."""
+    reach = np.nan_to_num(boxes[:, [3, 2]]).max(axis=0, initial=0)
+    if (reach <= np.add(size, 1)).all():  # boxes may reach out by a pixel
+        return
+    sizes = _sizes_under_exif(path)
+    if sizes is not None and (reach <= np.add(sizes[0], 1)).all():
+        raise UserError(f"{where}: its boxes fit {path} as it is stored, not as it is shown{describe_turn(path)}")
+
+
+def _sizes_under_exif(path: Path) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """(H, W) as stored and as shown; None where EXIF does not exchange them."""
+    with opened(path) as image:
+        stored, shown = (image.height, image.width), upright_size(image)
+    return (stored, shown) if stored != shown else None
 
 
 def read_labels(path: Path) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from datasets.checks import Tally, TallyByImage, boxes_beside_masks, in_words, inside_folder, usable_boxes
 from datasets.config import ReadingConfig
-from datasets.images import read_image
+from datasets.images import check_boxes_as_shown, describe_turn, read_image
 from datasets.readers.coco_images import find_images
 from datasets.readers.coco_index import SKIPPED, CocoIndex, Ints, read_index
 from datasets.readers.coco_segmentation import code_of, fills
@@ -126,8 +126,9 @@ class Coco:
         size = (int(image.shape[1]), int(image.shape[2]))
         said = self._index.sizes[number]
         if ((said != 0) & (said != size)).any():
-            raise UserError(f"{where} is {in_words(said)}, but {path} is {in_words(size)}; mend one of them")
+            raise UserError(f"{where} is {in_words(said)}, but {path} is {in_words(size)}{describe_turn(path)}")
         rows = np.arange(self._index.starts[number], self._index.starts[number + 1])
+        check_boxes_as_shown(path, self._corners(rows), size, where)
         make = self._with_masks if self.has_masks else self._with_boxes
         return image, make(rows, size, where, self._tallies.of(number))
 

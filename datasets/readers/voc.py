@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from datasets.checks import Tally, TallyByImage, boxes_beside_masks, check_size, in_words, inside_folder, usable_boxes
-from datasets.images import read_image, read_labels
+from datasets.images import check_boxes_as_shown, describe_turn, read_image, read_labels
 from datasets.readers.folders import ids_of, image_named, in_any_form
 from datasets.readers.splitting import check_split
 from datasets.readers.tables import quoted, read_lines
@@ -131,11 +131,11 @@ class Voc:
         image = read_image(self.image_file(index))
         size = (int(image.shape[1]), int(image.shape[2]))
         if annotation.size is not None and annotation.size != size:
-            raise UserError(
-                f"{path}: <size> is {in_words(annotation.size)} but the image is {in_words(size)}; mend one"
-            )
+            turn = describe_turn(self.image_file(index))
+            raise UserError(f"{path}: <size> is {in_words(annotation.size)} but the image is {in_words(size)}{turn}")
         ignore = torch.tensor([each.difficult and not self._keep_difficult for each in annotation.objects]).bool()
         boxes = np.array([each.box for each in annotation.objects], np.float64).reshape(-1, 4)
+        check_boxes_as_shown(self.image_file(index), boxes, size, str(path))
         tally, masks = self._tallies.of(index), None
         with np.errstate(over="ignore"):  # of numbers that are clipped
             if self.has_masks:
