@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
+import sys
+import time
+from contextlib import closing
 
 import pytest
 import torch
@@ -11,6 +15,7 @@ from hypothesis import strategies as st
 from training_toy import ToyImages, jitter
 
 from maskrcnn.config import UserError
+from maskrcnn.structures.instances import Instances
 from maskrcnn.training.loading import (
     Batch,
     KeyedSamples,
@@ -37,6 +42,39 @@ def batches(first_step: int, count: int, num_loaders: int = 0) -> list[Batch]:
 
 def test_background_loaders_change_nothing() -> None:
     assert_same_batches(batches(0, 9), batches(0, 9, num_loaders=2))
+
+
+def test_workers_end_with_the_batches_and_others_live_on() -> None:
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
+    other = context.Process(target=time.sleep, args=(60,), daemon=True)
+    other.start()
+    try:
+        samples = KeyedSamples(SlowImages(), jitter, seed=5)
+        with closing(training_batches(samples, 2, num_loaders=2)) as loaded:
+            next(loaded)
+            workers = set(multiprocessing.active_children()) - {other}
+            assert len(workers) == 2
+            started = time.monotonic()
+        assert time.monotonic() - started < 4  # PyTorch alone waits for the batches that are being made
+        assert not any(worker.is_alive() for worker in workers) and other.is_alive()
+    finally:
+        other.terminate()
+
+
+class SlowImages(ToyImages):
+    """All images but the first two take long."""
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, Instances]:
+        time.sleep(0 if SlowImages.number_read() < 2 else 30)
+        return super().__getitem__(index)
+
+    reads = 0
+
+    @classmethod
+    def number_read(cls) -> int:
+        """How many this process has read before."""
+        cls.reads += 1
+        return cls.reads - 1
 
 
 @pytest.mark.parametrize("step", [1, 3, 4, 6])

@@ -7,10 +7,11 @@ the order, nor on what was drawn before. So a run can go on at any step.
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -146,15 +147,19 @@ class LoadingError(UserError):
 
 def training_batches(
     samples: KeyedSamples, batch_size: int, first_step: int = 0, num_loaders: int = 0
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     """Endless shuffled batches from `first_step` on; with loaders, they are made ahead in other processes.
 
     Raises:
         LoadingError: an image cannot be read, or a worker process has ended.
     """
     keys = ShuffledBatches(len(samples), batch_size, samples.seed, first_step)
+    others = set(multiprocessing.active_children())
+    workers: set[multiprocessing.process.BaseProcess] = set()
     try:
-        yield from _iterate(_loader(samples, keys, num_loaders))
+        batches = _iterate(_loader(samples, keys, num_loaders))
+        workers = set(multiprocessing.active_children()) - others
+        yield from batches
     except UserError as error:  # a worker hands it over with its whole traceback as message; the last line is its own
         last = str(error).rstrip().split("\n")[-1]
         raise LoadingError(last.removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")) from error
@@ -165,6 +170,9 @@ def training_batches(
             f"a data loader worker ended early ({_pids(error)}): killed, or out of memory; --resume goes on, with "
             f"fewer workers by --num_threads (now {num_loaders})"
         ) from error
+    finally:
+        for worker in workers:  # nobody needs the batches that they make ahead, and PyTorch would wait for these
+            worker.terminate()
 
 
 _WORKER_ENDED = "DataLoader worker"  # how PyTorch's message begins

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,8 +132,8 @@ class Training:
         self._saved_at = self.clock()
         if state.step == 0:
             self.save()  # so that a run can be resumed from its first step on, and a full disk shows at once
-        with stop_on_signal() as stop:
-            batches = training_batches(self.samples, self.config.batch_size, state.step, self.config.num_threads)
+        loading = training_batches(self.samples, self.config.batch_size, state.step, self.config.num_threads)
+        with stop_on_signal() as stop, closing(loading) as batches:
             while not state.finished:
                 self.model.train()
                 for _ in range(state.step, (state.epoch + 1) * self.steps_per_epoch):
