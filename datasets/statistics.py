@@ -1,4 +1,4 @@
-"""What the objects of a data set are like: sizes, shapes, crowding. Cost and memory follow the objects."""
+"""Statistics of the objects of a data set: sizes, shapes, crowding. Cost and memory grow with the number of objects."""
 
 from __future__ import annotations
 
@@ -14,15 +14,20 @@ from datasets.interface import DetectionDataset
 
 Floats = NDArray[np.float64]
 
-_PAIRS_AT_ONCE = 1 << 20
+_CHUNK_PAIRS = 1 << 20
 
 
 @dataclass(frozen=True)
 class Objects:
-    """The N objects of I images that were read, ignored ones among them.
+    """N objects of I images, including ignored ones.
 
-    boxes float32 [N, 4]; mask_areas float64 [N] in pixels, NaN where there is no mask; labels int64 [N] from 1; ignore
-    bool [N]; image int64 [N], the object's place in ``sizes`` int64 [I, 2] (H, W), never falling.
+    Attributes:
+        boxes: float32 [N, 4].
+        mask_areas: float64 [N] in pixels, NaN without a mask.
+        labels: int64 [N], from 1.
+        ignore: bool [N].
+        image: int64 [N], index into `sizes`, in ascending order.
+        sizes: int64 [I, 2] (H, W) of the images.
     """
 
     boxes: NDArray[np.float32]
@@ -37,20 +42,20 @@ class Objects:
 
     @property
     def sides(self) -> Floats:
-        """float64 [N, 2]: width and height."""
+        """Width and height, float64 [N, 2]."""
         boxes = self.boxes.astype(np.float64)
         sides: Floats = boxes[:, 2:] - boxes[:, :2]
         return sides
 
     @property
-    def centres(self) -> Floats:
-        """float64 [N, 2]: x and y."""
+    def centers(self) -> Floats:
+        """Center x and y, float64 [N, 2]."""
         boxes = self.boxes.astype(np.float64)
-        centres: Floats = (boxes[:, 2:] + boxes[:, :2]) / 2
-        return centres
+        centers: Floats = (boxes[:, 2:] + boxes[:, :2]) / 2
+        return centers
 
     def targets(self) -> Objects:
-        """Without the ignored ones and those whose box has no area: what is trained and measured."""
+        """Return the objects without ignored ones and boxes without an area, as used for training and evaluation."""
         kept = ~self.ignore & (self.sides > 0).all(axis=1)
         return Objects(
             self.boxes[kept],
@@ -62,28 +67,39 @@ class Objects:
         )
 
     def groups(self) -> Iterator[slice]:
-        """The objects of each image."""
+        """Iterate over the objects of each image."""
         ends = np.searchsorted(self.image, np.arange(len(self.sizes) + 1))
         return (slice(int(a), int(b)) for a, b in itertools.pairwise(ends))
 
 
-def evenly(count: int, at_most: int) -> list[int]:
-    """Places of at most so many of ``count`` things, as far apart as can be."""
-    number = min(count, at_most)
+def choose_evenly_spaced(count: int, max_count: int) -> list[int]:
+    """Choose at most `max_count` of `count` indices, evenly spaced."""
+    number = min(count, max_count)
     return [index * count // number for index in range(number)]
 
 
-def read_objects(dataset: DetectionDataset, at_most: int, on_image: Callable[[], None] = lambda: None) -> Objects:
-    """The objects of at most so many images, evenly spaced; ``on_image`` is called after each. UserError as reading."""
+def read_objects(
+    dataset: DetectionDataset, max_count: int, on_image_read: Callable[[], None] = lambda: None
+) -> Objects:
+    """Read the objects of at most `max_count` evenly spaced images.
+
+    Args:
+        dataset: data set.
+        max_count: maximum number of images.
+        on_image_read: called after each image.
+
+    Raises:
+        UserError: If an image is not readable.
+    """
     boxes, areas, labels, ignore, sizes = [], [], [], [], []
-    for index in evenly(len(dataset), at_most):
+    for index in choose_evenly_spaced(len(dataset), max_count):
         _, instances = dataset[index]
         boxes.append(instances.boxes.numpy())
         areas.append(np.where(instances.has_mask().numpy(), instances.areas().numpy(), np.nan))
         labels.append(instances.labels.numpy())
         ignore.append(instances.ignore.numpy())
         sizes.append(instances.size)
-        on_image()
+        on_image_read()
     counts = [len(each) for each in labels]
     return Objects(
         np.concatenate([np.zeros((0, 4), np.float32), *boxes]),
@@ -95,60 +111,60 @@ def read_objects(dataset: DetectionDataset, at_most: int, on_image: Callable[[],
     )
 
 
-def box_sizes(objects: Objects) -> Floats:
-    """√ of the boxes' areas in pixels, float64 [N]."""
+def compute_box_sizes(objects: Objects) -> Floats:
+    """Compute the square roots of the box areas in pixels, float64 [N]."""
     sizes: Floats = np.sqrt(objects.sides.prod(axis=1))
     return sizes
 
 
-def mask_sizes(objects: Objects) -> Floats:
-    """√ of the masks' areas in pixels, float64 [M], of those that have one."""
+def compute_mask_sizes(objects: Objects) -> Floats:
+    """Compute the square roots of the areas of the existing masks in pixels, float64 [M]."""
     sizes: Floats = np.sqrt(objects.mask_areas[~np.isnan(objects.mask_areas)])
     return sizes
 
 
-def aspects(objects: Objects) -> Floats:
-    """Height / width of the boxes, float64 [N]."""
+def compute_aspects(objects: Objects) -> Floats:
+    """Compute height / width of the boxes, float64 [N]."""
     sides = objects.sides
     return sides[:, 1] / sides[:, 0]
 
 
-def counts(objects: Objects) -> NDArray[np.int64]:
-    """Objects of each image, int64 [I]."""
+def count_per_image(objects: Objects) -> NDArray[np.int64]:
+    """Count the objects of each image, int64 [I]."""
     return np.bincount(objects.image, minlength=len(objects.sizes)).astype(np.int64)
 
 
-def densities(objects: Objects) -> Floats:
-    """Objects a megapixel of each image, float64 [I]."""
-    result: Floats = counts(objects) * 1e6 / np.maximum(objects.sizes.prod(axis=1), 1)
+def compute_densities(objects: Objects) -> Floats:
+    """Compute the number of objects per megapixel of each image, float64 [I]."""
+    result: Floats = count_per_image(objects) * 1e6 / np.maximum(objects.sizes.prod(axis=1), 1)
     return result
 
 
-def class_counts(objects: Objects, num_classes: int) -> NDArray[np.int64]:
-    """Objects of each class, int64 [K]."""
+def count_per_class(objects: Objects, num_classes: int) -> NDArray[np.int64]:
+    """Count the objects of each class, int64 [K]."""
     return np.bincount(objects.labels, minlength=num_classes + 1)[1:].astype(np.int64)
 
 
-def at_border(objects: Objects) -> NDArray[np.bool_]:
-    """bool [N]: boxes that reach the edge of their image."""
+def find_border_objects(objects: Objects) -> NDArray[np.bool_]:
+    """Return whether each box touches the edge of its image, bool [N]."""
     low, high = objects.boxes[:, :2], objects.sizes[objects.image][:, ::-1]
     reaching = (low <= 0) | (objects.boxes[:, 2:] >= high)
     return reaching[:, 0] | reaching[:, 1]
 
 
-def nearest_distances(objects: Objects) -> Floats:
-    """Pixels from each centre to the nearest other one of its image, float64 [N]; infinite where there is none."""
-    distances, centres = np.full(len(objects), np.inf), objects.centres
+def compute_nearest_distances(objects: Objects) -> Floats:
+    """Compute the distance (px) from each center to the nearest other one in its image, float64 [N], or infinity."""
+    distances, centers = np.full(len(objects), np.inf), objects.centers
     for group in objects.groups():
         if group.stop - group.start > 1:
-            distances[group] = KDTree(centres[group]).query(centres[group], k=2)[0][:, 1]
+            distances[group] = KDTree(centers[group]).query(centers[group], k=2)[0][:, 1]
     return distances
 
 
-def crop_counts(objects: Objects, crop: tuple[int, int]) -> NDArray[np.int64]:
-    """Objects whose centre lies in a crop (H, W) around each object, itself included, int64 [N]; 0: of any length."""
+def count_in_crops(objects: Objects, crop: tuple[int, int]) -> NDArray[np.int64]:
+    """Count the objects with centers in a crop (H, W) around each object, including itself, int64 [N]; 0: unlimited."""
     reach = np.array([crop[1] or np.inf, crop[0] or np.inf]) / 2
-    scaled = objects.centres / reach
+    scaled = objects.centers / reach
     around = np.ones(len(objects), np.int64)
     for group in objects.groups():
         if group.stop > group.start:
@@ -157,13 +173,13 @@ def crop_counts(objects: Objects, crop: tuple[int, int]) -> NDArray[np.int64]:
     return around
 
 
-def largest_overlaps(objects: Objects) -> Floats:
-    """The IoU of each box with the one of its image that it overlaps most, float64 [N]."""
+def compute_max_overlaps(objects: Objects) -> Floats:
+    """Compute the maximum IoU of each box with another box of its image, float64 [N]."""
     best, boxes = np.zeros(len(objects)), objects.boxes.astype(np.float64)
     areas = objects.sides.prod(axis=1)
     for group in objects.groups():
         order = np.argsort(boxes[group, 0], kind="stable") + group.start
-        for first, second in _pairs_along_x(boxes[order]):
+        for first, second in _iterate_pairs_along_x(boxes[order]):
             a, b = order[first], order[second]
             sides = np.minimum(boxes[a, 2:], boxes[b, 2:]) - np.maximum(boxes[a, :2], boxes[b, :2])
             both = sides.clip(min=0).prod(axis=1)
@@ -173,15 +189,15 @@ def largest_overlaps(objects: Objects) -> Floats:
     return best
 
 
-def _pairs_along_x(boxes: Floats) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Pairs of boxes, sorted by their left edge, that overlap along x; about ``_PAIRS_AT_ONCE`` at a time."""
+def _iterate_pairs_along_x(boxes: Floats) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Iterate over the pairs of boxes, sorted by left edge, that overlap along x, about `_CHUNK_PAIRS` at a time."""
     partners = np.searchsorted(boxes[:, 0], boxes[:, 2], side="left") - np.arange(len(boxes)) - 1
     partners = partners.clip(min=0)
     until = np.cumsum(partners)
     start = 0
     while start < len(boxes):
         before = until[start - 1] if start else 0
-        stop = max(start + 1, int(np.searchsorted(until, before + _PAIRS_AT_ONCE, side="right")))
+        stop = max(start + 1, int(np.searchsorted(until, before + _CHUNK_PAIRS, side="right")))
         some = partners[start:stop]
         first = np.repeat(np.arange(start, stop), some)
         within = np.arange(len(first)) - np.repeat(np.cumsum(some) - some, some)

@@ -15,7 +15,7 @@ from datasets import statistics as st
 from datasets.interface import DetectionDataset
 from datasets.statistics import Objects
 from maskrcnn.evaluation.coco import SIZE_RANGES
-from maskrcnn.model.coverage import anchors_a_location, pyramid_strides
+from maskrcnn.model.coverage import compute_strides, count_anchors_per_location
 
 if TYPE_CHECKING:
     from examples.describe_data import AnchorSet
@@ -69,18 +69,18 @@ def say_images(found: Mapping[str, Objects], splits: Mapping[str, DetectionDatas
 def _of_split(found: Objects, num_images: int) -> dict[str, str]:
     objects = found.targets()
     read = len(found.sizes)
-    overlaps = st.largest_overlaps(objects)
-    distances = st.nearest_distances(objects)
+    overlaps = st.compute_max_overlaps(objects)
+    distances = st.compute_nearest_distances(objects)
     return {
         "images": f"{num_images:,}" + (f" ({read:,} of them read)" if read < num_images else ""),
         "width × height": _sizes(found.sizes),
         "objects": f"{len(objects):,}",
         "ignored, besides": f"{len(found) - len(objects):,}",
-        "objects an image: least, 50%, 95%, most": _percentiles(st.counts(objects), (0, 50, 95, 100)),
-        "objects a megapixel: 5%, 50%, 95%": _percentiles(st.densities(objects), (5, 50, 95)),
+        "objects an image: least, 50%, 95%, most": _percentiles(st.count_per_image(objects), (0, 50, 95, 100)),
+        "objects a megapixel: 5%, 50%, 95%": _percentiles(st.compute_densities(objects), (5, 50, 95)),
         "nearest centre (px): 5%, 50%, 95%": _percentiles(distances[np.isfinite(distances)], (5, 50, 95)),
         "box IoU with another above .3, .5": f"{_share(overlaps > 0.3)}, {_share(overlaps > 0.5)}",
-        "at the border of the image": _share(st.at_border(objects)),
+        "at the border of the image": _share(st.find_border_objects(objects)),
     }
 
 
@@ -97,15 +97,15 @@ def say_objects(objects: Mapping[str, Objects], class_names: Sequence[str]) -> N
     """Sizes and shapes as percentiles, sizes in the bins of AI-TOD and COCO, classes."""
     rows = {}
     for name, each in objects.items():
-        rows[f"{name}: √ box area (px)"] = st.box_sizes(each)
-        if len(masks := st.mask_sizes(each)):
+        rows[f"{name}: √ box area (px)"] = st.compute_box_sizes(each)
+        if len(masks := st.compute_mask_sizes(each)):
             rows[f"{name}: √ mask area (px)"] = masks
-        rows[f"{name}: height / width"] = st.aspects(each)
+        rows[f"{name}: height / width"] = st.compute_aspects(each)
     head = ["", "min", *(f"{p}%" for p in PERCENTILES[1:-1]), "max"]
     show("Sizes and shapes", head, ([name, *_cells(values, PERCENTILES)] for name, values in rows.items()))
     sized = {name: values for name, values in rows.items() if "√" in name}
     show("Objects by size", ["", *BINS.values()], ([name, *_binned(values)] for name, values in sized.items()))
-    counts = {name: st.class_counts(each, len(class_names)) for name, each in objects.items()}
+    counts = {name: st.count_per_class(each, len(class_names)) for name, each in objects.items()}
     show("Classes", ["", *objects], _classes(counts, class_names))
 
 
@@ -137,7 +137,7 @@ def say_anchors(sets: Sequence[AnchorSet], coverage: float) -> None:
     show("Objects matched by the best anchor of their image", head, [_anchor_row(each) for each in sets])
     for each in sets:
         rpn = each.detector.rpn
-        levels = zip(pyramid_strides(each.detector.backbone), rpn.anchor_sizes, strict=True)
+        levels = zip(compute_strides(each.detector.backbone), rpn.anchor_sizes, strict=True)
         sizes = "; ".join(
             f"stride {stride}: {' '.join(f'{size:g}' for size in of_level)}" for stride, of_level in levels
         )
@@ -153,8 +153,8 @@ def say_anchors(sets: Sequence[AnchorSet], coverage: float) -> None:
 
 def _anchor_row(each: AnchorSet) -> list[str]:
     shares = [_share(ious >= at) for ious in each.ious.values() for at in (0.5, 0.7)]
-    strides = " ".join(str(stride) for stride in pyramid_strides(each.detector.backbone))
-    return [each.name, str(anchors_a_location(each.detector)), strides, *shares]
+    strides = " ".join(str(stride) for stride in compute_strides(each.detector.backbone))
+    return [each.name, str(count_anchors_per_location(each.detector)), strides, *shares]
 
 
 def say_limits(present: DetectorConfig, proposed: DetectorConfig, keys: Sequence[str], crowd: Crowding) -> None:

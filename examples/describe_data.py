@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from datasets.statistics import Objects
     from examples.experiment import Data
     from maskrcnn.model.config import DetectorConfig
-    from maskrcnn.model.coverage import Truths
+    from maskrcnn.model.coverage import TargetBoxes
     from maskrcnn.model.proposal import Crowding
 
 ANCHOR_KEYS = (
@@ -177,31 +177,35 @@ def crowding(objects: Mapping[str, Objects], config: ExperimentConfig) -> Crowdi
     """How many objects are close together in an image of any split, and in a training sample."""
     import numpy as np
 
-    from datasets.statistics import crop_counts
+    from datasets.statistics import count_in_crops
     from maskrcnn.model.proposal import Crowding
 
     fullest = max((_densest(each, config.detector.limit_size) for each in objects.values()), default=0)
     size = config.augment.fixed_size or (0,)
-    around = crop_counts(objects["train"], (size[0], size[-1]))
+    around = count_in_crops(objects["train"], (size[0], size[-1]))
     crop, typical = np.percentile(around, [99, 50]).tolist() if len(around) else (0.0, 0.0)
     return Crowding(fullest, round(crop), round(typical))
 
 
 def _densest(objects: Objects, limit_size: int) -> int:
     """The largest number of objects in an image, divided by the factor that its limits are scaled by."""
-    from datasets.statistics import counts
+    from datasets.statistics import count_per_image
     from maskrcnn.model.limits import limit_factor
 
     factors = [limit_factor((height, width), limit_size) for height, width in objects.sizes.tolist()]
-    return max((math.ceil(n / factor) for n, factor in zip(counts(objects).tolist(), factors, strict=True)), default=0)
+    return max(
+        (math.ceil(n / factor) for n, factor in zip(count_per_image(objects).tolist(), factors, strict=True)), default=0
+    )
 
 
-def truths_of(objects: Objects, detector: DetectorConfig) -> Truths:
+def make_targets(objects: Objects, detector: DetectorConfig) -> TargetBoxes:
     import torch
 
-    from maskrcnn.model.coverage import as_seen
+    from maskrcnn.model.coverage import resize_targets
 
-    return as_seen(torch.from_numpy(objects.boxes), torch.from_numpy(objects.sizes[objects.image]), detector.image)
+    return resize_targets(
+        torch.from_numpy(objects.boxes), torch.from_numpy(objects.sizes[objects.image]), detector.image
+    )
 
 
 def anchor_sets(
@@ -212,17 +216,19 @@ def anchor_sets(
     Before the last, what the other finest stride would ask for.
     """
     from maskrcnn.model.config import DetectorConfig
-    from maskrcnn.model.coverage import best_ious
+    from maskrcnn.model.coverage import compute_best_ious
     from maskrcnn.model.proposal import propose_anchors, propose_limits
 
     present = config.detector
-    truths = {name: truths_of(each, present) for name, each in objects.items()}
+    targets = {name: make_targets(each, present) for name, each in objects.items()}
 
     def measured(name: str, detector: DetectorConfig) -> AnchorSet:
-        return AnchorSet(name, detector, {split: best_ious(each, detector).numpy() for split, each in truths.items()})
+        return AnchorSet(
+            name, detector, {split: compute_best_ious(each, detector).numpy() for split, each in targets.items()}
+        )
 
     def proposed(name: str, strides: tuple[int, ...] | None) -> AnchorSet:
-        detector = propose_anchors(truths["train"], present, describe.coverage, describe.max_anchors, strides)
+        detector = propose_anchors(targets["train"], present, describe.coverage, describe.max_anchors, strides)
         return measured(name, propose_limits(detector, crowd))
 
     sets = [measured("present", present)]
@@ -258,23 +264,23 @@ def draw(
     import numpy as np
 
     from datasets import statistics as st
-    from maskrcnn.model.coverage import pyramid_strides
+    from maskrcnn.model.coverage import compute_strides
     from maskrcnn.plotting.data_picture import AnchorFigures, DataFigures, plot_data
 
     figures = {}
     for name, each in objects.items():
-        classes = dict(zip(data.class_names, st.class_counts(each, len(data.class_names)).tolist(), strict=False))
+        classes = dict(zip(data.class_names, st.count_per_class(each, len(data.class_names)).tolist(), strict=False))
         figures[name] = DataFigures(
-            st.box_sizes(each),
-            st.aspects(each),
-            st.largest_overlaps(each),
-            st.counts(each).astype(np.float64),
-            st.densities(each),
+            st.compute_box_sizes(each),
+            st.compute_aspects(each),
+            st.compute_max_overlaps(each),
+            st.count_per_image(each).astype(np.float64),
+            st.compute_densities(each),
             classes,
         )
     anchors = []
     for each_set in sets:
-        sizes = dict(zip(pyramid_strides(each_set.detector.backbone), each_set.detector.rpn.anchor_sizes, strict=True))
+        sizes = dict(zip(compute_strides(each_set.detector.backbone), each_set.detector.rpn.anchor_sizes, strict=True))
         ratios = each_set.detector.rpn.anchor_ratios
         anchors.append(AnchorFigures(each_set.name, sizes, ratios, each_set.ious["train"]))
     names = {"train": "training", "test": "test"}

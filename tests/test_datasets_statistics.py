@@ -14,23 +14,30 @@ from hypothesis import strategies as st
 import datasets.statistics as statistics
 from datasets.statistics import (
     Objects,
-    aspects,
-    at_border,
-    box_sizes,
-    class_counts,
-    counts,
-    crop_counts,
-    densities,
-    evenly,
-    largest_overlaps,
-    mask_sizes,
-    nearest_distances,
+    choose_evenly_spaced,
+    compute_aspects,
+    compute_box_sizes,
+    compute_densities,
+    compute_mask_sizes,
+    compute_max_overlaps,
+    compute_nearest_distances,
+    count_in_crops,
+    count_per_class,
+    count_per_image,
+    find_border_objects,
     read_objects,
 )
 from maskrcnn.config import UserError
-from maskrcnn.model.anchors import anchor_levels
+from maskrcnn.model.anchors import make_anchor_levels
 from maskrcnn.model.config import BackboneConfig, DetectorConfig, ImageConfig, RPNConfig
-from maskrcnn.model.coverage import Truths, anchors_a_location, as_seen, best_ious, pyramid_strides, share
+from maskrcnn.model.coverage import (
+    TargetBoxes,
+    compute_best_ious,
+    compute_matched_fraction,
+    compute_strides,
+    count_anchors_per_location,
+    resize_targets,
+)
 from maskrcnn.model.detector import Detector
 from maskrcnn.model.presets import preset
 from maskrcnn.model.proposal import Crowding, propose_anchors, propose_limits
@@ -87,37 +94,48 @@ def test_figures_of_a_known_set() -> None:
     )
     assert len(objects) == 4 and len(objects.targets()) == 3
     kept = objects.targets()
-    np.testing.assert_allclose(box_sizes(kept), [32**0.5, 32**0.5, 10])
-    np.testing.assert_allclose(mask_sizes(kept), [32**0.5, 32**0.5])
-    np.testing.assert_allclose(aspects(kept), [2, 2, 1])
-    assert counts(kept).tolist() == [2, 0, 1]
-    np.testing.assert_allclose(densities(kept), [2000, 0, 1000])
-    assert at_border(kept).tolist() == [True, False, True]
-    assert nearest_distances(kept).tolist() == [8, 8, np.inf]
-    assert largest_overlaps(kept).tolist() == [0, 0, 0]
-    assert class_counts(kept, 3).tolist() == [2, 1, 0]
-    assert crop_counts(kept, (10, 10)).tolist() == [1, 1, 1] and crop_counts(kept, (10, 16)).tolist() == [2, 2, 1]
+    np.testing.assert_allclose(compute_box_sizes(kept), [32**0.5, 32**0.5, 10])
+    np.testing.assert_allclose(compute_mask_sizes(kept), [32**0.5, 32**0.5])
+    np.testing.assert_allclose(compute_aspects(kept), [2, 2, 1])
+    assert count_per_image(kept).tolist() == [2, 0, 1]
+    np.testing.assert_allclose(compute_densities(kept), [2000, 0, 1000])
+    assert find_border_objects(kept).tolist() == [True, False, True]
+    assert compute_nearest_distances(kept).tolist() == [8, 8, np.inf]
+    assert compute_max_overlaps(kept).tolist() == [0, 0, 0]
+    assert count_per_class(kept, 3).tolist() == [2, 1, 0]
+    assert count_in_crops(kept, (10, 10)).tolist() == [1, 1, 1] and count_in_crops(kept, (10, 16)).tolist() == [2, 2, 1]
 
 
 @pytest.mark.parametrize("images", [[], [((8, 8), [])], [((8, 8), [[2, 2, 4, 5]])]])
 def test_no_and_single_objects_have_figures(images: list) -> None:
     objects = objects_of(*images).targets()
-    for figures in (box_sizes, aspects, nearest_distances, largest_overlaps, at_border, mask_sizes):
+    for figures in (
+        compute_box_sizes,
+        compute_aspects,
+        compute_nearest_distances,
+        compute_max_overlaps,
+        find_border_objects,
+        compute_mask_sizes,
+    ):
         assert figures(objects).shape[0] <= 1
-    assert len(counts(objects)) == len(densities(objects)) == len(images)
-    assert crop_counts(objects, (0, 0)).sum() == len(objects)
+    assert len(count_per_image(objects)) == len(compute_densities(objects)) == len(images)
+    assert count_in_crops(objects, (0, 0)).sum() == len(objects)
 
 
 @pytest.mark.parametrize("at_once", [1, 40, 1 << 20])
 def test_neighbours_are_those_of_all_pairs(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statistics, "_PAIRS_AT_ONCE", at_once)
+    monkeypatch.setattr(statistics, "_CHUNK_PAIRS", at_once)
     objects = random_objects(1, 40)
-    overlaps, distances, around = largest_overlaps(objects), nearest_distances(objects), crop_counts(objects, (30, 50))
+    overlaps, distances, around = (
+        compute_max_overlaps(objects),
+        compute_nearest_distances(objects),
+        count_in_crops(objects, (30, 50)),
+    )
     for group in objects.groups():
-        boxes, centres = torch.from_numpy(objects.boxes[group]), objects.centres[group]
+        boxes, centers = torch.from_numpy(objects.boxes[group]), objects.centers[group]
         iou = box_iou(boxes, boxes).fill_diagonal_(0)
         np.testing.assert_allclose(overlaps[group], iou.amax(dim=1) if len(boxes) else [], atol=1e-5)
-        apart = np.abs(centres[:, None] - centres[None])
+        apart = np.abs(centers[:, None] - centers[None])
         np.testing.assert_array_equal(around[group], (apart <= [25, 15]).all(axis=2).sum(axis=1))
         between = np.linalg.norm(apart, axis=2)
         np.fill_diagonal(between, np.inf)
@@ -132,15 +150,15 @@ def test_crowds_are_counted_without_all_pairs() -> None:
     objects = Objects(
         boxes, nothing, nothing.astype(int) + 1, nothing > 0, nothing.astype(int), np.array([[4010, 4010]])
     )
-    assert 0 < largest_overlaps(objects).mean() < 0.5
-    assert nearest_distances(objects).max() < 200
+    assert 0 < compute_max_overlaps(objects).mean() < 0.5
+    assert compute_nearest_distances(objects).max() < 200
 
 
 def test_images_are_read_evenly_and_once() -> None:
     toy, seen = Toy([((8, 8), [[2.0, 2.0, 4.0, 4.0]])] * 10), []
     objects = read_objects(toy, 4, lambda: seen.append(1))
-    assert toy.read == evenly(10, 4) == [0, 2, 5, 7] and len(seen) == len(objects.sizes) == 4
-    assert evenly(3, 100) == [0, 1, 2] and evenly(0, 5) == []
+    assert toy.read == choose_evenly_spaced(10, 4) == [0, 2, 5, 7] and len(seen) == len(objects.sizes) == 4
+    assert choose_evenly_spaced(3, 100) == [0, 1, 2] and choose_evenly_spaced(0, 5) == []
 
 
 # ---- what anchors match
@@ -149,7 +167,7 @@ def test_images_are_read_evenly_and_once() -> None:
 def every_iou(boxes: torch.Tensor, size: tuple[int, int], config: DetectorConfig) -> torch.Tensor:
     """The best IoU over all anchors that the network has for an image of this size."""
     detector = Detector(config, 1, "rpn").eval()
-    seen = as_seen(boxes, torch.tensor([size]).expand(len(boxes), 2), config.image)
+    seen = resize_targets(boxes, torch.tensor([size]).expand(len(boxes), 2), config.image)
     with torch.no_grad():
         batch = detector._batch(detector._prepare([torch.zeros(3, *size)]))
         output = detector.rpn(detector.backbone(batch.pixels), batch.padded)
@@ -177,8 +195,8 @@ def test_best_anchor_is_the_best_of_all(name: str, size: tuple[int, int]) -> Non
     corner, side = torch.rand(60, 2) * torch.tensor([size[1], size[0]]), torch.rand(60, 2) * 60 + 1
     boxes = torch.cat([corner - side / 2, corner + side / 2], dim=1)
     config = CONFIGS[name]
-    truths = as_seen(boxes, torch.tensor([size]).expand(60, 2), config.image)
-    torch.testing.assert_close(best_ious(truths, config), every_iou(boxes, size, config), atol=1e-5, rtol=1e-5)
+    targets = resize_targets(boxes, torch.tensor([size]).expand(60, 2), config.image)
+    torch.testing.assert_close(compute_best_ious(targets, config), every_iou(boxes, size, config), atol=1e-5, rtol=1e-5)
 
 
 def test_strides_are_those_of_the_backbone() -> None:
@@ -186,22 +204,22 @@ def test_strides_are_those_of_the_backbone() -> None:
         backbone = dataclasses.replace(TINY, num_levels=levels, pool_level=pool)
         maps = tuple((8.0,) for _ in range(levels + pool))
         detector = Detector(DetectorConfig(backbone=backbone, rpn=RPNConfig(anchor_sizes=maps)), 1, "rpn")
-        assert detector.backbone.strides == pyramid_strides(backbone)
+        assert detector.backbone.strides == compute_strides(backbone)
 
 
 def test_anchors_of_another_number_of_levels_are_refused() -> None:
     config = DetectorConfig(backbone=dataclasses.replace(TINY, num_levels=4))
     with pytest.raises(UserError, match="anchor_sizes must list"):
-        best_ious(Truths(torch.zeros(0, 4), torch.zeros(0, 2, dtype=torch.int64)), config)
+        compute_best_ious(TargetBoxes(torch.zeros(0, 4), torch.zeros(0, 2, dtype=torch.int64)), config)
 
 
 # ---- what is proposed
 
 
-def truths_of(sides: torch.Tensor, size: int = 512) -> Truths:
+def make_targets(sides: torch.Tensor, size: int = 512) -> TargetBoxes:
     torch.manual_seed(1)
     corner = torch.rand(len(sides), 2) * (size - sides).clamp(min=0)
-    return Truths(torch.cat([corner, corner + sides], dim=1), torch.full((len(sides), 2), size))
+    return TargetBoxes(torch.cat([corner, corner + sides], dim=1), torch.full((len(sides), 2), size))
 
 
 def spread(low: float, high: float, number: int = 400) -> torch.Tensor:
@@ -216,11 +234,11 @@ def spread(low: float, high: float, number: int = 400) -> torch.Tensor:
     [(spread(12, 60), 4), (spread(5, 12), 2), (spread(30, 500), 4), (torch.full((50, 2), 12.0), 4)],
 )
 def test_few_anchors_match_what_is_wanted(sides: torch.Tensor, finest: int) -> None:
-    truths = truths_of(sides)
-    config = propose_anchors(truths, DetectorConfig())
+    targets = make_targets(sides)
+    config = propose_anchors(targets, DetectorConfig())
     sizes = list(itertools.chain(*config.rpn.anchor_sizes))
-    assert share(best_ious(truths, config), 0.5) >= 0.95
-    assert anchors_a_location(config) <= 9 and config.backbone.finest_stride == finest
+    assert compute_matched_fraction(compute_best_ious(targets, config), 0.5) >= 0.95
+    assert count_anchors_per_location(config) <= 9 and config.backbone.finest_stride == finest
     assert sizes == sorted(set(sizes)) and list(config.rpn.anchor_ratios) == sorted(set(config.rpn.anchor_ratios))
     assert config.box.canonical_size == 14 * finest and 2**config.box.canonical_level == finest
     Detector(dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, width=16)), 1, "rpn")
@@ -229,40 +247,47 @@ def test_few_anchors_match_what_is_wanted(sides: torch.Tensor, finest: int) -> N
 @pytest.mark.parametrize(("small", "finest"), [(10, 4), (30, 2)])
 def test_many_small_objects_ask_for_a_fine_stride(small: int, finest: int) -> None:
     sides = torch.cat([torch.full((small, 2), 7.5), spread(12, 30, number=390)])
-    config = propose_anchors(truths_of(sides), DetectorConfig())
-    assert config.backbone.finest_stride == finest and share(best_ious(truths_of(sides), config), 0.5) >= 0.95
-    coarse = propose_anchors(truths_of(sides), DetectorConfig(), finest_strides=(4,))
+    config = propose_anchors(make_targets(sides), DetectorConfig())
+    assert (
+        config.backbone.finest_stride == finest
+        and compute_matched_fraction(compute_best_ious(make_targets(sides), config), 0.5) >= 0.95
+    )
+    coarse = propose_anchors(make_targets(sides), DetectorConfig(), finest_strides=(4,))
     assert coarse.backbone.finest_stride == 4
 
 
 def test_wide_objects_get_wide_anchors() -> None:
-    config = propose_anchors(truths_of(torch.tensor([[60.0, 10.0]]).repeat(100, 1)), DetectorConfig())
-    assert anchors_a_location(config) == 1 and config.rpn.anchor_ratios[0] == pytest.approx(1 / 6, rel=0.3)
+    config = propose_anchors(make_targets(torch.tensor([[60.0, 10.0]]).repeat(100, 1)), DetectorConfig())
+    assert count_anchors_per_location(config) == 1 and config.rpn.anchor_ratios[0] == pytest.approx(1 / 6, rel=0.3)
 
 
 def test_large_objects_get_coarse_levels() -> None:
-    large = propose_anchors(truths_of(spread(20, 1500), 2048), DetectorConfig())
-    assert pyramid_strides(large.backbone)[-1] >= 16 and large.rpn.anchor_sizes[-1][-1] > 500
+    large = propose_anchors(make_targets(spread(20, 1500), 2048), DetectorConfig())
+    assert compute_strides(large.backbone)[-1] >= 16 and large.rpn.anchor_sizes[-1][-1] > 500
 
 
 def test_what_cannot_be_matched_gets_the_best_there_is() -> None:
-    truths = truths_of(torch.full((200, 2), 1.0))
-    config = propose_anchors(truths, DetectorConfig(), max_anchors=2)
-    assert config.backbone.finest_stride == 2 and share(best_ious(truths, config), 0.5) < 0.95
-    with pytest.raises(ValueError, match="no truths"):
-        propose_anchors(Truths(torch.zeros(0, 4), torch.zeros(0, 2, dtype=torch.int64)), DetectorConfig())
+    targets = make_targets(torch.full((200, 2), 1.0))
+    config = propose_anchors(targets, DetectorConfig(), max_anchors=2)
+    assert (
+        config.backbone.finest_stride == 2 and compute_matched_fraction(compute_best_ious(targets, config), 0.5) < 0.95
+    )
+    with pytest.raises(ValueError, match="targets must contain at least one box"):
+        propose_anchors(TargetBoxes(torch.zeros(0, 4), torch.zeros(0, 2, dtype=torch.int64)), DetectorConfig())
 
 
 @settings(max_examples=10)
 @given(st.integers(0, 1000), st.integers(1, 12), st.floats(0.5, 300), st.sampled_from(["small", "torchvision"]))
 def test_any_objects_get_a_detector_that_can_be_built(seed: int, number: int, largest: float, name: str) -> None:
     torch.manual_seed(seed)
-    truths = truths_of(torch.rand(number, 2) * largest + 0.01)
-    config = propose_anchors(truths, preset(name), max_anchors=3)
-    assert 0 <= share(best_ious(truths, config), 0.5) <= 1
-    assert anchors_a_location(config) <= 3 and len(config.rpn.anchor_sizes) == len(pyramid_strides(config.backbone))
-    maps = [torch.zeros(1, 1, 512 // s, 512 // s) for s in pyramid_strides(config.backbone)]
-    anchor_levels(config.rpn, maps, pyramid_strides(config.backbone), (512, 512))
+    targets = make_targets(torch.rand(number, 2) * largest + 0.01)
+    config = propose_anchors(targets, preset(name), max_anchors=3)
+    assert 0 <= compute_matched_fraction(compute_best_ious(targets, config), 0.5) <= 1
+    assert count_anchors_per_location(config) <= 3 and len(config.rpn.anchor_sizes) == len(
+        compute_strides(config.backbone)
+    )
+    maps = [torch.zeros(1, 1, 512 // s, 512 // s) for s in compute_strides(config.backbone)]
+    make_anchor_levels(config.rpn, maps, compute_strides(config.backbone), (512, 512))
 
 
 def test_limits_follow_the_fullest_image() -> None:

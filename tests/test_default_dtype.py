@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 
 from augment.config import AugmentConfig
 from augment.training import make_training_transform
-from maskrcnn.model.coverage import as_seen, best_ious
+from maskrcnn.model.coverage import compute_best_ious, resize_targets
 from maskrcnn.model.proposal import propose_anchors
 from maskrcnn.ops import boxes, matching, pooling
 from maskrcnn.ops.types import AnchorLevel
@@ -102,9 +102,9 @@ def test_anchors_that_data_asks_for(dtype: torch.dtype) -> None:
     sizes = torch.tensor([[601, 499]]).expand(300, 2)
 
     def propose() -> Any:
-        objects = as_seen(BOXES.clamp(max=499), sizes, detector_toy.TOY.image)
+        objects = resize_targets(BOXES.clamp(max=499), sizes, detector_toy.TOY.image)
         config = propose_anchors(objects, detector_toy.TOY, max_anchors=2)
-        return best_ious(objects, config), torch.tensor(config.rpn.anchor_sizes, dtype=torch.float64)
+        return compute_best_ious(objects, config), torch.tensor(config.rpn.anchor_sizes, dtype=torch.float64)
 
     assert_same(propose, dtype)
 

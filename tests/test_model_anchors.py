@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from maskrcnn.config import UserError
-from maskrcnn.model.anchors import anchor_levels, base_sizes, check_anchors
+from maskrcnn.model.anchors import check_anchors, make_anchor_levels, make_base_sizes
 from maskrcnn.model.config import RPNConfig
 from maskrcnn.ops.matching import all_anchors
 
@@ -14,19 +14,21 @@ CONFIG = RPNConfig(anchor_sizes=((8.0,), (16.0,)), anchor_ratios=(0.5, 1.0, 2.0)
 
 
 def test_sizes_keep_their_area_and_ratios_are_height_by_width() -> None:
-    sizes = base_sizes([8.0, 11.0], [0.5, 1.0, 2.0], rounded=False)
+    sizes = make_base_sizes([8.0, 11.0], [0.5, 1.0, 2.0], rounded=False)
     assert sizes.prod(dim=1).tolist() == pytest.approx([64, 121] * 3, rel=1e-5)
     assert (sizes[:, 1] / sizes[:, 0]).tolist() == pytest.approx([0.5, 0.5, 1, 1, 2, 2], rel=1e-5)
 
 
 def test_anchors_are_not_rounded_unless_asked() -> None:
-    assert base_sizes([8.0], [0.5], rounded=False).tolist()[0] == pytest.approx([8 * math.sqrt(2), 8 / math.sqrt(2)])
-    assert base_sizes([8.0], [0.5], rounded=True).tolist() == [[12.0, 6.0]]
+    assert make_base_sizes([8.0], [0.5], rounded=False).tolist()[0] == pytest.approx(
+        [8 * math.sqrt(2), 8 / math.sqrt(2)]
+    )
+    assert make_base_sizes([8.0], [0.5], rounded=True).tolist() == [[12.0, 6.0]]
 
 
 def test_anchors_stand_on_the_centres_of_their_cells() -> None:
     maps = [torch.zeros(1, 1, 4, 6), torch.zeros(1, 1, 2, 3)]
-    levels = anchor_levels(CONFIG, maps, [4, 8], (16, 24))
+    levels = make_anchor_levels(CONFIG, maps, [4, 8], (16, 24))
     anchors = all_anchors(levels)
     assert anchors.shape == ((4 * 6 + 2 * 3) * 3, 4)
     centres = (anchors[:, :2] + anchors[:, 2:]) / 2
@@ -38,13 +40,13 @@ def test_anchors_stand_on_the_centres_of_their_cells() -> None:
 
 def test_a_strided_rpn_keeps_anchors_on_the_cells_it_stands_on() -> None:
     config = RPNConfig(anchor_sizes=((8.0,),), anchor_ratios=(1.0,), anchor_stride=2)
-    (level,) = anchor_levels(config, [torch.zeros(1, 1, 3, 3)], [8], (24, 24))
+    (level,) = make_anchor_levels(config, [torch.zeros(1, 1, 3, 3)], [8], (24, 24))
     assert level.stride == (8.0, 8.0) and level.offset == (2.0, 2.0)
 
 
 def test_strides_from_the_size_follow_torchvision() -> None:
     config = RPNConfig(anchor_sizes=((8.0,),), anchor_offset=0.0, round_anchors=True, stride_from_size=True)
-    (level,) = anchor_levels(config, [torch.zeros(1, 1, 5, 7)], [8], (44, 50))
+    (level,) = make_anchor_levels(config, [torch.zeros(1, 1, 5, 7)], [8], (44, 50))
     assert level.stride == (8.0, 7.0) and level.offset == (0.0, 0.0)
 
 

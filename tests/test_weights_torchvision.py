@@ -21,7 +21,7 @@ from torchvision_twin import (
     their_detections,
 )
 
-from maskrcnn.model.anchors import anchor_levels
+from maskrcnn.model.anchors import make_anchor_levels
 from maskrcnn.model.presets import torchvision
 from maskrcnn.ops.matching import all_anchors
 from maskrcnn.structures.boxes import assign_levels, decode_boxes, encode_boxes
@@ -156,7 +156,7 @@ def test_anchors_equal_torchvisions_where_the_coarsest_map_is_cut() -> None:
     maps = [torch.zeros(1, 1, -(-224 // stride), -(-352 // stride)) for stride in (4, 8, 16, 32, 64)]
     generator = AnchorGenerator(config.anchor_sizes, (config.anchor_ratios,) * 5)
     expected = generator(ImageList(torch.zeros(1, 3, *padded), [padded]), maps)[0]
-    assert torch.equal(all_anchors(anchor_levels(config, maps, [4, 8, 16, 32, 64], padded)), expected)
+    assert torch.equal(all_anchors(make_anchor_levels(config, maps, [4, 8, 16, 32, 64], padded)), expected)
 
 
 def test_levels_equal_torchvisions_at_every_power_of_two() -> None:

@@ -1,4 +1,4 @@
-"""ResNets with a stem for small objects, feature pyramid, weights."""
+"""ResNets with a stem for small objects, feature pyramids, and pretrained weights."""
 
 import math
 from collections import OrderedDict
@@ -24,17 +24,19 @@ LAYERS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, ...]]] = {
 
 
 def norm_layer(kind: str, eps: float) -> Callable[[int], nn.Module]:
-    """A constructor of normalisation layers: "batch", "frozen" or "group" (16 channels a group, arXiv 1803.08494,
-    or the next number above that divides the channels)."""
+    """Return a constructor of normalization layers: "batch", "frozen", or "group".
+
+    Groups have 16 channels (arXiv 1803.08494), or the next larger number that divides the number of channels.
+    """
     if kind == "group":
         return lambda channels: nn.GroupNorm(math.gcd(channels, max(1, channels // 16)), channels, eps=eps)
     return partial({"batch": nn.BatchNorm2d, "frozen": FrozenBatchNorm2d}[kind], eps=eps)
 
 
 class ResNet(nn.Module):
-    """Body of a ResNet, built of torchvision's blocks under torchvision's names, so that its weights fit.
+    """ResNet body made of torchvision's blocks with torchvision's names, so that its weights can be loaded.
 
-    `[B, 3, H, W]` → a list of `num_levels` maps at strides finest_stride × 1, 2, 4, 8.
+    `[B, 3, H, W]` → a list of `num_levels` maps with strides finest_stride × 1, 2, 4, 8.
     """
 
     def __init__(self, config: BackboneConfig) -> None:
@@ -48,11 +50,11 @@ class ResNet(nn.Module):
         self.conv1 = nn.Conv2d(3, width, kernel, stride=2, padding=kernel // 2, bias=False)
         self.bn1 = norm(width)
         self.relu = nn.ReLU(inplace=True)
-        self.pool = _second_step(config, norm)
+        self.pool = _make_downsampling(config, norm)
         self.layers, self.channels, inputs = [], [], width
         for stage, depth in enumerate(depths[: config.num_levels]):
             planes = width << stage
-            layer = _stage(block, inputs, planes, depth, stride=2 if stage else 1, norm=norm)
+            layer = _make_stage(block, inputs, planes, depth, stride=2 if stage else 1, norm=norm)
             inputs = planes * block.expansion
             self.add_module(f"layer{stage + 1}", layer)
             self.layers.append(f"layer{stage + 1}")
@@ -62,6 +64,7 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        """Compute the maps of all stages."""
         x = self.pool(self.relu(self.bn1(self.conv1(x))))
         maps = []
         for name in self.layers:
@@ -70,8 +73,8 @@ class ResNet(nn.Module):
         return maps
 
 
-def _second_step(config: BackboneConfig, norm: Callable[[int], nn.Module]) -> nn.Module:
-    """From stride 2 to the finest stride."""
+def _make_downsampling(config: BackboneConfig, norm: Callable[[int], nn.Module]) -> nn.Module:
+    """Make the layer between stride 2 and the finest stride."""
     if config.finest_stride == 2:
         return nn.Identity()
     if config.stem == "conv7":
@@ -80,7 +83,7 @@ def _second_step(config: BackboneConfig, norm: Callable[[int], nn.Module]) -> nn
     return nn.Sequential(conv, norm(config.width), nn.ReLU(inplace=True))
 
 
-def _stage(
+def _make_stage(
     block: type[BasicBlock | Bottleneck],
     inputs: int,
     planes: int,
@@ -100,8 +103,10 @@ def _stage(
 class Backbone(nn.Module):
     """ResNet and FPN (Lin et al., arXiv 1612.03144): `[B, 3, H, W]` → maps `[B, fpn_channels, H / s, W / s]`.
 
-    `strides` lists s for each map, finest first, `channels` is that of every map; with `pool_level` the last map is for
-    the RPN only.
+    Attributes:
+        strides: stride s of each map, finest first.
+        channels: number of channels of every map.
+        num_roi_levels: number of maps for RoI heads; with `pool_level` there is another one for the RPN only.
     """
 
     def __init__(self, config: BackboneConfig) -> None:
@@ -117,26 +122,27 @@ class Backbone(nn.Module):
         self.num_roi_levels = config.num_levels
         self.strides = [config.finest_stride << i for i in range(config.num_levels + config.pool_level)]
         if config.weights == "imagenet":
-            self.body.load_state_dict(imagenet_weights(config), strict=True)
+            self.body.load_state_dict(load_imagenet_weights(config), strict=True)
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
+        """Compute the maps of the pyramid."""
         maps = OrderedDict((str(i), x) for i, x in enumerate(self.body(pixels)))
         return list(self.fpn(maps).values())
 
 
-def imagenet_weights(config: BackboneConfig) -> dict[str, Tensor]:
-    """State dict of a body with the standard stem, fetched through torchvision.
+def load_imagenet_weights(config: BackboneConfig) -> dict[str, Tensor]:
+    """Load the state dict of a body with the standard stem through torchvision.
 
     Raises:
-        UserError: the body is not one torchvision has weights for, or they cannot be fetched.
+        UserError: If torchvision has no weights for the body, or they cannot be downloaded.
     """
     if config.width != 64 or config.stem != "conv7" or config.norm == "group":
-        raise UserError("ImageNet weights need detector.backbone stem = conv7, width = 64 and norm = batch or frozen")
+        raise UserError("ImageNet weights require detector.backbone stem = conv7, width = 64, norm = batch or frozen")
     try:
         state = models.get_model_weights(config.name).DEFAULT.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"ImageNet weights of {config.name} cannot be fetched ({error}); put the file into "
+            f"cannot download ImageNet weights of {config.name} ({error}); put the file into "
             f"{torch.hub.get_dir()}/checkpoints or train from scratch with --weights=none"
         ) from error
     used = {f"layer{i + 1}" for i in range(config.num_levels)} | {"conv1", "bn1"}

@@ -1,6 +1,6 @@
-"""Detectors by name: functions that return a configuration. Imports no PyTorch.
+"""Detector presets: functions that return a configuration. Imports no PyTorch.
 
-The two presets that reproduce others set every option that matters to them, so that new defaults do not change them.
+The presets that reproduce other models set all relevant options, so new defaults do not affect them.
 """
 
 import difflib
@@ -17,15 +17,16 @@ from maskrcnn.model.config import (
 
 
 def small() -> DetectorConfig:
-    """The default: a narrow ResNet-18 for objects of 6 to 40 pixels, trained from scratch."""
+    """Return the default configuration: a narrow ResNet-18 for objects of 6 to 40 pixels, trained from scratch."""
     return DetectorConfig()
 
 
 def ancestor() -> DetectorConfig:
-    """The model this project grew out of: ResNet-50 without max-pooling, strides 2 to 16, RoIs about 28 px.
+    """Return the configuration of Britefury's Mask R-CNN (https://github.com/Britefury/pytorch-mask-rcnn).
 
-    Its defects stay behind: anchors are not rounded and detections from a score of .05 on are kept (it dropped those
-    below .7, which ruins AP). It started from ImageNet weights: `backbone.weights = "imagenet"`.
+    ResNet-50 without max pooling, strides 2 to 16, RoIs of about 28 px. Unlike there, anchors are not rounded, and
+    detections with scores from .05 are kept (it dropped those below .7, which lowers AP). It started from ImageNet
+    weights: `backbone.weights = "imagenet"`.
     """
     return DetectorConfig(
         per_sample_loss=True,
@@ -78,14 +79,14 @@ def ancestor() -> DetectorConfig:
 
 
 def torchvision(norm: str = "frozen") -> DetectorConfig:
-    """What torchvision's `maskrcnn_resnet50_fpn` and `fasterrcnn_resnet50_fpn` compute, to the last convention.
+    """Return the configuration of torchvision's `maskrcnn_resnet50_fpn` and `fasterrcnn_resnet50_fpn`.
+
+    `maskrcnn.weights.torchvision` loads their state dicts. For fine-tuning, torchvision also freezes the stem and the
+    first stage; that is up to the optimizer, not the configuration.
 
     Args:
-        norm: "frozen" for the weights torchvision publishes for COCO, which were trained with eps 0; "batch" for its
-            models with `weights=None, weights_backbone=None`, whose batch normalisation is an ordinary one.
-
-    `maskrcnn.weights.torchvision` loads their state dicts. torchvision also keeps the stem and the first stage fixed
-    when it fine-tunes; that is the optimiser's matter, not the configuration's.
+        norm: "frozen" for torchvision's COCO weights, which were trained with eps 0; "batch" for models with
+            `weights=None, weights_backbone=None`, which have ordinary batch normalization.
     """
     return DetectorConfig(
         per_sample_loss=False,
@@ -168,10 +169,10 @@ PRESETS = {"small": small, "ancestor": ancestor, "torchvision": torchvision}
 
 
 def preset(name: str) -> DetectorConfig:
-    """The preset of that name.
+    """Return a preset by name.
 
     Raises:
-        UserError: there is none; names the nearest.
+        UserError: If it does not exist; suggests the closest name.
     """
     if name not in PRESETS:
         near = difflib.get_close_matches(name, PRESETS, n=1)

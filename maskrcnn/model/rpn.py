@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
-from maskrcnn.model.anchors import anchor_levels, check_anchors
+from maskrcnn.model.anchors import check_anchors, make_anchor_levels
 from maskrcnn.model.assign import assign_anchors, mean_loss, sample
 from maskrcnn.model.config import RPNConfig
 from maskrcnn.model.limits import PLAUSIBLE_LOGIT, LimitCuts, scaled_limit
@@ -56,7 +56,7 @@ class RPN(nn.Module):
             with torch.autocast(x.device.type, enabled=False):
                 logits.append(self.objectness(x.float()).permute(0, 2, 3, 1).flatten(1))
                 deltas.append(self.deltas(x.float()).permute(0, 2, 3, 1).reshape(len(x), -1, 4))
-        return RPNOutput(logits, deltas, anchor_levels(self.config, hidden, self.strides, padded))
+        return RPNOutput(logits, deltas, make_anchor_levels(self.config, hidden, self.strides, padded))
 
     @torch.no_grad()
     def propose(
