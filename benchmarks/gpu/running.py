@@ -77,6 +77,8 @@ def run_step(run: Run, step: Step, limit: float) -> Result:
         "folder": str(run.folder), "result": str(report),
     }  # fmt: skip
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    if run.device == "cpu" and run.quick:  # on a busy machine, threads wait for each other longer than tiny sizes take
+        environment = {"OMP_NUM_THREADS": "1"} | environment
     with run.log.open("ab") as log:
         place = log.tell()
         log.write(f"\n== {step.letter} {step.title}\n".encode())
