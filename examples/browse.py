@@ -137,28 +137,28 @@ def samples(data: Data, config: ExperimentConfig, browse: BrowseConfig) -> Itera
 def write_sheet(drawn: Sequence[Drawn], browse: BrowseConfig, min_visible_fraction: float) -> None:
     """The picture of all samples with a legend of what is ignored."""
     from maskrcnn.plotting.predictions import save_picture
-    from maskrcnn.plotting.samples import sample_sheet
+    from maskrcnn.plotting.samples import render_sheet
 
     pairs = browse.raw and browse.split == "train"
     panels = [panel for each in drawn for panel in panels_of(each, pairs)]
     columns = max(2, browse.columns // 2 * 2) if pairs else browse.columns
     why = f"marked so in the data, cut to less than {min_visible_fraction:.0%}, or mirrored at an edge"
     legend = [(False, "an object: the edge of its mask, and its box"), (True, f"ignored in training: {why}")]
-    save_picture(sample_sheet(panels, columns, legend), browse.output)
+    save_picture(render_sheet(panels, columns, legend), browse.output)
 
 
 def panels_of(drawn: Drawn, pair: bool) -> list[Panel]:
     """The sample, in a pair after its original; objects with the same id have the same colour (those of other images,
     in mosaics and pasted in, may share it with one of this image).
     """
-    from maskrcnn.plotting.canvas import gain_for, vivid_colours
+    from maskrcnn.plotting.canvas import compute_display_gain, make_vivid_colors
     from maskrcnn.plotting.samples import Panel
 
     place = {
         number: at for at, number in enumerate(dict.fromkeys(numbers(drawn.raw_instances) + numbers(drawn.instances)))
     }
-    palette = vivid_colours(len(place))
-    gain = gain_for(drawn.raw_image)  # a sample is shown brighter as much as its original
+    palette = make_vivid_colors(len(place))
+    gain = compute_display_gain(drawn.raw_image)  # a sample is shown brighter as much as its original
 
     def panel(image: Tensor, instances: Instances, kind: str) -> Panel:
         return Panel(image, instances, drawn.name, kind, [palette[place[each]] for each in numbers(instances)], gain)

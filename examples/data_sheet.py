@@ -16,7 +16,7 @@ from maskrcnn.config import differences
 from maskrcnn.files import write_text
 from maskrcnn.plotting.factors import plot_factors
 from maskrcnn.plotting.predictions import save_picture
-from maskrcnn.plotting.samples import Panel, sample_sheet
+from maskrcnn.plotting.samples import Panel, render_sheet
 
 PICTURES = 6
 MOST_OBJECTS = 20_000  # whose factors are drawn, so that memory does not grow with the data
@@ -49,7 +49,7 @@ def write_data_sheet(folder: Path, recipe: Recipe) -> None:
     first = next(iter(splits))
     data = Generated(folder, first)
     panels = [Panel(*data[index], data.image_names[index]) for index in range(min(PICTURES, len(data)))]
-    save_picture(sample_sheet(panels, columns=3), folder / "sheet" / "samples.png")
+    save_picture(render_sheet(panels, columns=3), folder / "sheet" / "samples.png")
     factors = {name: np.array(values, np.float64) for name, values in splits[first].factors.items()}
     plot_factors(factors, folder / "sheet" / "factors.png")
     write_text(folder / "README.md", sheet_text(recipe, splits, first, len(panels)))

@@ -26,7 +26,7 @@ from maskrcnn.evaluation.figures import Evaluation, evaluate
 from maskrcnn.files import check_replaceable, written_beside
 from maskrcnn.model.detector import Detector
 from maskrcnn.model.limits import describe_cuts
-from maskrcnn.plotting.curves import plot_ap, plot_losses, plot_precision_recall, plot_sizes_found_and_missed
+from maskrcnn.plotting.curves import plot_ap, plot_detected_sizes, plot_losses, plot_precision_recall
 from maskrcnn.plotting.predictions import render_prediction, save_picture
 from maskrcnn.structures.instances import Instances
 from maskrcnn.training.checkpoint import load_checkpoint, load_weights
@@ -237,7 +237,7 @@ class Experiment:
             curves = {kind: f.precision_recall_curves() for kind, f in figures.items() if f is not None}
             plot_precision_recall(curves, self.plots / "precision_recall.png")
             head = self.config.head
-            plot_sizes_found_and_missed(
+            plot_detected_sizes(
                 self.truths,
                 self.predictions(),
                 self.plots / "sizes.png",

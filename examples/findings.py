@@ -16,9 +16,9 @@ from augment.affine import scaling, translation
 from augment.geometry import Edges, warp_instances
 from augment.views import Pixels, View
 from maskrcnn.files import written_beside
-from maskrcnn.plotting.canvas import WHITE, draw_box, gain_for, to_picture, vivid_colours
+from maskrcnn.plotting.canvas import WHITE, compute_display_gain, draw_box, make_vivid_colors, to_picture
 from maskrcnn.plotting.predictions import render_detections, save_picture
-from maskrcnn.plotting.samples import Panel, sample_sheet
+from maskrcnn.plotting.samples import Panel, render_sheet
 from maskrcnn.structures.instances import Instances
 
 LARGEST_PICTURE = 4000  # longer side in pixels; images that are larger are reduced by a whole factor
@@ -111,7 +111,7 @@ def write_views(
     panels = [panel for view in views[:MOST_VIEWS] for panel in _panels_of(view, pixels, detect, threshold, device)]
     frame = " (of a tile: in the frame)" if any(view.grid for view in views[:MOST_VIEWS]) else ""
     legend = [(False, f"a detection, in the same colour in its view and, brought back, on the image{frame}")]
-    save_picture(sample_sheet(panels, columns=4 if len(panels) > 2 else 2, legend=legend), path)
+    save_picture(render_sheet(panels, columns=4 if len(panels) > 2 else 2, legend=legend), path)
 
 
 def _panels_of(
@@ -129,12 +129,12 @@ def _panels_of(
     there = pixels.read(x1, y1, y2 - y1, x2 - x1)
     back = warp_instances(back, translation(-x1, -y1), (y2 - y1, x2 - x1), Edges(cut="keep"))
     assert back.ids is not None
-    colours = vivid_colours(len(found))
-    own = [colours[number] for number in back.ids.tolist()]
-    gain = gain_for(there)
+    colors = make_vivid_colors(len(found))
+    own = [colors[number] for number in back.ids.tolist()]
+    gain = compute_display_gain(there)
     there = _framed(there, [a - b for a, b in zip(view.window(pixels.size), (x1, y1, x1, y1), strict=True)])
     return (
-        Panel(image, found, view.name, "as the detector sees it", colours, gain),
+        Panel(image, found, view.name, "as the detector sees it", colors, gain),
         Panel(there, back, view.name, "brought back to the image", own, gain),
     )
 

@@ -130,15 +130,15 @@ def write_overview(root: Path, sweep: SweepConfig, folders: dict[str, Path]) -> 
     from examples.data_sheet import read_contents
     from maskrcnn.files import write_text
     from maskrcnn.plotting.predictions import save_picture
-    from maskrcnn.plotting.samples import Panel, sample_sheet
+    from maskrcnn.plotting.samples import Panel, render_sheet
 
     splits = {path.parent.name for path in next(iter(folders.values())).glob("*/annotations.json")}
     split = "train" if "train" in splits else min(splits)
     panels = []
     for value, folder in folders.items():
         image, truth = Generated(folder, split)[0]
-        panels.append(Panel(image, truth, f"{sweep.factor}={value}", outlined=False))
-    save_picture(sample_sheet(panels, columns=min(4, len(panels))), root / "samples.png")
+        panels.append(Panel(image, truth, f"{sweep.factor}={value}", draw_objects=False))
+    save_picture(render_sheet(panels, columns=min(4, len(panels))), root / "samples.png")
     contents = {value: read_contents(folder / split / "annotations.json", 0) for value, folder in folders.items()}
     columns = {value: {"objects": each.objects.total(), **each.medians()} for value, each in contents.items()}
     names = list(next(iter(columns.values())))

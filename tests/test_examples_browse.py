@@ -21,7 +21,7 @@ from examples.browse import main as browse
 from examples.config import load_config
 from examples.experiment import Experiment, open_data
 from maskrcnn.plotting import canvas
-from maskrcnn.plotting.samples import Panel, render_objects, sample_sheet
+from maskrcnn.plotting.samples import Panel, render_objects, render_sheet
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 from maskrcnn.training.loading import training_batches
@@ -195,30 +195,30 @@ def squares(*corners: tuple[int, int], side: int = 6, size: tuple[int, int] = (2
 IMAGE = torch.randint(0, 256, (3, 20, 30), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-def has_colour(picture: np.ndarray, colour: canvas.Colour) -> np.ndarray:
+def has_color(picture: np.ndarray, color: canvas.Color) -> np.ndarray:
     """Where the picture has this very colour."""
-    return (picture == np.asarray(colour)).all(axis=2)
+    return (picture == np.asarray(color)).all(axis=2)
 
 
 def test_an_object_has_one_colour_in_original_and_sample() -> None:
     raw, moved = squares((1, 1), (12, 3), (20, 9)), squares((3, 3), first=2)
     moved = Instances.cat([moved, squares((14, 2), first=7)])  # 7: of another image
     original, sample = panels_of(Drawn("name", 0, IMAGE, moved, IMAGE, raw), pair=True)
-    assert original.colours[2] == sample.colours[0]
-    assert len({*original.colours, *sample.colours}) == 4
+    assert original.colors[2] == sample.colors[0]
+    assert len({*original.colors, *sample.colors}) == 4
     without = [replace(each, ids=None) for each in (raw, moved)]
-    assert len(panels_of(Drawn("name", 0, IMAGE, without[1], IMAGE, without[0]), pair=False)[0].colours) == 2
+    assert len(panels_of(Drawn("name", 0, IMAGE, without[1], IMAGE, without[0]), pair=False)[0].colors) == 2
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3, 7])
 def test_outlines_and_boxes_lie_exactly_at_the_objects(scale: int) -> None:
-    picture = render_objects(Panel(IMAGE, squares((4, 5), (21, 0)), colours=[canvas.RED, canvas.GREEN]), scale)
+    picture = render_objects(Panel(IMAGE, squares((4, 5), (21, 0)), colors=[canvas.RED, canvas.GREEN]), scale)
     plain = canvas.to_picture(IMAGE, scale)
     inside = np.zeros(plain.shape[:2], bool)
-    for (x, y), colour in (((4, 5), canvas.RED), ((21, 0), canvas.GREEN)):
+    for (x, y), color in (((4, 5), canvas.RED), ((21, 0), canvas.GREEN)):
         area = (slice(y * scale, (y + 6) * scale), slice(x * scale, (x + 6) * scale))
         inside[area] = True
-        rows, columns = np.nonzero(has_colour(picture, colour))
+        rows, columns = np.nonzero(has_color(picture, color))
         assert (rows.min(), rows.max() + 1) == (area[0].start, area[0].stop)
         assert (columns.min(), columns.max() + 1) == (area[1].start, area[1].stop)
     assert (picture[~inside] == plain[~inside]).all()
@@ -229,7 +229,7 @@ def test_outlines_follow_masks_and_not_boxes() -> None:
     rows, columns = torch.meshgrid(torch.arange(20), torch.arange(30), indexing="ij")
     disk[0] = (rows - 9) ** 2 + (columns - 14) ** 2 <= 49
     truth = Instances.from_masks(CroppedMasks.from_dense(disk), torch.ones(1, dtype=torch.int64))
-    lines = has_colour(render_objects(Panel(IMAGE, truth, colours=[canvas.RED]), 3), canvas.RED)
+    lines = has_color(render_objects(Panel(IMAGE, truth, colors=[canvas.RED]), 3), canvas.RED)
     assert lines[:, 14 * 3 + 1].nonzero()[0].tolist() == [2 * 3, 17 * 3 - 1], "top and bottom of the disk"
     row = lines[3 * 3 + 1].nonzero()[0]  # here the disk reaches from 11 to 17
     assert row.tolist() == [7 * 3, 11 * 3, 18 * 3 - 1, 22 * 3 - 1], "box, mask, mask, box"
@@ -237,9 +237,9 @@ def test_outlines_follow_masks_and_not_boxes() -> None:
 
 def test_objects_to_ignore_are_grey_and_dashed() -> None:
     truth = replace(squares((4, 5), (18, 5)), ignore=torch.tensor([True, False]), masks=None)
-    picture = render_objects(Panel(torch.zeros(3, 20, 30), truth, colours=[canvas.RED, canvas.GREEN]), 3)
-    assert not has_colour(picture, canvas.RED).any()
-    top, whole = has_colour(picture, canvas.PALE_GREY)[15, 12:30], has_colour(picture, canvas.GREEN)[15, 54:72]
+    picture = render_objects(Panel(torch.zeros(3, 20, 30), truth, colors=[canvas.RED, canvas.GREEN]), 3)
+    assert not has_color(picture, canvas.RED).any()
+    top, whole = has_color(picture, canvas.LIGHT_GRAY)[15, 12:30], has_color(picture, canvas.GREEN)[15, 54:72]
     assert whole.all() and 0.3 < top.mean() < 0.7
 
 
@@ -256,7 +256,7 @@ def test_odd_sizes_and_samples_without_objects_are_drawn(size: tuple[int, int]) 
     image = torch.zeros(3, *size, dtype=torch.uint8)
     dot = squares((0, 0), side=1, size=size)
     panels = [Panel(image, Instances.empty(size)), Panel(image, dot, "name " * 90, "kind"), Panel(IMAGE, squares())]
-    sheet = sample_sheet(panels, 2, [(False, "text " * 50), (True, "more " * 50)])
+    sheet = render_sheet(panels, 2, [(False, "text " * 50), (True, "more " * 50)])
     assert sheet.dtype == np.uint8 and sheet.shape[2] == 3
 
 
@@ -264,11 +264,11 @@ def test_odd_sizes_and_samples_without_objects_are_drawn(size: tuple[int, int]) 
 def test_images_of_one_size_fill_their_cells(side: int, cell: int) -> None:
     panels = [Panel(np.zeros((3, side, side), np.uint8), Instances.empty((side, side)))] * 2
     gap = maskrcnn.plotting.samples._GAP
-    assert sample_sheet(panels, 2).shape[1] == 2 * (cell + gap) + gap
+    assert render_sheet(panels, 2).shape[1] == 2 * (cell + gap) + gap
 
 
 def test_many_samples_share_the_room_of_one_sheet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(maskrcnn.plotting.samples, "MOST_PIXELS", 4_000_000)
+    monkeypatch.setattr(maskrcnn.plotting.samples, "MAX_PIXELS", 4_000_000)
     panels = [Panel(torch.zeros(1, 600, 600, dtype=torch.uint8), Instances.empty((600, 600)))] * 50
-    height, width, _ = sample_sheet(panels, 10).shape
+    height, width, _ = render_sheet(panels, 10).shape
     assert 2_000_000 < height * width < 4_400_000

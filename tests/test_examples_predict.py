@@ -255,13 +255,13 @@ def test_views_are_shown_with_what_is_found_in_them(there: Trained, flags: str, 
 
 def test_a_sheet_of_many_views_shows_the_first(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr(findings, "sample_sheet", lambda panels, **_: seen.extend(panels) or np.zeros((9, 9, 3), "u1"))
+    monkeypatch.setattr(findings, "render_sheet", lambda panels, **_: seen.extend(panels) or np.zeros((9, 9, 3), "u1"))
     succeed(predict, f"{IMAGES}/000000.png", RUN, "--show_views", "--tile=32", "--overlap=.8", FEW)
     assert len(seen) == 2 * findings.MOST_VIEWS
     assert "as the detector sees it" in seen[0].kind and "brought back" in seen[1].kind
     for shown, back in zip(seen[::2], seen[1::2], strict=True):
         assert tuple(shown.image.shape[1:]) == (32, 32) and tuple(shown.image.shape[1:]) != back.image.shape[1:]
-        assert len(back.instances) <= len(shown.instances) and set(back.colours) <= set(shown.colours)
+        assert len(back.instances) <= len(shown.instances) and set(back.colors) <= set(shown.colors)
 
 
 def test_settings_of_the_run_count_unless_given(place: Path) -> None:

@@ -117,8 +117,8 @@ def test_an_empty_mask_is_ignored_in_label_images_and_pictures():
     assert image_mean_precision(HOLLOW, drawn) == 1 and image_mean_precision(HOLLOW, drawn[:1]) == 1
     assert image_mean_precision(HOLLOW, drawn[1:]) == 0
     by_masks = match_detections(HOLLOW, drawn, by_masks=True)
-    assert by_masks.missed.tolist() == by_masks.false_alarms.tolist() == [False, False]
-    assert match_detections(HOLLOW, drawn[:1]).missed.tolist() == [False, True]
+    assert by_masks.false_negatives.tolist() == by_masks.false_positives.tolist() == [False, False]
+    assert match_detections(HOLLOW, drawn[:1]).false_negatives.tolist() == [False, True]
 
 
 # ---- training

@@ -6,13 +6,13 @@ import torch
 from PIL import Image
 
 from maskrcnn.plotting.curves import (
-    _by_epoch,
-    _sizes_and_found,
+    _average_by_epoch,
+    _collect_sizes,
     plot_ap,
+    plot_detected_sizes,
     plot_heads,
     plot_losses,
     plot_precision_recall,
-    plot_sizes_found_and_missed,
 )
 from maskrcnn.structures.instances import Instances
 
@@ -54,9 +54,9 @@ FOUND = {1: instances([[20, 20, 36, 37], [0, 0, 4, 4]], scores=[0.9, 0.2])}
         (plot_ap, (METRICS[:3],)),
         (plot_precision_recall, (CURVES,)),
         (plot_precision_recall, ({},)),
-        (plot_sizes_found_and_missed, (TRUTHS, FOUND)),
-        (plot_sizes_found_and_missed, (TRUTHS, {})),
-        (plot_sizes_found_and_missed, ({1: instances([])}, {})),
+        (plot_detected_sizes, (TRUTHS, FOUND)),
+        (plot_detected_sizes, (TRUTHS, {})),
+        (plot_detected_sizes, ({1: instances([])}, {})),
         (plot_heads, (ROWS,)),
         (plot_heads, (ROWS[:1],)),
         (plot_heads, ([{"head": "rpn", "parameters": 3}],)),
@@ -73,12 +73,12 @@ def test_every_plot_is_a_png_and_leaves_nothing_else(tmp_path, plot, arguments):
 
 
 def test_losses_are_averaged_over_the_steps_of_an_epoch_and_what_is_not_finite_left_out():
-    assert _by_epoch(METRICS, "train", "loss") == ([1], [2.0])
-    assert _by_epoch(METRICS, "validation", "loss_mask") == ([1], [1.5])
+    assert _average_by_epoch(METRICS, "train", "loss") == ([1], [2.0])
+    assert _average_by_epoch(METRICS, "validation", "loss_mask") == ([1], [1.5])
 
 
 def test_sizes_found_and_missed_leave_out_ignored_truths_and_low_scores():
-    sizes, found = _sizes_and_found(TRUTHS, FOUND, 0.5, False, False)
+    sizes, found = _collect_sizes(TRUTHS, FOUND, 0.5, False, False)
     assert sizes.tolist() == [4, 16]
     assert found.tolist() == [False, True]
-    assert _sizes_and_found(TRUTHS, FOUND, 0.1, False, False)[1].tolist() == [True, True]
+    assert _collect_sizes(TRUTHS, FOUND, 0.1, False, False)[1].tolist() == [True, True]

@@ -34,8 +34,8 @@ TWO = rectangles([(5, 5), (30, 30)])
 FOUND = rectangles([(5, 5), (45, 5)], scores=[0.9, 0.8])  # one right, one false alarm; (30, 30) is missed
 
 
-def has_colour(picture, colour):
-    return bool((picture == np.asarray(colour)).all(axis=2).any())
+def has_color(picture, color):
+    return bool((picture == np.asarray(color)).all(axis=2).any())
 
 
 def halves(picture):
@@ -49,17 +49,17 @@ def test_detections_find_truths_by_falling_score_once_each(by_masks):
     truth = rectangles([(5, 5), (30, 30), (50, 50)], ignore=[False, False, True])
     prediction = rectangles([(6, 5), (5, 5), (5, 30), (50, 51), (31, 30)], scores=[0.6, 0.7, 0.5, 0.4, 0.3])
     matches = match_detections(truth, prediction, by_masks=by_masks)
-    assert matches.truth_of.tolist() == [-1, 0, -1, -1, 1]
-    assert matches.detection_of.tolist() == [1, 4, -1]
-    assert matches.false_alarms.tolist() == [True, False, True, False, False]
-    assert matches.missed.tolist() == [False, False, False]
+    assert matches.matched_ground_truth.tolist() == [-1, 0, -1, -1, 1]
+    assert matches.matched_detection.tolist() == [1, 4, -1]
+    assert matches.false_positives.tolist() == [True, False, True, False, False]
+    assert matches.false_negatives.tolist() == [False, False, False]
 
 
 def test_the_wrong_class_is_a_miss_and_a_false_alarm_unless_classes_do_not_count():
     prediction = rectangles([(5, 5)], scores=[0.9], labels=[2])
     truth = rectangles([(5, 5)])
-    assert match_detections(truth, prediction).false_alarms.tolist() == [True]
-    assert match_detections(truth, prediction, class_agnostic=True).hits.tolist() == [True]
+    assert match_detections(truth, prediction).false_positives.tolist() == [True]
+    assert match_detections(truth, prediction, class_agnostic=True).true_positives.tolist() == [True]
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -78,36 +78,36 @@ def test_pictures_have_two_panels_enlarged_by_a_whole_factor(tmp_path, head, siz
 @pytest.mark.parametrize("head", ["faster_rcnn", "mask_rcnn"])
 def test_misses_are_red_and_false_alarms_yellow(head):
     left, right = halves(render_prediction(IMAGE, TWO, FOUND, head))
-    assert has_colour(left, canvas.RED) and has_colour(right, canvas.RED)
-    assert has_colour(right, canvas.YELLOW) and not has_colour(left, canvas.YELLOW)
+    assert has_color(left, canvas.RED) and has_color(right, canvas.RED)
+    assert has_color(right, canvas.YELLOW) and not has_color(left, canvas.YELLOW)
     perfect = rectangles([(5, 5), (30, 30)], scores=[0.9, 0.8])
     for panel in halves(render_prediction(IMAGE, TWO, perfect, head)):
-        assert not has_colour(panel, canvas.RED) and not has_colour(panel, canvas.YELLOW)
+        assert not has_color(panel, canvas.RED) and not has_color(panel, canvas.YELLOW)
 
 
 def test_an_object_and_its_detection_share_a_hue():
     swapped = rectangles([(30, 30), (5, 5)], scores=[0.9, 0.8])
     left, right = halves(render_prediction(IMAGE, TWO, swapped, "mask_rcnn"))
-    for colour in canvas.instance_colours(2):
-        places = [np.argwhere((panel == np.asarray(colour)).all(axis=2)).mean(axis=0) for panel in (left, right)]
+    for color in canvas.make_instance_colors(2):
+        places = [np.argwhere((panel == np.asarray(color)).all(axis=2)).mean(axis=0) for panel in (left, right)]
         assert np.linalg.norm(places[0] - places[1]) < 20
 
 
 def test_detections_below_the_threshold_are_left_out():
     low = rectangles([(5, 5), (45, 5)], scores=[0.9, 0.3])
     _, right = halves(render_prediction(IMAGE, TWO, low, "mask_rcnn"))
-    assert not has_colour(right, canvas.YELLOW)
+    assert not has_color(right, canvas.YELLOW)
     _, right = halves(render_prediction(IMAGE, TWO, low, "mask_rcnn", score_threshold=0.2))
-    assert has_colour(right, canvas.YELLOW)
+    assert has_color(right, canvas.YELLOW)
 
 
 def test_proposals_are_coloured_by_score_and_only_the_best_are_drawn():
     proposals = rectangles([(5, 5), (30, 30), (45, 5)], scores=[0.3, 0.2, 0.1])
     best, worst = (253, 231, 37), (59, 82, 139)
     _, right = halves(render_prediction(IMAGE, TWO, proposals, "rpn"))
-    assert has_colour(right, best) and has_colour(right, worst)
+    assert has_color(right, best) and has_color(right, worst)
     left, _ = halves(render_prediction(IMAGE, TWO[:1], proposals, "rpn", max_proposals=1))
-    assert not has_colour(left, canvas.RED)
+    assert not has_color(left, canvas.RED)
 
 
 NOTHING = Instances(SIZE, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0))
@@ -163,8 +163,8 @@ def test_contact_sheet_has_rows_of_pictures(tmp_path):
 
 
 def test_neighbouring_hues_differ():
-    colours = np.asarray(canvas.instance_colours(50), dtype=float)
-    assert np.abs(np.diff(colours, axis=0)).sum(axis=1).min() > 80
+    colors = np.asarray(canvas.make_instance_colors(50), dtype=float)
+    assert np.abs(np.diff(colors, axis=0)).sum(axis=1).min() > 80
 
 
 # ---- detections without truth
@@ -183,17 +183,17 @@ def test_detections_alone_make_one_panel(head, scores):
 def test_detections_alone_have_hues_of_their_own_or_of_their_class():
     found = rectangles([(5, 5), (45, 5)], scores=[0.9, 0.8])
     masks = render_detections(IMAGE, found, "mask_rcnn")
-    assert all(has_colour(masks, colour) for colour in canvas.instance_colours(2))
+    assert all(has_color(masks, color) for color in canvas.make_instance_colors(2))
     found = rectangles([(5, 5), (45, 5)], scores=[0.9, 0.8], labels=[1, 2], with_masks=False)
     boxes = render_detections(IMAGE, found, "faster_rcnn", class_names=["cell", "nucleus"])
-    assert all(has_colour(boxes, colour) for colour in canvas.instance_colours(2))
-    assert has_colour(render_detections(IMAGE, found, "faster_rcnn", class_names=["cell"]), canvas.GREEN)
+    assert all(has_color(boxes, color) for color in canvas.make_instance_colors(2))
+    assert has_color(render_detections(IMAGE, found, "faster_rcnn", class_names=["cell"]), canvas.GREEN)
 
 
 def test_a_mask_of_which_nothing_is_left_is_still_seen():
     found = rectangles([(5, 5)], scores=[0.9])
     found.masks = CroppedMasks(torch.zeros(1, 4).int(), torch.zeros(2).long(), torch.zeros(0).to(torch.uint8), SIZE)
-    assert has_colour(render_detections(IMAGE, found, "mask_rcnn"), canvas.instance_colours(1)[0])
+    assert has_color(render_detections(IMAGE, found, "mask_rcnn"), canvas.make_instance_colors(1)[0])
 
 
 @pytest.mark.parametrize(("count", "is_said"), [(3, False), (65, True), (0, False)])

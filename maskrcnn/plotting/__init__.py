@@ -1,1 +1,1 @@
-"""Pictures: predictions and curves."""
+"""Plots of curves, data sets, and predictions."""

@@ -1,4 +1,4 @@
-"""Which detection found which truth: greedy, by falling score, as a picture needs it."""
+"""Greedy matching of detections to ground truth for plots, in descending order of score."""
 
 from __future__ import annotations
 
@@ -11,85 +11,98 @@ from numpy.typing import NDArray
 from maskrcnn.ops.boxes import box_area, box_intersection, box_iou
 from maskrcnn.structures.instances import Instances
 
-_ROWS_AT_ONCE = 512  # boxes compared with all others at a time: bounds the memory for ten thousand of each
+_CHUNK_SIZE = 512  # boxes compared with all others at a time: bounds the memory for ten thousand of each
 
 
 @dataclass(frozen=True)
-class Matches:
-    """Partners of D detections and N truths.
+class DetectionMatches:
+    """Matches of D detections and N ground-truth objects.
 
-    ``truth_of`` int64 [D] is the truth that a detection found, else -1; ``detection_of`` int64 [N] the reverse.
-    ``excused`` bool [D]: unmatched, but at least half of the box lies in a truth to ignore. ``ignored`` bool [N].
+    Attributes:
+        matched_ground_truth: int64 `[D]`, index of the matched object per detection, or -1.
+        matched_detection: int64 `[N]`, index of the matched detection per object, or -1.
+        ignored_detections: bool `[D]`, unmatched detections with at least half of the box inside an ignored object.
+        ignored_ground_truth: bool `[N]`, ignored objects.
     """
 
-    truth_of: NDArray[np.int64]
-    detection_of: NDArray[np.int64]
-    excused: NDArray[np.bool_]
-    ignored: NDArray[np.bool_]
+    matched_ground_truth: NDArray[np.int64]
+    matched_detection: NDArray[np.int64]
+    ignored_detections: NDArray[np.bool_]
+    ignored_ground_truth: NDArray[np.bool_]
 
     @property
-    def hits(self) -> NDArray[np.bool_]:
-        """bool [D]"""
-        return self.truth_of >= 0
+    def true_positives(self) -> NDArray[np.bool_]:
+        """Matched detections, bool `[D]`."""
+        return self.matched_ground_truth >= 0
 
     @property
-    def false_alarms(self) -> NDArray[np.bool_]:
-        """bool [D]"""
-        return ~self.hits & ~self.excused
+    def false_positives(self) -> NDArray[np.bool_]:
+        """Unmatched detections that are not ignored, bool `[D]`."""
+        return ~self.true_positives & ~self.ignored_detections
 
     @property
-    def missed(self) -> NDArray[np.bool_]:
-        """bool [N]"""
-        return (self.detection_of < 0) & ~self.ignored
+    def false_negatives(self) -> NDArray[np.bool_]:
+        """Missed objects that are not ignored, bool `[N]`."""
+        return (self.matched_detection < 0) & ~self.ignored_ground_truth
 
 
 def match_detections(
-    truth: Instances,
+    ground_truth: Instances,
     prediction: Instances,
     iou_threshold: float = 0.5,
     by_masks: bool = False,
     class_agnostic: bool = False,
-) -> Matches:
-    """Give each detection, by falling score, the free truth of its class of highest IoU, if that reaches the threshold.
+) -> DetectionMatches:
+    """Match detections, in descending order of score, to the unmatched object of the same class with the highest IoU.
 
-    IoU is of masks when ``by_masks`` and both have them, else of boxes. Truths to ignore match nothing.
+    Ignored objects are never matched.
+
+    Args:
+        ground_truth: N objects.
+        prediction: D detections.
+        iou_threshold: minimum IoU.
+        by_masks: use the IoU of masks if both have masks.
+        class_agnostic: match objects of any class.
+
+    Returns:
+        The matches.
     """
     if by_masks and prediction.masks is not None:
-        truth = truth.as_judged_by_masks()
-    detections, truths, ious = _close_pairs(truth, prediction, iou_threshold, by_masks)
-    ignored = truth.ignore.cpu().numpy()
-    allowed = ~ignored[truths]
+        ground_truth = ground_truth.as_judged_by_masks()
+    detections, ground_truth_index, ious = _find_close_pairs(ground_truth, prediction, iou_threshold, by_masks)
+    ignored_ground_truth = ground_truth.ignore.cpu().numpy()
+    allowed = ~ignored_ground_truth[ground_truth_index]
     if not class_agnostic:
-        allowed &= prediction.labels.cpu().numpy()[detections] == truth.labels.cpu().numpy()[truths]
-    detections, truths, ious = detections[allowed], truths[allowed], ious[allowed]
+        allowed &= prediction.labels.cpu().numpy()[detections] == ground_truth.labels.cpu().numpy()[ground_truth_index]
+    detections, ground_truth_index, ious = detections[allowed], ground_truth_index[allowed], ious[allowed]
     scores = np.zeros(len(prediction)) if prediction.scores is None else prediction.scores.detach().cpu().numpy()
-    truth_of, detection_of = np.full(len(prediction), -1), np.full(len(truth), -1)
+    matched_ground_truth, matched_detection = np.full(len(prediction), -1), np.full(len(ground_truth), -1)
     for pair in np.lexsort((-ious, detections, -scores[detections])):
-        detection, found = detections[pair], truths[pair]
-        if truth_of[detection] < 0 and detection_of[found] < 0:
-            truth_of[detection], detection_of[found] = found, detection
-    excused = (truth_of < 0) & _half_inside_ignored(truth, prediction)
-    return Matches(truth_of, detection_of, excused, ignored)
+        detection, found = detections[pair], ground_truth_index[pair]
+        if matched_ground_truth[detection] < 0 and matched_detection[found] < 0:
+            matched_ground_truth[detection], matched_detection[found] = found, detection
+    ignored_detections = (matched_ground_truth < 0) & _find_ignored_detections(ground_truth, prediction)
+    return DetectionMatches(matched_ground_truth, matched_detection, ignored_detections, ignored_ground_truth)
 
 
-def _close_pairs(
-    truth: Instances, prediction: Instances, iou_threshold: float, by_masks: bool
+def _find_close_pairs(
+    ground_truth: Instances, prediction: Instances, iou_threshold: float, by_masks: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Pairs (detection, truth, IoU) at or above the threshold; only these are kept."""
-    if by_masks and prediction.masks is not None and truth.masks is not None:
-        rows, columns, ious = prediction.masks.iou(truth.masks)
+    """Find the pairs (detection, ground truth, IoU) whose IoU is at least the threshold."""
+    if by_masks and prediction.masks is not None and ground_truth.masks is not None:
+        rows, columns, ious = prediction.masks.iou(ground_truth.masks)
     else:
-        rows, columns, ious = _close_boxes(prediction.boxes.detach(), truth.boxes, iou_threshold)
+        rows, columns, ious = _find_close_boxes(prediction.boxes.detach(), ground_truth.boxes, iou_threshold)
     close = ious >= iou_threshold
     return rows[close].cpu().numpy(), columns[close].cpu().numpy(), ious[close].double().cpu().numpy()
 
 
-def _close_boxes(
+def _find_close_boxes(
     boxes: torch.Tensor, others: torch.Tensor, iou_threshold: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     rows, columns, ious = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0)]
-    for start in range(0, len(boxes), _ROWS_AT_ONCE):
-        iou = box_iou(boxes[start : start + _ROWS_AT_ONCE], others)
+    for start in range(0, len(boxes), _CHUNK_SIZE):
+        iou = box_iou(boxes[start : start + _CHUNK_SIZE], others)
         row, column = torch.nonzero(iou >= iou_threshold, as_tuple=True)
         rows.append(row.cpu() + start)
         columns.append(column.cpu())
@@ -97,10 +110,10 @@ def _close_boxes(
     return torch.cat(rows), torch.cat(columns), torch.cat(ious)
 
 
-def _half_inside_ignored(truth: Instances, prediction: Instances) -> NDArray[np.bool_]:
-    """bool [D]: at least half of the detection's box lies in one truth to ignore."""
-    if not len(prediction) or not bool(truth.ignore.any()):
+def _find_ignored_detections(ground_truth: Instances, prediction: Instances) -> NDArray[np.bool_]:
+    """Return whether at least half of each detection's box is inside one ignored object, bool `[D]`."""
+    if not len(prediction) or not bool(ground_truth.ignore.any()):
         return np.zeros(len(prediction), dtype=bool)
     boxes = prediction.boxes.detach()
-    inside = box_intersection(boxes, truth.boxes[truth.ignore]).amax(dim=1)
+    inside = box_intersection(boxes, ground_truth.boxes[ground_truth.ignore]).amax(dim=1)
     return (inside >= 0.5 * box_area(boxes)).cpu().numpy()
