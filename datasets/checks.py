@@ -13,6 +13,7 @@ from torch import Tensor
 
 from maskrcnn.config import UserError
 from maskrcnn.structures.masks import CroppedMasks
+from maskrcnn.text import escape
 
 _CONTROLS = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029]")
 _log = logging.getLogger("datasets")
@@ -88,7 +89,7 @@ class _TallyOfImage(Tally):
 
 
 def _say(rule: str, where: str) -> None:
-    _log.warning("%s: %s (the first; others are counted)", where, rule)
+    _log.warning("%s: %s (the first; others are counted)", escape(where), rule)
 
 
 def in_words(size: Sequence[int]) -> str:

@@ -12,6 +12,7 @@ from datasets.expressions import Expression, ExpressionError
 from datasets.interface import DetectionDataset, category_ids_of
 from maskrcnn.config import UserError
 from maskrcnn.structures.instances import Instances
+from maskrcnn.text import escape
 
 NAMES_SAID = 3
 Over = Callable[[Sequence[int]], Iterable[int]]
@@ -55,7 +56,7 @@ class BadImages:
         for place, reason in enumerate(self.reasons):
             groups.setdefault(_kind(reason), []).append(place)
         for places in sorted(groups.values(), key=len, reverse=True):
-            names = [self.names[place] for place in places[:NAMES_SAID]]
+            names = [escape(self.names[place]) for place in places[:NAMES_SAID]]
             more = f" and {len(places) - len(names)} more" if len(places) > len(names) else ""
             yield f"{len(places)} like {', '.join(names)}{more}: {self.reasons[places[0]]}"
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from datasets.config import ReadingConfig
 from maskrcnn.config import UserError
+from maskrcnn.text import escape
 
 if TYPE_CHECKING:
     from datasets.interface import DetectionDataset
@@ -135,14 +136,22 @@ def open_dataset(
     if named.name == SYNTHETIC:
         from datasets.synthetic.on_the_fly import OnTheFly
 
-        return OnTheFly(named.rest, split)
+        return _with_printable_classes(OnTheFly(named.rest, split))
     if named.is_class:
         from datasets.own import open_class
 
-        return open_class(named.name, named.rest or root, split)
+        return _with_printable_classes(open_class(named.name, named.rest or root, split))
     reading = reading or ReadingConfig()
     request = Request(root, split, named.rest, split_file, subsetseed, cache_mb, reading, skip_bad)
-    return SOURCES[named.name].open(request)
+    return _with_printable_classes(SOURCES[named.name].open(request))
+
+
+def _with_printable_classes(dataset: DetectionDataset) -> DetectionDataset:
+    """The data set, with class names in which no character acts on a terminal."""
+    names = tuple(escape(name) for name in dataset.class_names)
+    if names != tuple(dataset.class_names):
+        dataset.class_names = names
+    return dataset
 
 
 def _parse_one(text: str) -> Named:

@@ -15,6 +15,7 @@ from datasets.config import ReadingConfig
 from examples.command_line import SettingsCommand, click_options
 from examples.progress import with_bar
 from maskrcnn.config import UserError, flag_values, merge
+from maskrcnn.text import escape
 
 SWEEP = "sweep.json"
 NO_OBJECTS = "{}: holds no object, so that nothing can be learned from it or measured on it"
@@ -29,7 +30,7 @@ class Seen:
     compared: bool = False  # with a manifest, not only read
 
     def say(self, problems: Iterable[str]) -> None:
-        for problem in problems:
+        for problem in map(escape, problems):
             if problem not in self.problems:
                 click.echo(problem)
             self.problems[problem] += 1

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_origin
 
 import click
 
-from maskrcnn.config import Setting, UserError, as_text, settings
+from maskrcnn.config import Setting, UserError, as_text, expand_home, settings
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -84,6 +84,12 @@ class _OneLineError(click.ClickException):
         click.echo(f"error: {' '.join(self.format_message().split())}", file=file, err=file is None)
 
 
+def _expand_home(argument: str) -> str:
+    """`~` of a path, also after `--flag=`, where shells leave it."""
+    flag, equals, value = argument.partition("=")
+    return f"{flag}={expand_home(value)}" if equals and flag.startswith("--") else expand_home(argument)
+
+
 class SettingsCommand(click.Command):
     """A click command with two lengths of help and errors of one line, exit code 2.
 
@@ -108,7 +114,7 @@ class SettingsCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
-            return super().parse_args(ctx, args)
+            return super().parse_args(ctx, [_expand_home(argument) for argument in args])
         except click.UsageError as error:
             raise _OneLineError(error.format_message()) from error
 

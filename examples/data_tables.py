@@ -50,7 +50,7 @@ def show(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> None
         table.add_column(name, justify="right" if number else "left", no_wrap=not number, overflow="ellipsis")
     for row in rows:
         table.add_row(*row)
-    Console(width=WIDTH, highlight=False).print(table)
+    Console(width=WIDTH, highlight=False, markup=False, emoji=False).print(table)
 
 
 # ---- what there is

@@ -12,6 +12,7 @@ from examples.config import ExperimentConfig
 from examples.experiment import Data, build_detector, training_samples
 from maskrcnn.config import to_toml
 from maskrcnn.model.detector import Detector
+from maskrcnn.text import escape
 from maskrcnn.training.loading import training_batches
 from maskrcnn.training.machine import Machine, set_up_machine
 
@@ -33,9 +34,9 @@ def describe(config: ExperimentConfig, data: Data) -> None:
     classes = ", ".join(data.class_names)
     click.echo(f"data         {len(data.train)} training and {len(data.test)} test images, classes {classes}")
     for name, image, instances in zip(samples.names(batch.ids), batch.images, batch.instances, strict=True):
-        click.echo(f"image        {name}: {list(image.shape)}, {len(instances)} objects")
+        click.echo(f"image        {escape(name)}: {list(image.shape)}, {len(instances)} objects")
     image, instances = data.test[0]  # of the training images one batch is read
-    click.echo(f"test image   {data.test.image_names[0]}: {list(image.shape)}, {len(instances)} objects")
+    click.echo(f"test image   {escape(data.test.image_names[0])}: {list(image.shape)}, {len(instances)} objects")
     for stride, x in zip(detector.strides, _maps(detector, machine, batch.images), strict=True):
         click.echo(f"features     stride {stride}: {list(x.shape)}")
     for name, module in detector.named_children():

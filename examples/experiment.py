@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import shutil
 import sys
@@ -29,6 +28,7 @@ from maskrcnn.model.limits import describe_cuts
 from maskrcnn.plotting.curves import plot_ap, plot_detected_sizes, plot_losses, plot_precision_recall
 from maskrcnn.plotting.predictions import render_prediction, save_picture
 from maskrcnn.structures.instances import Instances
+from maskrcnn.text import to_file_name
 from maskrcnn.training.checkpoint import load_checkpoint, load_weights
 from maskrcnn.training.identity import Identity, identify
 from maskrcnn.training.loading import KeyedSamples, evaluation_batches
@@ -251,7 +251,7 @@ def picture_names(image_names: Sequence[str]) -> list[str]:
     """Names for files, without folders and all different, whether or not the file system tells capitals apart."""
     found: dict[str, str] = {}
     for name in image_names:
-        plain = re.sub(r'[\\/:*?"<>|\x00-\x1f]', "-", name) or "image"
+        plain = to_file_name(name)
         unique, number = plain, 1
         while unique.lower() in found:
             unique, number = f"{plain}-{number}", number + 1

@@ -19,6 +19,7 @@ from examples.command_line import SettingsCommand, as_typed, click_options
 from examples.config import ExperimentConfig, load_config, resolve
 from examples.train import find_run
 from maskrcnn.config import UserError, flag_values, merge, option, read_toml, settings, toml_values
+from maskrcnn.text import escape, to_file_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,10 +124,11 @@ def main(image: str, **flags: Any) -> None:
     from maskrcnn.model.limits import describe_cuts
     from maskrcnn.training.runlog import create_run, removed_if_empty
 
-    folder = create_run(program.output_dir, Path(image).resolve().name if Path(image).is_dir() else Path(image).stem)
+    stem = Path(image).resolve().name if Path(image).is_dir() else Path(image).stem
+    folder = create_run(program.output_dir, to_file_name(stem))
     click.echo(about(finder))
     for note in notes(Path(image), finder.config):
-        click.echo(f"note: {note}")
+        click.echo(f"note: {escape(note)}")
     if levels is not None and not finder.config.data.gray_levels:
         low, high = (f"{level:g}" for level in levels)
         click.echo(
@@ -139,7 +141,7 @@ def main(image: str, **flags: Any) -> None:
         click.echo(f"note: {cut}")
     say_what_was_written(folder, finder, program.show_views, output_names(paths))
     kept = {flag: value for flag, value in own.items() if flag != "show_views"}
-    click.echo(f"Next: {what_next(image, kept | given, finder.config, sizes, program.show_views)}")
+    click.echo(f"Next: {escape(what_next(image, kept | given, finder.config, sizes, program.show_views))}")
 
 
 # ---- what is searched, and with what
@@ -225,7 +227,7 @@ def load_finder(weights: str | None, flags: Mapping[str, Any]) -> Finder:
     machine.place(detector).eval()
     views_of(detector, config.views, (64, 64))  # says now which setting makes no sense
     ids = saved.get("category_ids") or range(1, len(names) + 1)  # the default: runs from before they were saved
-    return Finder(detector, machine, config, tuple(map(str, names)), tuple(map(int, ids)), path)
+    return Finder(detector, machine, config, tuple(escape(str(name)) for name in names), tuple(map(int, ids)), path)
 
 
 def find_gray_levels(paths: Sequence[Path], config: ExperimentConfig) -> Levels | None:
@@ -306,16 +308,16 @@ def search_one(pixels: LargeImage, finder: Finder, stem: Path, show_views: bool,
     pixels.read(0, 0, 1, 1)  # an image that lies about its size is found out before its views are made
     config, (height, width) = finder.config, pixels.size
     if config.views.tile == 0 and height * width > HUGE:
-        click.echo(f"{pixels.path.name} is looked at whole; --tile=512 needs far less memory")
+        click.echo(f"{escape(pixels.path.name)} is looked at whole; --tile=512 needs far less memory")
     views = views_of(finder.detector, config.views, pixels.size)
     with memory_errors(str(pixels.path)):
-        with progress(f"{pixels.path.name} ({place})", config) as advance:
+        with progress(f"{escape(pixels.path.name)} ({place})", config) as advance:
             found = search(finder.detector, pixels, views, config.views, finder.machine, progress=advance)
         words = write_findings(stem, pixels, found, finder)
         if show_views:
             path, detect = stem.with_name(f"{stem.name}_views.png"), detection(finder.detector, finder.machine)
             write_views(path, pixels, views, detect, finder.threshold, finder.machine.device)
-    click.echo(f"{pixels.path.name}: {width} x {height}, {len(views)} view{'s' * (len(views) > 1)}, {words}")
+    click.echo(f"{escape(pixels.path.name)}: {width} x {height}, {len(views)} view{'s' * (len(views) > 1)}, {words}")
     return found
 
 
@@ -324,7 +326,7 @@ def write_findings(stem: Path, pixels: LargeImage, found: Instances, finder: Fin
     from examples.findings import above, write_labels, write_picture
 
     threshold, path = finder.threshold, stem.with_name(f"{stem.name}.png")
-    looked = f"{pixels.path.name}, {how_it_looks(finder.config)}"
+    looked = f"{escape(pixels.path.name)}, {how_it_looks(finder.config)}"
     write_picture(path, pixels, found, finder.head, threshold, finder.class_names, looked)
     what = "proposals" if finder.head == "rpn" else "detections"
     words = f"{len(above(found, threshold))} {what} ≥ {threshold:g}"
@@ -338,7 +340,7 @@ def write_findings(stem: Path, pixels: LargeImage, found: Instances, finder: Fin
 def progress(label: str, config: ExperimentConfig) -> Iterator[Callable[[int, int], None]]:
     """A bar of the views that are done; where the output is no terminal, nothing."""
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     hidden = config.output.hide_progress_bar or not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=hidden, redirect_stdout=False) as bar:
         task = bar.add_task(label, total=None)
@@ -353,7 +355,7 @@ def output_names(paths: Sequence[Path]) -> list[str]:
     endings = (".png", "_labels.png", "_labels.tif", "_views.png")
     written = Counter(f"{path.stem}{ending}".lower() for path in paths for ending in endings)
     clash = any(count > 1 for count in written.values())
-    return [path.name if clash else path.stem for path in paths]
+    return [to_file_name(path.name if clash else path.stem) for path in paths]
 
 
 def write_image_list(path: Path, paths: Sequence[Path], sizes: Sequence[tuple[int, int]], finder: Finder) -> None:

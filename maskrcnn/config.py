@@ -23,6 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from maskrcnn.text import escape
+
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
@@ -34,7 +36,13 @@ BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "n
 
 
 class UserError(ValueError):
-    """A mistake the user can mend: one line that says what, where and the way out. Programs exit with 2."""
+    """A mistake the user can mend: one line that says what, where and the way out. Programs exit with 2.
+
+    Control characters of names in it are written out.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(escape(message, keep="\n\t"))
 
 
 def option(
@@ -156,9 +164,16 @@ def _convert(kind: Any, value: Any) -> Any:
             return tuple(_convert(each, element) for each, element in zip(kinds, value, strict=True))
     elif kind is float and type(value) in (int, float) and not math.isnan(value):
         return float(value)
+    elif kind is str and isinstance(value, str):
+        return expand_home(value)
     elif kind is not float and type(value) is kind:
         return value
     raise TypeError
+
+
+def expand_home(text: str) -> str:
+    """The path with `~` as the home folder; other text as it is. Shells do not expand it after `=`."""
+    return os.path.expanduser(text) if text == "~" or text.startswith("~/") else text
 
 
 def _describe(kind: Any, plural: bool = False) -> str:

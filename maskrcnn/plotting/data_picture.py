@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
@@ -61,6 +62,7 @@ class AnchorFigures:
     ious: Floats
 
 
+@rc_context({"text.parse_math": False})  # names may hold dollar signs
 def plot_data(splits: Mapping[str, DataFigures], anchors: Sequence[AnchorFigures], path: Path, title: str = "") -> None:
     """Plot eight panels with statistics of splits and the fit of anchors.
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from maskrcnn.config import UserError
 from maskrcnn.files import sync_file, sync_folder, write_text
+from maskrcnn.text import escape
 from maskrcnn.training.environment import describe_environment
 from maskrcnn.training.events import cut_events
 
@@ -106,6 +107,7 @@ class RunLog:
 
     def say(self, line: str) -> None:
         """Show one line, and keep it with the time of day in `train.log`."""
+        line = escape(line)
         self.console(line)
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
         for path in self.log_files:
