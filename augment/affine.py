@@ -118,6 +118,8 @@ def map_margins(linear: Tensor, margins: Tensor) -> Tensor:
     Returns:
         float64 `[N, 4]`.
     """
+    if not margins.any():
+        return margins.double()
     linear = linear.to(margins.device)
     squares = linear**2
     lengths = squares.sum(dim=-1).sqrt()

@@ -93,6 +93,8 @@ def render_prediction(
     """
     scale = _compute_scale(image.shape[-2:])
     by_masks = head == "mask_rcnn" and ground_truth.masks is not None and detections.masks is not None
+    if by_masks:
+        ground_truth = ground_truth.as_judged_by_masks()
     shown = _select_shown(
         detections, score_threshold, max(max_proposals, 2 * len(ground_truth)) if head == "rpn" else None
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -169,11 +170,17 @@ class CroppedMasks:
 
     def boxes(self) -> Tensor:
         """float32 `[N, 4]`: tight boxes of the pixels inside, ending at the last pixel plus one; zeros where empty."""
-        return ops.measure_masks(self.parts)[1].float()
+        return self._measured[1].clone()
 
     def areas(self) -> Tensor:
         """int64 `[N]`: pixels inside each mask."""
-        return ops.measure_masks(self.parts)[0]
+        return self._measured[0].clone()
+
+    @cached_property
+    def _measured(self) -> tuple[Tensor, Tensor]:
+        """Areas and tight boxes: asked for together, and more than once."""
+        areas, boxes = ops.measure_masks(self.parts)
+        return areas, boxes.float()
 
     def crop(self, x: int, y: int, height: int, width: int) -> "CroppedMasks":
         """On a canvas whose origin lies at (x, y) of this one; negative and oversized windows pad."""
