@@ -14,7 +14,7 @@ from benchmarks.quality import describe, table, trace, write_results
 from datasets.registry import open_dataset
 from datasets.statistics import read_objects
 from examples.config import ExperimentConfig
-from examples.describe_data import DescribeConfig, anchor_sets, crowding
+from examples.describe_data import DescribeConfig, make_anchor_sets, measure_crowding
 from examples.experiment import Data
 from maskrcnn.model.detector import Detector
 from maskrcnn.training.config import TrainingConfig
@@ -29,7 +29,7 @@ def main(dataset_root: str, epochs: int, seeds: int) -> None:
     objects = {split: read_objects(each, len(each)).targets() for split, each in splits.items()}
     data = Data(splits["train"], splits["test"])
     config = ExperimentConfig()
-    sets = anchor_sets(objects, config, DescribeConfig(), crowding(objects, config))
+    sets = make_anchor_sets(objects, config, DescribeConfig(), measure_crowding(objects, config))
     results: dict[str, object] = {}
     for name, detector, ious in ((each.name, each.detector, each.ious) for each in sets):
         points = []

@@ -1,4 +1,4 @@
-"""Draws what training is shown: `python -m examples.browse --mosaic=1 --rot_range_mag=45`."""
+"""Draw training samples: `python -m examples.browse --mosaic=1 --rot_range_mag=45`."""
 
 from __future__ import annotations
 
@@ -33,29 +33,27 @@ _OTHER_FLAGS = [
 
 @dataclass(frozen=True)
 class BrowseConfig:
-    """Pictures."""
+    """Sheet of samples."""
 
     num_samples: int = option(
         12,
-        "samples to draw; when all images are drawn, the next epoch follows",
+        "number of samples, over several epochs if there are fewer images",
         flag="num_samples",
         minimum=1,
         maximum=200,
     )
-    columns: int = option(4, "pictures in a row", flag="columns", minimum=1)
-    split: str = option(
-        "train", "training images as augmented, or test images, which never are", flag="split", choices=SPLITS
-    )
-    epoch: int = option(0, "epoch, counted from 0, whose samples are drawn", flag="epoch", minimum=0)
+    columns: int = option(4, "number of images per row", flag="columns", minimum=1)
+    split: str = option("train", "training samples with augmentation, or test images", flag="split", choices=SPLITS)
+    epoch: int = option(0, "first epoch, from 0", flag="epoch", minimum=0)
     output: str = option("browse.png", "PNG file to write", flag="output")
-    raw: bool = option(False, "draw each image without augmentation, too, on the left", flag="raw")
+    raw: bool = option(False, "also draw each image without augmentation", flag="raw")
 
 
-class Drawn(NamedTuple):
-    """One sample and the image it was made from."""
+class BrowsedSample(NamedTuple):
+    """One sample and its original image; `epoch` is None for test images."""
 
     name: str
-    epoch: int | None  # None: a test image
+    epoch: int | None
     image: Tensor
     instances: Instances
     raw_image: Tensor
@@ -86,10 +84,10 @@ class Drawn(NamedTuple):
 @click_options(ExperimentConfig, without=_OTHER_FLAGS)
 @config_option
 def main(**flags: Any) -> None:
-    """Draw training samples in one picture, exactly as training with these settings and this seed is shown them.
+    """Draw training samples in one picture, exactly as training with these options and this seed uses them.
 
-    Each object is outlined in its own colour along the edge of its mask, with its box; those to ignore are grey. Test
-    images (--split=test) are drawn as evaluation is shown them.
+    Masks are outlined in a different color per object, with boxes; ignored objects are gray. Test images (--split=test)
+    are drawn as evaluation uses them.
     """
     given = {flag: value for flag, value in flags.items() if value is not None}
     own = {flag: given.pop(flag) for flag in settings(BrowseConfig) if flag in given}
@@ -99,95 +97,100 @@ def main(**flags: Any) -> None:
     check_output(Path(browse.output))
     from examples.experiment import open_data
 
-    drawn = list(samples(open_data(config, click.echo), config, browse))
+    drawn = list(iterate_samples(open_data(config, click.echo), config, browse))
     write_sheet(drawn, browse, config.augment.min_visible_fraction)
-    say_figures(drawn, browse, config.training.seed)
-    say_next(given, own, drawn[-1].epoch)
+    print_statistics(drawn, browse, config.training.seed)
+    print_next_commands(given, own, drawn[-1].epoch)
 
 
 def check_output(path: Path) -> None:
-    """UserError now for a picture that could not be written in the end."""
+    """Check early that the picture can be written.
+
+    Raises:
+        UserError: If it cannot.
+    """
     if path.suffix.lower() != ".png":
         raise UserError(f"--output={path}: must end in .png")
     if not path.parent.is_dir():
-        raise UserError(f"--output={path}: there is no folder {path.parent}; make it first, or choose another")
+        raise UserError(f"--output={path}: there is no folder {path.parent}; create it first, or choose another")
     if path.is_dir():
         raise UserError(f"--output={path}: is a folder; choose another name")
 
 
-def samples(data: Data, config: ExperimentConfig, browse: BrowseConfig) -> Iterator[Drawn]:
-    """What the loaders make, in the order of the data set; after the last image comes the next epoch's first.
+def iterate_samples(data: Data, config: ExperimentConfig, browse: BrowseConfig) -> Iterator[BrowsedSample]:
+    """Iterate over samples as the data loader makes them, in the order of the data set, epoch by epoch.
 
-    Test images are the same in every epoch, and drawn once.
+    Test images are the same in every epoch, and returned once.
     """
     from examples.experiment import training_samples
 
     if browse.split == "test":
         for index in range(min(browse.num_samples, len(data.test))):
-            yield Drawn(data.test.image_names[index], None, *data.test[index], *data.test[index])
+            yield BrowsedSample(data.test.image_names[index], None, *data.test[index], *data.test[index])
         return
     keyed = training_samples(config, data)
     keys = ((epoch, index) for epoch in itertools.count(browse.epoch) for index in range(len(keyed)))
     for epoch, index in itertools.islice(keys, browse.num_samples):
         image, instances, _ = keyed[epoch, index]
         number = index // keyed.crops_per_image
-        yield Drawn(data.train.image_names[number], epoch, image, instances, *data.train[number])
+        yield BrowsedSample(data.train.image_names[number], epoch, image, instances, *data.train[number])
 
 
-def write_sheet(drawn: Sequence[Drawn], browse: BrowseConfig, min_visible_fraction: float) -> None:
-    """The picture of all samples with a legend of what is ignored."""
+def write_sheet(drawn: Sequence[BrowsedSample], browse: BrowseConfig, min_visible_fraction: float) -> None:
+    """Write the picture of all samples with a legend."""
     from maskrcnn.plotting.predictions import save_picture
     from maskrcnn.plotting.samples import render_sheet
 
     pairs = browse.raw and browse.split == "train"
-    panels = [panel for each in drawn for panel in panels_of(each, pairs)]
+    panels = [panel for each in drawn for panel in make_panels(each, pairs)]
     columns = max(2, browse.columns // 2 * 2) if pairs else browse.columns
-    why = f"marked so in the data, cut to less than {min_visible_fraction:.0%}, or mirrored at an edge"
-    legend = [(False, "an object: the edge of its mask, and its box"), (True, f"ignored in training: {why}")]
+    why = f"marked in the data, cut to less than {min_visible_fraction:.0%}, or mirrored at an edge"
+    legend = [(False, "object: outline of its mask, and its box"), (True, f"ignored in training: {why}")]
     save_picture(render_sheet(panels, columns, legend), browse.output)
 
 
-def panels_of(drawn: Drawn, pair: bool) -> list[Panel]:
-    """The sample, in a pair after its original; objects with the same id have the same colour (those of other images,
-    in mosaics and pasted in, may share it with one of this image).
+def make_panels(drawn: BrowsedSample, pair: bool) -> list[Panel]:
+    """Make the panel of a sample, preceded by its original if `pair`.
+
+    Objects with the same id have the same color (objects of other images, in mosaics or pasted, may share it).
     """
     from maskrcnn.plotting.canvas import compute_display_gain, make_vivid_colors
     from maskrcnn.plotting.samples import Panel
 
-    place = {
-        number: at for at, number in enumerate(dict.fromkeys(numbers(drawn.raw_instances) + numbers(drawn.instances)))
+    indices = {
+        number: at for at, number in enumerate(dict.fromkeys(get_ids(drawn.raw_instances) + get_ids(drawn.instances)))
     }
-    palette = make_vivid_colors(len(place))
-    gain = compute_display_gain(drawn.raw_image)  # a sample is shown brighter as much as its original
+    palette = make_vivid_colors(len(indices))
+    gain = compute_display_gain(drawn.raw_image)  # use the gain of the original for the sample
 
     def panel(image: Tensor, instances: Instances, kind: str) -> Panel:
-        return Panel(image, instances, drawn.name, kind, [palette[place[each]] for each in numbers(instances)], gain)
+        return Panel(image, instances, drawn.name, kind, [palette[indices[each]] for each in get_ids(instances)], gain)
 
     sample = panel(drawn.image, drawn.instances, "" if drawn.epoch is None else f"epoch {drawn.epoch}")
     return [panel(drawn.raw_image, drawn.raw_instances, "original"), sample] if pair else [sample]
 
 
-def numbers(instances: Instances) -> list[int]:
-    """The ids, or places in the list where there are none."""
+def get_ids(instances: Instances) -> list[int]:
+    """Return the ids, or indices if there are none."""
     values: list[int] = list(range(len(instances))) if instances.ids is None else instances.ids.tolist()
     return values
 
 
-def say_figures(drawn: Sequence[Drawn], browse: BrowseConfig, seed: int) -> None:
-    """What was written, and how many objects of what sizes there are before and after."""
+def print_statistics(drawn: Sequence[BrowsedSample], browse: BrowseConfig, seed: int) -> None:
+    """Print what was written, and the numbers and sizes of objects before and after augmentation."""
     first, last = drawn[0].epoch, drawn[-1].epoch
     if first is None:
-        click.echo(f"{browse.output}: {len(drawn)} test images as evaluation is shown them, without augmentation")
-        click.echo(summary([each.instances for each in drawn]))
+        click.echo(f"{browse.output}: {len(drawn)} test images as used for evaluation, without augmentation")
+        click.echo(summarize([each.instances for each in drawn]))
         return
     epochs = f"epoch {first}" if first == last else f"epochs {first} to {last}"
-    click.echo(f"{browse.output}: {len(drawn)} samples as training is shown them ({epochs}, seed {seed})")
-    click.echo(f"augmented  {summary([each.instances for each in drawn])}")
-    click.echo(f"original   {summary([each.raw_instances for each in drawn])}")
+    click.echo(f"{browse.output}: {len(drawn)} training samples ({epochs}, seed {seed})")
+    click.echo(f"augmented  {summarize([each.instances for each in drawn])}")
+    click.echo(f"original   {summarize([each.raw_instances for each in drawn])}")
 
 
-def summary(images: Sequence[Instances]) -> str:
-    """Objects kept and ignored, and the sizes of those kept."""
+def summarize(images: Sequence[Instances]) -> str:
+    """Summarize the numbers of kept and ignored objects, and the sizes of the kept ones."""
     import torch
 
     from maskrcnn.ops.boxes import box_area
@@ -196,12 +199,12 @@ def summary(images: Sequence[Instances]) -> str:
     ignored = sum(int(each.ignore.sum()) for each in images)
     spread = ""
     if len(sizes):
-        spread = f"; sizes {sizes.min():.1f} to {sizes.max():.1f} px, median {sizes.median():.1f} (√ of the box's area)"
+        spread = f"; sizes {sizes.min():.1f} to {sizes.max():.1f} px, median {sizes.median():.1f} (√ of the box area)"
     return f"{len(sizes)} objects kept, {ignored} ignored{spread}"
 
 
-def say_next(given: Mapping[str, Any], own: Mapping[str, Any], last_epoch: int | None) -> None:
-    """What to type next: training with the same flags, and this with the next epoch."""
+def print_next_commands(given: Mapping[str, Any], own: Mapping[str, Any], last_epoch: int | None) -> None:
+    """Print the next commands: training with the same options, and browsing the next epoch."""
     click.echo(f"Next: {shlex.join(['python', 'example_smallobject_train.py', *as_typed(given)])}")
     if last_epoch is not None:
         kept = {flag: value for flag, value in own.items() if flag != "epoch"}

@@ -1,4 +1,4 @@
-"""Makes the ellipses: images of small objects with instance masks, whose difficulty is known."""
+"""Create the ellipses: images of small objects with instance masks and known difficulty."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 from datasets.synthetic.recipes import Recipe
 from examples.command_line import SettingsCommand, click_options
 from examples.config import load_config
-from examples.creating import CreateConfig, make, recipe_of, root_flag, say_what_was_made
+from examples.creating import CreateConfig, apply_flags, create_data_set, format_root_flag, print_summary
 
 
 @click.command(
@@ -36,16 +36,16 @@ from examples.creating import CreateConfig, make, recipe_of, root_flag, say_what
 )
 @click_options(CreateConfig)
 def main(**flags: Any) -> None:
-    """Make a training and a test set of small ellipses, with masks, in COCO's format and as label images.
+    """Create a training and a test set of small ellipses with masks, in COCO format and as label images.
 
-    The same settings give the same pixels on every machine.
+    The same options give the same pixels on every machine.
     """
-    recipe = recipe_of(flags, Recipe())
+    recipe = apply_flags(flags, Recipe())
     configured = load_config().paths.ellipses_root
     path = flags["path"] or configured
-    make(path, recipe, bool(flags["overwrite"]))
-    say_what_was_made(path, recipe)
-    click.echo(f"Next: python example_smallobject_train.py{root_flag(path, configured)}")
+    create_data_set(path, recipe, bool(flags["overwrite"]))
+    print_summary(path, recipe)
+    click.echo(f"Next: python example_smallobject_train.py{format_root_flag(path, configured)}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Makes scenes of any shapes: squares, stars, blobs, letters; presets like Matterport's Shapes, CST or nuclei."""
+"""Create scenes of any shapes (squares, stars, blobs, letters), with presets such as Matterport's Shapes or nuclei."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from examples.creating import (
     CreateConfig,
     RecipeCommand,
     ScenesConfig,
-    base_recipe,
-    make,
-    recipe_of,
-    root_flag,
-    say_what_was_made,
+    apply_flags,
+    create_data_set,
+    format_root_flag,
+    load_base_recipe,
+    print_summary,
 )
 from examples.progress import progress_bar
 from maskrcnn.config import UserError, flag_values, merge, option
@@ -34,7 +34,7 @@ class AlsoConfig:
 
     also: tuple[str, ...] = option(
         (),
-        "formats to write the data in besides, as examples.convert does, in PATH-cst ..",
+        "additional formats to write, as by examples.convert, to PATH-cst and so on",
         flag="also",
         choices=tuple(FORMATS),
     )
@@ -72,28 +72,28 @@ class AlsoConfig:
 @click_options(AlsoConfig)
 @click_options(CreateConfig)
 def main(preset: str | None, scene: str | None, also: str | None, **flags: Any) -> None:
-    """Make a training and a test set of small shapes, with masks, in COCO's format and as label images.
+    """Create a training and a test set of small shapes with masks, in COCO format and as label images.
 
-    The defaults are those of the preset, or of the recipe given with --scene (a data set's own dataset.toml is one);
-    --preset=NAME --help shows them. The same settings give the same pixels on every machine (but for Poisson noise and
-    JPEG).
+    The defaults are those of the preset, or of the recipe given with --scene (such as a data set's dataset.toml);
+    --preset=NAME --help shows them. The same options give the same pixels on every machine (except for Poisson noise
+    and JPEG).
     """
     if preset is not None and scene is not None:
         raise UserError(f"--preset={preset} and --scene={scene}: give one of them")
     start = merge(ScenesConfig(), flag_values(ScenesConfig, {"preset": preset, "scene": scene}))
     formats = merge(AlsoConfig(), flag_values(AlsoConfig, {"also": also})).also
-    recipe = recipe_of(flags, base_recipe(start))
+    recipe = apply_flags(flags, load_base_recipe(start))
     configured = load_config().paths.shapes_root
     path, overwrite = flags["path"] or configured, bool(flags["overwrite"])
     folders = {each: f"{Path(path)}-{each}" for each in formats}
     check_also(folders, recipe, overwrite)
     if recipe.n_val and flags["n_val"] is None and (flags["n_train"] or flags["n_test"]):
-        click.echo(f"note: {recipe.n_val} validation images are made, too; --n_val=0 leaves them out")
-    make(path, recipe, overwrite)
-    say_what_was_made(path, recipe)
+        click.echo(f"note: {recipe.n_val} validation images are also created; --n_val=0 leaves them out")
+    create_data_set(path, recipe, overwrite)
+    print_summary(path, recipe)
     for each, folder in folders.items():
         write_also(path, each, folder, overwrite)
-    click.echo(f"Next: python example_smallobject_train.py --dataset=shapes{root_flag(path, configured)}")
+    click.echo(f"Next: python example_smallobject_train.py --dataset=shapes{format_root_flag(path, configured)}")
     for each, folder in folders.items():
         root = shlex.quote(f"--dataset_root={folder}")
         click.echo(f"      python example_smallobject_train.py --dataset={reader_of(each, has_masks=True)} {root}")
@@ -103,18 +103,23 @@ def main(preset: str | None, scene: str | None, also: str | None, **flags: Any) 
 
 
 def check_also(folders: Mapping[str, str], recipe: Recipe, overwrite: bool) -> None:
-    """UserError before anything is drawn, for what a format cannot hold or a folder that is there."""
+    """Check, before anything is drawn, that the other formats support the data and their folders are free.
+
+    Raises:
+        UserError: If not.
+    """
     from datasets.readers.cst import Cst
 
     strange = [name for name in recipe.scene.objects.class_names if name not in Cst.class_names]
     if "cst" in folders and strange:
-        raise UserError(f"--also=cst: holds {', '.join(Cst.class_names)} only, not '{strange[0]}'; use --also=coco")
+        raise UserError(f"--also=cst: supports {', '.join(Cst.class_names)} only, not '{strange[0]}'; use --also=coco")
     for each, folder in folders.items():
         if Path(folder).exists() and not overwrite:
             raise UserError(f"--also={each}: {folder} already exists; --overwrite replaces it, --path chooses another")
 
 
 def write_also(path: str, to: str, folder: str, overwrite: bool) -> None:
+    """Write the data set in another format."""
     from datasets.writing.converting import convert
     from datasets.writing.sources import open_parts
 

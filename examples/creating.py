@@ -1,4 +1,4 @@
-"""Synthetic data sets made with a progress bar and a data sheet: what the programs that make them have in common."""
+"""Creation of synthetic data sets with a progress bar and a data sheet, shared by the programs."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from maskrcnn.config import UserError, flag_values, merge, option, settings
 class CreateConfig:
     """Data set."""
 
-    path: str | None = option(None, "folder to make (default: the data set's root in smallobjects.toml)", flag="path")
-    n_train: int = option(128, "training images", flag="n_train", minimum=0)
-    n_val: int = option(0, "images for validation", flag="n_val", minimum=0)
-    n_test: int = option(32, "test images", flag="n_test", minimum=0)
-    overwrite: bool = option(False, "replace the data set that is there", flag="overwrite")
+    path: str | None = option(None, "folder to create (default: the data set's root in smallobjects.toml)", flag="path")
+    n_train: int = option(128, "number of training images", flag="n_train", minimum=0)
+    n_val: int = option(0, "number of validation images", flag="n_val", minimum=0)
+    n_test: int = option(32, "number of test images", flag="n_test", minimum=0)
+    overwrite: bool = option(False, "replace an existing data set", flag="overwrite")
     scene: SceneConfig = field(default_factory=SceneConfig)
 
 
@@ -36,38 +36,47 @@ class CreateConfig:
 class ScenesConfig:
     """Recipe."""
 
-    preset: str = option("shapes", "the recipe whose settings are the defaults", flag="preset", choices=tuple(PRESETS))
-    scene: str | None = option(None, "a TOML file of the recipe, instead of a preset", flag="scene")
+    preset: str = option("shapes", "recipe with the default options", flag="preset", choices=tuple(PRESETS))
+    scene: str | None = option(None, "TOML file of a recipe, instead of a preset", flag="scene")
 
 
-def recipe_of(flags: Mapping[str, Any], base: Recipe) -> Recipe:
-    """``base`` with the flags of `CreateConfig` that are given. UserError for a bad one, or settings that fit not."""
+def apply_flags(flags: Mapping[str, Any], base: Recipe) -> Recipe:
+    """Return `base` with the given flags of `CreateConfig`.
+
+    Raises:
+        UserError: If a value is invalid, or the options are inconsistent.
+    """
     layer = flag_values(
         CreateConfig, {name: value for name, value in flags.items() if name not in ("path", "overwrite")}
     )
     return merge(base, layer)
 
 
-def base_recipe(start: ScenesConfig) -> Recipe:
-    """The recipe of ``--scene``, else that of ``--preset``. UserError for a file that is none."""
+def load_base_recipe(start: ScenesConfig) -> Recipe:
+    """Return the recipe of `--scene`, or else of `--preset`.
+
+    Raises:
+        UserError: If the file is invalid.
+    """
     return PRESETS[start.preset]() if start.scene is None else read_recipe(start.scene)
 
 
 class RecipeCommand(SettingsCommand):
-    """A command whose --help shows as defaults those of the recipe that --preset or --scene name beside it."""
+    """Command whose --help shows the defaults of the recipe given by --preset or --scene."""
 
     def __init__(self, *args: Any, preset: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.preset = preset
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse arguments; with --help, set the defaults to those of the recipe first."""
         if not set(args) & {*ctx.help_option_names, *HELP_ALL}:
             return super().parse_args(ctx, args)
         try:
             given, _, _ = self.make_parser(ctx).parse_args(list(args))
             named: dict[str, Any] = {name: given[name] for name in ("preset", "scene") if name in given}
-            base = base_recipe(merge(ScenesConfig(preset=self.preset), flag_values(ScenesConfig, named)))
-        except (click.UsageError, UserError):  # which the call without --help says
+            base = load_base_recipe(merge(ScenesConfig(preset=self.preset), flag_values(ScenesConfig, named)))
+        except (click.UsageError, UserError):  # reported by the call without --help
             base = PRESETS[self.preset]()
         values = {
             each.flag: functools.reduce(getattr, key.split("."), base)
@@ -78,47 +87,51 @@ class RecipeCommand(SettingsCommand):
         return super().parse_args(ctx, args)
 
 
-def notes_on(recipe: Recipe) -> Iterator[str]:
-    """What is legitimate, but maybe not meant."""
+def list_notes(recipe: Recipe) -> Iterator[str]:
+    """Yield notes on options that are valid but may be unintended."""
     scene, objects = recipe.scene, recipe.scene.objects
     size, shorter = f"{scene.width} x {scene.height}", min(scene.width, scene.height)
     if not scene.num_objects:
-        yield "the images hold no objects (n_groups and n_free are 0): a detector can neither learn nor be measured"
+        yield "the images contain no objects (n_groups and n_free are 0): training and evaluation are impossible"
     elif objects.max_diameter + 2 * objects.outline > shorter:
         yield (
             f"the largest objects (max_diameter {objects.max_diameter:g}) are larger than the image of {size}: "
-            "its edge cuts them"
+            "they are cut by its edge"
         )
-    if (cover := mean_cover(scene)) > 1:
-        yield f"the objects' areas add up to {cover:.1f} times the image: what is hidden has no annotation"
+    if (cover := compute_mean_cover(scene)) > 1:
+        yield f"the areas of the objects sum to {cover:.1f} times the image: hidden objects have no annotation"
 
 
-def mean_cover(scene: SceneConfig) -> float:
-    """Areas of all objects that are drawn, over that of the image; diameters are log-uniform."""
+def compute_mean_cover(scene: SceneConfig) -> float:
+    """Compute the expected area of all drawn objects over that of the image; diameters are log-uniform."""
     low, high = scene.objects.min_diameter, scene.objects.max_diameter
     mean_square = low**2 if low == high else (high**2 - low**2) / (2 * math.log(high / low))
     return scene.num_objects * math.pi / 4 * mean_square / (scene.width * scene.height)
 
 
-def make(path: str, recipe: Recipe, overwrite: bool = False, title: str = "Drawing") -> None:
-    """Make the data set and its sheet with a progress bar. UserError: as ``datasets.synthetic.writer.create``."""
+def create_data_set(path: str, recipe: Recipe, overwrite: bool = False, title: str = "Drawing") -> None:
+    """Create the data set and its sheet with a progress bar.
+
+    Raises:
+        UserError: As `datasets.synthetic.writer.create`.
+    """
     from datasets.synthetic.outlines import check_letters
     from datasets.synthetic.writer import create
     from examples.data_sheet import write_data_sheet
 
     check_letters(recipe.scene)
-    for note in notes_on(recipe):
+    for note in list_notes(recipe):
         click.echo(f"note: {note}")
     with progress_bar(title) as progress:
         create(path, recipe, progress, overwrite, finish=lambda folder: write_data_sheet(folder, recipe))
 
 
-def say_what_was_made(path: str, recipe: Recipe) -> None:
-    """The folder, how many images are in it and where its data sheet is."""
+def print_summary(path: str, recipe: Recipe) -> None:
+    """Print the folder, the numbers of images, and the path of the data sheet."""
     counts = said({split: count for split, count in recipe.counts.items() if count})
     click.echo(f"{path}: {counts}, {recipe.scene.width} x {recipe.scene.height}; see {Path(path) / 'README.md'}")
 
 
-def root_flag(path: str, configured: str) -> str:
-    """What the next program must be told about where the data is; "" if it is where it is looked for."""
+def format_root_flag(path: str, configured: str) -> str:
+    """Format the flag that tells the next program where the data is; "" for the default folder."""
     return "" if Path(path).resolve() == Path(configured).resolve() else f" {shlex.quote(f'--dataset_root={path}')}"

@@ -1,4 +1,4 @@
-"""The data sheet of a synthetic data set: what is in it, how it was made, what its objects came to be."""
+"""Data sheet of a synthetic data set: contents, options, and measured difficulty factors."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from maskrcnn.plotting.predictions import save_picture
 from maskrcnn.plotting.samples import Panel, render_sheet
 
 PICTURES = 6
-MOST_OBJECTS = 20_000  # whose factors are drawn, so that memory does not grow with the data
+MAX_OBJECTS = 20_000  # objects whose factors are plotted, so that memory is bounded
 
 
 @dataclass
-class Contents:
-    """What one split holds. ``factors``: those of its first objects, by name."""
+class SplitContents:
+    """Contents of one split; `factors` has the values of its first objects by factor."""
 
     images: int
     class_names: tuple[str, ...]
@@ -32,14 +32,14 @@ class Contents:
     ignored: int = 0
     factors: dict[str, list[float | None]] = field(default_factory=lambda: {name: [] for name in Factors.names()})
 
-    def medians(self) -> dict[str, float]:
-        """Of each factor; nan where none was measured."""
+    def compute_medians(self) -> dict[str, float]:
+        """Compute the median of each factor; NaN if there are no values."""
         seen = {name: [value for value in values if value is not None] for name, values in self.factors.items()}
         return {name: float(np.median(values)) if values else float("nan") for name, values in seen.items()}
 
 
 def write_data_sheet(folder: Path, recipe: Recipe) -> None:
-    """Write README.md and its pictures into the folder of a data set that is otherwise complete."""
+    """Write README.md and its pictures into the folder of an otherwise complete data set."""
     splits = {
         split: read_contents(folder / split / "annotations.json", count)
         for split, count in recipe.counts.items()
@@ -52,32 +52,32 @@ def write_data_sheet(folder: Path, recipe: Recipe) -> None:
     save_picture(render_sheet(panels, columns=3), folder / "sheet" / "samples.png")
     factors = {name: np.array(values, np.float64) for name, values in splits[first].factors.items()}
     plot_factors(factors, folder / "sheet" / "factors.png")
-    write_text(folder / "README.md", sheet_text(recipe, splits, first, len(panels)))
+    write_text(folder / "README.md", format_data_sheet(recipe, splits, first, len(panels)))
 
 
-def read_contents(annotations: Path, images: int) -> Contents:
-    """Counts and factors from a split's annotations, read one by one."""
+def read_contents(annotations: Path, images: int) -> SplitContents:
+    """Read counts and factors from the annotations of a split, one by one."""
     with JsonStream(annotations) as stream:
         names: dict[int, str] = {}
-        contents = Contents(images, ())
+        contents = SplitContents(images, ())
         for entry in stream.entries(("categories", "annotations")):
             if entry.key == "categories":
                 names[entry.value["id"]] = entry.value["name"]
                 continue
             contents.objects[names[entry.value["category_id"]]] += 1
             contents.ignored += entry.value["iscrowd"]
-            if len(contents.factors["size"]) < MOST_OBJECTS:
+            if len(contents.factors["size"]) < MAX_OBJECTS:
                 for name, values in contents.factors.items():
                     values.append(entry.value["factors"][name])
     contents.class_names = tuple(names[number] for number in sorted(names))
     return contents
 
 
-def sheet_text(recipe: Recipe, splits: dict[str, Contents], first: str, pictures: int) -> str:
-    """The sheet in Markdown."""
+def format_data_sheet(recipe: Recipe, splits: dict[str, SplitContents], first: str, pictures: int) -> str:
+    """Format the sheet in Markdown."""
     scene = recipe.scene
     classes = splits[first].class_names
-    head = "| split | images | objects | to ignore | " + " | ".join(classes) + " |"
+    head = "| split | images | objects | ignored | " + " | ".join(classes) + " |"
     rows = [
         f"| {split} | {each.images:,} | {each.objects.total():,} | {each.ignored:,} | "
         + " | ".join(f"{each.objects[name]:,}" for name in classes)
@@ -87,7 +87,7 @@ def sheet_text(recipe: Recipe, splits: dict[str, Contents], first: str, pictures
     changes = differences(Recipe(), recipe)
     made = [f"- `{change.split(': ')[0]}`: {change.rpartition(' -> ')[2]}" for change in changes] or ["- all defaults"]
     drawn = len(splits[first].factors["size"])
-    table = [_row(name, values) for name, values in splits[first].factors.items()]
+    table = [_format_row(name, values) for name, values in splits[first].factors.items()]
     return "\n".join(
         [
             f"# {' and '.join(classes) if len(classes) < 3 else f'{len(classes)} classes of objects'}",
@@ -100,12 +100,12 @@ def sheet_text(recipe: Recipe, splits: dict[str, Contents], first: str, pictures
             "",
             f"![the first {pictures} images of {first}, objects outlined](sheet/samples.png)",
             "",
-            "## What the objects came to be",
+            "## Measured difficulty factors",
             "",
-            f"Measured on the pixels of {'all' if drawn < MOST_OBJECTS else 'the first'} {drawn:,} objects of {first} "
-            "(in pixels, degrees and shares):",
+            f"Measured on the pixels of {'all' if drawn < MAX_OBJECTS else 'the first'} {drawn:,} objects of {first} "
+            "(in pixels, degrees, and fractions):",
             "",
-            "| factor | least | 5% | median | 95% | most |",
+            "| factor | minimum | 5% | median | 95% | maximum |",
             "|---|--:|--:|--:|--:|--:|",
             *table,
             "",
@@ -113,20 +113,20 @@ def sheet_text(recipe: Recipe, splits: dict[str, Contents], first: str, pictures
             "",
             "## How it was made",
             "",
-            f"By version {recipe.version} of the generator, from `dataset.toml`; what differs from the defaults:",
+            f"By version {recipe.version} of the generator, from `dataset.toml`; differences from the defaults:",
             "",
             *made,
             "",
-            "`{split}/images` holds the images, `{split}/labels` 16-bit images of object numbers, "
-            "`{split}/annotations.json` COCO's annotations of what is visible, with each object's factors. "
+            "`{split}/images` contains the images, `{split}/labels` 16-bit images of object numbers, "
+            "`{split}/annotations.json` COCO annotations of the visible masks, with each object's factors. "
             "`manifest.json` lists the SHA-256 of every file and of every image's pixels; "
-            "`python -m examples.check_data FOLDER` compares.",
+            "`python -m examples.check_data FOLDER` verifies them.",
             "",
         ]
     )
 
 
-def _row(name: str, values: list[float | None]) -> str:
+def _format_row(name: str, values: list[float | None]) -> str:
     seen = [value for value in values if value is not None]
     if not seen:
         return f"| {name} | | | | | |"

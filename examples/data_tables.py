@@ -1,4 +1,4 @@
-"""Tables of `examples.describe_data`: what a data set is like and what is proposed for it, 100 columns wide."""
+"""Tables of `examples.describe_data`: statistics of a data set and the proposal for it, 100 columns wide."""
 
 from __future__ import annotations
 
@@ -33,18 +33,19 @@ BINS = {
     "medium": "COCO medium\n32–96",
     "large": "COCO large\n> 96",
 }
-MOST_CLASSES = 20  # lines
+MAX_CLASSES = 20  # lines of the table of classes
 
 
-def read(name: str, dataset: DetectionDataset, at_most: int) -> Objects:
-    """The objects of a split, with a bar where the output is a terminal."""
+def read_with_progress(name: str, dataset: DetectionDataset, max_images: int) -> Objects:
+    """Read the objects of a split, with a progress bar on a terminal."""
     console = Console()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(f"reading {name} images", total=min(len(dataset), at_most))
-        return st.read_objects(dataset, at_most, lambda: bar.advance(task))
+        task = bar.add_task(f"reading {name} images", total=min(len(dataset), max_images))
+        return st.read_objects(dataset, max_images, lambda: bar.advance(task))
 
 
-def show(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def print_table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table with right-aligned columns after the first."""
     table = Table(title=title, title_justify="left")
     for number, name in enumerate(head):
         table.add_column(name, justify="right" if number else "left", no_wrap=not number, overflow="ellipsis")
@@ -53,39 +54,39 @@ def show(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> None
     Console(width=WIDTH, highlight=False, markup=False, emoji=False).print(table)
 
 
-# ---- what there is
+# ---- statistics
 
 
-def say_images(found: Mapping[str, Objects], splits: Mapping[str, DetectionDataset]) -> None:
-    """Images, objects and crowding of each split."""
-    columns = [_of_split(each, len(splits[name])) for name, each in found.items()]
+def print_images(found: Mapping[str, Objects], splits: Mapping[str, DetectionDataset]) -> None:
+    """Print images, objects, and crowding of each split."""
+    columns = [_summarize_split(each, len(splits[name])) for name, each in found.items()]
     rows = [[label, *(column[label] for column in columns)] for label in (columns[0] if columns else ())]
-    show("Images and objects", ["", *found], rows)
+    print_table("Images and objects", ["", *found], rows)
     for name, dataset in splits.items():
         for rule, count in getattr(dataset, "counts", {}).items():
             print(f"{name}: {count} {rule}")
 
 
-def _of_split(found: Objects, num_images: int) -> dict[str, str]:
+def _summarize_split(found: Objects, num_images: int) -> dict[str, str]:
     objects = found.targets()
     read = len(found.sizes)
     overlaps = st.compute_max_overlaps(objects)
     distances = st.compute_nearest_distances(objects)
     return {
         "images": f"{num_images:,}" + (f" ({read:,} of them read)" if read < num_images else ""),
-        "width × height": _sizes(found.sizes),
+        "width × height": _format_sizes(found.sizes),
         "objects": f"{len(objects):,}",
-        "ignored, besides": f"{len(found) - len(objects):,}",
-        "objects an image: least, 50%, 95%, most": _percentiles(st.count_per_image(objects), (0, 50, 95, 100)),
-        "objects a megapixel: 5%, 50%, 95%": _percentiles(st.compute_densities(objects), (5, 50, 95)),
-        "nearest centre (px): 5%, 50%, 95%": _percentiles(distances[np.isfinite(distances)], (5, 50, 95)),
-        "box IoU with another above .3, .5": f"{_share(overlaps > 0.3)}, {_share(overlaps > 0.5)}",
-        "at the border of the image": _share(st.find_border_objects(objects)),
+        "ignored objects": f"{len(found) - len(objects):,}",
+        "objects per image: min, 50%, 95%, max": _format_percentiles(st.count_per_image(objects), (0, 50, 95, 100)),
+        "objects per megapixel: 5%, 50%, 95%": _format_percentiles(st.compute_densities(objects), (5, 50, 95)),
+        "nearest center (px): 5%, 50%, 95%": _format_percentiles(distances[np.isfinite(distances)], (5, 50, 95)),
+        "box IoU with another above .3, .5": f"{_format_fraction(overlaps > 0.3)}, {_format_fraction(overlaps > 0.5)}",
+        "touching the image border": _format_fraction(st.find_border_objects(objects)),
     }
 
 
-def _sizes(sizes: np.ndarray) -> str:
-    """The most frequent sizes, or their range where there are many."""
+def _format_sizes(sizes: np.ndarray) -> str:
+    """Format the most frequent sizes, or their range if there are many."""
     known = Counter((int(width), int(height)) for height, width in sizes)
     if len(known) > 8:
         (h1, w1), (h2, w2) = sizes.min(axis=0), sizes.max(axis=0)
@@ -93,8 +94,8 @@ def _sizes(sizes: np.ndarray) -> str:
     return ", ".join(f"{width}×{height} ({count})" for (width, height), count in known.most_common())
 
 
-def say_objects(objects: Mapping[str, Objects], class_names: Sequence[str]) -> None:
-    """Sizes and shapes as percentiles, sizes in the bins of AI-TOD and COCO, classes."""
+def print_objects(objects: Mapping[str, Objects], class_names: Sequence[str]) -> None:
+    """Print percentiles of sizes and shapes, numbers by size bins of AI-TOD and COCO, and classes."""
     rows = {}
     for name, each in objects.items():
         rows[f"{name}: √ box area (px)"] = st.compute_box_sizes(each)
@@ -102,39 +103,46 @@ def say_objects(objects: Mapping[str, Objects], class_names: Sequence[str]) -> N
             rows[f"{name}: √ mask area (px)"] = masks
         rows[f"{name}: height / width"] = st.compute_aspects(each)
     head = ["", "min", *(f"{p}%" for p in PERCENTILES[1:-1]), "max"]
-    show("Sizes and shapes", head, ([name, *_cells(values, PERCENTILES)] for name, values in rows.items()))
+    print_table(
+        "Sizes and shapes", head, ([name, *_format_cells(values, PERCENTILES)] for name, values in rows.items())
+    )
     sized = {name: values for name, values in rows.items() if "√" in name}
-    show("Objects by size", ["", *BINS.values()], ([name, *_binned(values)] for name, values in sized.items()))
+    print_table(
+        "Objects by size", ["", *BINS.values()], ([name, *_count_by_bin(values)] for name, values in sized.items())
+    )
     counts = {name: st.count_per_class(each, len(class_names)) for name, each in objects.items()}
-    show("Classes", ["", *objects], _classes(counts, class_names))
+    print_table("Classes", ["", *objects], _make_class_rows(counts, class_names))
 
 
-def _binned(sizes: np.ndarray) -> list[str]:
+def _count_by_bin(sizes: np.ndarray) -> list[str]:
     areas = sizes**2
     limits = [SIZE_RANGES[name] for name in BINS]
     return [f"{((low <= areas) & (areas < high)).sum():,}" for low, high in limits]
 
 
-def _classes(counts: Mapping[str, np.ndarray], class_names: Sequence[str]) -> list[list[str]]:
+def _make_class_rows(counts: Mapping[str, np.ndarray], class_names: Sequence[str]) -> list[list[str]]:
     total = sum(counts.values(), np.zeros(len(class_names), np.int64))
     order = np.argsort(-total, kind="stable")
-    shown, others = order[:MOST_CLASSES], order[MOST_CLASSES:]
+    shown, others = order[:MAX_CLASSES], order[MAX_CLASSES:]
     groups = [(class_names[index], np.array([index])) for index in shown]
     groups += [(f"{len(others)} others", others)] if len(others) else []
     return [
-        [name, *(f"{of[group].sum():,} ({_percent(of[group].sum() / max(of.sum(), 1))})" for of in counts.values())]
+        [
+            name,
+            *(f"{of[group].sum():,} ({_format_percent(of[group].sum() / max(of.sum(), 1))})" for of in counts.values()),
+        ]
         for name, group in groups
     ]
 
 
-# ---- what is proposed
+# ---- proposal
 
 
-def say_anchors(sets: Sequence[AnchorSet], coverage: float) -> None:
-    """Shares of the truths that anchors match, and which anchors these are."""
+def print_anchors(sets: Sequence[AnchorSet], coverage: float) -> None:
+    """Print the fractions of objects matched by anchors, and the anchors."""
     splits = list(sets[0].ious)
-    head = ["", "anchors a\nlocation", "strides", *(f"{name}\nIoU {at}" for name in splits for at in (".5", ".7"))]
-    show("Objects matched by the best anchor of their image", head, [_anchor_row(each) for each in sets])
+    head = ["", "anchors per\nlocation", "strides", *(f"{name}\nIoU {at}" for name in splits for at in (".5", ".7"))]
+    print_table("Objects matched by the best anchor of their image", head, [_make_anchor_row(each) for each in sets])
     for each in sets:
         rpn = each.detector.rpn
         levels = zip(compute_strides(each.detector.backbone), rpn.anchor_sizes, strict=True)
@@ -148,46 +156,46 @@ def say_anchors(sets: Sequence[AnchorSet], coverage: float) -> None:
         print(f"Anchors are in pixels of the resized images (resize = {resize}).")
     matched = (sets[-1].ious["train"] >= 0.5).mean()
     if matched < coverage:
-        print(f"No {sets[-1].name} anchors match {_percent(coverage)} of the training objects at IoU .5.")
+        print(f"No {sets[-1].name} anchors match {_format_percent(coverage)} of the training objects at IoU .5.")
 
 
-def _anchor_row(each: AnchorSet) -> list[str]:
-    shares = [_share(ious >= at) for ious in each.ious.values() for at in (0.5, 0.7)]
+def _make_anchor_row(each: AnchorSet) -> list[str]:
+    shares = [_format_fraction(ious >= at) for ious in each.ious.values() for at in (0.5, 0.7)]
     strides = " ".join(str(stride) for stride in compute_strides(each.detector.backbone))
     return [each.name, str(count_anchors_per_location(each.detector)), strides, *shares]
 
 
-def say_limits(present: DetectorConfig, proposed: DetectorConfig, keys: Sequence[str], crowd: Crowding) -> None:
-    """Top-k limits, present and proposed."""
-    from examples.describe_data import get
+def print_limits(present: DetectorConfig, proposed: DetectorConfig, keys: Sequence[str], crowd: Crowding) -> None:
+    """Print present and proposed top-k limits."""
+    from examples.describe_data import get_option
 
     per = f" or per {present.limit_size}² px" if present.limit_size else ""
     title = (
         f"Limits (at most {crowd.fullest} objects per image{per}; around an object in a training sample: "
         f"median {crowd.typical}, 99% {crowd.crop})"
     )
-    rows = [[key, f"{get(present, key):,}", f"{get(proposed, key):,}"] for key in keys]
-    show(title, ["", "present", "proposed"], rows)
+    rows = [[key, f"{get_option(present, key):,}", f"{get_option(proposed, key):,}"] for key in keys]
+    print_table(title, ["", "present", "proposed"], rows)
 
 
 # ---- cells
 
 
-def _percentiles(values: np.ndarray, which: Sequence[int]) -> str:
-    return ", ".join(_cells(values, which))
+def _format_percentiles(values: np.ndarray, which: Sequence[int]) -> str:
+    return ", ".join(_format_cells(values, which))
 
 
-def _cells(values: np.ndarray, which: Sequence[int]) -> list[str]:
-    return [_number(value) for value in np.percentile(values, which)] if len(values) else ["-"] * len(which)
+def _format_cells(values: np.ndarray, which: Sequence[int]) -> list[str]:
+    return [_format_number(value) for value in np.percentile(values, which)] if len(values) else ["-"] * len(which)
 
 
-def _number(value: Any) -> str:
+def _format_number(value: Any) -> str:
     return f"{value:,.0f}" if value >= 100 or value == round(value) else f"{value:.3g}"
 
 
-def _share(flags: np.ndarray) -> str:
-    return _percent(flags.mean()) if len(flags) else "-"
+def _format_fraction(flags: np.ndarray) -> str:
+    return _format_percent(flags.mean()) if len(flags) else "-"
 
 
-def _percent(share: float) -> str:
+def _format_percent(share: float) -> str:
     return f"{100 * share:.1f}%"

@@ -1,4 +1,4 @@
-"""What a data set is like, and what it asks of a detector: `python -m examples.describe_data --dataset=ellipses`."""
+"""Describe a data set and propose anchors and limits: `python -m examples.describe_data --dataset=ellipses`."""
 
 from __future__ import annotations
 
@@ -53,16 +53,18 @@ _OTHER_FLAGS = [
 class DescribeConfig:
     """Description and proposal."""
 
-    max_images: int = option(2000, "images of a split to read, evenly spaced", flag="max_images", minimum=1)
-    picture: str = option("data.png", "PNG file to write", flag="picture")
-    write_config: str | None = option(None, "TOML file to write with what is proposed", flag="write_config")
-    coverage: float = option(
-        0.95, "share of the training objects to match at IoU .5", flag="coverage", minimum=0.0, maximum=1.0
+    max_images: int = option(
+        2000, "max. number of images to read per split, evenly spaced", flag="max_images", minimum=1
     )
-    max_anchors: int = option(9, "most anchors a location", flag="max_anchors", minimum=1, maximum=30)
+    picture: str = option("data.png", "PNG file to write", flag="picture")
+    write_config: str | None = option(None, "TOML file to write the proposal to", flag="write_config")
+    coverage: float = option(
+        0.95, "fraction of training objects to match at IoU .5", flag="coverage", minimum=0.0, maximum=1.0
+    )
+    max_anchors: int = option(9, "max. number of anchors per location", flag="max_anchors", minimum=1, maximum=30)
     finest_stride: str = option(
         "auto",
-        "finest stride to propose; auto: 2 (twice the time) where a twentieth of the objects is below 8 px, else 4",
+        "finest stride; auto: 2 (twice the time) if over 5% of the objects are below 8 px, otherwise 4",
         flag="finest_stride",
         choices=("auto", "2", "4"),
     )
@@ -70,7 +72,7 @@ class DescribeConfig:
 
 @dataclass(frozen=True)
 class AnchorSet:
-    """A detector's settings and how well its anchors fit: the best IoU of each truth, by split."""
+    """Detector configuration and the fit of its anchors: IoU with the best anchor per object, by split."""
 
     name: str
     detector: DetectorConfig
@@ -84,10 +86,10 @@ class AnchorSet:
 @click_options(ExperimentConfig, without=_OTHER_FLAGS)
 @config_option
 def main(**flags: Any) -> None:
-    """Describe the objects of a data set, and propose the anchors, strides and top-k limits that they ask for.
+    """Describe the objects of a data set, and propose anchors, strides, and top-k limits for it.
 
-    Sizes, shapes, crowding, overlap and classes are printed and drawn in one picture. Objects to ignore are counted
-    only. Proposals come from the training images; --write_config writes them where training takes them with --config.
+    Sizes, shapes, crowding, overlap, and classes are printed and plotted. Ignored objects are only counted. Proposals
+    are based on the training images; --write_config writes them to a file for the option --config of training.
     """
     given = {flag: value for flag, value in flags.items() if value is not None}
     own = {flag: given.pop(flag) for flag in settings(DescribeConfig) if flag in given}
@@ -100,50 +102,60 @@ def main(**flags: Any) -> None:
     from examples import data_tables
     from examples.experiment import open_data
 
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, cache_mb=0))  # each image is read once
+    config = dataclasses.replace(
+        config, data=dataclasses.replace(config.data, cache_mb=0)
+    )  # each image is read only once
     data = open_data(config, click.echo)
     splits = {"train": data.train, "test": data.test}
-    found = {name: data_tables.read(name, split, describe.max_images) for name, split in splits.items()}
+    found = {name: data_tables.read_with_progress(name, split, describe.max_images) for name, split in splits.items()}
     objects = {name: each.targets() for name, each in found.items()}
-    data_tables.say_images(found, splits)
-    data_tables.say_objects(objects, data.class_names)
-    sets, crowd = [], crowding(objects, config)
+    data_tables.print_images(found, splits)
+    data_tables.print_objects(objects, data.class_names)
+    sets, crowd = [], measure_crowding(objects, config)
     if len(objects["train"]):
-        sets = anchor_sets(objects, config, describe, crowd)
-        data_tables.say_anchors(sets, describe.coverage)
-        data_tables.say_limits(sets[0].detector, sets[-1].detector, LIMIT_KEYS, crowd)
+        sets = make_anchor_sets(objects, config, describe, crowd)
+        data_tables.print_anchors(sets, describe.coverage)
+        data_tables.print_limits(sets[0].detector, sets[-1].detector, LIMIT_KEYS, crowd)
     else:
-        click.echo("The training images hold no objects: there is nothing to propose.")
-    draw(describe, config, data, objects, sets)
-    finish(describe, given, own, sets)
+        click.echo("The training images contain no objects: no anchors are proposed.")
+    draw_picture(describe, config, data, objects, sets)
+    print_results(describe, given, own, sets)
 
 
 # ---- files
 
 
 def check_file(flag: str, name: str, suffix: str) -> Path:
-    """UserError now for a file that could not be written in the end."""
+    """Check early that a file can be written.
+
+    Raises:
+        UserError: If it cannot.
+    """
     path = Path(name)
     if path.suffix.lower() != suffix:
         raise UserError(f"--{flag}={path}: must end in {suffix}")
     if not path.parent.is_dir():
-        raise UserError(f"--{flag}={path}: there is no folder {path.parent}; make it first, or choose another")
+        raise UserError(f"--{flag}={path}: there is no folder {path.parent}; create it first, or choose another")
     if path.is_dir():
         raise UserError(f"--{flag}={path}: is a folder; choose another name")
     return path
 
 
 def check_new(name: str) -> None:
-    """UserError where writing would overwrite somebody's settings."""
+    """Check that a file does not exist yet, so that no options are overwritten.
+
+    Raises:
+        UserError: If it exists.
+    """
     if check_file("write_config", name, ".toml").exists():
         raise UserError(
-            f"--write_config={name}: exists already, and is not overwritten; choose another name (training takes it "
-            f"with --config, over what {CONFIG_FILE} says)"
+            f"--write_config={name}: already exists and is not overwritten; choose another name (training reads it "
+            f"with --config, in addition to {CONFIG_FILE})"
         )
 
 
-def some_toml(config: ExperimentConfig, keys: set[str]) -> str:
-    """TOML text of some settings, with their helps."""
+def format_options(config: ExperimentConfig, keys: set[str]) -> str:
+    """Format some options as TOML with their help texts."""
     lines, table = [], ""
     for line in to_toml(config, comments=False).splitlines():
         if line.startswith("["):
@@ -158,7 +170,7 @@ def some_toml(config: ExperimentConfig, keys: set[str]) -> str:
 
 
 def write_config(path: Path, given: Mapping[str, Any], detector: DetectorConfig, about: str) -> None:
-    """What is proposed, and what was said about the data on the command line or in another file."""
+    """Write the proposal, and the options of the data given on the command line or in another file."""
     from maskrcnn.files import write_text
 
     flags = dict(given)
@@ -167,28 +179,28 @@ def write_config(path: Path, given: Mapping[str, Any], detector: DetectorConfig,
     layers += [flag_values(ExperimentConfig, flags)]
     config = dataclasses.replace(merge(ExperimentConfig(), *layers), detector=detector)
     keys = {key for layer in layers for key in layer} | {*ANCHOR_KEYS, *LIMIT_KEYS}
-    write_text(path, f"# Proposed by examples.describe_data: {about}\n\n{some_toml(config, keys)}")
+    write_text(path, f"# Proposed by examples.describe_data: {about}\n\n{format_options(config, keys)}")
 
 
-# ---- what is proposed
+# ---- proposal
 
 
-def crowding(objects: Mapping[str, Objects], config: ExperimentConfig) -> Crowding:
-    """How many objects are close together in an image of any split, and in a training sample."""
+def measure_crowding(objects: Mapping[str, Objects], config: ExperimentConfig) -> Crowding:
+    """Measure how many objects are close together in an image of any split, and in a training sample."""
     import numpy as np
 
     from datasets.statistics import count_in_crops
     from maskrcnn.model.proposal import Crowding
 
-    fullest = max((_densest(each, config.detector.limit_size) for each in objects.values()), default=0)
+    fullest = max((_find_max_density(each, config.detector.limit_size) for each in objects.values()), default=0)
     size = config.augment.fixed_size or (0,)
     around = count_in_crops(objects["train"], (size[0], size[-1]))
     crop, typical = np.percentile(around, [99, 50]).tolist() if len(around) else (0.0, 0.0)
     return Crowding(fullest, round(crop), round(typical))
 
 
-def _densest(objects: Objects, limit_size: int) -> int:
-    """The largest number of objects in an image, divided by the factor that its limits are scaled by."""
+def _find_max_density(objects: Objects, limit_size: int) -> int:
+    """Find the maximum number of objects per image, divided by the factor that scales the image's limits."""
     from datasets.statistics import count_per_image
     from maskrcnn.model.limits import limit_factor
 
@@ -199,6 +211,7 @@ def _densest(objects: Objects, limit_size: int) -> int:
 
 
 def make_targets(objects: Objects, detector: DetectorConfig) -> TargetBoxes:
+    """Make the target boxes of objects in the detector's input."""
     import torch
 
     from maskrcnn.model.coverage import resize_targets
@@ -208,12 +221,12 @@ def make_targets(objects: Objects, detector: DetectorConfig) -> TargetBoxes:
     )
 
 
-def anchor_sets(
+def make_anchor_sets(
     objects: Mapping[str, Objects], config: ExperimentConfig, describe: DescribeConfig, crowd: Crowding
 ) -> list[AnchorSet]:
-    """The present anchors, the default ones where these are others, and, last, those that are proposed.
+    """Make the present anchors, the default anchors if they differ, and, last, the proposed anchors.
 
-    Before the last, what the other finest stride would ask for.
+    The proposal for the other finest stride precedes the last.
     """
     from maskrcnn.model.config import DetectorConfig
     from maskrcnn.model.coverage import compute_best_ious
@@ -233,7 +246,7 @@ def anchor_sets(
 
     sets = [measured("present", present)]
     default = dataclasses.replace(DetectorConfig(), image=present.image)
-    if any(get(default, key) != get(present, key) for key in ANCHOR_KEYS[:5]):
+    if any(get_option(default, key) != get_option(present, key) for key in ANCHOR_KEYS[:5]):
         sets.append(measured("default", default))
     strides = None if describe.finest_stride == "auto" else (int(describe.finest_stride),)
     chosen = proposed("proposed", strides)
@@ -243,24 +256,25 @@ def anchor_sets(
     return [*sets, chosen]
 
 
-def get(detector: DetectorConfig, key: str) -> Any:
-    """A setting by its dotted key, which begins with "detector."."""
+def get_option(detector: DetectorConfig, key: str) -> Any:
+    """Return an option by its dotted key, which starts with "detector."."""
     value: Any = detector
     for name in key.split(".")[1:]:
         value = getattr(value, name)
     return value
 
 
-# ---- the end
+# ---- output
 
 
-def draw(
+def draw_picture(
     describe: DescribeConfig,
     config: ExperimentConfig,
     data: Data,
     objects: Mapping[str, Objects],
     sets: list[AnchorSet],
 ) -> None:
+    """Plot statistics and anchors as one picture."""
     import numpy as np
 
     from datasets import statistics as st
@@ -290,8 +304,10 @@ def draw(
     plot_data(figures, anchors, describe.picture, f"{config.data.dataset}: {numbers}")
 
 
-def finish(describe: DescribeConfig, given: Mapping[str, Any], own: Mapping[str, Any], sets: list[AnchorSet]) -> None:
-    """What was written, and what to type next."""
+def print_results(
+    describe: DescribeConfig, given: Mapping[str, Any], own: Mapping[str, Any], sets: list[AnchorSet]
+) -> None:
+    """Print what was written, and the next command."""
     click.echo(f"Wrote {describe.picture}")
     if describe.write_config is None:
         again = [*as_typed(given), *as_typed(own), *["--write_config=anchors.toml"] * bool(sets)]
@@ -299,7 +315,7 @@ def finish(describe: DescribeConfig, given: Mapping[str, Any], own: Mapping[str,
             click.echo(f"Next: {shlex.join(['python', '-m', 'examples.describe_data', *again])}")
         return
     if not sets:
-        raise UserError(f"--write_config={describe.write_config}: not written, there are no objects to propose for")
+        raise UserError(f"--write_config={describe.write_config}: not written, as there are no training objects")
     path = Path(describe.write_config)
     data = ", ".join(str(given[flag]) for flag in ("dataset", "dataset_root") if flag in given) or "the default data"
     write_config(path, given, sets[-1].detector, f"anchors, strides and limits for {data}")

@@ -225,10 +225,10 @@ def _root(config: ExperimentConfig, named: Named, say: Say) -> str:
     finish_exchange(root)
     if named.name == "ellipses" and given is None and not Path(root).exists():
         from datasets.synthetic.recipes import Recipe
-        from examples.creating import make
+        from examples.creating import create_data_set
 
         say(f"No ellipses at {root}: making them, as python create_ellipses.py does")
-        make(root, Recipe())
+        create_data_set(root, Recipe())
     return os.fspath(root)
 
 

@@ -1,4 +1,4 @@
-"""Makes the data sets of a sweep: one factor takes several values, the rest of every image stays as it is."""
+"""Create the data sets of a sweep: one factor takes several values, everything else stays the same."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ import click
 from datasets.synthetic.config import SceneConfig, update_config
 from datasets.synthetic.recipes import Recipe
 from examples.command_line import click_options
-from examples.creating import CreateConfig, RecipeCommand, ScenesConfig, base_recipe, make, recipe_of
+from examples.creating import CreateConfig, RecipeCommand, ScenesConfig, apply_flags, create_data_set, load_base_recipe
 from maskrcnn.config import UserError, flag_values, merge, option, settings
 
-PRESET = "ellipses"  # unless given
-SIZE = "size"  # smallest and largest diameter at once
+PRESET = "ellipses"  # default
+SIZE = "size"  # sets min_diameter and max_diameter
 
 
 @dataclass(frozen=True)
 class SweepConfig:
     """Sweep."""
 
-    factor: str = option("contrast", f"a setting of the scenes, or {SIZE}: all objects of one diameter", flag="factor")
-    values: tuple[str, ...] = option((), "its values", flag="values")
+    factor: str = option("contrast", f"option of the scenes, or {SIZE}: one diameter for all objects", flag="factor")
+    values: tuple[str, ...] = option((), "values of the factor", flag="values")
 
 
 @click.command(
@@ -60,21 +60,21 @@ class SweepConfig:
 @click_options(ScenesConfig)
 @click_options(CreateConfig)
 def main(factor: str | None, values: str | None, preset: str | None, scene: str | None, **flags: Any) -> None:
-    """Make a data set for each value of one factor, paired: image i shows the same scene in all of them.
+    """Create a data set for each value of one factor; image i shows the same scene in all of them.
 
-    --factor=contrast --values=.05,.1,.2,.4 writes contrast=.05 and so on below --path. The other settings are those of
-    the preset or of --scene, which --help shows, and of the flags.
+    --factor=contrast --values=.05,.1,.2,.4 writes contrast=.05 and so on below --path. The other options are those of
+    the preset or of --scene, as shown by --help, and the flags.
     """
     sweep = merge(SweepConfig(), flag_values(SweepConfig, {"factor": factor, "values": values}))
     if preset is not None and scene is not None:
         raise UserError(f"--preset={preset} and --scene={scene}: give one of them")
     start = merge(ScenesConfig(preset=PRESET), flag_values(ScenesConfig, {"preset": preset, "scene": scene}))
-    recipes = sweep_of(recipe_of(flags, base_recipe(start)), sweep.factor, sweep.values)
+    recipes = make_sweep(apply_flags(flags, load_base_recipe(start)), sweep.factor, sweep.values)
     root = Path(flags["path"] or f"data/sweep-{sweep.factor}")
     folders = {value: root / f"{sweep.factor}={value}" for value in sweep.values}
-    check_room(root, folders.values())
+    check_folder(root, folders.values())
     for (value, folder), recipe in zip(folders.items(), recipes, strict=True):
-        make(str(folder), recipe, bool(flags["overwrite"]), title=f"Drawing {sweep.factor}={value}")
+        create_data_set(str(folder), recipe, bool(flags["overwrite"]), title=f"Drawing {sweep.factor}={value}")
     write_overview(root, sweep, folders)
     counts = ", ".join(f"{count} {split}" for split, count in recipes[0].counts.items() if count)
     click.echo(f"{root}: {len(recipes)} data sets of {counts} images; see {root / 'README.md'}")
@@ -83,24 +83,24 @@ def main(factor: str | None, values: str | None, preset: str | None, scene: str 
     click.echo(f"      python example_smallobject_train.py --dataset=shapes {dataset}")
 
 
-def sweep_of(base: Recipe, factor: str, values: Sequence[str]) -> list[Recipe]:
-    """The recipe of each value. What is drawn besides is the same in all of them.
+def make_sweep(base: Recipe, factor: str, values: Sequence[str]) -> list[Recipe]:
+    """Make the recipe of each value; everything else is the same in all of them.
 
-    Distances that follow from the objects' sizes (from the edge, and between those that lie apart) are those of the
-    largest objects of the sweep.
+    Distances that depend on the objects' sizes (from the edge, and in the layout "apart") are those of the largest
+    objects of the sweep.
 
     Raises:
-        UserError: no values, one given twice, a factor that is none, or a value that is none of it.
+        UserError: If there are no values, a value is repeated or invalid, or the factor is unknown.
     """
     from datasets.synthetic.scene import compute_exclusion_radius, compute_margin
 
     known = [setting.flag for setting in settings(SceneConfig).values() if setting.flag and setting.flag != "seed"]
     if factor not in (*known, SIZE):
-        raise UserError(f"--factor={factor}: is no setting of a scene; use {SIZE} or one of {', '.join(sorted(known))}")
+        raise UserError(f"--factor={factor}: unknown option of scenes; use {SIZE} or one of {', '.join(sorted(known))}")
     if not values or len(set(values)) < len(values):
-        raise UserError(f"--values={','.join(values)}: give the values of {factor}, each once, such as .05,.1,.2")
+        raise UserError(f"--values={','.join(values)}: list distinct values of {factor}, such as .05,.1,.2")
     names = ("min_diameter", "max_diameter") if factor == SIZE else (factor,)
-    scenes = [_with_value(base.scene, factor, names, value) for value in values]
+    scenes = [_set_value(base.scene, factor, names, value) for value in values]
     room = min(scene.max_margin for scene in scenes)
     pinned = {"margin": min(max(map(compute_margin, scenes)), room)}
     pinned["exclusion_radius"] = max(map(compute_exclusion_radius, scenes))
@@ -110,22 +110,26 @@ def sweep_of(base: Recipe, factor: str, values: Sequence[str]) -> list[Recipe]:
     return [replace(base, scene=update_config(scene, **pinned)) for scene in scenes]
 
 
-def _with_value(scene: SceneConfig, factor: str, names: Sequence[str], value: str) -> SceneConfig:
+def _set_value(scene: SceneConfig, factor: str, names: Sequence[str], value: str) -> SceneConfig:
     try:
         return update_config(scene, **dict.fromkeys(names, value))
     except UserError as error:
         raise UserError(f"--factor={factor} --values={value}: {error}") from error
 
 
-def check_room(root: Path, folders: Iterable[Path]) -> None:
-    """UserError where another sweep lies, whose data sets would be left behind without an overview."""
+def check_folder(root: Path, folders: Iterable[Path]) -> None:
+    """Check that the folder does not contain another sweep, whose data sets would be left without an overview.
+
+    Raises:
+        UserError: If it does.
+    """
     others = sorted(path.name for path in {path.parent for path in root.glob("*/dataset.toml")} - set(folders))
     if others:
-        raise UserError(f"{root}: holds '{others[0]}' of another sweep; remove it, or choose another --path")
+        raise UserError(f"{root}: contains '{others[0]}' of another sweep; remove it, or choose another --path")
 
 
 def write_overview(root: Path, sweep: SweepConfig, folders: dict[str, Path]) -> None:
-    """README.md with the same image under each value and what was measured, and sweep.json for programs."""
+    """Write README.md, with one image under each value and the measured factors, and sweep.json for programs."""
     from datasets.readers.generated import Generated
     from examples.data_sheet import read_contents
     from maskrcnn.files import write_text
@@ -140,23 +144,23 @@ def write_overview(root: Path, sweep: SweepConfig, folders: dict[str, Path]) -> 
         panels.append(Panel(image, truth, f"{sweep.factor}={value}", draw_objects=False))
     save_picture(render_sheet(panels, columns=min(4, len(panels))), root / "samples.png")
     contents = {value: read_contents(folder / split / "annotations.json", 0) for value, folder in folders.items()}
-    columns = {value: {"objects": each.objects.total(), **each.medians()} for value, each in contents.items()}
+    columns = {value: {"objects": each.objects.total(), **each.compute_medians()} for value, each in contents.items()}
     names = list(next(iter(columns.values())))
     rows = [
         f"| {value} | " + " | ".join(f"{column[name]:.4g}" for name in names) + " |"
         for value, column in columns.items()
     ]
-    asked = " (asked for is the diameter, of which √area is .886; `outline` adds to it)" * (sweep.factor == SIZE)
+    asked = " (requested is the diameter; √area is .886 of it, plus `outline`)" * (sweep.factor == SIZE)
     lines = [
         f"# A sweep of {sweep.factor}",
         "",
-        "Image i shows the same scene in every folder, but for this factor and what follows from it.",
+        "Image i shows the same scene in every folder, except for this factor and its effects.",
         "",
         "![the first image under each value](samples.png)",
         "",
-        f"Objects seen in `{split}`, and medians of what they came to be{asked}:",
+        f"Visible objects in `{split}`, and medians of the measured factors{asked}:",
         "",
-        f"| {sweep.factor} asked for | " + " | ".join(names) + " |",
+        f"| requested {sweep.factor} | " + " | ".join(names) + " |",
         "|---" + "|--:" * len(names) + "|",
         *rows,
         "",

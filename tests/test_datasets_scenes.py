@@ -250,10 +250,10 @@ def test_distractors_hide_objects_but_move_none():
 
 
 def test_a_sweep_has_one_exclusion_radius():
-    from examples.sweep_data import sweep_of
+    from examples.sweep_data import make_sweep
 
     base = Recipe(scene=update_config(FREE, layout="apart", n_free=8))
-    recipes = sweep_of(base, "size", ("6", "9", "14"))
+    recipes = make_sweep(base, "size", ("6", "9", "14"))
     radii = {recipe.scene.layout.exclusion_radius for recipe in recipes}
     assert radii == {compute_exclusion_radius(update_config(base.scene, min_diameter=14, max_diameter=14))}
     centers = [drawn(recipe.scene).shapes.centers.tolist() for recipe in recipes]

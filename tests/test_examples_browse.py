@@ -16,7 +16,7 @@ from test_examples_bad_input import truncate
 from test_examples_programs import ROOT, python
 
 import maskrcnn.plotting.samples
-from examples.browse import BrowseConfig, Drawn, panels_of, samples
+from examples.browse import BrowseConfig, BrowsedSample, iterate_samples, make_panels
 from examples.browse import main as browse
 from examples.config import load_config
 from examples.experiment import Experiment, open_data
@@ -50,7 +50,7 @@ def assert_same(image: torch.Tensor, instances: Instances, other_image: torch.Te
 def test_one_picture_is_written_with_figures_and_what_to_type_next(workplace: Path) -> None:
     before = snapshot(workplace)
     lines = succeed(browse, "--num_samples=5", "--columns=3", *FLAGS)
-    assert lines[0] == "browse.png: 5 samples as training is shown them (epoch 0, seed 3)"
+    assert lines[0] == "browse.png: 5 training samples (epoch 0, seed 3)"
     for line, name in zip(lines[1:3], ("augmented", "original"), strict=True):
         assert line.startswith(name) and " objects kept, " in line and " ignored; sizes " in line
     assert lines[2].startswith("original   50 objects kept, 0 ignored")
@@ -83,7 +83,7 @@ def test_the_same_settings_draw_the_same_picture(workplace: Path) -> None:
 
 def test_test_images_are_shown_without_augmentation(workplace: Path) -> None:
     lines = succeed(browse, "--split=test", "--num_samples=100", "--raw", "--mosaic=1")
-    assert lines[0] == f"browse.png: {N_TEST} test images as evaluation is shown them, without augmentation"
+    assert lines[0] == f"browse.png: {N_TEST} test images as used for evaluation, without augmentation"
     assert lines[1].startswith("30 objects kept, 0 ignored") and len(lines) == 3
     with Image.open("browse.png") as sheet:
         assert sheet.width == N_TEST * (768 + 12) + 12
@@ -97,7 +97,7 @@ def test_nuclei_of_their_own_size_are_drawn(workplace: Path) -> None:
 
 def test_settings_come_from_the_file_too(workplace: Path) -> None:
     (workplace / "smallobjects.toml").write_text("[augment]\nfixed_size = [32]\n", encoding="utf-8")
-    (drawn,) = samples(open_data(load_config()), load_config(), BrowseConfig(num_samples=1))
+    (drawn,) = iterate_samples(open_data(load_config()), load_config(), BrowseConfig(num_samples=1))
     assert drawn.instances.size == (32, 32)
 
 
@@ -177,7 +177,7 @@ def test_samples_are_those_that_training_is_shown(workplace: Path) -> None:
     for step, batch in enumerate(batches):
         for name, *sample in zip(experiment.samples.names(batch.ids), batch.images, batch.instances, strict=True):
             shown[step * 2 // N_TRAIN, name] = (sample[0], sample[1])
-    drawn = list(samples(data, config, BrowseConfig(num_samples=2 * N_TRAIN)))
+    drawn = list(iterate_samples(data, config, BrowseConfig(num_samples=2 * N_TRAIN)))
     assert [each.name for each in drawn] == 2 * data.train.image_names
     assert {(each.epoch, each.name) for each in drawn} == set(shown)
     for each in drawn:
@@ -203,11 +203,11 @@ def has_color(picture: np.ndarray, color: canvas.Color) -> np.ndarray:
 def test_an_object_has_one_colour_in_original_and_sample() -> None:
     raw, moved = squares((1, 1), (12, 3), (20, 9)), squares((3, 3), first=2)
     moved = Instances.cat([moved, squares((14, 2), first=7)])  # 7: of another image
-    original, sample = panels_of(Drawn("name", 0, IMAGE, moved, IMAGE, raw), pair=True)
+    original, sample = make_panels(BrowsedSample("name", 0, IMAGE, moved, IMAGE, raw), pair=True)
     assert original.colors[2] == sample.colors[0]
     assert len({*original.colors, *sample.colors}) == 4
     without = [replace(each, ids=None) for each in (raw, moved)]
-    assert len(panels_of(Drawn("name", 0, IMAGE, without[1], IMAGE, without[0]), pair=False)[0].colors) == 2
+    assert len(make_panels(BrowsedSample("name", 0, IMAGE, without[1], IMAGE, without[0]), pair=False)[0].colors) == 2
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3, 7])
@@ -247,7 +247,7 @@ def test_dark_images_are_brightened_but_never_more_than_their_originals() -> Non
     dark, light = torch.full((3, 20, 30), 0.2), torch.full((3, 20, 30), 0.8)
     nothing = Instances.empty((20, 30), with_masks=True)
     for image, original, expected in ((dark, dark, 1), (dark / 2, dark, 0.5), (dark, light, 0.2), (light, dark, 1)):
-        (panel,) = panels_of(Drawn("name", 0, image, nothing, original, nothing), pair=False)
+        (panel,) = make_panels(BrowsedSample("name", 0, image, nothing, original, nothing), pair=False)
         assert abs(render_objects(panel, 1).mean() / 255 - expected) < 0.02
 
 

@@ -63,7 +63,7 @@ def test_settings_of_another_file_are_kept(workplace: Path) -> None:
 
 def test_own_settings_are_never_overwritten(workplace: Path) -> None:
     before = snapshot(workplace)
-    assert "smallobjects.toml: exists already" in fail(describe, "--write_config=smallobjects.toml")
+    assert "smallobjects.toml: already exists" in fail(describe, "--write_config=smallobjects.toml")
     assert snapshot(workplace) == before
     Path("smallobjects.toml").unlink()
     lines = succeed(describe, "--write_config=smallobjects.toml", "--max_images=2")
@@ -127,7 +127,7 @@ def test_no_and_one_object_are_described(workplace: Path, number: int) -> None:
     if number:
         assert any("100.0%" in line for line in succeed(describe, *flags))
     else:
-        assert "there are no objects to propose for" in fail(describe, *flags)
+        assert "as there are no training objects" in fail(describe, *flags)
     assert Path("data.png").is_file() and Path("found.toml").is_file() == bool(number)
 
 

@@ -87,7 +87,7 @@ def test_cst_is_also_written_as_cst(here: Path) -> None:
     assert "made-cst: read as --dataset=cst" in succeed(check_data, "made-cst")
     before = snapshot(here)
     assert "--also=cst: made-cst already exists" in fail(create_shapes, *flags[:-1], "--path=made", "--also=cst")
-    assert "--also=cst: holds circle, square, triangle only" in fail(create_shapes, *SMALL, "--path=b", "--also=cst")
+    assert "--also=cst: supports circle, square, triangle only" in fail(create_shapes, *SMALL, "--path=b", "--also=cst")
     assert snapshot(here) == before
 
 
@@ -107,7 +107,7 @@ def test_help_shows_the_values_of_the_preset() -> None:
     ("flags", "note"),
     [
         ("--max_diameter=90 --layout=uniform", "larger than the image of 64 x 48"),
-        ("--n_free=0", "hold no objects"),
+        ("--n_free=0", "contain no objects"),
     ],
 )
 def test_what_may_not_be_meant_is_noted(here: Path, flags: str, note: str) -> None:
@@ -116,9 +116,9 @@ def test_what_may_not_be_meant_is_noted(here: Path, flags: str, note: str) -> No
 
 
 def test_images_that_the_preset_adds_are_said(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("examples.create_shapes.make", lambda *arguments: None)
+    monkeypatch.setattr("examples.create_shapes.create_data_set", lambda *arguments: None)
     lines = succeed(create_shapes, "--preset=cst", "--n_train=2", "--n_test=1", "--path=made")
-    assert lines[0] == "note: 100 validation images are made, too; --n_val=0 leaves them out"
+    assert lines[0] == "note: 100 validation images are also created; --n_val=0 leaves them out"
     assert lines[1].startswith("made: 2 training, 100 validation and 1 test images, 512 x 512")
     assert not succeed(create_shapes, "--preset=cst", "--path=made")[0].startswith("note")
 
@@ -168,10 +168,10 @@ def test_a_sweep_of_sizes_moves_no_object(here: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ("--values=.1", "--factor=contrst | is no setting of a scene"),
+        ("--values=.1", "--factor=contrst | unknown option of scenes"),
         ("--factor=seed --values=1,2", "--factor=seed"),
-        ("--factor=contrast", "--values=: give the values of contrast"),
-        ("--factor=contrast --values=.1,.1", "each once"),
+        ("--factor=contrast", "--values=: list distinct values of contrast"),
+        ("--factor=contrast --values=.1,.1", "list distinct values"),
         ("--factor=contrast --values=.1,2", "--factor=contrast --values=2: | at most 1"),
         ("--factor=psf --values=soft", "--factor=psf --values=soft: | expected a number"),
         ("--factor=margin --values=5,60", "--factor=margin --values=60: margin 60 leaves too little"),
@@ -189,7 +189,7 @@ def test_a_sweep_leaves_no_other_behind(here: Path) -> None:
     lines = succeed(sweep_data, *SMALL, *flags, "--factor=n_free", "--values=1,2")
     assert not any("note: " in line for line in lines)
     assert re.search(r"^\| 1 \| 2 \|.*\n\| 2 \| 4 \|", Path("sweep/README.md").read_text(encoding="utf-8"), re.M)
-    assert "sweep: holds 'n_free=1' of another sweep" in fail(
+    assert "sweep: contains 'n_free=1' of another sweep" in fail(
         sweep_data, *SMALL, *flags, "--factor=contrast", "--values=.1,.2"
     )
     assert sorted(path.name for path in Path("sweep").glob("*=*")) == ["n_free=1", "n_free=2"]
@@ -197,7 +197,7 @@ def test_a_sweep_leaves_no_other_behind(here: Path) -> None:
 
 def test_objects_that_must_hide_each_other_are_noted(here: Path) -> None:
     lines = succeed(create_shapes, *SMALL, "--layout=uniform", "--n_free=500", "--path=full")
-    assert any(line.startswith("note: the objects' areas add up to ") for line in lines)
+    assert any(line.startswith("note: the areas of the objects sum to ") for line in lines)
 
 
 # ---- check_data
