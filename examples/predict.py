@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from examples.command_line import SettingsCommand, as_typed, click_options
 from examples.config import ExperimentConfig, load_config, resolve
 from examples.train import find_run
-from maskrcnn.config import UserError, flag_values, merge, option, read_toml, settings, toml_values
+from maskrcnn.config import UserError, flag_values, merge, option, read_toml, settings, to_dict, toml_values
 from maskrcnn.text import escape, to_file_name
 
 if TYPE_CHECKING:
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
     from datasets.large_images import LargeImage
     from datasets.levels import Levels
+    from examples.prediction_log import PredictionLog
     from maskrcnn.model.detector import Detector
     from maskrcnn.structures.instances import Instances
     from maskrcnn.training.machine import Machine
@@ -64,6 +64,9 @@ class PredictConfig:
     )
     output_dir: str = option("predictions", "folder that gets a new folder for each search", flag="output_dir")
     show_views: bool = option(False, "also draw each view with what is found in it", flag="show_views")
+    resume: str | None = option(
+        None, "folder of a search that was stopped: go on with the images that are left", flag="resume"
+    )
 
 
 @dataclass(frozen=True)
@@ -122,11 +125,13 @@ def main(image: str, **flags: Any) -> None:
     levels = find_gray_levels(paths, finder.config)
     check(paths, finder, levels)
     from maskrcnn.model.limits import describe_cuts
-    from maskrcnn.training.runlog import create_run, removed_if_empty
+    from maskrcnn.training.runlog import removed_if_empty
 
-    stem = Path(image).resolve().name if Path(image).is_dir() else Path(image).stem
-    folder = create_run(program.output_dir, to_file_name(stem))
+    log = open_log(paths, finder, program, Path(image), levels)
+    folder = log.folder
     click.echo(about(finder))
+    if log.done:
+        click.echo(f"resumed: {len(log.done)} of {len(paths)} images are done")
     for note in notes(Path(image), finder.config):
         click.echo(f"note: {escape(note)}")
     if levels is not None and not finder.config.data.gray_levels:
@@ -135,12 +140,12 @@ def main(image: str, **flags: Any) -> None:
             f"note: the images have 16 bits, training had 8: the gray levels {low} to {high} are shown as black "
             f"to white, measured on these images (--gray_levels={low},{high})"
         )
-    with removed_if_empty(folder):
-        sizes = search_all(paths, finder, folder, program.show_views, levels)
+    with removed_if_empty(folder), log.kept():
+        sizes = search_all(paths, finder, log, program.show_views, levels)
     if (cut := describe_cuts(finder.detector.limit_cuts, finder.config.detector)) is not None:
         click.echo(f"note: {cut}")
     say_what_was_written(folder, finder, program.show_views, output_names(paths))
-    kept = {flag: value for flag, value in own.items() if flag != "show_views"}
+    kept = {flag: value for flag, value in own.items() if flag not in ("show_views", "resume")}
     click.echo(f"Next: {escape(what_next(image, kept | given, finder.config, sizes, program.show_views))}")
 
 
@@ -276,28 +281,45 @@ def how_it_looks(config: ExperimentConfig) -> str:
 
 
 def search_all(
-    paths: Sequence[Path], finder: Finder, folder: Path, show_views: bool, levels: Levels | None = None
+    paths: Sequence[Path], finder: Finder, log: PredictionLog, show_views: bool, levels: Levels | None = None
 ) -> list[tuple[int, int]]:
-    """Search every image and write what is found; the sizes of the images.
+    """Search every image that the log does not hold yet and write what is found; the sizes of the images.
 
     Where one fails, what was found in those before it is written.
     """
     from datasets.decoding import megapixel_limit
     from datasets.large_images import open_pixels
-    from maskrcnn.evaluation.coco import write_coco_results
 
-    found: dict[int, Instances] = {}
-    sizes = []
     try:
         for number, (path, name) in enumerate(zip(paths, output_names(paths), strict=True), start=1):
+            if path.name in log.done:
+                continue
             with megapixel_limit(finder.config.data.max_megapixels), open_pixels(path, levels=levels) as pixels:
-                found[number] = search_one(pixels, finder, folder / name, show_views, f"{number}/{len(paths)}")
-                sizes.append(pixels.size)
+                place = f"{number}/{len(paths)}"
+                log.add(path.name, search_one(pixels, finder, log.folder / name, show_views, place))
     finally:
-        if sizes:
-            write_coco_results(folder, found, finder.category_ids)
-            write_image_list(folder / "images.json", paths[: len(sizes)], sizes, finder)
-    return sizes
+        if log.done:
+            class_names = ("object",) if finder.head == "rpn" else finder.class_names
+            log.write_results([path.name for path in paths], class_names, finder.head == "mask_rcnn")
+    log.remove()
+    return [log.sizes[path.name] for path in paths]
+
+
+def open_log(
+    paths: Sequence[Path], finder: Finder, program: PredictConfig, image: Path, levels: Levels | None
+) -> PredictionLog:
+    """The log of a new search in a folder of its own, or, with `--resume`, of one that was stopped."""
+    from examples.prediction_log import PredictionLog, hash_file, read_log
+    from maskrcnn.training.runlog import create_run
+
+    ids = finder.category_ids[:1] if finder.head == "rpn" else finder.category_ids
+    config, weights = finder.config, hash_file(finder.source)
+    settings: dict[str, Any] = {"views": to_dict(config.views), "detector": to_dict(config.detector)}
+    settings |= {"weights": weights, "gray_levels": levels}
+    if program.resume is not None:
+        return read_log(Path(program.resume), settings, ids)
+    stem = image.resolve().name if image.is_dir() else image.stem
+    return PredictionLog(create_run(program.output_dir, to_file_name(stem)), settings, ids)
 
 
 def search_one(pixels: LargeImage, finder: Finder, stem: Path, show_views: bool, place: str) -> Instances:
@@ -356,21 +378,6 @@ def output_names(paths: Sequence[Path]) -> list[str]:
     written = Counter(f"{path.stem}{ending}".lower() for path in paths for ending in endings)
     clash = any(count > 1 for count in written.values())
     return [to_file_name(path.name if clash else path.stem) for path in paths]
-
-
-def write_image_list(path: Path, paths: Sequence[Path], sizes: Sequence[tuple[int, int]], finder: Finder) -> None:
-    """The images in COCO's format: `COCO("images.json").loadRes("coco_boxes.json")` has everything."""
-    from maskrcnn.evaluation.coco import coco_truth
-    from maskrcnn.files import write_text
-    from maskrcnn.structures.instances import Instances
-
-    names = {number: each.name for number, each in enumerate(paths, start=1)}
-    nothing = {number: Instances.empty(size) for number, size in enumerate(sizes, start=1)}
-    class_names, ids = finder.class_names, finder.category_ids
-    if finder.head == "rpn":
-        class_names, ids = ("object",), ids[:1]
-    images = coco_truth(nothing, class_names, names, category_ids=ids)
-    write_text(path, json.dumps(images, indent=1) + "\n")
 
 
 def say_what_was_written(folder: Path, finder: Finder, show_views: bool, names: Sequence[str]) -> None:

@@ -175,10 +175,17 @@ def write_coco_results(
     from it. See ``coco_results`` for ``category_ids``.
     """
     entries = coco_results(predictions, category_ids=category_ids)
+    return write_coco_entries(folder, entries, any(each.masks is not None for each in predictions.values()))
+
+
+def write_coco_entries(
+    folder: str | os.PathLike[str], entries: Sequence[Mapping[str, Any]], with_masks: bool
+) -> list[Path]:
+    """Write entries as `coco_results` returns them, as `write_coco_results` does; returns the paths."""
     paths = [Path(folder) / BOXES_FILE]
     without_masks = [{key: value for key, value in each.items() if key != "segmentation"} for each in entries]
     write_text(paths[0], json.dumps(without_masks))
-    if any(each.masks is not None for each in predictions.values()):
+    if with_masks:
         paths.append(Path(folder) / MASKS_FILE)
         without_boxes = [{key: value for key, value in each.items() if key != "bbox"} for each in entries]
         write_text(paths[1], json.dumps(without_boxes))
