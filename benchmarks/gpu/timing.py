@@ -51,7 +51,8 @@ def profile_steps(step: Callable[[], None], device: torch.device, step_seconds: 
     calls = {event.key: event.count for event in averages}
     if not on_gpu:
         return {"reads_per_step": sum(calls.get(name, 0) for name in READING_OPERATORS) / count}
-    kernels = [event for event in averages if event.device_type == DeviceType.CUDA]
+    on_device = [event for event in averages if event.device_type == DeviceType.CUDA]
+    kernels = [event for event in on_device if not event.is_user_annotation]  # those enclose kernels counted already
     total = sum(event.self_device_time_total for event in kernels) / 1e6
     largest = sorted(kernels, key=lambda event: -event.self_device_time_total)[:12]
     waits = sum(calls.get(name, 0) for name in WAITING_CALLS) - 1  # the last one is ours
