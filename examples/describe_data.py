@@ -80,7 +80,22 @@ class AnchorSet:
 
 
 @click.command(
-    cls=SettingsCommand, example="python -m examples.describe_data --dataset=dsbowl2018 --write_config=nuclei.toml"
+    cls=SettingsCommand,
+    common=(
+        "dataset",
+        "dataset_root",
+        "subset",
+        "skip_bad",
+        "max_images",
+        "picture",
+        "write_config",
+        "coverage",
+        "max_anchors",
+        "finest_stride",
+        "fixed_size",
+        "config",
+    ),
+    example="python -m examples.describe_data --dataset=dsbowl2018 --write_config=nuclei.toml",
 )
 @click_options(DescribeConfig)
 @click_options(ExperimentConfig, without=_OTHER_FLAGS)
