@@ -27,7 +27,7 @@ from maskrcnn.training.config import TrainingConfig
 def main(dataset_root: str, epochs: int, seeds: int) -> None:
     splits = {split: open_dataset("dsbowl2018", dataset_root, split) for split in ("train", "test")}
     objects = {split: read_objects(each, len(each)).targets() for split, each in splits.items()}
-    data = Data(splits["train"], splits["test"])
+    data = Data(splits["train"], splits["test"], splits["test"])
     config = ExperimentConfig()
     sets = make_anchor_sets(objects, config, DescribeConfig(), measure_crowding(objects, config))
     results: dict[str, object] = {}

@@ -24,7 +24,7 @@ from maskrcnn.training.config import TrainingConfig
 @click.option("--peer_minutes", default=15.0, help="training time of torchvision's; 0 leaves it out")
 def main(dataset_root: str, minutes: float, peer_minutes: float) -> None:
     train, test = (open_dataset("dsbowl2018", dataset_root, split) for split in ("train", "test"))
-    data = Data(train, test)
+    data = Data(train, test, test)
     torch.manual_seed(0)
     config = DetectorConfig()
     ours = trace(

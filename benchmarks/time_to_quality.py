@@ -38,7 +38,7 @@ def main(level: float, minutes: float, peer_minutes: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
         create(f"{folder}/ellipses", Recipe(n_train=64, n_test=16))
         train, test = (open_dataset("ellipses", f"{folder}/ellipses", split) for split in ("train", "test"))
-        data = Data(train, test)
+        data = Data(train, test, test)
         ours = trace(
             "ours", our_detector(), data, AugmentConfig(), TrainingConfig(minutes=minutes, eval_every_n_epochs=2)
         )

@@ -23,21 +23,30 @@ class Chosen:
     """The images of a data set at some places; all else is as it was, ids and names too."""
 
     def __init__(self, dataset: DetectionDataset, places: Sequence[int]) -> None:
-        self._dataset, self._places = dataset, list(places)
+        self.dataset, self._places = dataset, list(places)
         self.class_names, self.has_masks = dataset.class_names, dataset.has_masks
         self.category_ids = category_ids_of(dataset)
         ids, names = dataset.image_ids, dataset.image_names
         self.image_ids, self.image_names = [ids[i] for i in self._places], [names[i] for i in self._places]
 
     @property
+    def places(self) -> Sequence[int]:
+        """Where the images are in the data set that they were chosen from."""
+        return self._places
+
+    @property
     def counts(self) -> Mapping[str, int]:
-        return self._dataset.counts
+        return self.dataset.counts
 
     def __len__(self) -> int:
         return len(self._places)
 
+    def origin(self, index: int) -> tuple[DetectionDataset, int]:
+        """The data set that an image was chosen from, and its place there."""
+        return self.dataset, self._places[index]
+
     def __getitem__(self, index: int) -> tuple[Tensor, Instances]:
-        return self._dataset[self._places[index]]
+        return self.dataset[self._places[index]]
 
 
 @dataclass(frozen=True)

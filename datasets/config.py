@@ -38,8 +38,25 @@ class DataConfig:
         flag="dataset",
     )
     dataset_root: str | None = option(None, "its folder; default: the one in [paths]", flag="dataset_root")
-    split_file: str | None = option(None, "JSON with lists `train` and `test` of image names", flag="split_file")
-    subsetseed: int = option(12345, "seed of the split where no file gives one", flag="subsetseed", minimum=0)
+    split_file: str | None = option(
+        None, "JSON with lists `train`, `test` and maybe `val` of image names", flag="split_file"
+    )
+    subsetseed: int = option(12345, "random seed of every split that is drawn", flag="subsetseed", minimum=0)
+    test_fraction: float = option(
+        0.25,
+        "fraction of the images drawn for the test where the data has no test set",
+        flag="test_fraction",
+        minimum=0.0001,
+        maximum=0.9,
+    )
+    val_fraction: float = option(
+        0.15,
+        "fraction of the training images held out for validation where the data has no validation set (0: validate on "
+        "the test set, so that its figures choose the weights)",
+        flag="val_fraction",
+        minimum=0.0,
+        maximum=0.9,
+    )
     subset: str | None = option(
         None,
         'training images to take, such as "index % 4 == 0" or "not (name in ids(\'FILE\'))"; names: index, id, name, '

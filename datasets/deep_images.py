@@ -65,6 +65,10 @@ class DeepImages:
     def counts(self) -> Counter[str]:
         return Counter(self._dataset.counts) + self._tallies.counts
 
+    def origin(self, index: int) -> tuple[DetectionDataset, int]:
+        """The data set that an image is read by, and its place there."""
+        return self._dataset, index
+
     def __len__(self) -> int:
         return len(self._dataset)
 

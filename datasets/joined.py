@@ -51,7 +51,7 @@ class Joined:
     ) -> None:
         """``class_names``: of all parts and maybe ``others``, in the order that gives the labels; default
         ``joined_classes``. Without ``with_masks`` masks are left out."""
-        self._parts = list(parts)
+        self.parts = list(parts)
         self.class_names = class_names or joined_classes(parts)
         self.category_ids = joined_category_ids([*parts, *others], self.class_names)
         self.has_masks = with_masks and all(part.has_masks for part in parts)
@@ -63,17 +63,22 @@ class Joined:
 
     @property
     def counts(self) -> Counter[str]:
-        return sum((Counter(part.counts) for part in self._parts), Counter[str]())
+        return sum((Counter(part.counts) for part in self.parts), Counter[str]())
 
     def __len__(self) -> int:
         return self._ends[-1]
+
+    def origin(self, index: int) -> tuple[DetectionDataset, int]:
+        """The part that an image is in, and its place there."""
+        number = bisect_right(self._ends, index)
+        return self.parts[number], index - self._ends[number] + len(self.parts[number])
 
     def __getitem__(self, index: int) -> tuple[Tensor, Instances]:
         """Image uint8 [3, H, W] and its instances with labels from the joined list. UserError as in its part."""
         index = range(len(self))[index]
         number = bisect_right(self._ends, index)
-        part = self._parts[number]
-        image, instances = part[index - self._ends[number] + len(part)]
+        part, place = self.origin(index)
+        image, instances = part[place]
         masks = instances.masks if self.has_masks else None
         return image, replace(instances, labels=self._labels[number][instances.labels], masks=masks)
 

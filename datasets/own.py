@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from datasets.checks import Tally, TallyByImage, in_words, usable_boxes
-from datasets.readers.splitting import check_split
+from datasets.readers.splitting import SPLITS, MissingSplit, check_split
 from maskrcnn.config import UserError
 from maskrcnn.structures.instances import Instances
 
@@ -28,11 +28,19 @@ _MOST_WORDS = 300  # characters of somebody else's error
 def open_class(name: str, root: str | Path, split: str) -> "OwnData":
     """``MyData(root, split)`` of ``name``, my_module:MyData, where my_module may lie in the working directory.
 
+    The class is asked for the splits that its attribute ``splits`` names, by default "train" and "test".
+
     Raises:
         UserError: whatever goes wrong in there.
     """
     check_split(split)
-    return OwnData(name, _guarded(f"{name}({str(root)!r}, {split!r})", _find(name), str(root), split))
+    found = _find(name)
+    own = _texts(name, "splits", getattr(found, "splits", ("train", "test")))
+    if strange := [each for each in own if each not in SPLITS]:
+        raise UserError(f"{name}: splits names {strange[0]!r}; use some of {', '.join(SPLITS)}")
+    if split not in own:
+        raise MissingSplit(f"{name}: its splits are {', '.join(own)}; there is no '{split}'")
+    return OwnData(name, _guarded(f"{name}({str(root)!r}, {split!r})", found, str(root), split))
 
 
 class OwnData:

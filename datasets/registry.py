@@ -32,6 +32,7 @@ class Request:
     cache_mb: int = 1024
     reading: ReadingConfig = field(default_factory=ReadingConfig)
     skip_bad: bool = False
+    test_fraction: float = 0.25
 
 
 @dataclass(frozen=True)
@@ -124,11 +125,13 @@ def open_dataset(
     cache_mb: int = 1024,
     reading: ReadingConfig | None = None,
     skip_bad: bool = False,
+    test_fraction: float = 0.25,
 ) -> DetectionDataset:
-    """The ``split`` ("train" or "test") of one data set in the folder ``root``, which `synthetic:FILE` has no use for.
+    """The ``split`` ("train", "val" or "test") of one data set in the folder ``root``; `synthetic:FILE` needs no root.
 
     Raises:
         UserError: unknown name or split; a missing or empty folder; an option that this data set has no use for.
+        MissingSplit: the data has no such split; see `datasets.splits.open_splits`.
     """
     named = _parse_one(name)
     if split_file is not None and not (named.name in SOURCES and SOURCES[named.name].takes_split_file):
@@ -142,7 +145,7 @@ def open_dataset(
 
         return _with_printable_classes(open_class(named.name, named.rest or root, split))
     reading = reading or ReadingConfig()
-    request = Request(root, split, named.rest, split_file, subsetseed, cache_mb, reading, skip_bad)
+    request = Request(root, split, named.rest, split_file, subsetseed, cache_mb, reading, skip_bad, test_fraction)
     return _with_printable_classes(SOURCES[named.name].open(request))
 
 
@@ -223,13 +226,14 @@ def _dsbowl2018(request: Request) -> DetectionDataset:
     from datasets.readers.dsbowl2018 import VARIANTS, DSBowl2018
 
     options = (request.split_file, request.subsetseed, request.cache_mb)
-    return DSBowl2018(request.root, request.split, *options, request.variant or VARIANTS[0])
+    return DSBowl2018(request.root, request.split, *options, request.variant or VARIANTS[0], request.test_fraction)
 
 
 def _labels(request: Request) -> DetectionDataset:
     from datasets.readers.label_images import LabelImages
 
-    return LabelImages(request.root, request.split, request.split_file, request.subsetseed)
+    options = (request.split_file, request.subsetseed)
+    return LabelImages(request.root, request.split, *options, test_fraction=request.test_fraction)
 
 
 def _cst(request: Request) -> DetectionDataset:

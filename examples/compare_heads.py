@@ -101,13 +101,13 @@ def trained(config: ExperimentConfig, head: str, folder: Path, data: Data) -> Ex
 
 
 def measure(experiment: Experiment) -> Row:
-    """The figures of one trained detector."""
+    """Metrics of the best weights of one training on the test images."""
     from examples.experiment import predict
     from maskrcnn.evaluation.coco import proposal_recall
     from maskrcnn.evaluation.figures import evaluate
 
-    config, truths, classes = experiment.config, experiment.truths, experiment.data.class_names
-    how = (experiment.detector, experiment.test, experiment.machine, config.training.batch_size, config.views)
+    config, truths, classes = experiment.config, experiment.test.ground_truth, experiment.data.class_names
+    how = (experiment.detector, experiment.test.samples, experiment.machine, config.training.batch_size, config.views)
     started = time.perf_counter()
     found = predict(*how)
     inference = (time.perf_counter() - started) / len(truths)

@@ -26,7 +26,7 @@ class CreateConfig:
 
     path: str | None = option(None, "folder to create (default: the data set's root in smallobjects.toml)", flag="path")
     n_train: int = option(128, "number of training images", flag="n_train", minimum=0)
-    n_val: int = option(0, "number of validation images", flag="n_val", minimum=0)
+    n_val: int = option(16, "number of validation images", flag="n_val", minimum=0)
     n_test: int = option(32, "number of test images", flag="n_test", minimum=0)
     overwrite: bool = option(False, "replace an existing data set", flag="overwrite")
     scene: SceneConfig = field(default_factory=SceneConfig)

@@ -121,7 +121,9 @@ def main(**flags: Any) -> None:
         config, data=dataclasses.replace(config.data, cache_mb=0)
     )  # each image is read only once
     data = open_data(config, click.echo)
-    splits = {"train": data.train, "test": data.test}
+    splits = {"train": data.train, "validation": data.validation, "test": data.test}
+    if data.validates_on_test:
+        del splits["validation"]
     found = {name: data_tables.read_with_progress(name, split, describe.max_images) for name, split in splits.items()}
     objects = {name: each.targets() for name, each in found.items()}
     data_tables.print_images(found, splits)
@@ -312,7 +314,7 @@ def draw_picture(
         sizes = dict(zip(compute_strides(each_set.detector.backbone), each_set.detector.rpn.anchor_sizes, strict=True))
         ratios = each_set.detector.rpn.anchor_ratios
         anchors.append(AnchorFigures(each_set.name, sizes, ratios, each_set.ious["train"]))
-    names = {"train": "training", "test": "test"}
+    names = {"train": "training", "validation": "validation", "test": "test"}
     numbers = ", ".join(
         f"{len(each):,} objects in {len(each.sizes):,} {names[name]} images" for name, each in objects.items()
     )

@@ -32,7 +32,7 @@ def describe(config: ExperimentConfig, data: Data) -> None:
     torch.stack([value.float() for value in losses.values()]).sum().backward()
     seconds = time.perf_counter() - started
     classes = ", ".join(data.class_names)
-    click.echo(f"data         {len(data.train)} training and {len(data.test)} test images, classes {classes}")
+    click.echo(f"data         {data.counted()}, classes {classes}")
     for name, image, instances in zip(samples.names(batch.ids), batch.images, batch.instances, strict=True):
         click.echo(f"image        {escape(name)}: {list(image.shape)}, {len(instances)} objects")
     image, instances = data.test[0]  # of the training images one batch is read

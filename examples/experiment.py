@@ -8,12 +8,13 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple, cast
 
 import torch
 
 from augment.config import ViewsConfig
 from augment.training import make_training_transform
-from datasets.interface import category_ids_of
+from datasets.interface import DetectionDataset, category_ids_of
 from examples.config import ExperimentConfig
 from examples.opening import Data
 from examples.opening import check_objects as check_objects
@@ -24,7 +25,7 @@ from maskrcnn.evaluation.coco import write_coco_results
 from maskrcnn.evaluation.figures import Evaluation, evaluate
 from maskrcnn.files import check_replaceable, written_beside
 from maskrcnn.model.detector import Detector
-from maskrcnn.model.limits import describe_cuts
+from maskrcnn.model.limits import LimitCuts, describe_cuts
 from maskrcnn.plotting.curves import plot_ap, plot_detected_sizes, plot_losses, plot_precision_recall
 from maskrcnn.plotting.predictions import render_prediction, save_picture
 from maskrcnn.structures.instances import Instances
@@ -39,7 +40,7 @@ from maskrcnn.weights.torchvision import load_torchvision
 
 Predictions = dict[int, Instances]
 FREE_ON_RESUME = ("paths", "output", "views", "data.dataset_root", "data.cache_mb", "reading.image_folder")
-PICTURES_IN_LOG = 4  # test images that TensorBoard shows
+PICTURES_IN_LOG = 4  # images of a split that TensorBoard shows
 
 
 def training_samples(config: ExperimentConfig, data: Data) -> KeyedSamples:
@@ -62,9 +63,7 @@ def build_detector(config: ExperimentConfig, data: Data) -> Detector:
 
 def identify_parts(data: Data) -> dict[str, Identity]:
     """What a resumed run must find unchanged."""
-    names = {"train": "training", "val": "validation", "test": "test"}
-    parts = {name: getattr(data, part, None) for part, name in names.items()}
-    return {name: identify(part) for name, part in parts.items() if part is not None}
+    return {name: identify(dataset) for name, dataset in data.splits().items()}
 
 
 @torch.no_grad()
@@ -106,17 +105,38 @@ def _predict_batches(
     return found
 
 
+class EvaluationSet(NamedTuple):
+    """The images of a split, and their ground truth by image id."""
+
+    name: str  # "validation" or "test"
+    dataset: DetectionDataset
+    samples: KeyedSamples
+    ground_truth: dict[int, Instances]
+
+    @classmethod
+    def read(cls, name: str, dataset: DetectionDataset) -> EvaluationSet:
+        """UserError for an image that cannot be read."""
+        ground_truth = {image_id: dataset[i][1] for i, image_id in enumerate(dataset.image_ids)}
+        return cls(name, dataset, KeyedSamples(dataset), ground_truth)
+
+
 class Experiment:
-    """One run in its folder, from the first step to the last picture."""
+    """One run in its folder, from the first step to the last picture.
+
+    Validation images are evaluated while it trains and choose the best weights; these are evaluated on the test images
+    once, at the end.
+    """
 
     def __init__(self, config: ExperimentConfig, log: RunLog, data: Data, on_step: Callable[[Training], None]) -> None:
         self.config, self.log, self.data = config, log, data
         self.machine = set_up_machine(config.training)
         self.detector = build_detector(config, data)
         self.samples = training_samples(config, data)
-        self.test = KeyedSamples(data.test)
-        self.truths = {image_id: data.test[i][1] for i, image_id in enumerate(data.test.image_ids)}
-        batches = evaluation_batches(self.test, config.training.batch_size)
+        self.test = EvaluationSet.read("test", data.test)
+        self.validation = EvaluationSet("validation", *self.test[1:])
+        if not data.validates_on_test:
+            self.validation = EvaluationSet.read("validation", data.validation)
+        batches = evaluation_batches(self.validation.samples, config.training.batch_size)
         self.training = Training(
             self.detector,
             self.samples,
@@ -132,8 +152,8 @@ class Experiment:
             config,
             identify_parts(data),
         )
-        self._predicted: tuple[int, Predictions] = (-1, {})
-        self.evaluation: Evaluation | None = None
+        self._validated: tuple[int, torch.nn.Module | None, Predictions] = (-1, None, {})
+        self.tested: Evaluation | None = None  # of the test images
 
     def resume(self) -> None:
         """Go on from where the run's folder stands."""
@@ -147,11 +167,12 @@ class Experiment:
 
     def check(self) -> None:
         """UserError now, not after hours of training: a metric or a view that is none, a place that takes no files."""
-        views_of(self.detector, self.config.views, next(iter(self.truths.values())).size)
+        views_of(self.detector, self.config.views, next(iter(self.validation.ground_truth.values())).size)
         wanted = self.config.training.best_metric
         if wanted not in ("auto", "validation_loss"):
-            nothing = {image_id: no_detections(truth.size) for image_id, truth in self.truths.items()}
-            metrics = evaluate(self.truths, nothing, self.data.class_names, self.config.head).metrics
+            truths = self.validation.ground_truth
+            nothing = {image_id: no_detections(truth.size) for image_id, truth in truths.items()}
+            metrics = self.measure(self.validation, nothing).metrics
             best_metric_name(wanted, {"validation_loss": 0.0} | metrics)
         output = self.config.output
         check_replaceable(output.model_file or "")
@@ -162,30 +183,65 @@ class Experiment:
         for folder in filter(None, (output.plot_dir, output.predictions_dir)):
             make_folder(Path(folder))
 
-    def predictions(self) -> Predictions:
-        """Detections in the test images with the weights as they are, found once a step."""
-        step = self.training.state.step
-        if self._predicted[0] != step:
-            batch_size, views = self.config.training.batch_size, self.config.views
-            self.detector.limit_cuts.clear()
-            self._predicted = step, predict(self.detector, self.test, self.machine, batch_size, views)
-            if (cut := describe_cuts(self.detector.limit_cuts, self.config.detector)) is not None:
-                self.log.say(f"note: {cut}")
-        return self._predicted[1]
+    def predict(self, detector: Detects, images: EvaluationSet) -> Predictions:
+        """Detections in the images, by image id; logs which limits cut some."""
+        cuts = detector.limit_cuts if isinstance(detector, Detector) else LimitCuts()
+        cuts.clear()
+        batch_size, views = self.config.training.batch_size, self.config.views
+        found = predict(detector, images.samples, self.machine, batch_size, views)
+        if (cut := describe_cuts(cuts, self.config.detector)) is not None:
+            self.log.say(f"note: {cut}")
+        return found
 
-    def evaluate(self, detector: torch.nn.Module, epoch: int) -> dict[str, float]:
-        """Figures of quality on the test images."""
-        self.evaluation = evaluate(
-            self.truths,
-            self.predictions(),
+    def predict_validation(self, detector: torch.nn.Module) -> Predictions:
+        """Detections in the validation images with the weights as they are; made once per step."""
+        step = self.training.state.step
+        if self._validated[0] != step or self._validated[1] is not detector:
+            self._validated = step, detector, self.predict(cast(Detects, detector), self.validation)
+        return self._validated[2]
+
+    def measure(self, images: EvaluationSet, predictions: Predictions) -> Evaluation:
+        """Every metric of detections in the images."""
+        return evaluate(
+            images.ground_truth,
+            predictions,
             self.data.class_names,
             self.config.head,
             score_threshold=self.threshold,
             min_visible_fraction=self.config.output.mask_nms_thresh,
         )
+
+    def evaluate(self, detector: torch.nn.Module, epoch: int) -> dict[str, float]:
+        """Metrics of a detector on the validation images."""
+        predictions = self.predict_validation(detector)
         if self.config.output.prediction_every_n_epochs == -1:
-            self.draw(epoch)
-        return self.evaluation.metrics
+            self.draw(self.validation, predictions, f"epoch-{epoch:04d}")
+        return self.measure(self.validation, predictions).metrics
+
+    def test_best(self) -> Evaluation:
+        """Evaluate the best weights on the test images: metrics, pictures, predictions and curves.
+
+        The detector has the best weights afterwards. `metrics.jsonl` gets one record, however often a finished run is
+        taken up again.
+        """
+        epoch, step = self.load_best()
+        predictions = self.predict(self.detector, self.test)
+        self.tested = self.measure(self.test, predictions)
+        self.draw(self.test, predictions, "test")
+        lines = read_metrics(self.log.metrics_file)
+        if not any(line.get("split") == "test" for line in lines):
+            self.log.record("evaluation", epoch=epoch, step=step, split="test", **self.tested.metrics)
+        self.plot_curves(self.tested, predictions)
+        return self.tested
+
+    def load_best(self) -> tuple[int, int]:
+        """Give the detector the best weights; their epoch and step. The last weights stay where none are the best."""
+        path, state = self.log.weights / "best.pt", self.training.state
+        if not path.is_file():
+            return state.epoch, state.step
+        best = load_checkpoint(path)
+        load_weights(self.detector, best["model"], path)
+        return best["state"]["epoch"], best["state"]["step"]
 
     @property
     def threshold(self) -> float:
@@ -194,7 +250,7 @@ class Experiment:
     def after_epoch(self, training: Training) -> None:
         every, epoch = self.config.output.prediction_every_n_epochs, training.state.epoch
         if (every > 0 and epoch % every == 0) or (every != -1 and training.state.finished):
-            self.draw(epoch)
+            self.draw(self.validation, self.predict_validation(self.detector), f"epoch-{epoch:04d}")
 
     @property
     def plots(self) -> Path:
@@ -204,20 +260,23 @@ class Experiment:
     def results(self) -> Path:
         return Path(self.config.output.predictions_dir or self.log.folder / "predictions")
 
-    def draw(self, epoch: int) -> None:
-        """One picture for each test image, and the detections in COCO's results format."""
-        folder = self.plots / f"epoch-{epoch:04d}"
+    def draw(self, images: EvaluationSet, predictions: Predictions, folder_name: str) -> None:
+        """Write one picture per image, and the detections in COCO's results format."""
+        folder = self.plots / folder_name
+        results = self.results if images is self.test else self.results / images.name
         make_folder(folder)
-        make_folder(self.results)
-        names = picture_names(self.data.test.image_names)
-        for i, (image_id, name) in enumerate(zip(self.data.test.image_ids, names, strict=True)):
-            image, truth = self.data.test[i]
-            found = self.predictions()[image_id]
+        make_folder(results)
+        dataset = images.dataset
+        names = picture_names(dataset.image_names)
+        for i, (image_id, name) in enumerate(zip(dataset.image_ids, names, strict=True)):
+            image, truth = dataset[i]
+            found = predictions[image_id]
             picture = render_prediction(image, truth, found, self.config.head, self.threshold, self.data.class_names)
             save_picture(picture, folder / f"{name}.png")
             if i < PICTURES_IN_LOG:
-                self.log.picture(f"test/{name}", torch.tensor(picture).permute(2, 0, 1), self.training.state.step)
-        write_coco_results(self.results, self.predictions(), self.data.category_ids)
+                step = self.training.state.step
+                self.log.picture(f"{images.name}/{name}", torch.tensor(picture).permute(2, 0, 1), step)
+        write_coco_results(results, predictions, category_ids_of(dataset))
 
     def copy_weights(self, path: Path) -> None:
         """Also keep the best weights at `path`."""
@@ -226,25 +285,24 @@ class Experiment:
         with written_beside(path) as beside:
             shutil.copyfile(best, beside)
 
-    def plot_curves(self) -> None:
-        """Losses and AP over the epochs, precision against recall, sizes found and missed."""
+    def plot_curves(self, tested: Evaluation, predictions: Predictions) -> None:
+        """Losses and AP over the epochs; of the test images, precision against recall and sizes found and missed."""
         make_folder(self.plots)
         metrics = read_metrics(self.log.metrics_file)
         plot_losses(metrics, self.plots / "losses.png")
         plot_ap(metrics, self.plots / "ap.png")
-        if self.evaluation is not None:
-            figures = {"box": self.evaluation.box, "mask": self.evaluation.mask}
-            curves = {kind: f.precision_recall_curves() for kind, f in figures.items() if f is not None}
-            plot_precision_recall(curves, self.plots / "precision_recall.png")
-            head = self.config.head
-            plot_detected_sizes(
-                self.truths,
-                self.predictions(),
-                self.plots / "sizes.png",
-                self.threshold,
-                by_masks=head == "mask_rcnn",
-                class_agnostic=head == "rpn",
-            )
+        figures = {"box": tested.box, "mask": tested.mask}
+        curves = {kind: f.precision_recall_curves() for kind, f in figures.items() if f is not None}
+        plot_precision_recall(curves, self.plots / "precision_recall.png")
+        head = self.config.head
+        plot_detected_sizes(
+            self.test.ground_truth,
+            predictions,
+            self.plots / "sizes.png",
+            self.threshold,
+            by_masks=head == "mask_rcnn",
+            class_agnostic=head == "rpn",
+        )
 
 
 def picture_names(image_names: Sequence[str]) -> list[str]:

@@ -11,26 +11,32 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.progress import track
 
-from datasets.chosen import BadImages, Over, choose
+from datasets.chosen import BadImages, Chosen, Over, choose
 from datasets.decoding import MAX_MEGAPIXELS, megapixel_limit
 from datasets.deep_images import DeepImages, measure_levels
 from datasets.expressions import Expression
 from datasets.interface import DetectionDataset, category_ids_of
 from datasets.joined import Joined, joined_classes
 from datasets.levels import Levels
-from datasets.registry import SOURCES, SYNTHETIC, Named, open_dataset, parse
+from datasets.registry import SOURCES, SYNTHETIC, Named, parse
+from datasets.splits import Splits, counts_by_split, file_of, hold_out, open_splits
 from examples.config import CONFIG_FILE, ExperimentConfig
 from maskrcnn.config import UserError
 from maskrcnn.files import finish_exchange
 
 Say = Callable[[str], None]
-SPLITS = {"train": "training", "test": "test"}
+SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
 
 class Data(NamedTuple):
-    """The two halves of a data set, with the same classes, and images of each that --skip_bad left out."""
+    """The splits of a data set, with the same classes.
+
+    Validation chooses the weights and the test measures them once, at the end. Where there is nothing to validate on,
+    `validation` is `test`. `bad` holds the images that --skip_bad left out.
+    """
 
     train: DetectionDataset
+    validation: DetectionDataset
     test: DetectionDataset
     bad: Mapping[str, BadImages] = {}  # never written to
     gray_levels: Levels | None = None  # of images with more than 8 bits
@@ -48,19 +54,33 @@ class Data(NamedTuple):
     def has_masks(self) -> bool:
         return self.train.has_masks
 
+    @property
+    def validates_on_test(self) -> bool:
+        """Whether the test images choose the weights, too."""
+        return self.validation is self.test
+
+    def splits(self) -> dict[str, DetectionDataset]:
+        """By name, without a validation set that is the test set."""
+        found = {"training": self.train, "validation": self.validation, "test": self.test}
+        return {name: dataset for name, dataset in found.items() if name != "validation" or not self.validates_on_test}
+
+    def counted(self) -> str:
+        """How many images there are of each split, in words."""
+        *others, last = (f"{len(dataset)} {name}" for name, dataset in self.splits().items())
+        return f"{', '.join(others)} and {last} images"
+
     def notes(self) -> Iterator[str]:
         """What reading left out, dropped or clipped so far, one line a kind."""
-        for split, bad in self.bad.items():
+        for name, bad in self.bad.items():
             if len(bad):
-                yield f"--skip_bad left out {len(bad)} {SPLITS[split]} images:"
+                yield f"--skip_bad left out {len(bad)} {name} images:"
                 yield from (f"    {line}" for line in bad.lines())
-        for split, dataset in (("train", self.train), ("test", self.test)):
-            yield from (f"{SPLITS[split]} images: {count} {rule}" for rule, count in dataset.counts.items() if count)
+        for name, counts in counts_by_split(self.splits()).items():
+            yield from (f"{name} images: {count} {rule}" for rule, count in counts.items() if count)
 
 
 def open_data(config: ExperimentConfig, say: Say = print, head: str | None = None) -> Data:
-    """The training and test images that the settings choose; ellipses are made first where none are and no folder was
-    given.
+    """The images that the settings choose, by split; ellipses are made first where none are and no folder was given.
 
     Raises:
         UserError: the data set is unknown, missing, empty or broken; an expression is wrong; ``head`` needs masks that
@@ -74,46 +94,62 @@ def open_data(config: ExperimentConfig, say: Say = print, head: str | None = Non
     }
     if len(named) > 1:
         _check_options_of_one(config)
-    roots = [_root(config, each, say) for each in named]
-    parts = {
-        split: [
-            open_dataset(
-                each.text,
-                root,
-                split,
-                data.split_file,
-                data.subsetseed,
-                data.cache_mb,
-                config.reading,
-                data.skip_bad,
-            )
-            for each, root in zip(named, roots, strict=True)
-        ]
-        for split in SPLITS
-    }
+    opened = [open_splits(each, _root(config, each, say), data, config.reading) for each in named]
     boxes_only = [
-        each for each, *halves in zip(named, *parts.values(), strict=True) if not all(half.has_masks for half in halves)
+        each
+        for each, splits in zip(named, opened, strict=True)
+        if not all(split.has_masks for split in (splits.train, splits.val, splits.test) if split is not None)
     ]
     if head is not None:
         check_head(head, boxes_only)
-    levels = _gray_levels(config, parts, say)
-    whole = _with_reading_options(_joined(named, parts, boxes_only, say), config, levels)
+    levels = _gray_levels(config, opened, say)
+    whole = _with_reading_options(_joined(named, opened, boxes_only, say), config, levels)
     chosen, bad = {}, {}
     for split, dataset in whole.items():
         over = _over(config, SPLITS[split], say)
-        chosen[split], bad[split] = choose(dataset, expressions[split], data.skip_bad, over)
-        if expressions[split] is not None:
+        expression = expressions.get(split)
+        chosen[split], bad[SPLITS[split]] = choose(dataset, expression, data.skip_bad, over)
+        if expression is not None:
             say(f"{SPLITS[split]} images: {len(chosen[split])} of {len(dataset)} chosen")
-    opened = Data(chosen["train"], chosen["test"], bad, levels)
-    if category_ids_of(opened.train) != opened.category_ids:
-        numbers = [", ".join(map(str, category_ids_of(each))) for each in (opened.train, opened.test)]
-        say(f"category ids of the classes differ: {numbers[0]} (training), {numbers[1]} (test, used in predictions)")
-    for line in opened.notes():
+    for line in (note for each in opened for note in each.notes):
         say(line)
-    return opened
+    has_val = [each.val is not None for each in opened for _ in range(len(each.train))]
+    if chosen["train"] is not whole["train"]:
+        assert isinstance(chosen["train"], Chosen)
+        has_val = [has_val[place] for place in chosen["train"].places]
+    validated = Data(*_validation(config, chosen, has_val, say), chosen["test"], bad, levels)
+    if category_ids_of(validated.train) != validated.category_ids:
+        numbers = [", ".join(map(str, category_ids_of(each))) for each in (validated.train, validated.test)]
+        say(f"category ids of the classes differ: {numbers[0]} (training), {numbers[1]} (test, used in predictions)")
+    for line in validated.notes():
+        say(line)
+    return validated
 
 
-def _gray_levels(config: ExperimentConfig, parts: Mapping[str, list[DetectionDataset]], say: Say) -> Levels | None:
+def _validation(
+    config: ExperimentConfig, chosen: Mapping[str, DetectionDataset], has_val: Sequence[bool], say: Say
+) -> tuple[DetectionDataset, DetectionDataset]:
+    """Training and validation images: those that the data has for it, and some held out where a set has none.
+
+    `has_val` tells for each training image whether it is of a data set with validation images of its own.
+    """
+    train, own, fraction = chosen["train"], chosen.get("val"), config.data.val_fraction
+    kept, held = hold_out(train, fraction, config.data.subsetseed, [not each for each in has_val])
+    if held is not None:
+        say(
+            f"{len(held)} of {len(train)} training images are held out for validation (--val_fraction={fraction:g}, "
+            f"--subsetseed={config.data.subsetseed})"
+        )
+    if own is not None and held is not None:
+        return kept, Joined([own, held], ["val", "train"], train.class_names, train.has_masks)
+    if (validation := own or held) is not None:
+        return kept, validation
+    why = "--val_fraction=0" if not fraction else "too few training images to hold one out"
+    say(f"the test images serve as validation, too ({why}): their own figures choose the best weights")
+    return train, chosen["test"]
+
+
+def _gray_levels(config: ExperimentConfig, opened: Sequence[Splits], say: Say) -> Levels | None:
     """The levels of images with more than 8 bits: as set, else measured on training images; None without such images.
 
     Raises:
@@ -122,8 +158,9 @@ def _gray_levels(config: ExperimentConfig, parts: Mapping[str, list[DetectionDat
     if config.data.gray_levels:
         return check_gray_levels(config.data.gray_levels)
     for split in SPLITS:
-        readers = [part for part in parts[split] if hasattr(part, "image_file")]
-        files = [reader.image_file(index) for reader in readers for index in range(len(reader))]
+        found = [dataset for splits in opened if (dataset := getattr(splits, split)) is not None]
+        paths = (file_of(dataset, index) for dataset in found for index in range(len(dataset)))
+        files = [path for path in paths if path is not None]
         with megapixel_limit(config.data.max_megapixels):
             levels = measure_levels(files)
         if levels is not None:
@@ -164,17 +201,20 @@ def check_objects(data: Data, say: Say) -> None:
     Raises:
         UserError: no training image holds an object that is not to ignore, or an image before that cannot be read.
     """
-    for split, dataset in (("train", data.train), ("test", data.test)):
+    for name, dataset in data.splits().items():
         if any(bool((~dataset[index][1].ignore).any()) for index in range(len(dataset))):
             continue
-        if split == "train":
+        if name == "training":
             raise UserError(
                 f"none of the {len(dataset)} training images holds an object (but to ignore), so there is nothing to "
                 "learn; check the annotations, or choose other data"
                 + "; or --crowds=objects takes crowds as objects"
                 * any("are crowds" in rule for rule in dataset.counts)
             )
-        say(f"none of the {len(dataset)} test images holds an object (but to ignore): AP and recall cannot be measured")
+        say(
+            f"none of the {len(dataset)} {name} images holds an object (but to ignore): AP and recall cannot be "
+            "measured" + (", so the validation loss chooses the best weights" if name == "validation" else "")
+        )
 
 
 def check_head(head: str, boxes_only: Sequence[Named]) -> None:
@@ -233,22 +273,32 @@ def _root(config: ExperimentConfig, named: Named, say: Say) -> str:
 
 
 def _joined(
-    named: Sequence[Named], parts: Mapping[str, list[DetectionDataset]], boxes_only: Sequence[Named], say: Say
+    named: Sequence[Named], opened: Sequence[Splits], boxes_only: Sequence[Named], say: Say
 ) -> dict[str, DetectionDataset]:
-    """One data set for each split, both with the same classes; says what joining leaves out."""
-    class_names = joined_classes(part for split in SPLITS for part in parts[split])
-    unseen = [name for name in class_names if name not in joined_classes(parts["train"])]
-    if unseen:
-        say(f"classes of test images alone, which nothing is trained on: {', '.join(unseen)}")
+    """One data set for each split, all with the same classes; says what joining leaves out."""
+    found = {
+        split: {
+            one.text: part
+            for one, splits in zip(named, opened, strict=True)
+            if (part := getattr(splits, split)) is not None
+        }
+        for split in ("train", "test", "val")
+    }
+    classes = {split: joined_classes(parts.values()) for split, parts in found.items()}
+    class_names = tuple(dict.fromkeys(name for names in classes.values() for name in names))
+    if unseen := [name for name in class_names if name not in classes["train"]]:
+        where = " and ".join(SPLITS[split] for split in ("val", "test") if set(unseen) & set(classes[split]))
+        say(f"classes of {where} images alone, which nothing is trained on: {', '.join(unseen)}")
     with_masks = not boxes_only
-    if boxes_only and any(part.has_masks for each in parts.values() for part in each):
+    if boxes_only and any(part.has_masks for parts in found.values() for part in parts.values()):
         say(f"{' and '.join(each.text for each in boxes_only)} has boxes only: all masks are left out")
     whole: dict[str, DetectionDataset] = {}
-    for split, each in parts.items():
-        plain = len(each) == 1 and each[0].class_names == class_names and each[0].has_masks == with_masks
-        names = [one.short for one in named]
-        others = [part for other in parts.values() for part in other]
-        whole[split] = each[0] if plain else Joined(each, names, class_names, with_masks, others)
+    for split, parts in found.items():
+        others = [part for other in found.values() for part in other.values()]
+        for part in parts.values():
+            plain = len(parts) == 1 and part.class_names == class_names and part.has_masks == with_masks
+            names = [one.short for one in named if one.text in parts]
+            whole[split] = part if plain else Joined(list(parts.values()), names, class_names, with_masks, others)
     return whole
 
 

@@ -49,7 +49,9 @@ NEWEST = "newest"
 @click.option("--resume", is_flag=False, flag_value=NEWEST, metavar="[RUN]", help="go on with this run, or the newest")
 @click.option("--dry_run", "--dry-run", is_flag=True, help="resolve everything, take one step, say what it takes, stop")
 def main(resume: str | None, dry_run: bool, **flags: Any) -> None:
-    """Train an RPN, a Faster R-CNN or a Mask R-CNN on images of small objects, and measure it on test images.
+    """Train an RPN, a Faster R-CNN or a Mask R-CNN on images of small objects, and evaluate it on test images.
+
+    Validation images choose the best weights; these are evaluated once on the test images, at the end.
 
     Settings come from the command line, else from SMALLOBJECTS_* variables, else from smallobjects.toml.
     """
@@ -131,13 +133,12 @@ def say_what_runs(experiment: Experiment) -> None:
     precision = "bfloat16" if experiment.machine.amp else "float32"
     experiment.log.say(
         f"{config.head} ({config.detector.backbone.name}, {parameters / 1e6:.1f} M parameters) on "
-        f"{config.data.dataset}: {len(data.train)} training and {len(data.test)} test images, "
-        f"{experiment.machine.device}, {precision}"
+        f"{config.data.dataset}: {data.counted()}, {experiment.machine.device}, {precision}"
     )
 
 
 def finish(experiment: Experiment) -> None:
-    """The last pictures, and where everything is."""
+    """Evaluate the best weights on the test images, and say where everything is."""
     from examples.experiment import headline
     from maskrcnn.evaluation.coco import BOXES_FILE, MASKS_FILE
 
@@ -149,15 +150,16 @@ def finish(experiment: Experiment) -> None:
         log.say(f"Go on with: {shlex.join(['python', 'example_smallobject_train.py', f'--resume={log.folder}'])}")
         log.close()
         return
-    if experiment.evaluation is None:  # a run resumed after its end
-        experiment.evaluate(experiment.detector, state.epoch)
-    experiment.plot_curves()
-    assert experiment.evaluation is not None
+    metrics = experiment.test_best().metrics
     model_file = experiment.config.output.model_file
     if model_file:
         experiment.copy_weights(Path(model_file))
-    log.say(f"Test images: {headline(experiment.evaluation.metrics)}")
-    log.say(f"Trained in {state.seconds:.0f} s (evaluation not counted); best weights of epoch {state.best_epoch}")
+    chosen_on = "these same" if experiment.data.validates_on_test else "the validation"
+    log.say(
+        f"Test images: {headline(metrics)}   (weights of epoch {state.best_epoch or state.epoch}, the best of "
+        f"{state.epoch} epochs on {chosen_on} images)"
+    )
+    log.say(f"Trained in {state.seconds:.0f} s (evaluation not counted)")
     log.say(f"Weights      {log.weights / 'best.pt'}, last.pt")
     log.say(f"Pictures     {experiment.plots}")
     masks = f", {MASKS_FILE}" if experiment.config.head == "mask_rcnn" else ""
@@ -167,7 +169,8 @@ def finish(experiment: Experiment) -> None:
 
 def what_next(config: ExperimentConfig, file: str | None = None) -> str:
     """What to type next, with the settings of ``file`` if they were used."""
-    names = ("dataset", "dataset_root", "split_file", "subset", "test_subset", "skip_bad")
+    names: tuple[str, ...] = ("dataset", "dataset_root", "split_file", "subsetseed", "test_fraction", "val_fraction")
+    names += ("subset", "test_subset", "skip_bad")
     given = {name: getattr(config.data, name) for name in names}
     flags = {name: value for name, value in given.items() if value != getattr(ExperimentConfig().data, name)}
     given_file = [] if file is None else [f"--config={file}"]

@@ -15,7 +15,7 @@ from datasets.synthetic.recipes import Recipe
 from datasets.synthetic.writer import create
 
 SCENES = update_config(SceneConfig(), width=64, height=64, n_groups=1, n_objects_per_group=4, n_free=6)
-N_TRAIN, N_TEST = 6, 3
+N_TRAIN, N_VAL, N_TEST = 6, 2, 3
 SETTINGS = """
 [augment]
 fixed_size = [64]
@@ -43,7 +43,7 @@ torch_threads = 1
 
 
 def make_ellipses(path: Path) -> Path:
-    return create(path, Recipe(n_train=N_TRAIN, n_test=N_TEST, scene=SCENES), processes=1)
+    return create(path, Recipe(n_train=N_TRAIN, n_val=N_VAL, n_test=N_TEST, scene=SCENES), processes=1)
 
 
 def settle(folder: Path, ellipses: Path) -> Path:

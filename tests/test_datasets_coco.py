@@ -25,6 +25,7 @@ from pycocotools.coco import COCO
 from datasets.readers import json_stream
 from datasets.readers.coco import AiTod, Coco
 from datasets.readers.json_stream import JsonStream
+from datasets.readers.splitting import MissingSplit
 from maskrcnn.config import UserError
 
 SIZE = (40, 60)  # of all images here, H and W
@@ -554,8 +555,10 @@ def test_layouts_are_found(tmp_path, split, annotations, images):
     with pytest.raises(UserError) as error:
         Coco(tmp_path, "test" if split == "train" else "train")
     assert "; put th" in message(error)
-    with pytest.raises(UserError, match="split 'val' is unknown"):
+    with pytest.raises(MissingSplit):
         Coco(tmp_path, "val")
+    with pytest.raises(UserError, match="split 'validate' is unknown"):
+        Coco(tmp_path, "validate")
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,7 @@ BAD = [
     (lambda root: (root / "train/images/a.tif").unlink(), "masks/a.tif: labels have no image of that name"),
     (lambda root: Image.new("L", (3, 3)).save(root / "train/masks/a.png"), "a.png has the same name but for the suff"),
     (lambda root: (root / "train/labels").mkdir(), "train: has both masks and labels"),
-    (lambda root: (root / "test").rename(root / "elsewhere"), "holds train but no folder test, val or validation"),
+    (lambda root: (root / "test").rename(root / "elsewhere"), "holds train but no folder for 'test'"),
     (lambda root: (root / "train").rename(root / "elsewhere"), "holds test but no folder train"),
     (lambda root: (root / "train/masks").rename(root / "train/other"), "train: holds no images with labels"),
 ]

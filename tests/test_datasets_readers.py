@@ -173,7 +173,7 @@ def test_labels_that_are_colours_or_beyond_16_bits_are_refused(tmp_path):
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     crowded = update_config(SceneConfig(), width=64, height=48, n_groups=1, n_free=25, min_visible_pixels=12)
-    return create(tmp_path / "data", Recipe(n_train=2, n_test=1, scene=crowded))
+    return create(tmp_path / "data", Recipe(n_train=2, n_val=0, n_test=1, scene=crowded))
 
 
 def test_ellipses_arrive_as_written(root):
@@ -325,7 +325,7 @@ def test_drawn_splits_do_not_depend_on_order_and_hardly_on_added_names():
     assert draw_split(names[::-1], 12345) == split and len(split["test"]) == 50
     more = draw_split([*names, "new"], 12345)
     assert len(set(split["test"]) ^ set(more["test"])) <= 2
-    assert draw_split(["only"], 1) == {"train": ["only"], "test": []}
+    assert draw_split(["only"], 1) == {"train": ["only"], "val": [], "test": []}
 
 
 def write_split(text: str) -> Callable[[Path], int]:

@@ -33,7 +33,7 @@ def files_of(root: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return create(tmp_path_factory.mktemp("data") / "ellipses", Recipe(n_train=3, n_test=2, scene=SMALL))
+    return create(tmp_path_factory.mktemp("data") / "ellipses", Recipe(n_train=3, n_val=0, n_test=2, scene=SMALL))
 
 
 def test_layout_and_recipe(made):
@@ -83,7 +83,7 @@ def test_run_length_codes_of_any_label_image_are_pycocotools(shape):
 
 def test_hardly_visible_objects_are_crowds(tmp_path):
     crowded = update_config(SceneConfig(), width=40, height=40, n_groups=0, n_free=150, min_visible_pixels=20)
-    root = create(tmp_path / "crowded", Recipe(n_train=1, n_test=0, scene=crowded))
+    root = create(tmp_path / "crowded", Recipe(n_train=1, n_val=0, n_test=0, scene=crowded))
     annotations = json.loads((root / "train" / "annotations.json").read_text())["annotations"]
     crowds = [each["iscrowd"] for each in annotations]
     assert 0 < sum(crowds) < len(crowds) < 150
@@ -101,7 +101,7 @@ def test_manifest_holds_the_hashes_of_files_and_pixels(made):
 
 
 def test_more_images_and_another_test_set_change_no_other_image(made, tmp_path):
-    more = files_of(create(tmp_path / "more", Recipe(n_train=5, n_test=0, scene=SMALL)))
+    more = files_of(create(tmp_path / "more", Recipe(n_train=5, n_val=0, n_test=0, scene=SMALL)))
     assert not any(name.startswith("test") for name in more)
     for name, content in files_of(made).items():
         if name.startswith("train") and name.endswith(".png"):
@@ -113,40 +113,43 @@ def test_more_images_and_another_test_set_change_no_other_image(made, tmp_path):
 
 
 def test_two_processes_write_what_one_does(tmp_path):
-    one = create(tmp_path / "one", Recipe(n_train=35, n_test=3, scene=SMALL), processes=1)
+    one = create(tmp_path / "one", Recipe(n_train=35, n_val=0, n_test=3, scene=SMALL), processes=1)
     seen: list[tuple[int, int]] = []
     two = create(
-        tmp_path / "two", Recipe(n_train=35, n_test=3, scene=SMALL), progress=lambda *at: seen.append(at), processes=2
+        tmp_path / "two",
+        Recipe(n_train=35, n_val=0, n_test=3, scene=SMALL),
+        progress=lambda *at: seen.append(at),
+        processes=2,
     )
     assert files_of(one) == files_of(two)
     assert seen[-1] == (38, 38) and seen == sorted(seen)
 
 
 def test_existing_data_is_replaced_only_when_asked_and_only_our_own(tmp_path):
-    root = create(tmp_path / "data", Recipe(n_train=1, n_test=1, scene=SMALL))
+    root = create(tmp_path / "data", Recipe(n_train=1, n_val=0, n_test=1, scene=SMALL))
     before = files_of(root)
     with pytest.raises(UserError, match="--overwrite"):
-        create(root, Recipe(n_train=2, n_test=0, scene=SMALL))
+        create(root, Recipe(n_train=2, n_val=0, n_test=0, scene=SMALL))
     assert files_of(root) == before
-    create(root, Recipe(n_train=2, n_test=0, scene=SMALL), overwrite=True)
+    create(root, Recipe(n_train=2, n_val=0, n_test=0, scene=SMALL), overwrite=True)
     assert (root / "train" / "images" / "000001.png").exists() and not (root / "test").exists()
     (root / "train" / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match=r"train/notes\.txt"):
-        create(root, Recipe(n_train=1, n_test=1, scene=SMALL), overwrite=True)
+        create(root, Recipe(n_train=1, n_val=0, n_test=1, scene=SMALL), overwrite=True)
     foreign = tmp_path / "photos"
     foreign.mkdir()
-    create(foreign, Recipe(n_train=1, n_test=0, scene=SMALL))  # an empty folder is fine
+    create(foreign, Recipe(n_train=1, n_val=0, n_test=0, scene=SMALL))  # an empty folder is fine
     stranger = tmp_path / "thesis"
     stranger.mkdir()
     (stranger / "thesis.tex").write_text("years of work")
     with pytest.raises(UserError, match="not made by this program"):
-        create(stranger, Recipe(n_train=1, n_test=1, scene=SMALL), overwrite=True)
+        create(stranger, Recipe(n_train=1, n_val=0, n_test=1, scene=SMALL), overwrite=True)
     assert (stranger / "thesis.tex").read_text() == "years of work"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "photos", "thesis"]
 
 
 def test_a_failure_leaves_the_old_data_and_no_rubbish(tmp_path, monkeypatch):
-    root = create(tmp_path / "data", Recipe(n_train=1, n_test=1, scene=SMALL))
+    root = create(tmp_path / "data", Recipe(n_train=1, n_val=0, n_test=1, scene=SMALL))
     before = files_of(root)
 
     def full_disk(*args: object) -> None:
@@ -154,10 +157,10 @@ def test_a_failure_leaves_the_old_data_and_no_rubbish(tmp_path, monkeypatch):
 
     monkeypatch.setattr(writer, "_write_chunk", full_disk)
     with pytest.raises(UserError, match="No space left on device"):
-        create(root, Recipe(n_train=2, n_test=2, scene=SMALL), overwrite=True)
+        create(root, Recipe(n_train=2, n_val=0, n_test=2, scene=SMALL), overwrite=True)
     monkeypatch.setattr(writer, "_write_chunk", lambda task: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        create(root, Recipe(n_train=2, n_test=2, scene=SMALL), overwrite=True)
+        create(root, Recipe(n_train=2, n_val=0, n_test=2, scene=SMALL), overwrite=True)
     assert files_of(root) == before
     assert os.listdir(tmp_path) == ["data"]
 
@@ -191,7 +194,7 @@ def test_the_program_makes_data_where_the_configuration_says(tmp_path, monkeypat
         (["--width=90000", "--height=90000"], "pixels"),
         (["--seed=-1"], "seed"),
         (["--n_train=-1"], "n_train"),
-        (["--n_train=0", "--n_test=0"], "n_train"),
+        (["--n_train=0", "--n_val=0", "--n_test=0"], "n_train"),
         (["--path=file"], "file"),
         (["--path=file/below"], "cannot be"),
         (["--path=full", "--overwrite"], "not made by this program"),

@@ -99,15 +99,15 @@ def test_data_of_boxes_trains_the_heads_without_masks(workplace: Path) -> None:
     say_paths(workplace, visdrone_root=make_visdrone(workplace / "drone"))
     lines = succeed(train, "--dataset=visdrone", "--head=rpn", "--num_threads=2", *SHORT)  # counted by the loaders
     assert "training images: 4 inverted or empty boxes dropped" not in "\n".join(lines)
-    assert any(re.fullmatch("training images: 4 boxes clipped to the image", line) for line in lines), lines
+    assert any(re.fullmatch("training and validation images: 4 boxes clipped to the image", x) for x in lines), lines
     assert any(re.fullmatch("test images: 2 boxes clipped to the image", line) for line in lines)
     succeed(train, "--dataset=visdrone:val", "--head=faster_rcnn", *SHORT)
     runs = workplace / "runs"
     assert {path.name for path in runs.iterdir()} == {"visdrone-rpn-1", "visdrone-val-faster_rcnn-1"}
     for name, metric in (("visdrone-rpn-1", "ar_100"), ("visdrone-val-faster_rcnn-1", "count_error")):
-        (found,) = (line for line in read_metrics(runs / name / "metrics.jsonl") if line["kind"] == "evaluation")
+        (found,) = (line for line in read_metrics(runs / name / "metrics.jsonl") if line.get("split") == "test")
         assert 0 <= found["box_ap"] <= 1 and metric in found and not any(key.startswith("mask") for key in found)
-        assert (runs / name / "plots/epoch-0001/1.png").is_file() and (runs / name / "plots/sizes.png").is_file()
+        assert (runs / name / "plots/test/1.png").is_file() and (runs / name / "plots/sizes.png").is_file()
 
 
 def test_data_without_any_object_is_refused_or_said(workplace: Path) -> None:
@@ -123,7 +123,7 @@ def test_data_without_any_object_is_refused_or_said(workplace: Path) -> None:
     shutil.rmtree(workplace / "runs")
     for program, options in ((train, flags), (train, (*flags, "--dry_run")), (compare_heads, flags[:1])):
         error = fail(program, *options)
-        assert "none of the 4 training images holds an object (but to ignore), so there is nothing to learn" in error
+        assert "none of the 3 training images holds an object (but to ignore), so there is nothing to learn" in error
     assert not (workplace / "runs").exists()
 
 
@@ -164,10 +164,10 @@ def test_other_programs_take_boxes(workplace: Path) -> None:
 
 def test_joined_sets_train_with_masks(workplace: Path) -> None:
     say_paths(workplace, coco_root=make_coco(workplace / "coco"), labels_root=make_labels(workplace / "labels"))
-    lines = succeed(train, "--dataset=coco+labels", *SHORT)
+    lines = succeed(train, "--dataset=coco+labels", "--val_fraction=0", *SHORT)
     assert lines[0] == "classes of test images alone, which nothing is trained on: cow"
     assert any("on coco+labels: 6 training and 3 test images" in line for line in lines)
-    data = open_data(load_config(flags={"dataset": "coco+labels"}))
+    data = open_data(load_config(flags={"dataset": "coco+labels", "val_fraction": "0"}))
     assert data.class_names == data.test.class_names == ("cat", "dog", "object", "cow") and data.has_masks
     assert data.train[0][1].labels.tolist() == data.test[0][1].labels.tolist() == [1, 1, 1], "dogs are first there"
     assert data.train[5][1].labels.tolist() == [3, 3, 3]
@@ -186,7 +186,7 @@ def test_masks_go_where_one_set_has_none(workplace: Path) -> None:
     say_paths(workplace, visdrone_root=make_visdrone(workplace / "drone"))
     lines = succeed(train, "--dataset=ellipses+visdrone", "--head=faster_rcnn", *SHORT)
     assert lines[0] == "visdrone has boxes only: all masks are left out"
-    assert any("10 training and 5 test images" in line for line in lines)
+    assert any("9 training, 3 validation and 5 test images" in line for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_recipes_need_nothing_on_disk(workplace: Path) -> None:
     shutil.rmtree(workplace / "data")
     Path("dense.toml").write_text(text)
     lines = succeed(train, "--dataset=synthetic:dense.toml", "--head=rpn", *SHORT)
-    assert any("6 training and 3 test images" in line for line in lines)
+    assert any("6 training, 2 validation and 3 test images" in line for line in lines)
     assert (workplace / "runs/synthetic-dense-rpn-1/weights/best.pt").is_file()
 
 
@@ -253,8 +253,8 @@ def test_the_class_of_the_readme_trains(workplace: Path) -> None:
             rows = [(*box, 1 + place % 2) for place, box in enumerate(BOXES)][: 3 * (number < 2)]
             path.with_suffix(".csv").write_text("".join(",".join(map(str, row)) + "\n" for row in rows))
     lines = succeed(train, "--head=faster_rcnn", "--trust", *SHORT)
-    assert any("on my_module:MyData: 3 training and 2 test images" in line for line in lines)
-    assert (workplace / "runs/MyData-faster_rcnn-1/plots/epoch-0001/1.png").is_file()
+    assert any("on my_module:MyData: 2 training, 1 validation and 2 test images" in line for line in lines)
+    assert (workplace / "runs/MyData-faster_rcnn-1/plots/test/1.png").is_file()
     assert "my_module:MyData has boxes only" in fail(train)
     (workplace / "my_folder/test/1.csv").write_text("1,2,3\n")
     assert "my_module:MyData: image '1': RuntimeError" in fail(train, "--head=rpn")
@@ -273,7 +273,7 @@ def test_subsets_are_said_and_kept_for_the_run(workplace: Path) -> None:
         "test images: 2 of 3 chosen",
     ]
     assert "--subset=" in lines[-1] and "--test_subset=" in lines[-1] and "num_objects > 0" in lines[-1]
-    pictures = workplace / "runs/ellipses-rpn-1/plots/epoch-0001"
+    pictures = workplace / "runs/ellipses-rpn-1/plots/test"
     assert sorted(path.name for path in pictures.iterdir()) == ["000000.png", "000002.png"]
     error = fail(train, "--resume", "--subset=index < 3")
     assert "cannot resume" in error and "data.subset" in error
@@ -295,7 +295,9 @@ def test_bad_images_are_left_out_and_said(workplace: Path) -> None:
     assert said[0] == "--skip_bad left out 2 training images:"
     assert said[1].startswith("    2 like 000001, 000003: ") and "not a readable image" in said[1]
     assert said[2] == "--skip_bad left out 1 test images:" and "is 8 x 9 but its image is 64 x 64" in said[3]
-    assert any("4 training and 2 test images" in line for line in lines) and lines[-1].endswith("--skip_bad")
+    assert any("4 training, 2 validation and 2 test images" in line for line in lines) and lines[-1].endswith(
+        "--skip_bad"
+    )
     log = (workplace / "runs/ellipses-rpn-1/train.log").read_text(encoding="utf-8")
     assert "--skip_bad left out 2 training images:" in log
     succeed(browse, "--skip_bad", "--num_samples=1")

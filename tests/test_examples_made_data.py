@@ -276,7 +276,7 @@ def test_all_problems_of_other_data_are_listed_under_its_kind(here: Path, tiny_e
     for path in Path("coco/annotations").iterdir():
         path.write_text("[]")
     lines, _ = check_fails("coco")
-    assert len(lines) == 3 and all("annotations" in line for line in lines[1:])
+    assert len(lines) == 4 and all("annotations" in line for line in lines[1:])
 
 
 def test_a_missing_file_of_voc_is_named_itself(here: Path, tiny_ellipses: Path) -> None:

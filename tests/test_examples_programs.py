@@ -54,10 +54,22 @@ def test_help_answers_without_heavy_imports(program: str) -> None:
 
 def test_the_two_commands_as_typed(tmp_path: Path, workplace: Path) -> None:
     data = tmp_path / "my data"
-    flags = ("--n_train=2", "--n_test=1", "--width=64", "--height=48", "--n_groups=1", "--n_free=6", "--seed=5")
+    flags = (
+        "--n_train=2",
+        "--n_val=1",
+        "--n_test=1",
+        "--width=64",
+        "--height=48",
+        "--n_groups=1",
+        "--n_free=6",
+        "--seed=5",
+    )
     made = python(str(ROOT / PROGRAMS[0]), f"--path={data}", *flags, cwd=workplace)
     assert (made.returncode, made.stderr) == (0, "")
-    assert made.stdout.splitlines()[0] == f"{data}: 2 training and 1 test images, 64 x 48; see {data / 'README.md'}"
+    assert (
+        made.stdout.splitlines()[0]
+        == f"{data}: 2 training, 1 validation and 1 test images, 64 x 48; see {data / 'README.md'}"
+    )
     assert made.stdout.splitlines()[1] == f"Next: python example_smallobject_train.py '--dataset_root={data}'"
     run = python(str(ROOT / PROGRAMS[1]), f"--dataset_root={data}", "--head=rpn", "--num_epochs=1", cwd=workplace)
     assert run.returncode == 0 and "Traceback" not in run.stderr
@@ -89,7 +101,7 @@ def test_ellipses_go_where_the_settings_say(workplace: Path) -> None:
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is made on the way is small."""
-    few = functools.partial(Recipe, n_train=2, n_test=1, scene=SCENES)
+    few = functools.partial(Recipe, n_train=2, n_val=1, n_test=1, scene=SCENES)
     monkeypatch.setattr(datasets.synthetic.recipes, "Recipe", few)
 
 
@@ -100,7 +112,7 @@ def test_ellipses_are_made_on_the_way_only_at_the_configured_path(workplace: Pat
     assert not (workplace / "data/ellipses").exists()
     lines = succeed(train, "--head=rpn", "--num_epochs=1")
     assert lines[0].startswith("No ellipses at data/ellipses: making them")
-    assert any("2 training and 1 test images" in line for line in lines)
+    assert any("2 training, 1 validation and 1 test images" in line for line in lines)
     before = snapshot(workplace / "data")
     assert not any("making them" in line for line in succeed(train, "--head=rpn", "--num_epochs=1"))
     assert snapshot(workplace / "data") == before
@@ -120,9 +132,9 @@ def test_labels_with_gaps_between_their_numbers_train(workplace: Path) -> None:
 def test_nuclei_train_and_empty_masks_are_counted_aloud(workplace: Path) -> None:
     root = make_nuclei(workplace / "bowl")
     lines = succeed(train, "--dataset=dsbowl2018", f"--dataset_root={root}", "--num_epochs=1")
-    assert any("dsbowl2018: 3 training and 1 test images" in line for line in lines)
+    assert any("dsbowl2018: 2 training, 1 validation and 1 test images" in line for line in lines)
     assert shlex.split(lines[-1])[-2:] == ["--dataset=dsbowl2018", f"--dataset_root={root}"]
-    assert {"training images: 3 empty masks dropped", "test images: 1 empty masks dropped"} <= set(lines)
+    assert {"training and validation images: 3 empty masks dropped", "test images: 1 empty masks dropped"} <= set(lines)
     assert (workplace / "runs/dsbowl2018-mask_rcnn-1/weights/best.pt").is_file()
 
 

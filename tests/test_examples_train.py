@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 from PIL import Image
-from programs_toy import N_TEST, N_TRAIN, settle, snapshot, succeed
+from programs_toy import N_TEST, N_TRAIN, N_VAL, settle, snapshot, succeed
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -49,7 +49,8 @@ def test_a_run_leaves_what_the_readme_lists(finished: Finished) -> None:
     left = set(snapshot(finished.run))
     events = {name for name in left if name.startswith("tensorboard/events")}
     curves = {f"plots/{name}.png" for name in ("losses", "ap", "precision_recall", "sizes")}
-    pictures = {f"plots/epoch-0002/{image:06d}.png" for image in range(N_TEST)}
+    pictures = {f"plots/epoch-0002/{image:06d}.png" for image in range(N_VAL)}
+    pictures |= {f"plots/test/{image:06d}.png" for image in range(N_TEST)}
     assert len(events) == 1
     assert left - events - curves - pictures == {
         "config.toml",
@@ -58,8 +59,12 @@ def test_a_run_leaves_what_the_readme_lists(finished: Finished) -> None:
         "train.log",
         "weights/best.pt",
         "weights/last.pt",
-        "predictions/coco_boxes.json",
-        *(["predictions/coco_masks.json"] if finished.head == "mask_rcnn" else []),
+        *(
+            f"predictions/{folder}coco_{kind}.json"
+            for folder in ("", "validation/")
+            for kind in ("boxes", "masks")
+            if kind == "boxes" or finished.head == "mask_rcnn"
+        ),
     }
     assert curves | pictures < left
     for name in curves | pictures:
@@ -92,6 +97,8 @@ def test_figures_are_json_lines_with_the_losses_of_the_head(finished: Finished) 
     lines = [json.loads(line) for line in (finished.run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     by_kind = {line["kind"]: line for line in lines}
     assert set(by_kind) >= {"train", "validation", "evaluation"}
+    splits = [line["split"] for line in lines if line["kind"] == "evaluation"]
+    assert splits == ["validation", "test"] and by_kind["validation"]["split"] == "validation"
     for kind in ("train", "validation"):
         assert {name for name in by_kind[kind] if name.startswith("loss_")} == LOSSES[finished.head]
         assert all(math.isfinite(by_kind[kind][name]) for name in LOSSES[finished.head])
@@ -145,8 +152,9 @@ def ap(truths: COCO, found: COCO, kind: str) -> float:
 def test_pictures_appear_when_asked_for_and_after_the_last_epoch(workplace: Path, flags: str, epochs: set[int]) -> None:
     lines = succeed(main, "--head=rpn", "--num_epochs=3", "--plot_dir=my pictures", *flags.split())
     folders = {path.name for path in (workplace / "my pictures").iterdir() if path.is_dir()}
-    assert folders == {f"epoch-{epoch:04d}" for epoch in epochs}
-    assert all(len(list((workplace / "my pictures" / name).iterdir())) == N_TEST for name in folders)
+    assert folders == {"test"} | {f"epoch-{epoch:04d}" for epoch in epochs}
+    counts = {name: len(list((workplace / "my pictures" / name).iterdir())) for name in folders}
+    assert counts == {name: N_TEST if name == "test" else N_VAL for name in folders}
     assert (workplace / "my pictures/losses.png").is_file()
     assert not (workplace / "runs/ellipses-rpn-1/plots").exists()
     assert any(line.split(maxsplit=1) == ["Pictures", "my pictures"] for line in lines)
@@ -176,7 +184,7 @@ def test_a_dry_run_says_what_it_takes_and_leaves_nothing(workplace: Path, head: 
     text = "\n".join(succeed(main, "--dry_run", f"--head={head}"))
     assert "width = 16" in text and f'head = "{head}"' in text
     assert "features     stride 4: [2, 16, 16, 16]" in text
-    assert f"data         {N_TRAIN} training and {N_TEST} test images" in text
+    assert f"data         {N_TRAIN} training, {N_VAL} validation and {N_TEST} test images" in text
     assert {line.split()[1].rstrip(":") for line in text.splitlines() if line.startswith("loss ")} == LOSSES[head]
     assert all(word in text for word in ("parameters   all: ", "peak memory ", " MiB"))
     assert snapshot(workplace) == before and not (workplace / "runs").exists()

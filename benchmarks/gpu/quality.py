@@ -29,7 +29,7 @@ def make_data(folder: Path, n_train: int, n_test: int, side: int = 256) -> Data:
     )
     create(str(folder), Recipe(n_train=n_train, n_test=n_test, scene=scene))
     train, test = (open_dataset("ellipses", str(folder), split) for split in ("train", "test"))
-    return Data(train, test)
+    return Data(train, test, test)
 
 
 def time_to_quality(context: Context) -> None:

@@ -18,14 +18,16 @@ from datasets.readers.coco_index import SKIPPED, CocoIndex, Ints, read_index
 from datasets.readers.coco_segmentation import code_of, fills
 from datasets.readers.folders import in_any_form
 from datasets.readers.json_stream import read_places
-from datasets.readers.splitting import check_split
+from datasets.readers.splitting import MissingSplit, check_split
 from maskrcnn.config import UserError
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 
 YEARS = (2017, 2014)
-_PARTS = {"train": ("train",), "test": ("test", "val", "valid")}
+_AITOD_PARTS = {"train": ("trainval", "train"), "val": ("val",), "test": ("test",)}
+_PARTS = {"train": ("train",), "val": ("val", "valid"), "test": ("test", "val", "valid")}
 FILES = ("annotations.json", "_annotations.coco.json", "result.json")
+_WHOLE = (*FILES, "annotations/instances_default.json")
 
 
 class Coco:
@@ -48,7 +50,8 @@ class Coco:
         reading: ReadingConfig | None = None,
         skip_bad: bool = False,
     ) -> None:
-        """The first of these that is there, in ``root``, for "train" (for "test": val, or test before val or valid):
+        """The first of these that is there, in ``root``, for "train" (for "test": val, or test before val or valid;
+        for "val": val or valid, where that is not the test set):
 
         - ``annotations/instances_train2017.json``, images in ``train2017`` or ``images/train2017``; or of 2014;
         - ``train/annotations.json`` or ``train/_annotations.coco.json``, images in ``train/images`` or ``train``;
@@ -71,6 +74,8 @@ class Coco:
             file, folders = _named(root, root / annotations)
         else:
             file, folders = _first(root, split, _layouts(root, split, year))
+            if split == "val" and file == _first(root, "test", _layouts(root, "test", year))[0]:
+                raise MissingSplit(f"{file}: is the test set; there is no other for validation")
         folders = [root / images] if images is not None else folders
         self._open(file, folders, masks, reading or ReadingConfig(), skip_bad)
 
@@ -199,8 +204,8 @@ class Coco:
 class AiTod(Coco):
     """AI-TOD, boxes only, in the folders of its own tools: ``annotations/aitod_trainval_v1.json`` and the like.
 
-    "train" is its trainval, or its train where that is not there; "test" its test part. Images are looked for in
-    ``images/trainval``, ``trainval/images`` and ``trainval``.
+    "train" is its trainval, or its train where that is not there, and then "val" its val part; "test" its test part.
+    Images are looked for in ``images/trainval``, ``trainval/images`` and ``trainval``.
     """
 
     def __init__(
@@ -217,7 +222,7 @@ class AiTod(Coco):
         if version not in (1, 2):
             raise UserError(f"version {version} of AI-TOD is unknown: use 1 or 2")
         name = "aitod_{}_v1.json" if version == 1 else "aitodv2_{}.json"
-        parts = (part,) if part else ("trainval", "train") if split == "train" else ("test",)
+        parts = (part,) if part else _AITOD_PARTS[split]
         root = Path(root)
         layouts = (
             (folder / name.format(part), [root / "images" / part, root / part / "images", root / part])
@@ -228,6 +233,8 @@ class AiTod(Coco):
         there = [path.name for folder in (root / "annotations", root) for path in sorted(folder.glob(other))]
         hint = f"; {there[0]} is of version {3 - version}: use --dataset=aitod:v{3 - version}" if there else ""
         file, folders = _first(root, split, layouts, f"AI-TOD v{version}", hint)
+        if split == "val" and (file.parent / name.format("trainval")).is_file():
+            raise MissingSplit(f"{file}: is part of trainval, which is trained on")
         self._open(file, folders, False, reading or ReadingConfig(), skip_bad)
 
 
@@ -251,7 +258,7 @@ def _layouts(root: Path, split: str, year: int | None) -> Iterator[Layout]:
             years = (each,)
             break
     for each in years:
-        part = f"{'train' if split == 'train' else 'val'}{each}"
+        part = f"{'train' if split == 'train' else 'val'}{each}"  # its test images have no annotations
         yield annotations / f"instances_{part}.json", [root / part, pictures / part, pictures, root]
     if year is not None:
         return
@@ -261,7 +268,7 @@ def _layouts(root: Path, split: str, year: int | None) -> Iterator[Layout]:
             yield annotations / name, [pictures / part, root / part, root / part / "images", pictures, root]
     if split == "train":
         yield from ((root / name, [pictures, root]) for name in FILES)
-        yield annotations / "instances_default.json", [pictures / "default", pictures, root]
+        yield root / _WHOLE[-1], [pictures / "default", pictures, root]
 
 
 def _first(root: Path, split: str, layouts: Iterable[Layout], kind: str = "COCO", hint: str = "") -> Layout:
@@ -273,13 +280,14 @@ def _first(root: Path, split: str, layouts: Iterable[Layout], kind: str = "COCO"
         tried.append(file.relative_to(root).as_posix())
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; give the one of {kind} as --dataset_root")
-    whole = next((name for name in FILES if kind == "COCO" and (root / name).is_file()), None)
-    if whole:
-        raise UserError(
-            f"{root}: holds one set without parts, {whole}, which is 'train'; put that for '{split}' at {tried[0]}"
+    whole = [name for name in _WHOLE if kind == "COCO" and (root / name).is_file()]
+    if whole and split != "train":
+        raise MissingSplit(
+            f"{root}: holds one set without parts, {whole[0]}, which is 'train'; put that for '{split}' at {tried[0]}"
         )
     names = f"none of {', '.join(tried)}" if len(tried) > 1 else f"no {tried[0]}"
-    raise UserError(f"{root}: has no annotations of {kind} for '{split}', {names}{hint or '; put them there'}")
+    words = f"{root}: has no annotations of {kind} for '{split}', {names}{hint or '; put them there'}"
+    raise (UserError if split == "train" else MissingSplit)(words)
 
 
 def _named(root: Path, file: Path) -> Layout:

@@ -10,12 +10,11 @@ from datasets.checks import TallyByImage, inside_folder
 from datasets.images import read_image
 from datasets.readers.folders import folders_in, ids_of, image_named
 from datasets.readers.mask_files import read_masks
-from datasets.readers.splitting import check_split
+from datasets.readers.splitting import MissingSplit, check_split
 from datasets.readers.tables import number_in, quoted, read_table
 from maskrcnn.config import UserError
 from maskrcnn.structures.instances import Instances
 
-SPLITS = ("train", "val", "test")
 CLASS_LETTERS = {"c": 1, "s": 2, "t": 3}
 COLUMNS = ("image_id", "object_id", "class", "bbox", "mask_path")
 MASK_THRESHOLD = 128  # JPEG leaves grey around the border
@@ -49,12 +48,14 @@ class Cst:
             UserError: no such folder or split, no images, a broken CSV, an unknown class, an object id twice, a path
                 that leads out of the folder.
         """
-        check_split(split, SPLITS)
+        check_split(split)
         base = Path(root) / _OWN_FOLDER if (Path(root) / _OWN_FOLDER).is_dir() else Path(root)
         if not (base / "annotation").is_dir():
             raise UserError(f"{base}: holds no folder annotation; give CST's own folder as --dataset_root")
         self._stage = base / split
         self._table = base / "annotation" / f"anno-{split}.csv"
+        if split != "train" and not self._table.exists():
+            raise MissingSplit(f"{self._table}: no such file; add it")
         objects = _read_objects(self._table, self._stage)
         for name in folders_in(self._stage):
             objects.setdefault(name, _Objects(str(self._stage)))

@@ -12,7 +12,7 @@ from datasets.images import read_image
 from datasets.readers.dsbowl_solution import Solution, read_solution
 from datasets.readers.folders import files_in, folders_in
 from datasets.readers.mask_files import read_masks
-from datasets.readers.splitting import check_split, split_images
+from datasets.readers.splitting import TEST_FRACTION, EmptySplit, MissingSplit, check_split, split_images
 from datasets.readers.tables import quoted
 from maskrcnn.config import UserError
 from maskrcnn.structures.instances import Instances
@@ -56,12 +56,14 @@ class DSBowl2018:
         subsetseed: int = 12345,
         cache_mb: int = 1024,
         variant: str = VARIANTS[0],
+        test_fraction: float = TEST_FRACTION,
     ) -> None:
         """``root`` holds ``stage1_train`` or is that folder.
 
         ``variant`` "s1_train_val" splits ``stage1_train`` by ``split_file``, else by ``split.json`` or ``classes.csv``
-        beside it; else ``subsetseed`` draws a quarter of the images for the test split. A CSV file (columns filename,
-        foreground, background) has that quarter drawn from each kind of image. "stage1" and "stage2" train on all of
+        beside it; else ``subsetseed`` draws ``test_fraction`` of the images for the test split. A CSV file (columns
+        filename, foreground, background) has that share drawn from each kind of image. Only a JSON file can list
+        images for "val". "stage1" and "stage2" train on all of
         ``stage1_train``; they test on ``stage1_test`` with ``stage1_solution.csv``, and on the images that counted of
         ``stage2_test_final`` with ``stage2_solution_final.csv``. Without such a file, a test stage needs mask files.
 
@@ -74,6 +76,8 @@ class DSBowl2018:
             raise UserError(f"variant '{variant}' of dsbowl2018 is unknown: use one of {', '.join(VARIANTS)}")
         if variant in _TESTS and split_file is not None:
             raise UserError(f"--split_file {split_file}: {variant} has its own test images; use {VARIANTS[0]}")
+        if variant in _TESTS and split == "val":
+            raise MissingSplit(f"{root}: {variant} of dsbowl2018 has no part 'val'")
         opening = Tally()
         self._solutions: list[Path] = []
         if variant in _TESTS and split == "test":
@@ -84,10 +88,12 @@ class DSBowl2018:
         else:
             stage = _find_stage(Path(root), _TRAIN)
             numbers = _folders(stage)
-            parts = {} if variant in _TESTS else split_images(numbers, stage, stage.parent, split_file, subsetseed)
-            names = parts.get(split, list(numbers))
+            parts = {"train": list(numbers)}
+            if variant not in _TESTS:
+                parts = split_images(numbers, stage, stage.parent, split_file, subsetseed, test_fraction)
+            names = parts[split]
             if not names:
-                raise UserError(f"{stage}: the split leaves no image for '{split}'")
+                raise EmptySplit(f"{stage}: the split leaves no image for '{split}'")
             self._entries = [_with_masks(stage / name, numbers[name]) for name in names]
         self._tallies = TallyByImage(len(self._entries), opening)
         self._cache: dict[int, tuple[Tensor, CroppedMasks, Tensor]] = {}

@@ -13,12 +13,11 @@ from torch import Tensor
 from datasets.checks import check_size
 from datasets.images import read_image, read_labels
 from datasets.readers.folders import by_stem, check_pairs, files_in
-from datasets.readers.splitting import check_split
+from datasets.readers.splitting import SPLITS, MissingSplit, check_split
 from maskrcnn.config import UserError
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 
-SPLITS = ("train", "val", "test")
 _MAKE = "make the data with python create_ellipses.py or python -m examples.create_shapes"
 
 
@@ -32,10 +31,11 @@ class Generated:
 
     def __init__(self, root: str | Path, split: str) -> None:
         """UserError: no such folder or split, no images, an image without labels or labels without image."""
-        check_split(split, SPLITS)
+        check_split(split)
         self._root = Path(root) / split
         if not self._root.is_dir():
-            raise UserError(f"{self._root}: no such folder; {_MAKE}")
+            others = any((Path(root) / each).is_dir() for each in SPLITS)
+            raise (MissingSplit if others else UserError)(f"{self._root}: no such folder; {_MAKE}")
         images, labels = (by_stem(files_in(self._root / kind)) for kind in ("images", "labels"))
         if not images and not labels:
             raise UserError(f"{self._root}: holds no images; {_MAKE}")

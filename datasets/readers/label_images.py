@@ -18,7 +18,7 @@ from datasets.checks import Tally, TallyByImage, check_size
 from datasets.images import opened, read_image, stored_values
 from datasets.readers.folders import by_stem, check_pairs, files_in, names_in
 from datasets.readers.label_kinds import LabelKind, count_in_many_pieces, find_kind, without_void
-from datasets.readers.splitting import check_split, split_images
+from datasets.readers.splitting import TEST_FRACTION, EmptySplit, MissingSplit, check_split, split_images
 from maskrcnn.config import UserError
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
@@ -53,11 +53,13 @@ class LabelImages:
         split_file: str | Path | None = None,
         subsetseed: int = 12345,
         class_name: str = "object",
+        test_fraction: float = TEST_FRACTION,
     ) -> None:
         """``root`` holds a folder `train` and one of `test`, `val` and `validation`; or it is one folder to split.
 
-        That split comes from ``split_file``, else from `split.json` or `classes.csv` in it (of what kind each image
-        is); else ``subsetseed`` draws a quarter of the images for the test split.
+        With both `test` and one of the others, that one is the split "val"; else it is the test split. The split of
+        one folder comes from ``split_file``, else from `split.json` or `classes.csv` in it (of what kind each image
+        is); else ``subsetseed`` draws ``test_fraction`` of the images for the test split.
 
         Raises:
             UserError: no such folder, images or split; an image without labels or labels without image; a split file
@@ -72,9 +74,9 @@ class LabelImages:
         numbers = {name: number for number, name in enumerate(pairs)}
         names = list(pairs)
         if folder is None:
-            names = split_images(numbers, Path(root), Path(root), split_file, subsetseed)[split]
+            names = split_images(numbers, Path(root), Path(root), split_file, subsetseed, test_fraction)[split]
         if not names:
-            raise UserError(f"{root}: the split leaves no image for '{split}'")
+            raise EmptySplit(f"{root}: the split leaves no image for '{split}'")
         self._pairs = [pairs[name] for name in names]
         self.image_names = names
         self.image_ids = [numbers[name] for name in names]
@@ -215,13 +217,15 @@ def _find_folder(root: Path, split: str) -> Path | None:
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; give the one of the images as --dataset_root")
     train = [root / "train"] if (root / "train").is_dir() else []
-    test = [root / name for name in TEST_FOLDERS if (root / name).is_dir()][:1]
-    if not train and not test:
+    others = [root / name for name in TEST_FOLDERS if (root / name).is_dir()]
+    found = {"train": train[:1], "val": others[1:2], "test": others[:1]}
+    if not train and not others:
         return None
-    if not train or not test:
-        missing = "test, val or validation" if train else "train"
-        raise UserError(f"{root}: holds {(train + test)[0].name} but no folder {missing}; add it, or give that one")
-    return (train if split == "train" else test)[0]
+    if not train:
+        raise UserError(f"{root}: holds {others[0].name} but no folder train; add it, or give that one")
+    if not found[split]:
+        raise MissingSplit(f"{root}: holds train but no folder for '{split}', such as {split}; add it")
+    return found[split][0]
 
 
 def _find_pairs(folder: Path) -> dict[str, tuple[Path, Path]]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from datasets.checks import TallyByImage, usable_boxes
 from datasets.images import read_image
 from datasets.readers.folders import by_stem, check_pairs, files_in
-from datasets.readers.splitting import check_split
+from datasets.readers.splitting import MissingSplit, check_split
 from datasets.readers.tables import number_in, quoted, read_lines
 from maskrcnn.config import UserError
 from maskrcnn.structures.instances import Instances
@@ -46,7 +46,8 @@ class VisDrone:
     def __init__(self, root: str | Path, split: str, test_part: str = TEST_PARTS[0]) -> None:
         """``root`` holds the folders of the parts, or is the one asked for.
 
-        The split "test" is the part ``test_part``: "val", which most papers report, or "test-dev".
+        The split "test" is the part ``test_part``: "val", which most papers report, or "test-dev"; with the latter the
+        part "val" is the split "val".
 
         Raises:
             UserError: no such folder, split or part, no images, an image without annotations or the other way round.
@@ -54,7 +55,10 @@ class VisDrone:
         check_split(split)
         if test_part not in TEST_PARTS:
             raise UserError(f"part '{test_part}' of VisDrone is unknown: use one of {', '.join(TEST_PARTS)}")
-        folder = _find_part(Path(root), "train" if split == "train" else test_part)
+        part = test_part if split == "test" else split
+        if split == "val" and (test_part == "val" or not (Path(root) / f"VisDrone2019-DET-{part}").is_dir()):
+            raise MissingSplit(f"{root}: there is no part 'val' beside the test images, {test_part}")
+        folder = _find_part(Path(root), part)
         images = by_stem(files_in(folder / "images"))
         annotations = by_stem(files_in(folder / "annotations", (".txt",)))
         check_pairs(images, annotations, "annotations")

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from datasets.checks import Tally, TallyByImage, boxes_beside_masks, check_size, in_words, inside_folder, usable_boxes
 from datasets.images import check_boxes_as_shown, describe_turn, read_image, read_labels
-from datasets.readers.folders import ids_of, image_named, in_any_form
-from datasets.readers.splitting import check_split
+from datasets.readers.folders import by_stem, files_in, ids_of, image_named, in_any_form
+from datasets.readers.splitting import MissingSplit, check_split
 from datasets.readers.tables import quoted, read_lines
 from datasets.readers.voc_origin import find_first_pixel
 from datasets.readers.voc_xml import VocAnnotation, read_annotation
@@ -48,6 +48,7 @@ VOID = 255  # in SegmentationObject: border pixels that belong to nobody
 # Lists for "train" and "test", best first; a test.txt counts where it is annotated, as PASCAL's own of 2012 is not.
 _SETS = (("train", "test"), ("train", "val"), ("trainval", "test"))
 _SETS_2007 = (("trainval", "test"), ("train", "test"), ("train", "val"))
+_WHOLE = ("trainval.txt", "train.txt", "default.txt")  # for "train", where no other list is there
 
 
 class Voc:
@@ -72,8 +73,8 @@ class Voc:
         """``root`` is a folder with `Annotations`, or holds `VOC<year>` or `VOCdevkit/VOC<year>`.
 
         The split "train" is train.txt, in 2007 trainval.txt, and "test" is test.txt if that is annotated, else val.txt.
-        They lie in `ImageSets/Main`, with ``masks`` in
-        `ImageSets/Segmentation`.
+        "val" is val.txt where that is neither tested on nor part of trainval.txt. The lists are in `ImageSets/Main`,
+        with ``masks`` in `ImageSets/Segmentation`. Without a second list, or without lists, "train" is all there is.
 
         Args:
             image_set: another list to read instead, such as "trainval".
@@ -92,8 +93,8 @@ class Voc:
         self.class_names = _class_names(self._folder) if class_names is None else tuple(class_names)
         self._labels = {name: label for label, name in enumerate(self.class_names, start=1)}
         self._lists = self._folder / "ImageSets" / ("Segmentation" if masks else "Main")
-        path = _list_of(self._lists, image_set) if image_set else self._choose_list(split, year)
-        self.image_names = _read_names(path)
+        given = _list_of(self._lists, image_set) if image_set else None
+        self.image_names = _read_names(given) if given else self._choose_names(split, year)
         self.image_ids = ids_of(self.image_names)
         opening = Tally()
         if counts_from == "auto":
@@ -158,26 +159,46 @@ class Voc:
                 )
         return torch.tensor([self._labels[each.name] for each in annotation.objects], dtype=torch.int64)
 
-    def _choose_list(self, split: str, year: str) -> Path:
-        """The list of the split in the first pair of lists that is there whole."""
+    def _choose_names(self, split: str, year: str) -> list[str]:
+        """The names in the split's list, of the first pair of lists that is there whole; else "train" is all images."""
         own = self._folder.name
         pairs = _SETS_2007 if (own[3:] if own.startswith("VOC") else year) == "2007" else _SETS
         missing: Path | None = None
         for train, test in pairs:
             paths = {"train": self._lists / f"{train}.txt", "test": self._lists / f"{test}.txt"}
-            if all(path.is_file() for path in paths.values()):
-                if test != "test":
-                    return paths[split]
-                missing = self._annotation_of_first(paths[test])
-                if os.path.exists(missing):  # PASCAL's own test images came without annotations
-                    return paths[split]
+            if not all(path.is_file() for path in paths.values()):
+                continue
+            first = self._annotation_of_first(paths["test"])
+            if test == "test" and not os.path.exists(first):  # PASCAL's own test images came without annotations
+                missing = first
+                continue
+            if train == "train" and test != "val":
+                paths["val"] = self._lists / "val.txt"
+            if split not in paths or (split == "val" and not paths["val"].is_file()):
+                raise MissingSplit(f"{self._lists}: no list for '{split}' beside {train}.txt and {test}.txt")
+            return _read_names(paths[split])
         if missing is not None:
             raise UserError(
                 f"{missing}: no such file, and {self._lists / 'test.txt'} names the image; add it, or val.txt"
             )
-        raise UserError(
-            f"{self._lists}: has neither train.txt and val.txt, nor a test.txt that is annotated; add the lists"
-        )
+        return self._all_names(split)
+
+    def _all_names(self, split: str) -> list[str]:
+        """The names in the only list, such as default.txt; without lists those of all annotations."""
+        lists = [path for path in map(self._lists.joinpath, _WHOLE) if path.is_file()]
+        if split != "train":
+            raise MissingSplit(f"{self._lists}: no list for '{split}', such as {split}.txt; add it")
+        if lists:
+            return _read_names(lists[0])
+        if self._lists.is_dir() and any(self._lists.glob("*.txt")):
+            raise UserError(
+                f"{self._lists}: has neither train.txt and val.txt, nor a test.txt that is annotated; add the lists"
+            )
+        folder = self._folder / ("SegmentationObject" if self.has_masks else "Annotations")
+        names = list(by_stem(files_in(folder, (".png",) if self.has_masks else (".xml",))))
+        if not names:
+            raise UserError(f"{folder}: holds no annotations; give VOC's own folder as --dataset_root")
+        return names
 
     def _annotation_of_first(self, path: Path) -> Path:
         name = _read_names(path)[0]

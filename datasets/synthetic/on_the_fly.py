@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from datasets.readers.generated import masks_of_labels
+from datasets.readers.splitting import MissingSplit, check_split
 from datasets.synthetic.outlines import check_letters
 from datasets.synthetic.painting import render
 from datasets.synthetic.recipes import Recipe, read_recipe
 from datasets.synthetic.scene import compose_scene
-from maskrcnn.config import UserError
 from maskrcnn.structures.instances import Instances
 
 
@@ -35,10 +35,11 @@ class OnTheFly:
         """
         self._recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
         check_letters(self._recipe.scene)
+        check_split(split)
         self._split = split
         if not self._recipe.counts.get(split):
             name = "the recipe" if isinstance(recipe, Recipe) else recipe
-            raise UserError(f"{name}: has no images for '{split}'; set n_{split}")
+            raise MissingSplit(f"{name}: has no images for '{split}'; set n_{split}")
         self.class_names = self._recipe.scene.objects.class_names
 
     @property

@@ -18,7 +18,7 @@ class Recipe:
     generator: str = option(GENERATORS[0], "what makes such data", choices=GENERATORS[:1])
     version: int = option(VERSION, "version of the generator", minimum=1)
     n_train: int = option(128, "training images", flag="n_train", minimum=0)
-    n_val: int = option(0, "images for validation", flag="n_val", minimum=0)
+    n_val: int = option(16, "images for validation", flag="n_val", minimum=0)
     n_test: int = option(32, "test images", flag="n_test", minimum=0)
     scene: SceneConfig = field(default_factory=SceneConfig)
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.readers.splitting import SPLIT_FILE, SPLITS
 from datasets.writing.labels import count_plain, need_masks, write_split
 from datasets.writing.pictures import whole_canvas, write_image, write_levels
 from datasets.writing.sample import Losses, Sample, Writer
@@ -36,8 +35,6 @@ class DsbWriter(Writer):
         self._write_masks(folder / "masks", sample)
         count_plain(sample, self._classes, CLASS_NAME, self.losses)
         self._names.setdefault(part, []).append(sample.name)
-        if part not in SPLITS:
-            self.losses.add(f"the part of {{n}} images: readers of {SPLIT_FILE} pass over its list '{part}'")
 
     def _write_masks(self, folder: Path, sample: Sample) -> None:
         masks, ids = sample.instances.masks, sample.instances.ids

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.readers.folders import IMAGE_SUFFIXES
-from datasets.readers.splitting import SPLIT_FILE, SPLITS
+from datasets.readers.splitting import SPLIT_FILE
 from datasets.writing.pictures import paint, write_image, write_levels
 from datasets.writing.sample import Losses, Sample, Writer
 from maskrcnn.config import UserError
@@ -54,9 +54,6 @@ class LabelsWriter(Writer):
 
     def finish(self) -> None:
         if len(self._names) != 1:
-            for part in self._names.keys() - set(SPLITS):
-                passed = f"the part of {{n}} images: readers of label images in folders pass over '{part}'"
-                self.losses.add(passed, len(self._names[part]))
             return
         (part,) = self._names
         for kind in _KINDS:
@@ -67,7 +64,7 @@ class LabelsWriter(Writer):
 
 def write_split(root: Path, names: dict[str, list[str]]) -> None:
     """`split.json` with the names of the images of each part."""
-    text = json.dumps({part: [] for part in SPLITS} | names, indent=1) + "\n"
+    text = json.dumps({part: [] for part in ("train", "test")} | names, indent=1) + "\n"
     (root / SPLIT_FILE).write_text(text, encoding="utf-8", newline="\n")
 
 

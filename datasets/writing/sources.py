@@ -1,6 +1,5 @@
 """What data lies in a folder, and its parts."""
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -8,9 +7,8 @@ from pathlib import Path
 from datasets.config import ReadingConfig
 from datasets.interface import DetectionDataset
 from datasets.readers.coco import FILES, YEARS, Coco
-from datasets.readers.label_images import TEST_FOLDERS
-from datasets.readers.splitting import SPLIT_FILE, SPLITS
-from datasets.readers.tables import read_lines, read_text
+from datasets.readers.splitting import SPLITS, MissingSplit
+from datasets.readers.tables import read_lines
 from datasets.readers.voc import Voc
 from datasets.registry import Named, open_dataset, parse
 from maskrcnn.config import UserError
@@ -79,8 +77,6 @@ def find_parts(root: Path, name: str, reading: ReadingConfig | None = None, skip
     named = parse(name)
     if len(named) > 1:
         raise UserError(f"--dataset={name}: names several; one data set at a time is read here; use {named[0].text}")
-    for folder in _unread(root, named[0].name):
-        _log.warning("%s: is not read: this layout has two parts, train and test; rename it to read it", folder)
     return _openers(root, named[0], reading or ReadingConfig(), skip_bad)
 
 
@@ -95,26 +91,23 @@ def _openers(root: Path, named: Named, reading: ReadingConfig, skip_bad: bool) -
     elif kind == "voc" and (lists := _voc_lists(root, variant, reading)):
         return lists
     else:
-        there = [part for part in SPLITS if not _is_empty(root, part)]
+        there = [part for part in SPLITS if _is_there(root, part, named.text)]
 
     def opener(part: str) -> Callable[[], DetectionDataset]:
         return lambda: open_dataset(named.text, root, part, reading=reading, skip_bad=skip_bad)
 
-    return {part: opener(part) for part in there or SPLITS}
+    return {part: opener(part) for part in there or ("train", "test")}
 
 
-def _unread(root: Path, kind: str) -> list[Path]:
-    """Folders of label images beyond the one that their reader takes for the test."""
-    return [root / each for each in TEST_FOLDERS if (root / each).is_dir()][1:] if kind == "labels" else []
-
-
-def _is_empty(root: Path, part: str) -> bool:
-    """Whether the folder's own split file leaves this part empty; what is wrong with the file, its reader says."""
-    path = next((folder / SPLIT_FILE for folder in (root, root.parent) if (folder / SPLIT_FILE).is_file()), None)
+def _is_there(root: Path, part: str, name: str) -> bool:
+    """Whether there is such a part; what else is wrong with it, its reader says when it is opened."""
     try:
-        return path is not None and json.loads(read_text(path))[part] == []
-    except (UserError, ValueError, KeyError, TypeError, RecursionError):
+        open_dataset(name, root, part)
+    except MissingSplit:
         return False
+    except UserError:
+        return part != "val"
+    return True
 
 
 # ---- COCO

@@ -51,21 +51,29 @@ def plot_losses(metrics: Iterable[Row], path: Path) -> None:
 
 
 def plot_ap(metrics: Iterable[Row], path: Path) -> None:
-    """Plot AP over epochs from the lines of kind "evaluation": boxes and masks on the left, AP by size on the right."""
-    rows = list(metrics)
+    """Plot AP over epochs: boxes and masks on the left, AP by size on the right.
+
+    ``metrics`` are the lines of ``metrics.jsonl``: those of kind "evaluation" are drawn, the lines of the split
+    "validation" as curves, the one of the split "test" as crosses at the epoch of its weights.
+    """
+    lines = list(metrics)
+    rows, test = ([row for row in lines if (row.get("split") == "test") == is_test] for is_test in (False, True))
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     all_sizes, by_size = figure.subplots(1, 2)
     for kind, color in (("box", COLORS[0]), ("mask", COLORS[1])):
         for suffix, style in (("ap", "-"), ("ap50", ":"), ("ap75", "--")):
             name = f"{kind}_{suffix}"
             _plot_line(all_sizes, *_average_by_epoch(rows, "evaluation", name), _make_metric_label(name), color, style)
-    prefix = "mask_ap_" if any("mask_ap" in row for row in rows) else "box_ap_"
+            all_sizes.plot(*_average_by_epoch(test, "evaluation", name), "x", color=color, ms=8)
+    prefix = "mask_ap_" if any("mask_ap" in row for row in lines) else "box_ap_"
     for size, color in zip(_SIZES, COLORS, strict=False):
         _plot_line(by_size, *_average_by_epoch(rows, "evaluation", prefix + size), _SIZES[size], color, "-")
-    finish_axes(all_sizes, "Average precision", "epoch", "AP", unit_range=True, legend="beside")
+        by_size.plot(*_average_by_epoch(test, "evaluation", prefix + size), "x", color=color, ms=8)
+    crosses = " (crosses: test)" if test else ""
+    finish_axes(all_sizes, f"Average precision{crosses}", "epoch", "AP", unit_range=True, legend="beside")
     finish_axes(
         by_size,
-        f"{_make_metric_label(prefix[:-1])} by object size",
+        f"{_make_metric_label(prefix[:-1])} by object size{crosses}",
         "epoch",
         "AP",
         unit_range=True,

@@ -68,8 +68,9 @@ class TrainingState:
 class Callbacks:
     """What a program adds to training; its time is not counted as training.
 
-    `evaluate(model, epoch)` gives metrics by name; `validation` batches give the validation loss. Both run every
-    `eval_every_n_epochs` and after the last epoch. `on_step` and `on_epoch` see the run after each.
+    `evaluate(model, epoch)` gives metrics by name, of validation images; `validation` batches give the validation loss.
+    Both run every `eval_every_n_epochs` and after the last epoch, and choose the best weights. `on_step` and `on_epoch`
+    see the run after each.
     """
 
     evaluate: Callable[[nn.Module, int], Metrics] | None = None
@@ -228,11 +229,11 @@ class Training:
         state, measured = self.state, {}
         if self.callbacks.validation is not None:
             losses = validation_loss(self.model, self.callbacks.validation, self.machine, self.config.seed)
-            self.record("validation", state.epoch, losses)
+            self.record("validation", state.epoch, losses, "validation")
             measured["validation_loss"] = losses["loss"]
         if self.callbacks.evaluate is not None:
             metrics = self.callbacks.evaluate(self.model, state.epoch)
-            self.record("evaluation", state.epoch, metrics)
+            self.record("evaluation", state.epoch, metrics, "validation")
             measured |= metrics
         state.metrics = measured
         name = best_metric_name(self.config.best_metric, measured)
@@ -245,13 +246,14 @@ class Training:
         """One readable line: where the run is, its losses, its metrics."""
         budget = f"/{self.config.num_epochs}" if self.config.minutes is None else ""
         losses = "  ".join(f"{name.removeprefix('loss_')} {value:.3f}" for name, value in means.items())
-        metrics = "  ".join(f"{name} {measured[name]:.3f}" for name in IN_LINE if name in measured)
+        names = (name for name in IN_LINE if name in measured)
+        metrics = "  ".join(f"{name.removeprefix('validation_')} {measured[name]:.3f}" for name in names)
         line = f"epoch {self.state.epoch}{budget}  {self.state.seconds:.0f} s  {losses}"
-        return f"{line}  |  {metrics}" if metrics else line
+        return f"{line}  |  validation: {metrics}" if metrics else line
 
-    def record(self, kind: str, epoch: int, values: Metrics) -> None:
+    def record(self, kind: str, epoch: int, values: Metrics, split: str | None = None) -> None:
         """Write figures to the run's log, with the place in the run and the training time."""
-        self.log.record(kind, epoch=epoch, step=self.state.step, seconds=self.state.seconds, **values)
+        self.log.record(kind, epoch=epoch, step=self.state.step, split=split, seconds=self.state.seconds, **values)
 
     # ---- saving and going on
 

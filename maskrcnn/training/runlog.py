@@ -113,17 +113,23 @@ class RunLog:
         for path in self.log_files:
             _append(path, f"{stamp}  {line}\n")
 
-    def record(self, kind: str, *, epoch: int, step: int, **values: float) -> None:
-        """Add a line to `metrics.jsonl` and its numbers to TensorBoard, under `kind/`.
+    def record(self, kind: str, *, epoch: int, step: int, split: str | None = None, **values: float) -> None:
+        """Add a line to `metrics.jsonl` and its numbers to TensorBoard, under `kind/` or `split/`.
 
-        `epoch` counts from 1; `step` is the number of steps taken. Values that are not finite become null.
+        Args:
+            kind: what the values are: "step", "train", "validation" (losses) or "evaluation" (metrics).
+            epoch: counts from 1.
+            step: the number of steps taken.
+            split: the images that were evaluated, "validation" or "test"; None for training images.
+            **values: by name; those that are not finite become null.
         """
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        line = {"kind": kind, "epoch": epoch, "step": step} | finite
+        where = {"kind": kind} | ({"split": split} if split is not None else {})
+        line = where | {"epoch": epoch, "step": step} | finite
         _append(self.metrics_file, json.dumps(line, allow_nan=False) + "\n")
         if self.tensorboard:
             for name, value in values.items():
-                self._events().add_scalar(f"{kind}/{name}", value, step)
+                self._events().add_scalar(f"{split or kind}/{name}", value, step)
 
     def picture(self, name: str, image: Tensor, step: int) -> None:
         """Show an image `[3, H, W]` (uint8, or float32 in [0, 1]) in TensorBoard."""
