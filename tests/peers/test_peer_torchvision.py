@@ -1,6 +1,5 @@
 """Operations against torchvision's, on the kinds of arguments that its own tests use."""
 
-from collections.abc import Sequence
 from itertools import product
 
 import pytest
@@ -14,6 +13,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import paste_masks_in_image, project_masks_on_boxes
 from torchvision.ops.poolers import LevelMapper
 
+from maskrcnn.model.anchors import make_base_sizes
 from maskrcnn.ops import boxes as box_ops
 from maskrcnn.ops.masks import paste_masks
 from maskrcnn.ops.matching import all_anchors, match_boxes
@@ -128,7 +128,7 @@ def rois(extent: float = 40.0) -> tuple[Tensor, Tensor]:
     return boxes, torch.arange(len(boxes)) % 3
 
 
-GRID = list(product([True, False], [1, 2, 3, 0], [1, 5, 7], [1.0, 0.5, 0.25]))
+GRID = list(product([True, False], [1, 2, 0], [1, 5], [1.0, 0.5]))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -156,7 +156,7 @@ def test_roi_align_and_its_gradient(layout: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-@pytest.mark.parametrize(("aligned", "ratio"), product([True, False], [2, 0]))
+@pytest.mark.parametrize(("aligned", "ratio"), list(product([True, False], [2, 0])))
 def test_roi_align_of_half_types(aligned: bool, ratio: int, dtype: torch.dtype) -> None:
     """Of their values in float32: torchvision rounds the coordinates of boxes, too."""
     boxes, images = rois()
@@ -259,16 +259,10 @@ def test_anchors() -> None:
         ImageList(torch.zeros(1, 3, 96, 120), [(96, 120)]), [torch.zeros(1, 1, *grid) for grid in grids]
     )[0]
     levels = [
-        AnchorLevel((96 // h, 120 // w), (0.0, 0.0), base_sizes_of(size, ratio), h, w)
+        AnchorLevel((96 // h, 120 // w), (0.0, 0.0), make_base_sizes(size, ratio, rounded=True), h, w)
         for size, ratio, (h, w) in zip(sizes, ratios, grids, strict=True)
     ]
     torch.testing.assert_close(all_anchors(levels), wanted)
-
-
-def base_sizes_of(sizes: Sequence[float], ratios: Sequence[float]) -> Tensor:
-    from maskrcnn.model.anchors import base_sizes
-
-    return base_sizes(sizes, ratios, rounded=True)
 
 
 # ---- masks
