@@ -5,7 +5,10 @@ from __future__ import annotations
 import errno
 import inspect
 import signal
-from collections.abc import Callable, Collection, Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar, get_origin
 
 import click
@@ -77,6 +80,23 @@ def exit_code_of(number: int) -> int:
     return 128 + number
 
 
+@contextmanager
+def _exit_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM raise `SystemExit`, so that what was half written is removed. Training saves instead."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(exit_code_of(number))
+
+    if threading.current_thread() is not threading.main_thread():  # Python allows handlers only there
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 class _OneLineError(click.ClickException):
     exit_code = 2
 
@@ -95,7 +115,7 @@ class SettingsCommand(click.Command):
 
     `--help` shows the options named in `common`, or all where there are none; `--help-all` shows all, grouped by the
     section of the configuration that declares them. Errors are those of the command line, every `UserError`, and
-    whatever the file system rejects. Ctrl-C ends with 130.
+    whatever the file system rejects. Ctrl-C ends with 130, SIGTERM with 143.
 
     Args:
         common: names of the options in `--help`, in that order.
@@ -120,7 +140,8 @@ class SettingsCommand(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with _exit_on_sigterm():
+                return super().invoke(ctx)
         except UserError as error:
             raise _OneLineError(str(error)) from error
         except OSError as error:

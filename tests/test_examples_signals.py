@@ -126,6 +126,20 @@ def test_workers_end_with_a_killed_parent(workplace: Path) -> None:
         wait_for(lambda: not any(map(is_alive, workers)), 4.0)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_generator_leaves_nothing_behind(tmp_path: Path, number: int) -> None:
+    (tmp_path / "set").mkdir()  # empty folders may be replaced
+    command = [sys.executable, str(ROOT / "create_ellipses.py"), "--n_train=100000", f"--path={tmp_path / 'set'}"]
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=tmp_path, start_new_session=True
+    ) as process:
+        wait_for(lambda: any(tmp_path.glob(".set.*/train/images/*.png")) or process.poll() is not None)
+        os.killpg(process.pid, number)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number and "Traceback" not in err
+    assert [path.name for path in tmp_path.iterdir()] == ["set"] and not any((tmp_path / "set").iterdir())
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="lists processes by /proc")
 def test_processes_that_draw_end_with_a_killed_parent(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "create_ellipses.py"), "--n_train=100000", f"--path={tmp_path / 'set'}"]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import os
+import signal
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 
 import pytest
@@ -16,9 +19,11 @@ from training_toy import ToyImages, jitter
 
 from maskrcnn.config import UserError
 from maskrcnn.structures.instances import Instances
+from maskrcnn.training import loading
 from maskrcnn.training.loading import (
     Batch,
     KeyedSamples,
+    LoadingError,
     ShuffledBatches,
     evaluation_batches,
     key_seed,
@@ -59,6 +64,39 @@ def test_workers_end_with_the_batches_and_others_live_on() -> None:
         assert not any(worker.is_alive() for worker in workers) and other.is_alive()
     finally:
         other.terminate()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("raised", [RuntimeError("DataLoader worker"), ConnectionResetError(104, "reset"), EOFError()])
+def test_whatever_a_dead_worker_breaks_is_one_error(monkeypatch: pytest.MonkeyPatch, raised: Exception) -> None:
+    iterate = loading._iterate
+
+    def broken(loader: Iterable[Batch]) -> Iterator[Batch]:
+        loaded = iterate(loader)
+        yield next(loaded)
+        os.kill(max(multiprocessing.active_children(), key=lambda child: child.pid or 0).pid or 0, signal.SIGKILL)
+        raise raised
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loading, "_iterate", lambda loader: started(broken(loader)))
+        samples = KeyedSamples(ToyImages(), jitter, seed=5)
+        with closing(training_batches(samples, 2, num_loaders=2)) as loaded:
+            next(loaded)
+            with pytest.raises(LoadingError, match=r"worker ended early \(process \d+, exit code -9\).* \(now 2\)$"):
+                next(loaded)
+        patch.setattr(loading, "_iterate", lambda loader: failing(raised))
+        with closing(training_batches(samples, 2)) as loaded, pytest.raises(type(raised)):
+            next(loaded)  # no worker has ended: the error is another
+
+
+def started(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The same, with the workers running already."""
+    return itertools.chain([next(batches)], batches)
+
+
+def failing(error: Exception) -> Iterator[Batch]:
+    raise error
+    yield
 
 
 class SlowImages(ToyImages):

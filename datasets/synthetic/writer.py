@@ -155,7 +155,7 @@ def _run(tasks: list[Task], processes: int) -> Iterator[list[Written]]:
                     return
                 yield waiting.popleft().result()
         except BrokenProcessPool as error:
-            raise_interrupt()  # Ctrl-C may have hit a process that had only begun
+            raise_interrupt()  # the signal may have ended the processes, too
             raise UserError("a process that draws images ended early (out of memory?); make smaller images") from error
         finally:
             pool.shutdown(cancel_futures=True)
@@ -163,21 +163,23 @@ def _run(tasks: list[Task], processes: int) -> Iterator[list[Written]]:
 
 @contextlib.contextmanager
 def _interrupts_held_back() -> Iterator[Callable[[], None]]:
-    """Ctrl-C is raised where the function given is called: amid the pool's own work it can leave the pool hanging."""
-    pressed = threading.Event()
+    """Ctrl-C and SIGTERM are raised where the function given is called: amid the pool's own work it could hang."""
+    received: list[int] = []
 
     def raise_interrupt() -> None:
-        if pressed.is_set():
-            raise KeyboardInterrupt
+        if received:
+            raise KeyboardInterrupt if received[0] == signal.SIGINT else SystemExit(128 + received[0])
 
     if threading.current_thread() is not threading.main_thread():
         yield raise_interrupt
         return
-    before = signal.signal(signal.SIGINT, lambda number, frame: pressed.set())
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {each: signal.signal(each, lambda number, frame: received.append(number)) for each in numbers}
     try:
         yield raise_interrupt
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _start_process() -> None:

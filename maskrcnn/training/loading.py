@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
-import re
 import signal
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from multiprocessing import connection
+from multiprocessing.process import BaseProcess
 from typing import NamedTuple, Protocol
 
 import torch
@@ -155,7 +156,7 @@ def training_batches(
     """
     keys = ShuffledBatches(len(samples), batch_size, samples.seed, first_step)
     others = set(multiprocessing.active_children())
-    workers: set[multiprocessing.process.BaseProcess] = set()
+    workers: set[BaseProcess] = set()
     try:
         batches = _iterate(_loader(samples, keys, num_loaders))
         workers = set(multiprocessing.active_children()) - others
@@ -163,11 +164,12 @@ def training_batches(
     except UserError as error:  # a worker hands it over with its whole traceback as message; the last line is its own
         last = str(error).rstrip().split("\n")[-1]
         raise LoadingError(last.removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")) from error
-    except RuntimeError as error:
-        if not str(error).startswith(_WORKER_ENDED):
+    except (RuntimeError, OSError, EOFError) as error:  # whatever PyTorch was doing when a worker ended
+        ended = _ended(workers)
+        if not ended:
             raise
         raise LoadingError(
-            f"a data loader worker ended early ({_pids(error)}): killed, or out of memory; --resume goes on, with "
+            f"a data loader worker ended early ({', '.join(ended)}): killed, or out of memory; --resume goes on, with "
             f"fewer workers by --num_threads (now {num_loaders})"
         ) from error
     finally:
@@ -175,11 +177,13 @@ def training_batches(
             worker.terminate()
 
 
-_WORKER_ENDED = "DataLoader worker"  # how PyTorch's message begins
-
-
-def _pids(error: RuntimeError) -> str:
-    return f"process {', '.join(re.findall(r'[0-9]+', str(error)))}"
+def _ended(workers: Collection[BaseProcess]) -> list[str]:
+    """Those that have ended, or do so within a second: the error may be there first."""
+    ready = connection.wait([worker.sentinel for worker in workers], timeout=1.0)
+    ended = [worker for worker in workers if worker.sentinel in ready]
+    for worker in ended:
+        worker.join(1.0)  # its files are closed a moment before it has an exit code
+    return [f"process {worker.pid}, exit code {worker.exitcode}" for worker in ended]
 
 
 def _iterate(loader: Iterable[Batch]) -> Iterator[Batch]:
