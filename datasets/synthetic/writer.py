@@ -32,7 +32,7 @@ from datasets.synthetic.recipes import GENERATORS, VERSION, Recipe
 from datasets.synthetic.scene import compose_scene
 from maskrcnn.config import UserError, to_toml
 from maskrcnn.files import made_whole
-from maskrcnn.processes import start_worker
+from maskrcnn.processes import interrupts_blocked, start_worker
 
 Progress = Callable[[int, int], None]
 
@@ -150,7 +150,8 @@ def _run(tasks: list[Task], processes: int) -> Iterator[list[Written]]:
             while True:
                 raise_interrupt()
                 more = itertools.islice(rest, 2 * processes - len(waiting))
-                waiting.extend(pool.submit(_write_chunk, task) for task in more)
+                with interrupts_blocked():  # the first call starts the processes
+                    waiting.extend(pool.submit(_write_chunk, task) for task in more)
                 if not waiting:
                     return
                 yield waiting.popleft().result()

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from maskrcnn.config import UserError
-from maskrcnn.processes import start_worker
+from maskrcnn.processes import interrupts_blocked, start_worker
 from maskrcnn.structures.instances import Instances
 
 Transform = Callable[[Tensor, Instances, torch.Generator], tuple[Tensor, Instances]]
@@ -196,7 +196,8 @@ def _iterate(loader: Iterable[Batch]) -> Iterator[Batch]:
     if child_ended is None or threading.current_thread() is not threading.main_thread():
         return iter(loader)
     before = signal.getsignal(child_ended)
-    batches = iter(loader)
+    with interrupts_blocked():
+        batches = iter(loader)
     signal.signal(child_ended, signal.SIG_DFL if before is None else before)
     return batches
 
