@@ -1,7 +1,7 @@
-"""What the anchors that examples.describe_data proposes are worth: the defaults and the proposals, trained alike.
+"""Compare the default anchors with the anchors proposed by examples.describe_data.
 
-`python -m benchmarks.anchors --dataset_root FOLDER` with Kaggle's 2018 Data Science Bowl: the default Mask R-CNN, the
-same with the anchors and limits proposed for each finest stride; the same epochs and seeds.
+`python -m benchmarks.anchors --dataset_root FOLDER` with Kaggle's 2018 Data Science Bowl trains the default Mask R-CNN,
+and the same model with the anchors and limits proposed for each finest stride, with equal epochs and seeds.
 """
 
 from statistics import mean, stdev
@@ -10,7 +10,7 @@ import click
 import torch
 
 from augment.config import AugmentConfig
-from benchmarks.quality import describe, table, trace, write_results
+from benchmarks.quality import describe, to_rows, train_and_trace, write_results
 from datasets.registry import open_dataset
 from datasets.statistics import read_objects
 from examples.config import ExperimentConfig
@@ -21,10 +21,11 @@ from maskrcnn.training.config import TrainingConfig
 
 
 @click.command()
-@click.option("--dataset_root", required=True, help="the folder of stage1_train")
+@click.option("--dataset_root", required=True, help="folder of stage1_train")
 @click.option("--epochs", default=14)
 @click.option("--seeds", default=3)
 def main(dataset_root: str, epochs: int, seeds: int) -> None:
+    """Train with the default and the proposed anchors."""
     splits = {split: open_dataset("dsbowl2018", dataset_root, split) for split in ("train", "test")}
     objects = {split: read_objects(each, len(each)).targets() for split, each in splits.items()}
     data = Data(splits["train"], splits["test"], splits["test"])
@@ -37,12 +38,12 @@ def main(dataset_root: str, epochs: int, seeds: int) -> None:
             torch.manual_seed(seed)
             training = TrainingConfig(num_epochs=epochs, eval_every_n_epochs=epochs, seed=seed)
             model = Detector(detector, len(data.class_names), "mask_rcnn")
-            points += trace(f"{name}, seed {seed}", model, data, AugmentConfig(), training)[-1:]
+            points += train_and_trace(f"{name}, seed {seed}", model, data, AugmentConfig(), training)[-1:]
         metrics = {key: [point.metrics[key] for point in points] for key in points[0].metrics}
         print(f"{name:17s} mean of {seeds}: {describe({key: mean(each) for key, each in metrics.items()})}", flush=True)
         deviations = {key: stdev(each) for key, each in metrics.items()} if seeds > 1 else {}
         matched = {split: float((best >= 0.5).mean()) for split, best in ious.items()}
-        results[name] = {"runs": table(points), "standard_deviation": deviations, "matched_at_0.5": matched}
+        results[name] = {"runs": to_rows(points), "standard_deviation": deviations, "matched_at_0.5": matched}
     command = f"python -m benchmarks.anchors --dataset_root FOLDER --epochs={epochs} --seeds={seeds}"
     print(f"wrote {write_results('anchors', command, results)}")
 

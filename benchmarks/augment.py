@@ -1,9 +1,9 @@
-"""What augmentation costs: ours on cropped masks, torchvision's v2 and imgaug on dense ones, in one run.
+"""Measure the cost of augmentation: ours with cropped masks, torchvision's v2 and imgaug with dense masks, in one run.
 
-`python -m benchmarks.augment` augments one sample with flips, scale, turn, shear and light, in each library's own way:
-256² with 48 objects and 1024² with 1,000. It prints median seconds, peak extra memory (the code is loaded
-before, with a small sample) and how many times as much the peers take; then what the same augmentation adds to a step
-of the default training. imgaug is left out where it is not installed.
+`python -m benchmarks.augment` augments one sample with flips, scale, rotation, shear, and light, in each library's way:
+256² with 48 objects and 1024² with 1,000 objects. It prints median seconds, peak additional memory (after a warm-up
+with a small sample), and the ratios to the peers, then the time that augmentation adds to a step of the default
+training. imgaug is skipped if it is not installed.
 """
 
 import importlib.util
@@ -41,7 +41,7 @@ CASES = {"256², 48 masks": (256, 4, 7, 20), "1024², 1,000 masks": (1024, 84, 7
 
 
 def sample(side: int, groups: int, members: int, free: int) -> Sample:
-    """A scene of the generator's, with as many objects to the pixel in every size."""
+    """Make a synthetic scene with the same density of objects in every size."""
     config = update_config(
         SceneConfig(), width=side, height=side, n_groups=groups, n_objects_per_group=members, n_free=free
     )
@@ -51,13 +51,14 @@ def sample(side: int, groups: int, members: int, free: int) -> Sample:
     return image, Instances.from_masks(masks, torch.ones_like(ids), ids=ids)
 
 
-def ours(image: Tensor, instances: Instances) -> Callable[[], Any]:
+def make_ours(image: Tensor, instances: Instances) -> Callable[[], Any]:
+    """Make our augmentation of a sample."""
     transform, generator = make_training_transform(FULL), torch.Generator().manual_seed(0)
     return lambda: transform(image, instances, generator)
 
 
-def torchvision_v2(image: Tensor, instances: Instances) -> Callable[[], Any]:
-    """As its documentation does it for instance masks: boolean ones, one plane each, nearest."""
+def make_torchvision_v2(image: Tensor, instances: Instances) -> Callable[[], Any]:
+    """Make torchvision's augmentation with dense boolean masks and nearest-neighbor interpolation, as documented."""
     transform = v2.Compose(
         [
             v2.RandomHorizontalFlip(),
@@ -78,6 +79,7 @@ def torchvision_v2(image: Tensor, instances: Instances) -> Callable[[], Any]:
 
 
 def imgaug(image: Tensor, instances: Instances) -> Callable[[], Any]:
+    """Make imgaug's augmentation with segmentation maps."""
     import imgaug.augmenters as iaa
     from imgaug.augmentables.segmaps import SegmentationMapsOnImage
 
@@ -96,15 +98,16 @@ def imgaug(image: Tensor, instances: Instances) -> Callable[[], Any]:
     return lambda: augmenter(image=pixels, segmentation_maps=SegmentationMapsOnImage(planes, shape=pixels.shape))
 
 
-def peers() -> dict[str, Callable[[Tensor, Instances], Callable[[], Any]]]:
-    found: dict[str, Callable[[Tensor, Instances], Callable[[], Any]]] = {"torchvision v2": torchvision_v2}
+def list_peers() -> dict[str, Callable[[Tensor, Instances], Callable[[], Any]]]:
+    """Return the available peers."""
+    available: dict[str, Callable[[Tensor, Instances], Callable[[], Any]]] = {"torchvision v2": make_torchvision_v2}
     if importlib.util.find_spec("imgaug") is not None:
-        found["imgaug"] = imgaug
-    return found
+        available["imgaug"] = imgaug
+    return available
 
 
-def share_of_a_step() -> dict[str, float]:
-    """Seconds that augmentation adds to the two samples of a default training step, and those of the step itself."""
+def measure_step_share() -> dict[str, float]:
+    """Measure the seconds of a default training step, and those that augmentation adds to its two samples."""
     one = sample(*CASES["256², 48 masks"])
     torch.manual_seed(0)
     detector = Detector(DetectorConfig(), 1, "mask_rcnn")
@@ -120,15 +123,15 @@ def share_of_a_step() -> dict[str, float]:
 
     transform, generator = make_training_transform(FULL), torch.Generator().manual_seed(0)
     threads = torch.get_num_threads()
-    seconds = {"step": timed(step, 12)}
-    torch.set_num_threads(1)  # as in a loader's process
-    seconds["augmentation"] = 2 * timed(lambda: transform(*one, generator), 60)
+    seconds = {"step": measure_median(step, 12)}
+    torch.set_num_threads(1)  # as in a data loader worker
+    seconds["augmentation"] = 2 * measure_median(lambda: transform(*one, generator), 60)
     torch.set_num_threads(threads)
     return seconds
 
 
-def timed(run: Callable[[], Any], times: int) -> float:
-    """Median seconds, the first few left out."""
+def measure_median(run: Callable[[], Any], times: int) -> float:
+    """Measure median seconds, without the first three runs."""
     seconds = []
     for _ in range(times):
         start = time.perf_counter()
@@ -138,27 +141,28 @@ def timed(run: Callable[[], Any], times: int) -> float:
 
 
 @click.command()
-@click.option("--only", default="", help="cases whose name holds this text")
+@click.option("--only", default="", help="run only cases whose name contains this text")
 def main(only: str) -> None:
+    """Run all cases."""
     rows = []
     for name, numbers in CASES.items():
         if only not in name:
             continue
         one, small = sample(*numbers), sample(64, 0, 0, 3)
         costs = {}
-        for way, make in ({"ours": ours} | peers()).items():
+        for method, make in ({"ours": make_ours} | list_peers()).items():
             make(*small)()
-            costs[way] = cost(make(*one))
-        for way, value in costs.items():
+            costs[method] = cost(make(*one))
+        for method, value in costs.items():
             times = value.seconds / costs["ours"].seconds
-            print(f"{name:20s} {way:16s} {describe(value):>20s} {times:8.1f}x", flush=True)
-        rows.append({"case": name, "objects": len(one[1])} | {way: asdict(value) for way, value in costs.items()})
-    share = share_of_a_step()
-    step, augmentation = (1e3 * share[name] for name in ("step", "augmentation"))
-    print(f"a step of the default training {step:.0f} ms; augmenting its samples {augmentation:.1f} ms")
+            print(f"{name:20s} {method:16s} {describe(value):>20s} {times:8.1f}x", flush=True)
+        rows.append({"case": name, "objects": len(one[1])} | {method: asdict(value) for method, value in costs.items()})
+    step_seconds = measure_step_share()
+    step, augmentation = (1e3 * step_seconds[name] for name in ("step", "augmentation"))
+    print(f"a step of the default training {step:.0f} ms; augmentation of its samples {augmentation:.1f} ms")
     if not only:
         path = write_results(
-            "augment", " ".join(["python -m benchmarks.augment", *sys.argv[1:]]), {"cases": rows, "step": share}
+            "augment", " ".join(["python -m benchmarks.augment", *sys.argv[1:]]), {"cases": rows, "step": step_seconds}
         )
         print(f"wrote {path}")
 

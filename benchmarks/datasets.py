@@ -1,9 +1,9 @@
-"""How fast synthetic data is made: written as PNG, and drawn on the fly, beside a loop of the ancestor's kind.
+"""Measure the speed of synthetic data: written as PNG and drawn on the fly, compared with a plain Pillow loop.
 
-`python -m benchmarks.datasets` makes the default ellipses (256², 48 objects) with every core: images a second when
-written with labels, annotations and hashes, and when drawn on the fly by as many processes as there are cores. The peer
-draws as many ellipses with Pillow's polygons in one process and saves image and labels, without anti-aliasing,
-annotations or hashes. Then the peak memory of writing few and many images.
+`python -m benchmarks.datasets` makes the default ellipses (256², 48 objects) on all cores: images per second when
+written with labels, annotations, and hashes, and when drawn on the fly by as many processes as cores. The peer draws as
+many ellipses as Pillow polygons in one process and saves image and labels, without anti-aliasing, annotations, and
+hashes. Then the peak memory of writing few and many images.
 """
 
 import multiprocessing
@@ -23,34 +23,34 @@ from PIL import Image, ImageDraw
 from datasets.synthetic.recipes import Recipe
 from datasets.synthetic.writer import create
 
-CORNERS = 32  # of the peer's polygons
+CORNERS = 32  # per polygon of the peer
 CHUNK = 50
 
 
-def written(count: int) -> float:
-    """Images a second."""
+def measure_written(count: int) -> float:
+    """Measure images per second written."""
     with tempfile.TemporaryDirectory() as folder:
-        return _rate(count, lambda: create(Path(folder) / "data", Recipe(n_train=count, n_test=0)))
+        return _measure_rate(count, lambda: create(Path(folder) / "data", Recipe(n_train=count, n_test=0)))
 
 
-def on_the_fly(count: int, pool: ProcessPoolExecutor) -> float:
-    """Images and instances a second, drawn by the processes of a pool that is warm."""
+def measure_on_the_fly(count: int, pool: ProcessPoolExecutor) -> float:
+    """Measure images per second drawn by the warm processes of a pool."""
     starts = range(0, count, CHUNK)
-    return _rate(count, lambda: list(pool.map(_draw_chunk, starts)))
+    return _measure_rate(count, lambda: list(pool.map(_draw_chunk, starts)))
 
 
 def _draw_chunk(start: int) -> int:
     import torch
 
-    from datasets.synthetic.on_the_fly import OnTheFly
+    from datasets.synthetic.measure_on_the_fly import OnTheFly
 
     torch.set_num_threads(1)
     data = OnTheFly(Recipe(n_train=start + CHUNK), "train")
     return sum(len(data[index][1]) for index in range(start, start + CHUNK))
 
 
-def pillow_loop(count: int) -> float:
-    """Images a second of a plain loop: 48 polygons an image, drawn twice, saved as PNG."""
+def measure_pillow_loop(count: int) -> float:
+    """Measure images per second of a plain loop: 48 polygons per image, drawn twice, saved as PNG."""
     rng = np.random.default_rng(0)
     turn = np.linspace(0, 2 * np.pi, CORNERS, endpoint=False)
     circle = np.stack([np.cos(turn), np.sin(turn)], axis=1)
@@ -69,43 +69,44 @@ def pillow_loop(count: int) -> float:
             labels.save(folder / f"{index}_labels.png", compress_level=1)
 
     with tempfile.TemporaryDirectory() as folder:
-        return _rate(count, lambda: draw_all(Path(folder)))
+        return _measure_rate(count, lambda: draw_all(Path(folder)))
 
 
-def peak_of_writing(count: int) -> float:
-    """Peak resident memory in MB of a fresh process that writes ``count`` images by itself (Linux only)."""
+def measure_peak_memory(count: int) -> float:
+    """Measure the peak resident memory in MB of a fresh process that writes `count` images (Linux only)."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(_peak_of_writing, count).result()
+        return pool.submit(_measure_peak_memory, count).result()
 
 
-def _peak_of_writing(count: int) -> float:
+def _measure_peak_memory(count: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         create(Path(folder) / "data", Recipe(n_train=count, n_test=0), processes=1)
     status = Path("/proc/self/status").read_text()
     return float(status.partition("VmHWM:")[2].split()[0]) / 1e3
 
 
-def _rate(count: int, run: Callable[[], Any]) -> float:
+def _measure_rate(count: int, run: Callable[[], Any]) -> float:
     start = time.perf_counter()
     run()
     return count / (time.perf_counter() - start)
 
 
 @click.command()
-@click.option("--count", default=2000, help="images of each way")
+@click.option("--count", default=2000, help="number of images per method")
 def main(count: int) -> None:
-    # Not above: the processes that draw import this file, and have no use for PyTorch.
+    """Measure speed and memory."""
+    # Imported here, because worker processes import this file and do not need PyTorch.
     from benchmarks.quality import write_results
 
     cores = os.cpu_count() or 1
-    rates = {"pillow polygons, one process": pillow_loop(count // 4), "written": written(count)}
+    rates = {"pillow polygons, one process": measure_pillow_loop(count // 4), "written": measure_written(count)}
     with ProcessPoolExecutor(cores, mp_context=multiprocessing.get_context("spawn")) as pool:
         list(pool.map(_draw_chunk, [0] * 2 * cores))
-        rates["on the fly"] = on_the_fly(count, pool)
-    for way, rate in rates.items():
-        print(f"{way:30s} {rate:7.0f} images a second {rate / rates['pillow polygons, one process']:6.2f}x")
-    memory = {str(number): peak_of_writing(number) for number in (100, 1000)}
+        rates["on the fly"] = measure_on_the_fly(count, pool)
+    for method, rate in rates.items():
+        print(f"{method:30s} {rate:7.0f} images per second {rate / rates['pillow polygons, one process']:6.2f}x")
+    memory = {str(number): measure_peak_memory(number) for number in (100, 1000)}
     print("peak memory of writing " + ", ".join(f"{number} images {peak:.0f} MB" for number, peak in memory.items()))
     command = " ".join(["python -m benchmarks.datasets", *sys.argv[1:]])
     print(f"wrote {write_results('datasets', command, {'images_per_second': rates, 'peak_megabytes': memory})}")

@@ -1,4 +1,4 @@
-"""torchvision's Mask R-CNN behind our calling convention, set up as well as we know for small objects."""
+"""torchvision's Mask R-CNN with our calling convention, configured for small objects as well as we can."""
 
 from collections.abc import Sequence
 
@@ -22,27 +22,30 @@ class TorchvisionMaskRCNN(nn.Module):
             rpn_anchor_generator=AnchorGenerator(((8,), (16,), (32,), (64,), (128,)), ((0.5, 1.0, 2.0),) * 5),
             box_detections_per_img=max_instances,
             box_score_thresh=min_confidence,
-            box_batch_size_per_image=100,  # as ours; the default of 512 makes a step on a CPU four times as long
+            box_batch_size_per_image=100,  # as ours; with the default of 512 a step on a CPU takes four times as long
         )
-        # Its own switch for this, _skip_resize, works in training only.
+        # torchvision's switch for this, _skip_resize, works in training only.
         self.model.transform.resize = lambda image, target=None: (image, target)
 
     def forward(
         self, images: Sequence[Tensor], instances: Sequence[Instances] | None = None
     ) -> dict[str, Tensor] | list[Instances]:
+        """Return losses if there are instances, otherwise detections."""
         if instances is None:
             return self.detect(images)
-        truths = [t[~t.ignore].to_torchvision() for t in instances]
-        return self.model([as_float(image) for image in images], truths)
+        targets = [t[~t.ignore].to_torchvision() for t in instances]
+        return self.model([as_float(image) for image in images], targets)
 
     @torch.no_grad()
     def detect(self, images: Sequence[Tensor]) -> list[Instances]:
-        found = self.model([as_float(image) for image in images])
+        """Detect objects in images."""
+        outputs = self.model([as_float(image) for image in images])
         return [
             Instances.from_torchvision(result, (image.shape[-2], image.shape[-1]))
-            for result, image in zip(found, images, strict=True)
+            for result, image in zip(outputs, images, strict=True)
         ]
 
 
 def as_float(image: Tensor) -> Tensor:
+    """Convert uint8 to float in [0, 1]."""
     return image.float() / 255 if image.dtype == torch.uint8 else image

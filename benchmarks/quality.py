@@ -1,4 +1,4 @@
-"""Quality over training time: what the benchmarks of accuracy share."""
+"""Quality over training time: shared code of the accuracy benchmarks."""
 
 import json
 import platform
@@ -30,14 +30,14 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True)
 class Point:
-    """Figures after so many seconds of training, evaluation not counted."""
+    """Metrics after some seconds of training, without the time of evaluation."""
 
     seconds: float
     epoch: int
     metrics: dict[str, float]
 
 
-def trace(
+def train_and_trace(
     name: str,
     model: Detector | TorchvisionMaskRCNN,
     data: Data,
@@ -46,18 +46,28 @@ def trace(
     until: float | None = None,
     on_point: Callable[[Point], None] | None = None,
 ) -> list[Point]:
-    """Train `model` and measure it on the test images every `eval_every_n_epochs`; prints each point.
+    """Train `model` and evaluate it on the test images every `eval_every_n_epochs`; print each point.
 
-    Stops early when mask AP reaches `until`. `on_point` sees each point, and may raise `Reached` to stop.
+    Args:
+        name: name to print.
+        model: model to train.
+        data: training and test images.
+        augment: augmentation.
+        config: training options.
+        until: mask AP at which training stops.
+        on_point: called with each point; may raise `Reached` to stop.
+
+    Returns:
+        The points.
     """
     machine = set_up_machine(config)
     test = KeyedSamples(data.test)
-    truths = {image_id: data.test[i][1] for i, image_id in enumerate(data.test.image_ids)}
+    ground_truth = {image_id: data.test[i][1] for i, image_id in enumerate(data.test.image_ids)}
     points: list[Point] = []
 
     def measure(trained: nn.Module, epoch: int) -> dict[str, float]:
-        found = predict(model, test, machine, config.batch_size)
-        metrics = evaluate(truths, found, data.class_names, "mask_rcnn").metrics
+        detections = predict(model, test, machine, config.batch_size)
+        metrics = evaluate(ground_truth, detections, data.class_names, "mask_rcnn").metrics
         points.append(Point(training.state.seconds, epoch, metrics))
         print(f"{name:12s} {training.state.seconds:7.1f} s  epoch {epoch:4d}  {describe(metrics)}", flush=True)
         if on_point is not None:
@@ -77,27 +87,28 @@ def trace(
 
 
 class Reached(Exception):  # noqa: N818  # no error
-    """The figure that training was for."""
+    """Raised when training has reached its goal."""
 
 
 def describe(metrics: dict[str, float]) -> str:
+    """Format the main metrics."""
     names = ("mask_ap", "mask_ap50", "box_ap", "dsb_mean_precision")
     return "  ".join(f"{name} {metrics[name]:.3f}" for name in names if name in metrics)
 
 
-def crossing(points: Sequence[Point], level: float, metric: str = "mask_ap") -> float | None:
-    """Seconds at which the metric first reaches `level`, interpolated; None if never."""
-    before = Point(0.0, 0, {metric: 0.0})
+def find_crossing(points: Sequence[Point], level: float, metric: str = "mask_ap") -> float | None:
+    """Return the seconds at which the metric first reaches `level`, interpolated; None if it never does."""
+    previous = Point(0.0, 0, {metric: 0.0})
     for point in points:
         if point.metrics[metric] >= level:
-            low, high = before.metrics[metric], point.metrics[metric]
-            return before.seconds + (point.seconds - before.seconds) * (level - low) / max(high - low, 1e-9)
-        before = point
+            low, high = previous.metrics[metric], point.metrics[metric]
+            return previous.seconds + (point.seconds - previous.seconds) * (level - low) / max(high - low, 1e-9)
+        previous = point
     return None
 
 
 def write_results(name: str, command: str, contents: dict[str, object]) -> Path:
-    """Write `results/NAME.json` with machine, versions and command."""
+    """Write `results/NAME.json` with machine, versions, and command."""
     about = {
         "command": command,
         "machine": f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}",
@@ -113,7 +124,8 @@ def write_results(name: str, command: str, contents: dict[str, object]) -> Path:
     return path
 
 
-def table(points: Sequence[Point]) -> list[dict[str, float]]:
+def to_rows(points: Sequence[Point]) -> list[dict[str, float]]:
+    """Convert points to rows."""
     return [
         {"seconds": round(p.seconds, 1), "epoch": p.epoch} | {k: round(v, 4) for k, v in p.metrics.items()}
         for p in points

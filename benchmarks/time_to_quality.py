@@ -1,8 +1,8 @@
-"""How much sooner does the default Mask R-CNN reach a mask AP than torchvision's ResNet-50?
+"""Compare the training time that the default Mask R-CNN and torchvision's ResNet-50 need to reach a mask AP.
 
 Both train on the same 64 + 16 ellipse images, one after the other in one run, with the same loop, loader, augmentation,
-detection limit and score threshold. Seconds are those of training: loading counts, evaluation does not.
-`python -m benchmarks.time_to_quality`
+detection limit, and score threshold. Seconds are those of training, with loading but without evaluation. `python -m
+benchmarks.time_to_quality`
 """
 
 import sys
@@ -14,7 +14,7 @@ import torch
 
 from augment.config import AugmentConfig
 from benchmarks.peers import TorchvisionMaskRCNN
-from benchmarks.quality import crossing, table, trace, write_results
+from benchmarks.quality import find_crossing, to_rows, train_and_trace, write_results
 from datasets.registry import open_dataset
 from datasets.synthetic.recipes import Recipe
 from datasets.synthetic.writer import create
@@ -28,34 +28,37 @@ MAX_INSTANCES, MIN_CONFIDENCE = 300, 0.05
 
 @click.command()
 @click.option("--level", default=0.45, help="mask AP to reach")
-@click.option("--minutes", default=1.5, help="training time of ours")
+@click.option("--minutes", default=1.5, help="training time of our model")
 @click.option(
     "--peer_minutes",
     default=20.0,
-    help="most training time of torchvision's, which stops at the level; 0 leaves it out",
+    help="max. training time of torchvision's model, which stops at the level; 0 skips it",
 )
 def main(level: float, minutes: float, peer_minutes: float) -> None:
+    """Train both models and compare the times."""
     with tempfile.TemporaryDirectory() as folder:
         create(f"{folder}/ellipses", Recipe(n_train=64, n_test=16))
         train, test = (open_dataset("ellipses", f"{folder}/ellipses", split) for split in ("train", "test"))
         data = Data(train, test, test)
-        ours = trace(
-            "ours", our_detector(), data, AugmentConfig(), TrainingConfig(minutes=minutes, eval_every_n_epochs=2)
+        ours = train_and_trace(
+            "ours", make_detector(), data, AugmentConfig(), TrainingConfig(minutes=minutes, eval_every_n_epochs=2)
         )
         peers = []
         if peer_minutes:
             torch.manual_seed(0)
             peer = TorchvisionMaskRCNN(1, MAX_INSTANCES, MIN_CONFIDENCE)
-            peers = trace("torchvision", peer, data, AugmentConfig(), peer_training(peer_minutes), until=level)
-    seconds, peer_seconds = crossing(ours, level), crossing(peers, level)
-    if peers and peer_seconds is None:  # compare at what the peer did reach
+            peers = train_and_trace(
+                "torchvision", peer, data, AugmentConfig(), make_peer_config(peer_minutes), until=level
+            )
+    seconds, peer_seconds = find_crossing(ours, level), find_crossing(peers, level)
+    if peers and peer_seconds is None:  # compare at the level that the peer reached
         best = max(peers, key=lambda point: point.metrics["mask_ap"])
         level, peer_seconds = best.metrics["mask_ap"], best.seconds
-        seconds = crossing(ours, level)
+        seconds = find_crossing(ours, level)
     for name, at in (("ours", seconds), ("torchvision", peer_seconds)):
         print(f"mask AP {level:.3f}: {name} " + ("never" if at is None else f"after {at:.1f} s"))
     ratio = peer_seconds / seconds if seconds and peer_seconds else None
-    print(f"ratio {ratio:.1f}" if ratio else "no ratio: one of them did not get there")
+    print(f"ratio {ratio:.1f}" if ratio else "no ratio: one model did not reach the level")
     path = write_results(
         "time_to_quality",
         " ".join(["python -m benchmarks.time_to_quality", *sys.argv[1:]]),
@@ -64,22 +67,23 @@ def main(level: float, minutes: float, peer_minutes: float) -> None:
             "ours_seconds": seconds,
             "torchvision_seconds": peer_seconds,
             "ratio": ratio,
-            "ours": table(ours),
-            "torchvision": table(peers),
+            "ours": to_rows(ours),
+            "torchvision": to_rows(peers),
         },
     )
     print(f"wrote {path}")
 
 
-def our_detector() -> Detector:
+def make_detector() -> Detector:
+    """Make the default Mask R-CNN with the limits of the peer."""
     config = DetectorConfig()
     config = replace(config, box=replace(config.box, max_instances=MAX_INSTANCES, min_confidence=MIN_CONFIDENCE))
     torch.manual_seed(0)
     return Detector(config, 1, "mask_rcnn")
 
 
-def peer_training(minutes: float, eval_every_n_epochs: int = 2) -> TrainingConfig:
-    """AdamW at 1e-4, constant, four images a step: what served torchvision's network best here."""
+def make_peer_config(minutes: float, eval_every_n_epochs: int = 2) -> TrainingConfig:
+    """Return the training options that worked best for torchvision's network: AdamW at constant 1e-4, batch size 4."""
     return TrainingConfig(
         minutes=minutes,
         batch_size=4,

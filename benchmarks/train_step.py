@@ -1,7 +1,7 @@
-"""A training step of the default Mask R-CNN with our operations and with torchvision's, on the same samples in one run.
+"""Compare a training step of the default Mask R-CNN with our operations and with torchvision's, on the same samples.
 
-The second is the same network with torchvision's RoIAlign level by level, its batched NMS, a dense IoU matrix for
-matching and masks of whole images for the targets. `python -m benchmarks.train_step`
+The latter is the same network with torchvision's RoIAlign per level, its batched NMS, a dense IoU matrix for matching,
+and full-image masks for the targets. `python -m benchmarks.train_step`
 """
 
 import statistics
@@ -19,7 +19,7 @@ from torch import Tensor
 from torchvision import ops as tv
 
 from benchmarks.quality import write_results
-from benchmarks.time_to_quality import our_detector
+from benchmarks.time_to_quality import make_detector
 from datasets.registry import open_dataset
 from datasets.synthetic.config import SceneConfig, update_config
 from datasets.synthetic.recipes import Recipe
@@ -33,25 +33,28 @@ from maskrcnn.training.loading import KeyedSamples, training_batches
 from maskrcnn.training.machine import set_up_machine
 
 
-def match_boxes(priors: Tensor, truths: Tensor, min_iou: float = 0.0, forced: str | None = None) -> Matches:
-    if len(truths) == 0:
+def match_boxes(priors: Tensor, targets: Tensor, min_iou: float = 0.0, forced: str | None = None) -> Matches:
+    """Match priors to targets with a dense IoU matrix."""
+    if len(targets) == 0:
         nothing = torch.zeros(len(priors), device=priors.device)
         return Matches(nothing.long() - 1, nothing, nothing.bool())
-    ious = tv.box_iou(truths, priors)
+    ious = tv.box_iou(targets, priors)
     iou, index = ious.max(dim=0)
-    marked = torch.zeros(len(priors), dtype=torch.bool, device=priors.device)
+    forced_matches = torch.zeros(len(priors), dtype=torch.bool, device=priors.device)
     if forced is not None:
         best = ious.max(dim=1, keepdim=True).values
-        marked = ((ious >= best * (1 - 1e-5)) & (best > 0)).any(dim=0)
-    unmatched = (iou < min_iou) & ~marked
-    return Matches(index.masked_fill(unmatched, -1), iou.masked_fill(unmatched, 0.0), marked)
+        forced_matches = ((ious >= best * (1 - 1e-5)) & (best > 0)).any(dim=0)
+    unmatched = (iou < min_iou) & ~forced_matches
+    return Matches(index.masked_fill(unmatched, -1), iou.masked_fill(unmatched, 0.0), forced_matches)
 
 
-def match_anchors(levels: Sequence[Any], truths: Tensor, min_iou: float = 0.0, forced: str | None = None) -> Matches:
-    return match_boxes(all_anchors(levels), truths, min_iou, forced)
+def match_anchors(levels: Sequence[Any], targets: Tensor, min_iou: float = 0.0, forced: str | None = None) -> Matches:
+    """Match anchors to targets with a dense IoU matrix."""
+    return match_boxes(all_anchors(levels), targets, min_iou, forced)
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, groups: Tensor | None = None) -> Tensor:
+    """Suppress boxes with torchvision's batched NMS."""
     groups = torch.zeros_like(scores, dtype=torch.int64) if groups is None else groups
     return tv.batched_nms(boxes.float(), scores.float(), groups, iou_threshold)
 
@@ -66,6 +69,7 @@ def roi_align(
     sampling_ratio: int = 0,
     aligned: bool = True,
 ) -> Tensor:
+    """Pool RoIs with torchvision's RoIAlign, level by level."""
     rois = torch.cat([images[:, None].to(boxes), boxes], dim=1)
     result = features[0].new_zeros(len(boxes), features[0].shape[1], output_size, output_size, dtype=torch.float32)
     for level, (feature, stride) in enumerate(zip(features, strides, strict=True)):
@@ -84,6 +88,7 @@ def sample(
     aligned: bool = True,
     soft: bool = True,
 ) -> Tensor:
+    """Sample mask targets from dense full-image masks."""
     dense = torch.zeros(len(masks), 1, *masks.size, device=boxes.device)
     owner, x, y = window_pixels(masks.windows)
     dense[owner, 0, y, x] = masks.data / 255
@@ -94,8 +99,9 @@ def sample(
 
 @contextmanager
 def torchvision_operations() -> Iterator[None]:
+    """Replace our operations by torchvision's."""
     with ExitStack() as stack:
-        for place, function in (
+        for target, function in (
             ("maskrcnn.model.assign.match_boxes", match_boxes),
             ("maskrcnn.model.assign.match_anchors", match_anchors),
             ("maskrcnn.model.rpn.nms", nms),
@@ -103,27 +109,29 @@ def torchvision_operations() -> Iterator[None]:
             ("maskrcnn.model.box_head.roi_align", roi_align),
             ("maskrcnn.structures.masks.CroppedMasks.sample", sample),
         ):
-            stack.enter_context(patch(place, function))
+            stack.enter_context(patch(target, function))
         yield
 
 
 @contextmanager
 def our_operations() -> Iterator[None]:
+    """Keep our operations."""
     yield
 
 
-WAYS = {"ours": our_operations, "torchvision": torchvision_operations}
+OPERATIONS = {"ours": our_operations, "torchvision": torchvision_operations}
 
 
 @click.command()
-@click.option("--steps", default=30, help="steps timed of each, in turn")
+@click.option("--steps", default=30, help="number of timed steps of each, alternating")
 @click.option("--batch_size", default=2)
-@click.option("--side", default=256, help="pixels of the square images")
-@click.option("--groups", default=4, help="groups of 7 ellipses an image; 20 more lie free")
+@click.option("--side", default=256, help="side of the square images (px)")
+@click.option("--groups", default=4, help="groups of 7 ellipses per image, in addition to 20 free ellipses")
 def main(steps: int, batch_size: int, side: int, groups: int) -> None:
+    """Time training steps with both sets of operations."""
     config = TrainingConfig()
     machine = set_up_machine(config)
-    detector = our_detector()
+    detector = make_detector()
     machine.place(detector).train()
     with tempfile.TemporaryDirectory() as folder:
         scene = update_config(SceneConfig(), width=side, height=side, n_groups=groups)
@@ -133,10 +141,10 @@ def main(steps: int, batch_size: int, side: int, groups: int) -> None:
             batch.to(machine.device) for batch, _ in zip(training_batches(samples, batch_size), range(4), strict=False)
         ]
 
-        def step(way: str, number: int) -> tuple[float, list[float]]:
+        def step(operations: str, number: int) -> tuple[float, list[float]]:
             batch = batches[number % len(batches)]
             torch.manual_seed(number)
-            with WAYS[way]():
+            with OPERATIONS[operations]():
                 start = time.perf_counter()
                 with machine.autocast():
                     losses = detector.losses(batch.images, batch.instances)
@@ -145,23 +153,26 @@ def main(steps: int, batch_size: int, side: int, groups: int) -> None:
             detector.zero_grad()
             return seconds, [value.item() for value in losses.values()]
 
-        times: dict[str, list[float]] = {way: [] for way in WAYS}
-        apart = 0.0
+        times: dict[str, list[float]] = {operations: [] for operations in OPERATIONS}
+        max_difference = 0.0
         for number in range(-3, steps):
-            found = {way: step(way, number % steps) for way in WAYS}
-            ours, theirs = (found[way][1] for way in WAYS)
-            apart = max(apart, *(abs(a - b) for a, b in zip(ours, theirs, strict=True)))
+            results = {operations: step(operations, number % steps) for operations in OPERATIONS}
+            ours, theirs = (results[operations][1] for operations in OPERATIONS)
+            max_difference = max(max_difference, *(abs(a - b) for a, b in zip(ours, theirs, strict=True)))
             if number >= 0:
-                for way in WAYS:
-                    times[way].append(found[way][0])
-    medians = {way: statistics.median(values) for way, values in times.items()}
+                for operations in OPERATIONS:
+                    times[operations].append(results[operations][0])
+    medians = {operations: statistics.median(values) for operations, values in times.items()}
     ratio = medians["torchvision"] / medians["ours"]
-    print("  ".join(f"{way} {seconds * 1e3:.1f} ms" for way, seconds in medians.items()) + f"  ratio {ratio:.2f}")
-    print(f"losses at most {apart:.1e} apart")
+    print(
+        "  ".join(f"{operations} {seconds * 1e3:.1f} ms" for operations, seconds in medians.items())
+        + f"  ratio {ratio:.2f}"
+    )
+    print(f"maximum difference of losses {max_difference:.1e}")
     path = write_results(
         "train_step",
         " ".join(["python -m benchmarks.train_step", *sys.argv[1:]]),
-        {"seconds": medians, "ratio": ratio, "losses_apart": apart},
+        {"seconds": medians, "ratio": ratio, "losses_apart": max_difference},
     )
     print(f"wrote {path}")
 

@@ -1,8 +1,8 @@
-"""What views and slices are worth: mask AP of a trained detector by how images are looked at.
+"""Evaluate test-time augmentation and tiles: mask AP of a trained detector by views and merge.
 
-`python -m benchmarks.views --weights=RUN` looks at the run's own test images once, and in flips, in the eight
-orientations and at any angle, with every merge; then at scenes of 1024² with as many objects to the pixel: at once, and
-in tiles. RUN is a Mask R-CNN trained on the default ellipses.
+`python -m benchmarks.views --weights=RUN` uses the run's own test images, unchanged, with flips, in the eight
+orientations, and with affine views, with every merge; then scenes of 1024² with the same density of objects, whole and
+tiled. RUN is a Mask R-CNN trained on the default ellipses.
 """
 
 import sys
@@ -37,8 +37,8 @@ SLICES = {
 Scenes = list[tuple[Tensor, Instances]]
 
 
-def scenes(count: int, times: int) -> Scenes:
-    """Test scenes whose sides are `times` those of the default, with as many objects to the pixel."""
+def make_scenes(count: int, times: int) -> Scenes:
+    """Make test scenes with sides `times` those of the default, and the same density of objects."""
     plain = SceneConfig()
     config = update_config(
         plain,
@@ -47,10 +47,10 @@ def scenes(count: int, times: int) -> Scenes:
         n_groups=plain.layout.n_groups * times**2,
         n_free=plain.layout.n_free * times**2,
     )
-    return [_scene(config, number) for number in range(count)]
+    return [_make_scene(config, number) for number in range(count)]
 
 
-def _scene(config: SceneConfig, number: int) -> tuple[Tensor, Instances]:
+def _make_scene(config: SceneConfig, number: int) -> tuple[Tensor, Instances]:
     drawn = render(compose_scene(config, "test", number))
     masks, ids = masks_of_labels(torch.from_numpy(drawn.labels.astype(np.int32)))
     image = torch.from_numpy(drawn.image).permute(2, 0, 1).contiguous()
@@ -58,60 +58,67 @@ def _scene(config: SceneConfig, number: int) -> tuple[Tensor, Instances]:
 
 
 def measure(finder: Finder, data: Scenes, views: ViewsConfig, merges: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Figures by merge; every view is looked at once."""
-    found: dict[str, dict[int, Instances]] = {name: {} for name in merges}
+    """Measure metrics by merge; the detector runs once per view."""
+    detections: dict[str, dict[int, Instances]] = {name: {} for name in merges}
     seconds = dict.fromkeys(merges, 0.0)
     start = time.perf_counter()
-    for i, (image, truth) in enumerate(data):
+    for i, (image, target) in enumerate(data):
         layers: list[Instances] = []
 
         def keep(given: Sequence[Instances], layers: list[Instances] = layers) -> Instances:
             layers.extend(given)
             return given[0]
 
-        detect, seen = detection(finder.detector, finder.machine), views_of(finder.detector, views, truth.size)
-        alone = predict(detect, image, seen, keep, batch_size=8)
+        detect, views_of_image = (
+            detection(finder.detector, finder.machine),
+            views_of(finder.detector, views, target.size),
+        )
+        single = predict(detect, image, views_of_image, keep, batch_size=8)
         for name in merges:
             begin = time.perf_counter()
-            found[name][i] = merge(name, layers) if layers else alone
+            detections[name][i] = merge(name, layers) if layers else single
             seconds[name] += time.perf_counter() - begin
-    looking = time.perf_counter() - start - sum(seconds.values())
-    truths = {i: truth for i, (_, truth) in enumerate(data)}
+    detection_seconds = time.perf_counter() - start - sum(seconds.values())
+    ground_truth = {i: target for i, (_, target) in enumerate(data)}
     return {
-        name: _figures(truths, found[name], finder.class_names)
-        | {"seconds_per_image": (looking + seconds[name]) / len(data)}
+        name: _compute_metrics(ground_truth, detections[name], finder.class_names)
+        | {"seconds_per_image": (detection_seconds + seconds[name]) / len(data)}
         for name in merges
     }
 
 
-def _figures(truths: dict[int, Instances], found: dict[int, Instances], classes: Sequence[str]) -> dict[str, float]:
-    metrics = evaluate(truths, found, classes, "mask_rcnn").metrics
+def _compute_metrics(
+    ground_truth: dict[int, Instances], detections: dict[int, Instances], classes: Sequence[str]
+) -> dict[str, float]:
+    metrics = evaluate(ground_truth, detections, classes, "mask_rcnn").metrics
     return {name: metrics[name] for name in ("mask_ap", "mask_ap50", "mask_ap75", "box_ap") if name in metrics}
 
 
 @click.command()
-@click.option("--weights", required=True, help="a run, or a .pt file of its weights")
+@click.option("--weights", required=True, help="run, or .pt file of its weights")
 @click.option("--num_images", default=32)
-@click.option("--num_large", default=4, help="scenes of 1024²")
+@click.option("--num_large", default=4, help="number of scenes of 1024²")
 def main(weights: str, num_images: int, num_large: int) -> None:
+    """Evaluate all views, tiles, and merges."""
     finder = load_finder(weights, {})
     rows = {}
     with torch.no_grad():
-        small, large = scenes(num_images, 1), scenes(num_large, 4)
+        small, large = make_scenes(num_images, 1), make_scenes(num_large, 4)
         for views in VIEWS:
             merges = ("none",) if views == "none" else MERGE_NAMES
-            for merged, figures in measure(finder, small, ViewsConfig(views=views), merges).items():
-                rows[f"{views} {merged}"] = report(f"{views} {merged}", figures)
+            for merged, metrics in measure(finder, small, ViewsConfig(views=views), merges).items():
+                rows[f"{views} {merged}"] = print_metrics(f"{views} {merged}", metrics)
         for name, config in SLICES.items():
-            figures = measure(finder, large, config, ("cluster",))["cluster"]
-            rows[f"1024², {name}"] = report(f"1024², {name}", figures)
+            metrics = measure(finder, large, config, ("cluster",))["cluster"]
+            rows[f"1024², {name}"] = print_metrics(f"1024², {name}", metrics)
     command = " ".join(["python -m benchmarks.views", *sys.argv[1:]])
     print(f"wrote {write_results('views', command, {'rows': rows})}")
 
 
-def report(name: str, figures: dict[str, float]) -> dict[str, float]:
-    print(f"{name:34s} " + "  ".join(f"{key} {value:.3f}" for key, value in figures.items()), flush=True)
-    return figures
+def print_metrics(name: str, metrics: dict[str, float]) -> dict[str, float]:
+    """Print and return metrics."""
+    print(f"{name:34s} " + "  ".join(f"{key} {value:.3f}" for key, value in metrics.items()), flush=True)
+    return metrics
 
 
 if __name__ == "__main__":

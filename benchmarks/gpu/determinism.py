@@ -115,7 +115,7 @@ def train(
     from augment.config import AugmentConfig
     from augment.training import make_training_transform
     from benchmarks.peers import TorchvisionMaskRCNN
-    from benchmarks.time_to_quality import MAX_INSTANCES, MIN_CONFIDENCE, our_detector
+    from benchmarks.time_to_quality import MAX_INSTANCES, MIN_CONFIDENCE, make_detector
     from datasets.registry import open_dataset
     from maskrcnn.training.config import TrainingConfig
     from maskrcnn.training.loading import KeyedSamples
@@ -129,7 +129,7 @@ def train(
     )  # fmt: skip
     machine = set_up_machine(config)
     torch.manual_seed(0)
-    detector = our_detector() if model == "ours" else TorchvisionMaskRCNN(1, MAX_INSTANCES, MIN_CONFIDENCE)
+    detector = make_detector() if model == "ours" else TorchvisionMaskRCNN(1, MAX_INSTANCES, MIN_CONFIDENCE)
     train_data = open_dataset("ellipses", data, "train")
     samples = KeyedSamples(train_data, make_training_transform(AugmentConfig(), train_data), config.seed)
     (Path(folder) / "weights").mkdir(parents=True, exist_ok=True)

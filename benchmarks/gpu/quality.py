@@ -6,7 +6,7 @@ from pathlib import Path
 from augment.config import AugmentConfig
 from benchmarks.gpu.context import Context
 from benchmarks.gpu.throughput import machine_of
-from benchmarks.quality import Point, Reached, crossing, table, trace
+from benchmarks.quality import Point, Reached, find_crossing, to_rows, train_and_trace
 from datasets.registry import open_dataset
 from datasets.synthetic.config import SceneConfig, update_config
 from datasets.synthetic.recipes import Recipe
@@ -49,11 +49,11 @@ def time_to_quality(context: Context) -> None:
         ap = point.metrics["mask_ap"]
         arrived.extend([time.time()] if ap >= LEVEL and not arrived else [])
         best = max(each.metrics["mask_ap"] for each in points)
-        seconds = crossing(points, LEVEL)
+        seconds = find_crossing(points, LEVEL)
         context.report(
             level=LEVEL,
             best_mask_ap=best,
-            points=table(points),
+            points=to_rows(points),
             seconds_from_process_start=arrived[0] - context.started if arrived else None,
             seconds_from_first_step=arrived[0] - first_step if arrived else None,
             seconds_of_training=seconds,
@@ -66,5 +66,5 @@ def time_to_quality(context: Context) -> None:
         if arrived or context.is_late(f"epoch {point.epoch}"):
             raise Reached
 
-    trace("ours", detector, data, AugmentConfig(), config, on_point=on_point)
+    train_and_trace("ours", detector, data, AugmentConfig(), config, on_point=on_point)
     save_checkpoint(context.folder / WEIGHTS, {"model": detector.state_dict()})

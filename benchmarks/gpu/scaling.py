@@ -16,7 +16,7 @@ from benchmarks.gpu.scenes import (
 from benchmarks.gpu.throughput import machine_of
 from benchmarks.gpu.timing import time_steps
 from benchmarks.peers import TorchvisionMaskRCNN
-from benchmarks.time_to_quality import MAX_INSTANCES, MIN_CONFIDENCE, our_detector
+from benchmarks.time_to_quality import MAX_INSTANCES, MIN_CONFIDENCE, make_detector
 from maskrcnn.training.machine import Machine
 
 COUNTS = (20, 100, 500, 2_000, 10_000)
@@ -53,7 +53,7 @@ def measure(way: str, count: int, side: int, machine: Machine, quick: bool) -> d
     free_memory(machine.device)
     images, instances = make_batch(count, side, BATCH_SIZE, machine.device)
     if way == "ours":
-        trainee = Trainee(our_detector(), images, instances, machine)
+        trainee = Trainee(make_detector(), images, instances, machine)
     else:
         torch.manual_seed(0)
         model = TorchvisionMaskRCNN(1, MAX_INSTANCES, MIN_CONFIDENCE).model

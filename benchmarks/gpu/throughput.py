@@ -18,7 +18,7 @@ from benchmarks.gpu.scenes import (
     torchvision_model,
 )
 from benchmarks.gpu.timing import find_waits, profile_steps, time_steps
-from benchmarks.time_to_quality import our_detector
+from benchmarks.time_to_quality import make_detector
 from benchmarks.train_step import torchvision_operations
 from maskrcnn.model.detector import Detector
 from maskrcnn.model.presets import torchvision
@@ -69,7 +69,7 @@ def default_ways(machine: Machine, side: int, batch_size: int) -> Ways:
     images, instances = make_batch(48, side, batch_size, machine.device)
 
     def make() -> Trainee:
-        return Trainee(our_detector(), images, instances, machine)
+        return Trainee(make_detector(), images, instances, machine)
 
     return {
         "ours": lambda: (make(), nullcontext()),
