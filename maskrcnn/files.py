@@ -225,8 +225,10 @@ def finish_exchange(path: str | os.PathLike[str]) -> None:
 
     Only needed where folders cannot be exchanged in one step. Does nothing where there is something at `path`.
     """
-    final = Path(path)
+    final = Path(os.path.abspath(path))
+    if not final.name:  # the root of a disk
+        return
     old = final.with_name(f".{final.name}.replaced")
-    if final.name and old.is_dir() and not final.exists():
+    if old.is_dir() and not final.exists():
         with contextlib.suppress(OSError):
             old.rename(final)

@@ -235,3 +235,11 @@ def test_a_program_killed_between_two_renames_leaves_a_data_set(tmp_path: Path, 
     assert (target / "text").read_text() == "old"
     build(target, "newer", overwrite=True)
     assert (target / "text").read_text() == "newer"
+
+
+@pytest.mark.parametrize("path", [".", "..", os.path.abspath(os.sep), "data/", "./data", ""])
+def test_any_path_may_be_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    (tmp_path / "here" / ".data.replaced").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    finish_exchange(path)
+    assert [each.name for each in Path().iterdir()] == ["data" if "data" in path else ".data.replaced"]
