@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from datasets.readers.splitting import MissingSplit
 from datasets.readers.voc import CLASS_NAMES, Voc
 from datasets.writing.converting import convert
 from maskrcnn.config import UserError
@@ -81,6 +82,8 @@ def test_converted_boxes_are_read_as_they_were(tmp_path):
     data = Voc(write(tmp_path / "a", [[(0, 0, 4, 5)], INNER[1]]), "train")
     convert({"train": data}, tmp_path / "b", "voc")
     again = Voc(tmp_path / "b", "train")
+    with pytest.raises(MissingSplit):
+        Voc(tmp_path / "b", "test")
     assert again[0][1].boxes.tolist() == data[0][1].boxes.tolist() == [[0, 0, 4, 5]] and counted(again) == 0
 
 

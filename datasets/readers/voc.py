@@ -168,6 +168,8 @@ class Voc:
             paths = {"train": self._lists / f"{train}.txt", "test": self._lists / f"{test}.txt"}
             if not all(path.is_file() for path in paths.values()):
                 continue
+            if not any(read_lines(paths["test"])):  # as convert writes it where there is no second part
+                continue
             first = self._annotation_of_first(paths["test"])
             if test == "test" and not os.path.exists(first):  # PASCAL's own test images came without annotations
                 missing = first
