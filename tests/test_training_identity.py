@@ -147,9 +147,8 @@ def test_only_chosen_images_are_compared(tmp_path: Path, tiny_ellipses: Path) ->
     for path in ((tmp_path / "data/train" / kind / "000003.png") for kind in ("images", "labels")):
         path.write_bytes(path.read_bytes() + b"\0")
         now = {"training": identify(Chosen(Generated(tmp_path / "data", "train"), [1, 3]))}
-        if hasattr(Chosen, "origin"):
-            with pytest.raises(UserError, match="have changed"):
-                check_same_data(saved, now, "last.pt")
+        with pytest.raises(UserError, match="have changed"):
+            check_same_data(saved, now, "last.pt")
         saved = now
     other = {"training": identify(Chosen(Generated(tiny_ellipses, "train"), [1, 2]))}
     with pytest.raises(UserError, match="number 2 was '000003' and is now '000002'"):
