@@ -1,6 +1,4 @@
-"""What PyTorch must know of the native operations beside their kernels: shapes of results, for `torch.compile`, and
-gradients.
-"""
+"""Registration of fake implementations (shapes of results, for `torch.compile`) and gradients of native operations."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +10,7 @@ _Three = tuple[Tensor, Tensor, Tensor]
 
 
 def _count() -> int | torch.SymInt:
-    """A size that only the kernel knows."""
+    """Return a size that only the kernel knows."""
     return torch.library.get_ctx().new_dynamic_size()
 
 
@@ -45,7 +43,7 @@ def _roi_align(features: Sequence[Tensor], boxes: Tensor, *settings: Any) -> Ten
 
 
 def _sums(feature: Tensor) -> Tensor:
-    """Gradients of features are summed in float32, those of float64 in float64."""
+    """Make gradients of features, which are accumulated in float32, or float64 for float64."""
     return torch.empty_like(feature, dtype=torch.float64 if feature.dtype == torch.float64 else torch.float32)
 
 
@@ -178,6 +176,7 @@ def _backward_crop_and_resize_backward(ctx: Any, grad: Tensor) -> tuple[Tensor |
 
 
 def register() -> None:
+    """Register fake implementations and gradients."""
     for fake in FAKES:
         torch.library.register_fake(f"maskrcnn::{fake.__name__[1:]}", fake)
     for name, backward, save in (

@@ -1,20 +1,20 @@
-"""Affine maps of images and masks: float `[2, 3]`, of continuous pixel coordinates."""
+"""Affine maps of images and masks: float `[2, 3]`, in continuous pixel coordinates."""
 
 import math
 
 import torch
 from torch import Tensor
 
-SHARP = 1.5  # how many old pixels a new one may span before the mean of several samples looks better than one
-MOST_SAMPLES = 16  # that are chosen; more can be asked for
-LIMIT = 64
+MAX_SINGLE_SAMPLE_SPAN = 1.5  # max. old pixels per new pixel for which a single sample looks better than a mean
+MAX_AUTO_SAMPLES = 16  # limit of the automatic choice
+MAX_SAMPLES = 64
 
 
 def inverse_of(matrix: Tensor) -> Tensor:
-    """The way back, float64 `[2, 3]` on the CPU; exact where the map only shifts by whole pixels, turns and mirrors.
+    """Invert a map, float64 `[2, 3]` on the CPU; exact for whole-pixel shifts, 90° rotations, and flips.
 
     Raises:
-        ValueError: the matrix is of another shape, singular or not finite.
+        ValueError: If the matrix has another shape, or is singular or not finite.
     """
     if matrix.shape != (2, 3):
         raise ValueError(f"matrix must be [2, 3], got {list(matrix.shape)}")
@@ -28,29 +28,29 @@ def inverse_of(matrix: Tensor) -> Tensor:
 
 
 def samples_for(matrix: Tensor) -> int:
-    """How many samples along each axis of a new pixel a map from old to new coordinates asks for: 1 to 16.
+    """Choose the number of samples along each axis of a new pixel for a map from old to new coordinates, 1 to 16.
 
-    One bilinear sample sees two old pixels along each axis. Where a new pixel spans more, what lies between its
-    samples would be lost (small objects flicker, thin ones break), so it is the mean of s × s regular ones, s the
-    span, rounded up: the largest singular value of the way back. Up to a span of 1.5 one sample stays: the mean would
-    only blur.
+    One bilinear sample covers two old pixels along each axis. If a new pixel spans more, the pixels between its samples
+    would be lost (small objects flicker, thin ones break), so the value is the mean of s × s regular samples, where s
+    is the span, rounded up: the largest singular value of the inverse map. Up to a span of 1.5 one sample is used, as a
+    mean would only blur.
 
     Raises:
-        ValueError: as `inverse_of`.
+        ValueError: As `inverse_of`.
     """
     (a, b, _), (c, d, _) = inverse_of(matrix).tolist()
     span = (math.hypot(a + d, b - c) + math.hypot(a - d, b + c)) / 2  # the largest singular value of 2 × 2
-    span -= 1e-6  # of rounding
-    return 1 if span <= SHARP else min(MOST_SAMPLES, math.ceil(span))
+    span -= 1e-6  # tolerance for rounding
+    return 1 if span <= MAX_SINGLE_SAMPLE_SPAN else min(MAX_AUTO_SAMPLES, math.ceil(span))
 
 
 def samples_of(samples: int | None, matrix: Tensor) -> int:
-    """What is asked for or, for None, what `samples_for` finds.
+    """Return the given number of samples, or the choice of `samples_for` for None.
 
     Raises:
-        ValueError: samples beyond 1 to 64.
+        ValueError: If samples are not in 1 to 64.
     """
     samples = samples_for(matrix) if samples is None else samples
-    if not 1 <= samples <= LIMIT:
-        raise ValueError(f"samples must be in 1..{LIMIT}, got {samples}")
+    if not 1 <= samples <= MAX_SAMPLES:
+        raise ValueError(f"samples must be in 1..{MAX_SAMPLES}, got {samples}")
     return samples

@@ -1,9 +1,14 @@
-"""What the faces ask of their arguments; errors name the argument and its value."""
+"""Argument checks of operations; errors name the argument and its value."""
 
 from torch import Tensor
 
 
 def check_boxes(**named: Tensor) -> None:
+    """Check that boxes are floating-point `[N, 4]`.
+
+    Raises:
+        ValueError: If not.
+    """
     for name, boxes in named.items():
         if boxes.ndim != 2 or boxes.shape[1] != 4:
             raise ValueError(f"{name} must be [N, 4], got {list(boxes.shape)}")
@@ -12,7 +17,11 @@ def check_boxes(**named: Tensor) -> None:
 
 
 def check_like(boxes: Tensor, **named: Tensor) -> None:
-    """One value for each of the boxes, on their device."""
+    """Check that there is one value per box, on the same device.
+
+    Raises:
+        ValueError: If not.
+    """
     for name, values in named.items():
         if values.shape != boxes.shape[:1]:
             raise ValueError(f"{name} must be [{len(boxes)}] like boxes, got {list(values.shape)}")
@@ -21,6 +30,11 @@ def check_like(boxes: Tensor, **named: Tensor) -> None:
 
 
 def check_positive(**named: float) -> None:
+    """Check that numbers are positive and finite.
+
+    Raises:
+        ValueError: If not.
+    """
     for name, value in named.items():
         if not 0 < value < float("inf"):
             raise ValueError(f"{name} must be positive, got {value}")

@@ -1,4 +1,4 @@
-"""Images `[C, H, W]` under affine maps, with the coordinates and the arithmetic of `masks.warp_masks`."""
+"""Affine warping of images `[C, H, W]`, with the coordinates and arithmetic of `masks.warp_masks`."""
 
 import torch
 from torch import Tensor
@@ -17,24 +17,25 @@ BORDERS = {
 def warp_image(
     image: Tensor, matrix: Tensor, size: tuple[int, int], border: str = "constant", samples: int | None = None
 ) -> Tensor:
-    """The image under an affine map, bilinear between pixel centres, on a canvas of `size` (H, W).
+    """Warp an image by an affine map, bilinearly, onto a canvas of `size` (H, W).
 
-    An image of masks' levels warps, with a constant border, to the very levels that `warp_masks` gives. Whole-pixel
-    shifts, mirrors and quarter turns move pixels as they are.
+    With a constant border, an image of a mask's levels is warped to exactly the levels that `warp_masks` gives.
+    Whole-pixel shifts, flips, and 90° rotations are exact.
 
     Args:
-        image: uint8, rounded as masks' levels are, or float32 `[C, H, W]`.
+        image: `[C, H, W]`, float32, or uint8, rounded like levels of masks.
         matrix: float `[2, 3]`, from old to new continuous pixel coordinates.
-        border: what lies outside the image. "constant": black; "reflect": the image, mirrored again and again about
-            the centres of its outermost pixels; "replicate": the outermost pixels.
-        samples: along each axis of a new pixel, which is the mean of them; None: as many as `samples_for` finds.
+        size: (H, W) of the result.
+        border: padding: "constant" (black), "reflect" (repeatedly mirrored about the centers of the outermost pixels),
+            or "replicate" (outermost pixels).
+        samples: number of samples along each axis of a new pixel, which are averaged; default: see `samples_for`.
 
     Returns:
-        `[C, *size]` of the image's type.
+        `[C, *size]`, dtype of the image.
 
     Raises:
-        ValueError: the matrix is singular or not finite; an image of another shape or type, or without pixels; a
-            border of another name; a size or samples that cannot be.
+        ValueError: If the matrix is singular or not finite, the image has another shape or dtype or no pixels, or the
+            border, size, or samples are invalid.
     """
     if image.ndim != 3 or 0 in image.shape[1:]:
         raise ValueError(f"image must be [C, H, W] with a pixel at least, got {list(image.shape)}")

@@ -1,4 +1,4 @@
-"""Matching priors (anchors, proposals) to ground truth, without promising a dense matrix."""
+"""Matching of priors (anchors, proposals) to ground truth without a dense matrix."""
 
 from collections.abc import Sequence
 
@@ -12,17 +12,20 @@ from maskrcnn.ops.types import TIES, AnchorLevel, Matches, Ties
 
 
 def match_boxes(priors: Tensor, truths: Tensor, min_iou: float = 0.0, forced: Ties | None = None) -> Matches:
-    """For each prior its best truth and IoU; of equal IoUs the lower truth.
+    """Find the best ground-truth box of each prior and their IoU; ties go to the lower index.
 
     Args:
         priors: float `[P, 4]`, xyxy in pixels. Non-finite boxes never match.
-        truths: float `[T, 4]`.
+        truths: float `[T, 4]`, ground-truth boxes.
         min_iou: below this IoU, in 0..1, a prior has no match.
-        forced: mark for each truth the prior it overlaps best: `"all"` priors within 1e-5 of the best (relative), or
-            of those only the one with the `"nearest"` centre.
+        forced: mark the prior with the highest IoU for each ground-truth box: `"all"` priors within 1e-5 (relative) of
+            the highest, or only the one among them with the `"nearest"` center.
+
+    Returns:
+        The matches.
 
     Raises:
-        ValueError: shapes, devices or a `min_iou` that cannot be.
+        ValueError: If shapes or devices do not match, or `min_iou` is out of range.
 
     Source: Ren et al., Faster R-CNN, arXiv 1506.01497, section 3.1.2.
     """
@@ -35,10 +38,10 @@ def match_boxes(priors: Tensor, truths: Tensor, min_iou: float = 0.0, forced: Ti
 def match_anchors(
     levels: Sequence[AnchorLevel], truths: Tensor, min_iou: float = 0.0, forced: Ties | None = None
 ) -> Matches:
-    """`match_boxes` for the anchors of a pyramid, in the order level, row, column, anchor.
+    """Run `match_boxes` on the anchors of a pyramid, in the order level, row, column, anchor.
 
     Raises:
-        ValueError: no level, a stride or size that is not positive, or what `match_boxes` refuses.
+        ValueError: If there is no level, a stride or size is not positive, or as `match_boxes`.
     """
     check_boxes(truths=truths)
     if not levels:
@@ -60,11 +63,11 @@ def _check(priors: Tensor, truths: Tensor, min_iou: float) -> None:
 
 
 def _grids(levels: Sequence[AnchorLevel]) -> tuple[Tensor, Tensor, Tensor]:
-    """One regular grid for each level and base size.
+    """Make one regular grid per level and base size.
 
     Returns:
         float32 `[G, 2]` (width, height); float32 `[G, 4]` (stride x, stride y, offset x, offset y); int64 `[G, 4]`
-        (columns, rows, number of the first anchor, step from one cell's anchor to the next).
+        (columns, rows, index of the first anchor, step between the anchors of adjacent cells).
     """
     grids: list[tuple[float, ...]] = []
     cells: list[tuple[int, ...]] = []
@@ -81,21 +84,21 @@ def _grids(levels: Sequence[AnchorLevel]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def anchors_at(level: AnchorLevel, index: Tensor) -> Tensor:
-    """Boxes float32 `[..., 4]` of the anchors `index` int64 (row, column, anchor) of a level, none but these."""
+    """Compute the boxes float32 `[..., 4]` of the anchors `index` int64 (row, column, anchor) of a level."""
     count = len(level.sizes)
     cell, size = index // count, level.sizes[index % count]
     x = (cell % level.width).to(size) * level.stride[1] + level.offset[1]
     y = (cell // level.width).to(size) * level.stride[0] + level.offset[0]
-    centre = torch.stack([x, y], dim=-1)
-    return torch.cat([centre - size / 2, centre + size / 2], dim=-1)
+    center = torch.stack([x, y], dim=-1)
+    return torch.cat([center - size / 2, center + size / 2], dim=-1)
 
 
 def all_anchors(levels: Sequence[AnchorLevel]) -> Tensor:
-    """Every anchor of a pyramid, float32 `[P, 4]`, in the order level, row, column, anchor."""
+    """Compute all anchors of a pyramid, float32 `[P, 4]`, in the order level, row, column, anchor."""
     return reference.all_anchors(*_grids(levels))
 
 
 def covered(priors: Tensor, regions: Tensor, min_fraction: float = 0.5) -> Tensor:
-    """bool `[P]`: priors `[P, 4]` of whose area at least `min_fraction` lies inside one of `regions [R, 4]`."""
+    """Return whether at least `min_fraction` of each prior `[P, 4]` is inside one of `regions [R, 4]`, bool `[P]`."""
     check_boxes(priors=priors, regions=regions)
     return reference.covered(priors, regions, min_fraction)

@@ -19,13 +19,13 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, groups: Tensor | No
         groups: int64 `[N]`, anything that keeps boxes apart (image, level, class); None: one group.
 
     Returns:
-        int64 `[K]`: indices of the kept boxes by falling score.
+        int64 `[K]`: indices of the kept boxes in descending order of score.
 
     Raises:
-        ValueError: shapes that do not belong together, or a threshold outside 0..1.
+        ValueError: If shapes do not match, or the threshold is outside 0..1.
 
     Source: Felzenszwalb et al., Object Detection with Discriminatively Trained Part-Based Models, TPAMI 2010,
-    section 6.2; exact, the search pruned as csrc/cpu/grid.h says.
+    section 6.2; exact, with the search pruned as described in csrc/cpu/grid.h.
     """
     check_boxes(boxes=boxes)
     check_like(boxes, scores=scores)

@@ -1,4 +1,4 @@
-"""COCO's run-length code of masks kept as windows: runs down the columns of the canvas, counts in COCO's text form.
+"""COCO's run-length encoding of masks stored as windows, in column-major order, with counts in COCO's text form.
 
 Source: Lin et al., Microsoft COCO, arXiv 1405.0312; the text form is that of the COCO API's `maskApi.c`.
 """
@@ -16,17 +16,17 @@ from maskrcnn.ops.types import Windows
 
 
 def encode_rle(masks: Windows, size: tuple[int, int]) -> list[str]:
-    """Compressed COCO counts of each mask on a canvas of `size` (H, W)."""
+    """Encode each mask as compressed COCO counts on a canvas of `size` (H, W)."""
     text, offsets = native(reference.encode_rle, masks.windows.device)(*masks, *size)
     codes, ends = text.cpu().numpy().tobytes().decode("ascii"), offsets.tolist()
     return [codes[begin:end] for begin, end in itertools.pairwise(ends)]
 
 
 def decode_rle(counts: Sequence[str | bytes | Sequence[int]], size: tuple[int, int]) -> Windows:
-    """Masks of COCO counts, compressed or plain, on a canvas of `size` (H, W).
+    """Decode COCO counts, compressed or not, to masks on a canvas of `size` (H, W).
 
     Raises:
-        ValueError: counts that are no numbers, negative, or do not add up to the canvas; names the mask.
+        ValueError: If counts are not numbers, are negative, or do not sum to the canvas; names the mask.
     """
     texts = [_text_of(code) for code in counts]
     ends = torch.tensor([0, *(len(text) for text in texts)], dtype=torch.int64).cumsum(0)
@@ -38,7 +38,7 @@ def decode_rle(counts: Sequence[str | bytes | Sequence[int]], size: tuple[int, i
 
 
 def _text_of(code: object) -> bytes:
-    """COCO's text form of whatever it gives as counts; empty, which is no code, where it cannot be."""
+    """Convert counts of any type to COCO's text form; empty, which is invalid, if that is impossible."""
     if isinstance(code, bytes):
         return code
     if isinstance(code, str):

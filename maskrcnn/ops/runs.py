@@ -1,4 +1,4 @@
-"""COCO's text form of run lengths, in NumPy alone: processes that only draw need not load PyTorch."""
+"""COCO's text form of run lengths, in NumPy only: worker processes that only draw need not import PyTorch."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,12 +7,17 @@ Ints = NDArray[np.int64]
 
 
 def encode_runs(owner: Ints, start: Ints, end: Ints, count: int, total: int) -> list[str]:
-    """Compressed COCO counts of `count` masks, given their runs of pixels inside, in any order.
+    """Encode `count` masks as compressed COCO counts, given their runs of inside pixels in any order.
 
     Args:
-        owner: `[R]`, the mask of each run, in 0..count-1; runs of one mask do not touch.
-        start, end: `[R]`, where it begins and ends (exclusive) in the canvas read down its columns.
-        total: pixels of the canvas.
+        owner: `[R]`, mask of each run, in 0..count-1; runs of one mask do not touch.
+        start: `[R]`, first pixel in column-major order.
+        end: `[R]`, last pixel (exclusive).
+        count: number of masks.
+        total: number of pixels of the canvas.
+
+    Returns:
+        The counts per mask.
     """
     if count == 0:
         return []
@@ -35,14 +40,14 @@ def encode_runs(owner: Ints, start: Ints, end: Ints, count: int, total: int) -> 
 
 
 def counts_to_text(counts: Ints) -> bytes:
-    """Compressed COCO counts of one mask's plain run lengths."""
+    """Compress the plain run lengths of one mask."""
     delta = counts.copy()
     delta[3:] -= counts[1:-2]
     return _to_text(delta)[0]
 
 
 def _to_text(values: Ints) -> tuple[bytes, Ints]:
-    """COCO's variable-length code: five bits a character, lowest first; with the characters each value takes."""
+    """Encode values by COCO's variable-length code, five bits per character, low bits first; also return lengths."""
     characters, active = [], []
     rest, alive = values.copy(), np.ones(len(values), dtype=bool)
     while alive.any():
