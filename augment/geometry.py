@@ -24,6 +24,7 @@ from augment.affine import (
 )
 from augment.config import CUTS, PAD_MODES
 from augment.values import as_float
+from augment.windows import WindowedImage, read_canvas
 from maskrcnn.ops.affine import inverse_of
 from maskrcnn.ops.images import warp_image
 from maskrcnn.ops.reference_masks import window_pixels
@@ -62,21 +63,28 @@ class Edges:
             raise ValueError(f"min_visible_fraction must be in [0, 1], got {self.min_visible_fraction}")
 
 
-def warp(image: Tensor, instances: Instances, matrix: Tensor, size: Size, edges: Edges | None = None) -> Sample:
+def warp(
+    image: Tensor | WindowedImage, instances: Instances, matrix: Tensor, size: Size, edges: Edges | None = None
+) -> Sample:
     """A sample under `matrix` (`[2, 3]`, old to new coordinates, see `augment.affine`) on a canvas of `size` (H, W).
 
     Pixels are bilinear, means of several samples where the image shrinks; whole-pixel moves, flips, transposes and
-    quarter turns are exact. A canvas with no object on it is a valid sample.
+    quarter turns are exact. A canvas with no object on it is a valid sample. Of an image that is read by window, only
+    what the canvas shows is read.
 
     Raises:
         ValueError: a matrix that is singular or not finite, a canvas without pixels, or an image whose size is not
             that of its instances.
     """
     edges = edges or Edges()
-    check_sizes(image, instances)
     _check_canvas(size)
-    image = as_float(image) if image.dtype == torch.uint16 else image
-    pixels = warp_image(image, matrix, size, edges.pad_mode)
+    if isinstance(image, Tensor):
+        check_sizes(image, instances)
+        window, from_window = image, matrix
+    else:
+        window, from_window = read_canvas(image, matrix, size, edges.pad_mode)
+    window = as_float(window) if window.dtype == torch.uint16 else window
+    pixels = warp_image(window, from_window, size, edges.pad_mode)
     moved = warp_instances(instances, matrix, size, edges)
     if edges.pad_mode != "reflect":
         return pixels, moved

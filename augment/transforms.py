@@ -35,6 +35,7 @@ from augment.affine import (
 )
 from augment.geometry import Edges, Sample, warp
 from augment.values import draw_uniform
+from augment.windows import WindowedImage, read_whole
 from maskrcnn.ops.boxes import box_area
 from maskrcnn.structures.instances import Instances
 
@@ -88,7 +89,9 @@ class Compose:
     transforms: tuple[Transform, ...] = ()
     edges: Edges = field(default_factory=Edges)
 
-    def __call__(self, image: Tensor, instances: Instances, generator: Generator) -> Sample:
+    takes_windows = True  # of large images (`augment.windows`), of which it reads what a crop shows
+
+    def __call__(self, image: Tensor | WindowedImage, instances: Instances, generator: Generator) -> Sample:
         """Return the transformed sample.
 
         Raises:
@@ -99,14 +102,14 @@ class Compose:
             if isinstance(transform, Geometric):
                 pending = _append_warp(pending, transform, instances, generator)
                 continue
-            image, instances = self._resample(image, instances, pending)
-            image, instances = _validate_sample(transform(image, instances, generator), transform)
+            pixels, instances = self._resample(image, instances, pending)
+            image, instances = _validate_sample(transform(pixels, instances, generator), transform)
             pending = None
         return self._resample(image, instances, pending)
 
-    def _resample(self, image: Tensor, instances: Instances, pending: Warp | None) -> Sample:
+    def _resample(self, image: Tensor | WindowedImage, instances: Instances, pending: Warp | None) -> Sample:
         if pending is None or (pending.size == tuple(instances.size) and torch.equal(pending.matrix, identity())):
-            return image, instances
+            return read_whole(image), instances
         return warp(image, instances, *pending, self.edges)
 
 

@@ -48,6 +48,11 @@ class Chosen:
     def __getitem__(self, index: int) -> tuple[Tensor, Instances]:
         return self.dataset[self._places[index]]
 
+    def read_by_window(self, index: int) -> tuple[Any, Instances]:
+        """As `[index]`, but a large image may be left open, where the data set offers it (`DeepImages`)."""
+        read: Callable[[int], tuple[Any, Instances]] = self.dataset.__getitem__
+        return getattr(self.dataset, "read_by_window", read)(self._places[index])  # type: ignore[no-any-return]
+
 
 @dataclass(frozen=True)
 class BadImages:

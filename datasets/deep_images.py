@@ -12,6 +12,7 @@ from torch import Tensor
 
 from datasets.checks import TallyByImage
 from datasets.decoding import MAX_MEGAPIXELS, megapixel_limit
+from datasets.images import large_images_left_open
 from datasets.interface import DetectionDataset, category_ids_of
 from datasets.large_images import LargeImage, open_pixels
 from datasets.levels import FULL_RANGE, Levels, combine, count_outliers, scale_levels, value_range
@@ -72,10 +73,19 @@ class DeepImages:
     def __len__(self) -> int:
         return len(self._dataset)
 
+    def read_by_window(self, index: int) -> tuple[Tensor | LargeImage, Instances]:
+        """As `[index]`, but large images that can be read by window are left open, with the gray levels they show."""
+        with large_images_left_open():
+            image, instances = self[index]
+        return image, instances
+
     def __getitem__(self, index: int) -> tuple[Tensor, Instances]:
         """Image [3, H, W], uint8 or float32 in [0, 1], and its instances. UserError as in the data set."""
         with megapixel_limit(self._max_megapixels):
             image, instances = self._dataset[index]
+        if isinstance(image, LargeImage):
+            image.levels = self.levels
+            return image, instances
         if image.dtype != torch.uint16:
             return image, instances
         values = image.to(torch.float32)

@@ -1,6 +1,10 @@
 """Image files as tensors: the one reader of training and prediction."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -19,12 +23,31 @@ MAX_LABEL = 65_535
 _LABEL_MODES = {"1", "L", "P", "I", "I;16", "I;16B", "I;16L"}
 
 
-def read_image(path: Path) -> Tensor:
+MIN_WINDOWED_PIXELS = 1 << 25  # smaller images are read whole: decoding again for each crop would cost more
+_leaves_large_images_open: ContextVar[bool] = ContextVar("leaves_large_images_open", default=False)
+
+
+@contextmanager
+def large_images_left_open() -> Iterator[None]:
+    """Large images that can be read by window are not read within the block: `read_image` returns a `LargeImage`."""
+    token = _leaves_large_images_open.set(True)
+    try:
+        yield
+    finally:
+        _leaves_large_images_open.reset(token)
+
+
+def read_image(path: Path, whole: bool = False) -> Tensor:
     """RGB pixels `[3, H, W]`, turned as EXIF says: uint8, or uint16 where the file holds more than 8 bits.
 
-    Alpha is left out, gray is repeated. UserError as `open_pixels`.
+    Alpha is left out, gray is repeated. With `whole`, also where large images are left open. UserError as
+    `open_pixels`.
     """
-    with open_pixels(path) as image:
+    image = open_pixels(path)
+    is_large = image.is_by_window and image.size[0] * image.size[1] >= MIN_WINDOWED_PIXELS
+    if is_large and not whole and _leaves_large_images_open.get():
+        return cast(Tensor, image)  # readers ask for its shape only
+    with image:
         return image.read(0, 0, *image.size)
 
 

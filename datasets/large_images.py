@@ -52,6 +52,16 @@ class LargeImage:
         return self.samples.shape[:2]
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """(3, H, W), as of the tensor that the whole image would be."""
+        return (3, *self.size)
+
+    @property
+    def is_by_window(self) -> bool:
+        """Whether a window costs what it touches, not the whole image."""
+        return not isinstance(self.samples, _Whole)
+
+    @property
     def is_deep(self) -> bool:
         """Whether the file holds more than 8 bits a channel."""
         return bool(self.samples.dtype.itemsize > 1)

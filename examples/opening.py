@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import track
 
 from datasets.chosen import BadImages, Chosen, Over, choose
-from datasets.decoding import MAX_MEGAPIXELS, megapixel_limit
+from datasets.decoding import megapixel_limit
 from datasets.deep_images import DeepImages, measure_levels
 from datasets.expressions import Expression
 from datasets.interface import DetectionDataset, category_ids_of
@@ -184,8 +184,6 @@ def _with_reading_options(
     whole: Mapping[str, DetectionDataset], config: ExperimentConfig, levels: Levels | None
 ) -> Mapping[str, DetectionDataset]:
     limit = config.data.max_megapixels
-    if levels is None and limit == MAX_MEGAPIXELS:
-        return whole
     return {split: DeepImages(dataset, levels, limit) for split, dataset in whole.items()}
 
 

@@ -178,7 +178,7 @@ def test_joined_sets_train_with_masks(workplace: Path) -> None:
 def test_classes_of_the_test_images_follow_those_of_training(workplace: Path) -> None:
     say_paths(workplace, coco_root=make_coco(workplace / "coco"))
     data = open_data(load_config(flags={"dataset": "coco"}))
-    assert data.test.class_names == ("cat", "dog", "cow") and isinstance(data.test, Joined)
+    assert data.test.class_names == ("cat", "dog", "cow") and isinstance(data.test.origin(0)[0], Joined)
     assert data.test[1][1].labels.tolist() == [1, 1, 1] and data.test.image_names == ["0", "1"]
 
 

@@ -129,7 +129,7 @@ class DSBowl2018:
 
     def _read(self, index: int) -> tuple[Tensor, CroppedMasks, Tensor]:
         entry = self._entries[index]
-        image = read_image(entry.image)
+        image = read_image(entry.image, whole=True)  # it is kept
         shape = (int(image.shape[1]), int(image.shape[2]))
         if entry.solution is None:
             masks, ids = read_masks(entry.masks, shape)

@@ -77,7 +77,8 @@ class KeyedSamples(Dataset[Sample]):
     """A data set after its random transform, addressed by `(epoch, index)`.
 
     Each image is `crops_per_image` samples, image × crops_per_image + k: crops of its own where the transform crops.
-    Without a transform the epoch changes nothing. An empty data set raises `UserError`.
+    Where data set and transform offer it (`read_by_window`, `takes_windows`), only what a crop shows of a large image
+    is read. Without a transform the epoch changes nothing. An empty data set raises `UserError`.
     """
 
     def __init__(
@@ -101,7 +102,10 @@ class KeyedSamples(Dataset[Sample]):
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
         number = index // self.crops_per_image
-        image, instances = self.dataset[number]
+        read = self.dataset.__getitem__
+        if getattr(self.transform, "takes_windows", False):
+            read = getattr(self.dataset, "read_by_window", read)
+        image, instances = read(number)
         if self.transform is not None:
             generator = keyed_generator(self.seed, "sample", epoch, index)
             image, instances = self.transform(image, instances, generator)
