@@ -47,10 +47,10 @@ def make_scenes(count: int, times: int) -> Scenes:
         n_groups=plain.layout.n_groups * times**2,
         n_free=plain.layout.n_free * times**2,
     )
-    return [_make_scene(config, number) for number in range(count)]
+    return [make_scene(config, number) for number in range(count)]
 
 
-def _make_scene(config: SceneConfig, number: int) -> tuple[Tensor, Instances]:
+def make_scene(config: SceneConfig, number: int) -> tuple[Tensor, Instances]:
     drawn = render(compose_scene(config, "test", number))
     masks, ids = masks_of_labels(torch.from_numpy(drawn.labels.astype(np.int32)))
     image = torch.from_numpy(drawn.image).permute(2, 0, 1).contiguous()

@@ -113,7 +113,8 @@ def measure(experiment: Experiment) -> Row:
     inference = (time.perf_counter() - started) / len(truths)
     proposals = predict(*how, proposals_only=True)
     row: Row = {"head": config.head}
-    row |= evaluate(truths, found, classes, config.head, class_agnostic=True).metrics
+    threshold = experiment.tested.metrics["operating_threshold"] if experiment.tested is not None else 0.5
+    row |= evaluate(truths, found, classes, config.head, class_agnostic=True, score_threshold=threshold).metrics
     row |= proposal_recall(truths, proposals)
     row["train_seconds"] = experiment.training.state.seconds
     row["inference_ms"] = inference * 1000

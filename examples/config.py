@@ -61,8 +61,13 @@ class OutputConfig:
         flag="prediction_every_n_epochs",
         minimum=-1,
     )
-    plot_min_confidence: float = option(
-        0.5, "least score of a detection that is drawn", flag="plot_min_confidence", minimum=0, maximum=1
+    plot_min_confidence: float | None = option(
+        None,
+        "minimum score of detections in pictures, label images and counts (default: the one of the best F1 on "
+        "validation images)",
+        flag="plot_min_confidence",
+        minimum=0,
+        maximum=1,
     )
     mask_nms_thresh: float = option(
         0.9,

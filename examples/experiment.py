@@ -22,7 +22,8 @@ from examples.opening import open_data as open_data
 from examples.searching import AS_IT_IS, Detects, find, is_plain, search, views_of
 from maskrcnn.config import UserError, to_toml
 from maskrcnn.evaluation.coco import write_coco_results
-from maskrcnn.evaluation.figures import Evaluation, evaluate
+from maskrcnn.evaluation.figures import Evaluation, evaluate, explain_metrics
+from maskrcnn.evaluation.operating_point import DEFAULT_THRESHOLD
 from maskrcnn.files import check_replaceable, written_beside
 from maskrcnn.model.detector import Detector
 from maskrcnn.model.limits import LimitCuts, describe_cuts
@@ -33,13 +34,24 @@ from maskrcnn.text import to_file_name
 from maskrcnn.training.checkpoint import load_checkpoint, load_weights
 from maskrcnn.training.identity import Identity, identify
 from maskrcnn.training.loading import KeyedSamples, evaluation_batches
-from maskrcnn.training.loop import Callbacks, Training, best_metric_name
+from maskrcnn.training.loop import Callbacks, Training, TrainingState, best_metric_name
 from maskrcnn.training.machine import Machine, set_up_machine
 from maskrcnn.training.runlog import RunLog, read_metrics
 from maskrcnn.weights.torchvision import load_torchvision
 
 Predictions = dict[int, Instances]
 FREE_ON_RESUME = ("paths", "output", "views", "data.dataset_root", "data.cache_mb", "reading.image_folder")
+HEADLINE = (
+    "mask_ap",
+    "mask_ap50",
+    "box_ap",
+    "box_ap50",
+    "ar_100",
+    "ar_1000",
+    "dsb_mean_precision",
+    "f1",
+    "count_error",
+)
 PICTURES_IN_LOG = 4  # images of a split that TensorBoard shows
 
 
@@ -172,7 +184,7 @@ class Experiment:
         if wanted not in ("auto", "validation_loss"):
             truths = self.validation.ground_truth
             nothing = {image_id: no_detections(truth.size) for image_id, truth in truths.items()}
-            metrics = self.measure(self.validation, nothing).metrics
+            metrics = self.measure(self.validation, nothing, None).metrics
             best_metric_name(wanted, {"validation_loss": 0.0} | metrics)
         output = self.config.output
         check_replaceable(output.model_file or "")
@@ -200,23 +212,24 @@ class Experiment:
             self._validated = step, detector, self.predict(cast(Detects, detector), self.validation)
         return self._validated[2]
 
-    def measure(self, images: EvaluationSet, predictions: Predictions) -> Evaluation:
-        """Every metric of detections in the images."""
+    def measure(self, images: EvaluationSet, predictions: Predictions, threshold: float | None) -> Evaluation:
+        """Every metric of detections in the images; threshold None: the one of the best F1 on these images."""
         return evaluate(
             images.ground_truth,
             predictions,
             self.data.class_names,
             self.config.head,
-            score_threshold=self.threshold,
+            score_threshold=threshold,
             min_visible_fraction=self.config.output.mask_nms_thresh,
         )
 
     def evaluate(self, detector: torch.nn.Module, epoch: int) -> dict[str, float]:
         """Metrics of a detector on the validation images."""
         predictions = self.predict_validation(detector)
+        metrics = self.measure(self.validation, predictions, self.config.output.plot_min_confidence).metrics
         if self.config.output.prediction_every_n_epochs == -1:
-            self.draw(self.validation, predictions, f"epoch-{epoch:04d}")
-        return self.measure(self.validation, predictions).metrics
+            self.draw(self.validation, predictions, f"epoch-{epoch:04d}", self.threshold(metrics))
+        return metrics
 
     def test_best(self) -> Evaluation:
         """Evaluate the best weights on the test images: metrics, pictures, predictions and curves.
@@ -224,33 +237,36 @@ class Experiment:
         The detector has the best weights afterwards. `metrics.jsonl` gets one record, however often a finished run is
         taken up again.
         """
-        epoch, step = self.load_best()
+        best = self.load_best()
+        threshold = self.threshold(best.metrics)
         predictions = self.predict(self.detector, self.test)
-        self.tested = self.measure(self.test, predictions)
-        self.draw(self.test, predictions, "test")
+        self.tested = self.measure(self.test, predictions, threshold)
+        self.draw(self.test, predictions, "test", threshold)
         lines = read_metrics(self.log.metrics_file)
         if not any(line.get("split") == "test" for line in lines):
-            self.log.record("evaluation", epoch=epoch, step=step, split="test", **self.tested.metrics)
+            self.log.record("evaluation", epoch=best.epoch, step=best.step, split="test", **self.tested.metrics)
         self.plot_curves(self.tested, predictions)
         return self.tested
 
-    def load_best(self) -> tuple[int, int]:
-        """Give the detector the best weights; their epoch and step. The last weights stay where none are the best."""
-        path, state = self.log.weights / "best.pt", self.training.state
+    def load_best(self) -> TrainingState:
+        """Give the detector the best weights, or the last where none are the best; the state of their epoch."""
+        path = self.log.weights / "best.pt"
         if not path.is_file():
-            return state.epoch, state.step
+            return self.training.state
         best = load_checkpoint(path)
         load_weights(self.detector, best["model"], path)
-        return best["state"]["epoch"], best["state"]["step"]
+        return TrainingState(**best["state"])
 
-    @property
-    def threshold(self) -> float:
-        return self.config.output.plot_min_confidence
+    def threshold(self, metrics: Mapping[str, float]) -> float:
+        """Minimum score of detections that are drawn and counted: given, or of the best F1 in a validation."""
+        given = self.config.output.plot_min_confidence
+        return metrics.get("operating_threshold", DEFAULT_THRESHOLD) if given is None else given
 
     def after_epoch(self, training: Training) -> None:
         every, epoch = self.config.output.prediction_every_n_epochs, training.state.epoch
         if (every > 0 and epoch % every == 0) or (every != -1 and training.state.finished):
-            self.draw(self.validation, self.predict_validation(self.detector), f"epoch-{epoch:04d}")
+            predictions, threshold = self.predict_validation(self.detector), self.threshold(training.state.metrics)
+            self.draw(self.validation, predictions, f"epoch-{epoch:04d}", threshold)
 
     @property
     def plots(self) -> Path:
@@ -260,7 +276,7 @@ class Experiment:
     def results(self) -> Path:
         return Path(self.config.output.predictions_dir or self.log.folder / "predictions")
 
-    def draw(self, images: EvaluationSet, predictions: Predictions, folder_name: str) -> None:
+    def draw(self, images: EvaluationSet, predictions: Predictions, folder_name: str, threshold: float) -> None:
         """Write one picture per image, and the detections in COCO's results format."""
         folder = self.plots / folder_name
         results = self.results if images is self.test else self.results / images.name
@@ -271,7 +287,7 @@ class Experiment:
         for i, (image_id, name) in enumerate(zip(dataset.image_ids, names, strict=True)):
             image, truth = dataset[i]
             found = predictions[image_id]
-            picture = render_prediction(image, truth, found, self.config.head, self.threshold, self.data.class_names)
+            picture = render_prediction(image, truth, found, self.config.head, threshold, self.data.class_names)
             save_picture(picture, folder / f"{name}.png")
             if i < PICTURES_IN_LOG:
                 step = self.training.state.step
@@ -299,7 +315,7 @@ class Experiment:
             self.test.ground_truth,
             predictions,
             self.plots / "sizes.png",
-            self.threshold,
+            tested.metrics["operating_threshold"],
             by_masks=head == "mask_rcnn",
             class_agnostic=head == "rpn",
         )
@@ -337,5 +353,10 @@ def make_folder(path: Path) -> None:
 
 def headline(metrics: Mapping[str, float]) -> str:
     """The figures one looks at first."""
-    names = ("mask_ap", "mask_ap50", "box_ap", "box_ap50", "ar_100", "ar_1000", "dsb_mean_precision", "count_error")
-    return "   ".join(f"{name} {metrics[name]:.3f}" for name in names if name in metrics)
+    return "   ".join(f"{name} {metrics[name]:.3f}" for name in HEADLINE if name in metrics)
+
+
+def legend(metrics: Mapping[str, float], origin: str) -> list[str]:
+    """Lines that explain the headline; `origin` says where the score threshold comes from."""
+    shown = [name for name in HEADLINE if name in metrics]
+    return explain_metrics(shown, metrics["operating_threshold"], origin)

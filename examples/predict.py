@@ -79,6 +79,7 @@ class Finder:
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]
     source: Path
+    operating_threshold: float | None = None  # saved with the weights
 
     @property
     def head(self) -> str:
@@ -86,7 +87,11 @@ class Finder:
 
     @property
     def threshold(self) -> float:
-        return self.config.output.plot_min_confidence
+        """Minimum score of the detections that are drawn, numbered in label images and counted."""
+        from maskrcnn.evaluation.operating_point import DEFAULT_THRESHOLD
+
+        given = self.config.output.plot_min_confidence
+        return next((each for each in (given, self.operating_threshold) if each is not None), DEFAULT_THRESHOLD)
 
 
 @click.command(
@@ -132,7 +137,7 @@ def main(image: str, **flags: Any) -> None:
     click.echo(about(finder))
     if log.done:
         click.echo(f"resumed: {len(log.done)} of {len(paths)} images are done")
-    for note in notes(Path(image), finder.config):
+    for note in [*threshold_notes(finder), *notes(Path(image), finder.config)]:
         click.echo(f"note: {escape(note)}")
     if levels is not None and not finder.config.data.gray_levels:
         low, high = (f"{level:g}" for level in levels)
@@ -186,6 +191,16 @@ def notes(path: Path, config: ExperimentConfig) -> list[str]:
     return found
 
 
+def threshold_notes(finder: Finder) -> list[str]:
+    """A notice where the score threshold is neither given nor saved with the weights."""
+    if finder.config.output.plot_min_confidence is not None or finder.operating_threshold is not None:
+        return []
+    return [
+        f"{finder.source} has no operating threshold (best F1 on validation images), so pictures, label images and "
+        f"counts have scores ≥ {finder.threshold:g}; choose another with --plot_min_confidence"
+    ]
+
+
 def find_weights(name: str | None) -> Path:
     """The file of weights that a run's folder or name, or a path, stands for: the best, else the last.
 
@@ -224,7 +239,10 @@ def load_finder(weights: str | None, flags: Mapping[str, Any]) -> Finder:
     names, head = saved.get("class_names"), saved.get("head")
     if not isinstance(saved.get("config"), dict) or not isinstance(names, list) or not names or head not in HEADS:
         raise UserError(f"{path} does not say what it was trained as; give a .pt file from a run's weights folder")
-    config = resolve(saved["config"], path, given, over=over)
+    threshold = saved_threshold(saved)
+    config = resolve(
+        saved["config"] if threshold is not None else _without_default(saved["config"]), path, given, over=over
+    )
     plain = replace(config.detector, backbone=replace(config.detector.backbone, weights="none"))  # nothing is fetched
     detector = Detector(plain, len(names), head)
     load_weights(detector, saved["model"], path)
@@ -232,7 +250,24 @@ def load_finder(weights: str | None, flags: Mapping[str, Any]) -> Finder:
     machine.place(detector).eval()
     views_of(detector, config.views, (64, 64))  # says now which setting makes no sense
     ids = saved.get("category_ids") or range(1, len(names) + 1)  # the default: runs from before they were saved
-    return Finder(detector, machine, config, tuple(escape(str(name)) for name in names), tuple(map(int, ids)), path)
+    classes = tuple(escape(str(name)) for name in names)
+    return Finder(detector, machine, config, classes, tuple(map(int, ids)), path, threshold)
+
+
+def saved_threshold(saved: Mapping[str, Any]) -> float | None:
+    """The operating threshold of the evaluation that a checkpoint was saved after; None where there was none."""
+    state = saved.get("state")
+    metrics = state.get("metrics") if isinstance(state, Mapping) else None
+    threshold = metrics.get("operating_threshold") if isinstance(metrics, Mapping) else None
+    return float(threshold) if isinstance(threshold, int | float) else None
+
+
+def _without_default(tables: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Tables of a checkpoint from before operating thresholds, which hold the former default of plot_min_confidence."""
+    output = tables.get("output")
+    if not isinstance(output, Mapping) or output.get("plot_min_confidence") != 0.5:
+        return tables
+    return {**tables, "output": {name: value for name, value in output.items() if name != "plot_min_confidence"}}
 
 
 def find_gray_levels(paths: Sequence[Path], config: ExperimentConfig) -> Levels | None:
@@ -264,7 +299,13 @@ def check(paths: Sequence[Path], finder: Finder, levels: Levels | None = None) -
 def about(finder: Finder) -> str:
     """What is searched with, in a line."""
     precision = "bfloat16" if finder.machine.amp else "float32"
-    return f"{finder.head} of {finder.source} on {finder.machine.device}, {precision}; {how_it_looks(finder.config)}"
+    origin = ""
+    if finder.config.output.plot_min_confidence is None and finder.operating_threshold is not None:
+        origin = " (best F1 on validation images)"
+    return (
+        f"{finder.head} of {finder.source} on {finder.machine.device}, {precision}; {how_it_looks(finder.config)}; "
+        f"score ≥ {finder.threshold:.3g}{origin}"
+    )
 
 
 def how_it_looks(config: ExperimentConfig) -> str:
@@ -351,7 +392,7 @@ def write_findings(stem: Path, pixels: LargeImage, found: Instances, finder: Fin
     looked = f"{escape(pixels.path.name)}, {how_it_looks(finder.config)}"
     write_picture(path, pixels, found, finder.head, threshold, finder.class_names, looked)
     what = "proposals" if finder.head == "rpn" else "detections"
-    words = f"{len(above(found, threshold))} {what} ≥ {threshold:g}"
+    words = f"{len(above(found, threshold))} {what} ≥ {threshold:.3g}"
     if found.masks is None:
         return words
     labels, count = write_labels(stem, found, threshold, finder.config.output.mask_nms_thresh)

@@ -139,7 +139,7 @@ def say_what_runs(experiment: Experiment) -> None:
 
 def finish(experiment: Experiment) -> None:
     """Evaluate the best weights on the test images, and say where everything is."""
-    from examples.experiment import headline
+    from examples.experiment import headline, legend
     from maskrcnn.evaluation.coco import BOXES_FILE, MASKS_FILE
 
     log, state = experiment.log, experiment.training.state
@@ -154,11 +154,16 @@ def finish(experiment: Experiment) -> None:
     model_file = experiment.config.output.model_file
     if model_file:
         experiment.copy_weights(Path(model_file))
+    given = experiment.config.output.plot_min_confidence is not None
+    images = "test" if experiment.data.validates_on_test else "validation"
+    origin = "--plot_min_confidence" if given else f"best F1 on {images} images"
     chosen_on = "these same" if experiment.data.validates_on_test else "the validation"
     log.say(
         f"Test images: {headline(metrics)}   (weights of epoch {state.best_epoch or state.epoch}, the best of "
         f"{state.epoch} epochs on {chosen_on} images)"
     )
+    for line in legend(metrics, origin):
+        log.say(f"    {line}")
     log.say(f"Trained in {state.seconds:.0f} s (evaluation not counted)")
     log.say(f"Weights      {log.weights / 'best.pt'}, last.pt")
     log.say(f"Pictures     {experiment.plots}")

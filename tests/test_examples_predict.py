@@ -27,7 +27,7 @@ from datasets.large_images import LargeImage
 from examples import findings, searching
 from examples.config import load_config
 from examples.experiment import predict as predict_samples
-from examples.predict import load_finder, notes, output_names
+from examples.predict import load_finder, notes, output_names, threshold_notes
 from examples.predict import main as predict
 from examples.train import main as train
 from maskrcnn.config import UserError
@@ -281,6 +281,46 @@ def test_weights_may_be_named_in_many_ways(place: Path, weights: str) -> None:
     finder = load_finder(weights, {})
     assert finder.source.read_bytes() == best.read_bytes()
     assert (finder.head, finder.class_names, finder.detector.training) == ("mask_rcnn", ("ellipse",), False)
+
+
+@pytest.mark.parametrize("name", ["best", "last"])
+def test_pictures_labels_and_counts_use_the_threshold_saved_with_the_weights(place: Path, name: str) -> None:
+    weights = place / f"runs/ellipses-mask_rcnn-1/weights/{name}.pt"
+    lines = (place / "runs/ellipses-mask_rcnn-1/metrics.jsonl").read_text().splitlines()
+    measured = [line["operating_threshold"] for line in map(json.loads, lines) if "operating_threshold" in line]
+    assert load_finder(str(weights), {}).threshold == measured[0]
+    contents = torch.load(weights, weights_only=True)
+    contents["state"]["metrics"]["operating_threshold"] = threshold = 0.0
+    save_checkpoint(weights, contents)
+    finder = load_finder(str(weights), {})
+    assert finder.threshold == threshold and not threshold_notes(finder)
+    first, last = run_on_one(f"--weights={weights}")
+    assert "score ≥ 0 (best F1 on validation images)" in first
+    found = read_json("predictions/000000-1/coco_boxes.json")
+    assert f"{len(found)} detections ≥ 0" in last
+    assert load_finder(str(weights), {"plot_min_confidence": "0.99"}).threshold == 0.99
+    above, *_ = run_on_one(f"--weights={weights}", "--plot_min_confidence=0.99")
+    assert "score ≥ 0.99" in above and "best F1" not in above
+
+
+def run_on_one(*flags: str) -> list[str]:
+    """The line about the detector, and the one of the image."""
+    lines = succeed(predict, f"{IMAGES}/000000.png", *flags)
+    return [lines[0], next(line for line in lines if line.startswith("000000.png: "))]
+
+
+@pytest.mark.parametrize("given", ["", "0.5", "0.3"])
+def test_weights_without_an_operating_threshold_use_one_half_with_a_notice(place: Path, given: str) -> None:
+    weights = place / "runs/ellipses-mask_rcnn-1/weights/best.pt"
+    contents = torch.load(weights, weights_only=True)
+    del contents["state"]["metrics"]["operating_threshold"]
+    contents["config"]["output"]["plot_min_confidence"] = 0.5  # the former default
+    save_checkpoint(weights, contents)
+    flags = [f"--plot_min_confidence={given}"] if given else []
+    lines = succeed(predict, f"{IMAGES}/000000.png", f"--weights={weights}", *flags)
+    notes = [line for line in lines if line.startswith("note: ") and "has no operating threshold" in line]
+    assert len(notes) == (not given)
+    assert f"score ≥ {given or 0.5}" in lines[0]
 
 
 def test_a_run_without_best_weights_gives_its_last(place: Path) -> None:

@@ -84,6 +84,18 @@ def test_the_last_lines_say_where_things_are_and_what_to_type(finished: Finished
     assert second.strip() == "python -m examples.compare_heads --num_epochs=10"
     headline = next(line for line in finished.lines if line.startswith("Test images: "))
     assert ("mask_ap " in headline) == (finished.head == "mask_rcnn") and "box_ap " in headline
+    assert "count_error " in headline and "f1 " in headline
+    legend = next(line.strip() for line in finished.lines if "count_error: mean absolute difference" in line)
+    measured = [json.loads(line) for line in (finished.run / "metrics.jsonl").read_text().splitlines()]
+    threshold = next(line["operating_threshold"] for line in measured if "operating_threshold" in line)
+    assert legend.startswith(f"at score ≥ {threshold:.3g} (best F1 on validation images)")
+
+
+def test_a_given_score_threshold_is_used_instead_of_the_best(workplace: Path) -> None:
+    lines = succeed(main, "--num_epochs=1", "--plot_min_confidence=0.3", "--head=faster_rcnn")
+    measured = [json.loads(line) for line in Path("runs/ellipses-faster_rcnn-1/metrics.jsonl").read_text().splitlines()]
+    assert {line["operating_threshold"] for line in measured if "operating_threshold" in line} == {0.3}
+    assert any(line.strip().startswith("at score ≥ 0.3 (--plot_min_confidence)") for line in lines)
 
 
 def test_an_epoch_is_one_readable_line_that_the_log_keeps(finished: Finished) -> None:

@@ -208,12 +208,7 @@ def evaluate_coco(
     Raises ``UserError`` for predictions of an image that has no entry in ``truths``, or without scores, or without
     masks where masks are asked for.
     """
-    _check(truths, predictions, kind)
-    if class_agnostic:
-        truths, predictions, class_names = _merge_classes(truths), _merge_classes(predictions), ("object",)
-    if kind == "mask":
-        predictions = {i: _drop_at_empty_masks(p, truths[i]) for i, p in predictions.items()}
-        truths = {i: truth.as_judged_by_masks() for i, truth in truths.items()}
+    truths, predictions, class_names = _as_judged(truths, predictions, class_names, kind, class_agnostic)
     largest = max((len(p) for p in predictions.values()), default=0)
     # pycocotools needs 100 among the limits and AP at the last one, so that one comes last and is new.
     below = sorted(set(limits))
@@ -223,6 +218,48 @@ def evaluate_coco(
     results = coco_results(predictions, with_masks)
     precision, recall = _accumulate(truth, results, kind, max_detections, len(class_names))
     return COCOFigures(kind, tuple(class_names), max_detections, precision, recall)
+
+
+@dataclass(frozen=True)
+class DetectionMatches:
+    """Detections of all images matched at one IoU, and the number of objects; without what is ignored.
+
+    ``scores`` float64 [D] and ``true_positive`` bool [D].
+    """
+
+    scores: NDArray[np.float64]
+    true_positive: NDArray[np.bool_]
+    num_objects: int
+
+    def f1(self, threshold: float) -> float | None:
+        """F1 = 2 TP / (2 TP + FP + FN) of detections scoring at least the threshold; None of nothing at all."""
+        counted = self.scores >= threshold
+        both = int(counted.sum()) + self.num_objects
+        return 2 * int(self.true_positive[counted].sum()) / both if both else None
+
+
+def match_detections(
+    truths: Mapping[int, Instances],
+    predictions: Mapping[int, Instances],
+    class_names: Sequence[str],
+    kind: Kind = "box",
+    class_agnostic: bool = False,
+    iou: float = 0.5,
+) -> DetectionMatches:
+    """Match detections greedily in descending order of score as ``evaluate_coco`` does; it has the arguments, too."""
+    truths, predictions, class_names = _as_judged(truths, predictions, class_names, kind, class_agnostic)
+    truth = coco_truth(truths, class_names, with_masks=kind == "mask")
+    results = coco_results(predictions, with_masks=kind == "mask")
+    scores = np.array([entry["score"] for entry in results], dtype=np.float64)
+    ignored = {entry["id"] for entry in truth["annotations"] if entry["iscrowd"]}
+    partner = np.zeros(len(results), dtype=np.int64)  # the number of the matched object, 0: none
+    if results and truth["annotations"]:
+        evaluator = _evaluator(truth, results, kind, (1, len(results) + 1), ("all",), (iou,))
+        for pair in evaluator.eval["matched"]:
+            detection, found = map(int, pair.split("_"))
+            partner[detection - 1] = found
+    counted = np.array([found not in ignored for found in partner.tolist()], dtype=bool)
+    return DetectionMatches(scores[counted], partner[counted] > 0, len(truth["annotations"]) - len(ignored))
 
 
 def proposal_recall(
@@ -294,6 +331,23 @@ def _drop_at_empty_masks(prediction: Instances, truth: Instances) -> Instances:
     return prediction[~(hollow & (inside.amax(dim=1) >= 0.5 * box_area(boxes)))]
 
 
+def _as_judged(
+    truths: Mapping[int, Instances],
+    predictions: Mapping[int, Instances],
+    class_names: Sequence[str],
+    kind: Kind,
+    class_agnostic: bool,
+) -> tuple[Mapping[int, Instances], Mapping[int, Instances], Sequence[str]]:
+    """Both sides checked, and as they are compared."""
+    _check(truths, predictions, kind)
+    if class_agnostic:
+        truths, predictions, class_names = _merge_classes(truths), _merge_classes(predictions), ("object",)
+    if kind == "mask":
+        predictions = {i: _drop_at_empty_masks(p, truths[i]) for i, p in predictions.items()}
+        truths = {i: truth.as_judged_by_masks() for i, truth in truths.items()}
+    return truths, predictions, class_names
+
+
 def _merge_classes(by_image: Mapping[int, Instances]) -> dict[int, Instances]:
     return {i: replace(instances, labels=torch.ones_like(instances.labels)) for i, instances in by_image.items()}
 
@@ -305,6 +359,21 @@ def _accumulate(
     shape = (len(IOU_THRESHOLDS), len(RECALL_THRESHOLDS), num_classes, len(SIZE_RANGES), len(limits))
     if not truth["annotations"]:
         return np.full(shape, np.nan), np.full(shape[:1] + shape[2:], np.nan)
+    evaluator = _evaluator(truth, results, kind, limits, SIZE_RANGES, IOU_THRESHOLDS)
+    precision = np.asarray(evaluator.eval["precision"], dtype=np.float64).reshape(shape)
+    recall = np.asarray(evaluator.eval["recall"], dtype=np.float64).reshape(shape[:1] + shape[2:])
+    return np.where(precision < 0, np.nan, precision), np.where(recall < 0, np.nan, recall)
+
+
+def _evaluator(
+    truth: dict[str, Any],
+    results: list[dict[str, Any]],
+    kind: Kind,
+    limits: Iterable[int],
+    sizes: Iterable[str],
+    ious: Iterable[float],
+) -> Any:
+    """The COCO evaluator after its evaluation."""
     from faster_coco_eval import COCO, COCOeval_faster  # loaded late: it takes longer to import than to run
 
     if kind == "mask":  # with bbox left in, the areas of the detected masks would be those of their boxes
@@ -312,14 +381,13 @@ def _accumulate(
             del entry["bbox"]
     truths = COCO(truth)
     evaluator = COCOeval_faster(truths, truths.loadRes(results), iouType="segm" if kind == "mask" else "bbox")
+    evaluator.params.iouThrs = np.array(list(ious))
     evaluator.params.maxDets = list(limits)
-    evaluator.params.areaRng = [list(ends) for ends in SIZE_RANGES.values()]
-    evaluator.params.areaRngLbl = list(SIZE_RANGES)
+    evaluator.params.areaRng = [list(SIZE_RANGES[size]) for size in sizes]
+    evaluator.params.areaRngLbl = list(sizes)
     evaluator.evaluate()
     evaluator.accumulate()
-    precision = np.asarray(evaluator.eval["precision"], dtype=np.float64).reshape(shape)
-    recall = np.asarray(evaluator.eval["recall"], dtype=np.float64).reshape(shape[:1] + shape[2:])
-    return np.where(precision < 0, np.nan, precision), np.where(recall < 0, np.nan, recall)
+    return evaluator
 
 
 def _threshold(iou: float | None) -> int | slice:

@@ -138,7 +138,7 @@ def plot_detected_sizes(
             lw=0.6,
         )
         _plot_recall(axes, sizes, detected, edges)
-    what = f"score ≥ {score_threshold:g}, IoU of {'masks' if by_masks else 'boxes'} ≥ 0.5"
+    what = f"score ≥ {score_threshold:.3g}, IoU of {'masks' if by_masks else 'boxes'} ≥ 0.5"
     finish_axes(axes, f"Sizes of detected and missed objects ({what})", "size √area (pixels)", "objects")
     save_figure(figure, path)
 

@@ -151,7 +151,7 @@ def render_detections(
     colors = _choose_detection_colors(overlay, head)
     picture = _draw_detections(overlay, colors)
     what = "proposals" if head == "rpn" else "detections"
-    words = f"{HEAD_NAMES[head]}: {len(shown)} {what} ≥ {score_threshold:g}{f'  ·  {title}' if title else ''}"
+    words = f"{HEAD_NAMES[head]}: {len(shown)} {what} ≥ {score_threshold:.3g}{f'  ·  {title}' if title else ''}"
     if head != "rpn":
         picture = _draw_scores(picture, overlay, colors)
         words += "  ·  too many or too small for scores" * (len(shown) > 0 and not _has_room_for_scores(overlay))
@@ -376,7 +376,7 @@ def _make_titles(overlay: _Overlay, head: Head, num_detections: int, score_thres
         return left, right
     true_positives, num_false_positives = int(matches.true_positives.sum()), int(matches.false_positives.sum())
     name = HEAD_NAMES[head]
-    right = f"{name}: {len(overlay.shown)} detections ≥ {score_threshold:g}, {true_positives} correct (IoU ≥ .5), "
+    right = f"{name}: {len(overlay.shown)} detections ≥ {score_threshold:.3g}, {true_positives} correct (IoU ≥ .5), "
     return left, f"{right}{num_false_positives} false positive{'s' * (num_false_positives != 1)}"
 
 

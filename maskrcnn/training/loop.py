@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Metrics = dict[str, float]
-IN_LINE = ("validation_loss", "box_ap", "box_ap50", "mask_ap", "mask_ap50", "ar_100")  # the rest is in metrics.jsonl
+IN_LINE = ("validation_loss", "box_ap", "box_ap50", "mask_ap", "mask_ap50", "ar_100", "f1")  # others: metrics.jsonl
 SAVING_SHARE = 0.05  # at epoch ends, save only if that takes less than this share of the time since the last saving
 
 
