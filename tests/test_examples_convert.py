@@ -81,7 +81,7 @@ def check_areas(root: Path, part: str, data):
 def test_ellipses_to_coco_to_labels_to_dsb_to_coco(here, tiny_ellipses):
     succeed(main, str(tiny_ellipses), "--to=coco", "--output=a")
     lines = succeed(main, "a", "--to=labels", "--output=b")
-    assert "Not held by labels: the class of 90 objects: all are 'object'" in lines
+    assert "Not held by labels: the class of 109 objects: all are 'object'" in lines
     succeed(main, "b", "--to=dsb", "--output=c")
     succeed(main, "c", "--to=coco", "--output=d")
     for part in ("train", "test"):
@@ -195,7 +195,7 @@ def test_bad_images_are_listed(here, tiny_ellipses):
 
 def test_layouts_are_recognised_and_others_named(here, tiny_ellipses):
     assert succeed(main, str(tiny_ellipses), "--to=coco", "--output=coco")[0].endswith(
-        ": shapes with 6 training and 3 test images"
+        ": shapes with 6 training, 2 validation and 3 test images"
     )
     for to, name in (("voc", "voc"), ("dsb", "dsbowl2018"), ("labels", "labels")):
         succeed(main, "coco", f"--to={to}", f"--output={to}")
@@ -257,7 +257,7 @@ def test_a_users_own_class_is_a_source(here, monkeypatch):
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(here, tiny_ellipses, flags, error):
-    shutil.copytree(tiny_ellipses, "src")
+    shutil.copytree(tiny_ellipses, "src", ignore=shutil.ignore_patterns("val"))
     (here / "taken").mkdir()
     (here / "taken/thing").write_text("")
     before = snapshot(here)
