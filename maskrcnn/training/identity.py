@@ -42,22 +42,32 @@ def identify(dataset: ImageDataset) -> Identity:
     }
 
 
-def check_same_data(saved: Mapping[str, Identity], current: Mapping[str, Identity], source: str | Path) -> None:
+def check_same_data(saved: Mapping[str, Identity], current: Mapping[str, Identity], source: str | Path) -> list[str]:
     """Raise `UserError` that names the first difference between the data of a saved run and that of a resumed one.
+
+    Image files whose contents have changed are no error: a run may have stopped at one that could not be read, and that
+    was repaired.
 
     Args:
         saved: `identify` of each part ("train", "test") when the checkpoint was saved.
         current: The same now.
         source: The checkpoint.
+
+    Returns:
+        A notice for each part with changed image files.
     """
+    notices = []
     for part, before in saved.items():
         now = current.get(part)
         difference = "there are none now" if now is None else _difference(before, now)
         if difference is not None:
             raise UserError(
                 f"cannot resume {source} with other data: of its {part} images, {difference}; bring the data back as "
-                "it was, or start a new run"
+                f"it was, or start a new run (--start_from={source} begins with these weights)"
             )
+        if now is not None and now["images"] != before["images"]:
+            notices.append(f"{part} images: some of the files have changed since the run was saved")
+    return notices
 
 
 def _difference(before: Identity, now: Identity) -> str | None:
@@ -75,9 +85,8 @@ def _difference(before: Identity, now: Identity) -> str | None:
     if not torch.equal(*ids):
         place = int((ids[0] != ids[1]).nonzero()[0])
         return f"{names[0][place]!r} had the id {int(ids[0][place])} and has now {int(ids[1][place])}"
-    for what in ("images", "annotations"):
-        if before[what] != now[what]:
-            return f"the {what} have changed since the run was saved (names and classes are the same)"
+    if before["annotations"] != now["annotations"]:
+        return "the annotations have changed since the run was saved (names and classes are the same)"
     return None
 
 

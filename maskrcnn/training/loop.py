@@ -310,12 +310,14 @@ class Training:
         if "optimizer" not in saved:
             raise UserError(f"{path} holds weights without an optimiser's state; a run cannot be resumed from it")
         check_same_configuration(saved["config"], self.experiment, path, may_differ)
-        check_same_data(saved.get("data", {}), self.data, path)
+        notices = check_same_data(saved.get("data", {}), self.data, path)
         load_weights(self.model, saved["model"], path)
         self.optimizer.load_state_dict(saved["optimizer"])
         self.state = TrainingState(**saved["state"])
         self.log.cut_back(self.state.epoch, self.state.step)
         _remove_unfinished_files(self.log.weights)
+        for notice in notices:
+            self.log.say(notice)
         self.log.say(f"resumed after epoch {self.state.epoch}, step {self.state.step}")
 
 
