@@ -62,12 +62,12 @@ def train_and_trace(
     """
     machine = set_up_machine(config)
     test = KeyedSamples(data.test)
-    ground_truth = {image_id: data.test[i][1] for i, image_id in enumerate(data.test.image_ids)}
+    targets = {image_id: data.test[i][1] for i, image_id in enumerate(data.test.image_ids)}
     points: list[Point] = []
 
     def measure(trained: nn.Module, epoch: int) -> dict[str, float]:
         detections = predict(model, test, machine, config.batch_size)
-        metrics = evaluate(ground_truth, detections, data.class_names, "mask_rcnn").metrics
+        metrics = evaluate(targets, detections, data.class_names, "mask_rcnn").metrics
         points.append(Point(training.state.seconds, epoch, metrics))
         print(f"{name:12s} {training.state.seconds:7.1f} s  epoch {epoch:4d}  {describe(metrics)}", flush=True)
         if on_point is not None:

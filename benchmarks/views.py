@@ -79,18 +79,18 @@ def measure(finder: Finder, data: Scenes, views: ViewsConfig, merges: Sequence[s
             detections[name][i] = merge(name, layers) if layers else single
             seconds[name] += time.perf_counter() - begin
     detection_seconds = time.perf_counter() - start - sum(seconds.values())
-    ground_truth = {i: target for i, (_, target) in enumerate(data)}
+    targets = {i: target for i, (_, target) in enumerate(data)}
     return {
-        name: _compute_metrics(ground_truth, detections[name], finder.class_names)
+        name: _compute_metrics(targets, detections[name], finder.class_names)
         | {"seconds_per_image": (detection_seconds + seconds[name]) / len(data)}
         for name in merges
     }
 
 
 def _compute_metrics(
-    ground_truth: dict[int, Instances], detections: dict[int, Instances], classes: Sequence[str]
+    targets: dict[int, Instances], detections: dict[int, Instances], classes: Sequence[str]
 ) -> dict[str, float]:
-    metrics = evaluate(ground_truth, detections, classes, "mask_rcnn").metrics
+    metrics = evaluate(targets, detections, classes, "mask_rcnn").metrics
     return {name: metrics[name] for name in ("mask_ap", "mask_ap50", "mask_ap75", "box_ap") if name in metrics}
 
 

@@ -78,7 +78,7 @@ def main(factor: str | None, values: str | None, preset: str | None, scene: str 
     write_overview(root, sweep, folders)
     counts = ", ".join(f"{count} {split}" for split, count in recipes[0].counts.items() if count)
     click.echo(f"{root}: {len(recipes)} data sets of {counts} images; see {root / 'README.md'}")
-    click.echo("Next: train on one and look at the others, for example")
+    click.echo("Next: train on one of them and evaluate on the others, for example")
     dataset = shlex.quote(f"--dataset_root={folders[sweep.values[-1]]}")
     click.echo(f"      python example_smallobject_train.py --dataset=shapes {dataset}")
 
@@ -140,8 +140,8 @@ def write_overview(root: Path, sweep: SweepConfig, folders: dict[str, Path]) -> 
     split = "train" if "train" in splits else min(splits)
     panels = []
     for value, folder in folders.items():
-        image, truth = Generated(folder, split)[0]
-        panels.append(Panel(image, truth, f"{sweep.factor}={value}", draw_objects=False))
+        image, objects = Generated(folder, split)[0]
+        panels.append(Panel(image, objects, f"{sweep.factor}={value}", draw_objects=False))
     save_picture(render_sheet(panels, columns=min(4, len(panels))), root / "samples.png")
     contents = {value: read_contents(folder / split / "annotations.json", 0) for value, folder in folders.items()}
     columns = {value: {"objects": each.objects.total(), **each.compute_medians()} for value, each in contents.items()}

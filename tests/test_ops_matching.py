@@ -209,5 +209,5 @@ def test_covered_takes_the_share_inside_one_region() -> None:
 def test_boxes_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"priors must be \[N, 4\]"):
         match_boxes(torch.zeros(shape), torch.zeros(1, 4))
-    with pytest.raises(ValueError, match="truths"):
+    with pytest.raises(ValueError, match="targets"):
         match_anchors(LEVELS, torch.zeros(shape))

@@ -49,7 +49,7 @@ def test_detections_find_truths_by_falling_score_once_each(by_masks):
     truth = rectangles([(5, 5), (30, 30), (50, 50)], ignore=[False, False, True])
     prediction = rectangles([(6, 5), (5, 5), (5, 30), (50, 51), (31, 30)], scores=[0.6, 0.7, 0.5, 0.4, 0.3])
     matches = match_detections(truth, prediction, by_masks=by_masks)
-    assert matches.matched_ground_truth.tolist() == [-1, 0, -1, -1, 1]
+    assert matches.matched_target.tolist() == [-1, 0, -1, -1, 1]
     assert matches.matched_detection.tolist() == [1, 4, -1]
     assert matches.false_positives.tolist() == [True, False, True, False, False]
     assert matches.false_negatives.tolist() == [False, False, False]

@@ -134,7 +134,7 @@ def _sum_weights(members: _Members, place: Layout, size: int) -> Tensor:
 def _iterate_pixels(rectangles: Tensor, *layouts: Layout) -> Iterator[tuple[Tensor, list[Tensor]]]:
     """Iterate in chunks over the pixels of rectangles int64 `[K, 4]`: their owners and their offsets in each layout.
 
-    A rectangle lies within its window in every layout. Rows are expanded first, as the pixels of a row are contiguous.
+    A rectangle is inside its window in every layout. Rows are expanded first, as the pixels of a row are contiguous.
     """
     owner, y = expand_ranges(rectangles[:, 1], rectangles[:, 3])
     lengths = (rectangles[:, 2] - rectangles[:, 0]).index_select(0, owner)

@@ -34,7 +34,7 @@ class ObjectsConfig:
     corners: int = option(6, "number of corners of a polygon", flag="corners", minimum=3, maximum=100)
     star_points: int = option(5, "number of points of a star", flag="star_points", minimum=3, maximum=100)
     hole: float = option(0.5, "inner : outer radius of a ring", flag="hole", minimum=0.01, maximum=0.95)
-    roughness: float = option(0.25, "deviation of a blob from an ellipse", flag="roughness", minimum=0.0, maximum=1.0)
+    roughness: float = option(0.25, "irregularity of a blob (0: ellipse)", flag="roughness", minimum=0.0, maximum=1.0)
     letters: str = option("ABCDEFGHJKLMNPRSTUVXYZ", "letters drawn as glyphs", flag="letters")
 
     @property

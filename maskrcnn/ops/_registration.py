@@ -29,12 +29,12 @@ def _nms(boxes: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
     return boxes.new_empty(len(boxes), dtype=torch.bool)
 
 
-def _match_boxes(priors: Tensor, truths: Tensor, min_iou: float, ties: int) -> _Three:
+def _match_boxes(priors: Tensor, targets: Tensor, min_iou: float, ties: int) -> _Three:
     return _matches(priors, len(priors))
 
 
-def _match_anchors(sizes: Tensor, grids: Tensor, cells: Tensor, truths: Tensor, min_iou: float, ties: int) -> _Three:
-    return _matches(truths, _count())
+def _match_anchors(sizes: Tensor, grids: Tensor, cells: Tensor, targets: Tensor, min_iou: float, ties: int) -> _Three:
+    return _matches(targets, _count())
 
 
 def _roi_align(features: Sequence[Tensor], boxes: Tensor, *settings: Any) -> Tensor:

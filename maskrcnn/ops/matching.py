@@ -11,12 +11,12 @@ from maskrcnn.ops.checks import check_boxes, check_positive
 from maskrcnn.ops.types import TIES, AnchorLevel, Matches, Ties
 
 
-def match_boxes(priors: Tensor, truths: Tensor, min_iou: float = 0.0, forced: Ties | None = None) -> Matches:
+def match_boxes(priors: Tensor, targets: Tensor, min_iou: float = 0.0, forced: Ties | None = None) -> Matches:
     """Find the best ground-truth box of each prior and their IoU; ties go to the lower index.
 
     Args:
         priors: float `[P, 4]`, xyxy in pixels. Non-finite boxes never match.
-        truths: float `[T, 4]`, ground-truth boxes.
+        targets: float `[T, 4]`, ground-truth boxes.
         min_iou: below this IoU, in 0..1, a prior has no match.
         forced: mark the prior with the highest IoU for each ground-truth box: `"all"` priors within 1e-5 (relative) of
             the highest, or only the one among them with the `"nearest"` center.
@@ -29,37 +29,37 @@ def match_boxes(priors: Tensor, truths: Tensor, min_iou: float = 0.0, forced: Ti
 
     Source: Ren et al., Faster R-CNN, arXiv 1506.01497, section 3.1.2.
     """
-    check_boxes(priors=priors, truths=truths)
-    _check(priors, truths, min_iou)
+    check_boxes(priors=priors, targets=targets)
+    _check(priors, targets, min_iou)
     match = native(reference.match_boxes, priors.device)
-    return Matches(*match(priors.float().contiguous(), truths.float().contiguous(), min_iou, TIES[forced]))
+    return Matches(*match(priors.float().contiguous(), targets.float().contiguous(), min_iou, TIES[forced]))
 
 
 def match_anchors(
-    levels: Sequence[AnchorLevel], truths: Tensor, min_iou: float = 0.0, forced: Ties | None = None
+    levels: Sequence[AnchorLevel], targets: Tensor, min_iou: float = 0.0, forced: Ties | None = None
 ) -> Matches:
     """Run `match_boxes` on the anchors of a pyramid, in the order level, row, column, anchor.
 
     Raises:
         ValueError: If there is no level, a stride or size is not positive, or as `match_boxes`.
     """
-    check_boxes(truths=truths)
+    check_boxes(targets=targets)
     if not levels:
         raise ValueError("levels must be one AnchorLevel at least, got none")
     for level in levels:
         check_positive(stride_y=level.stride[0], stride_x=level.stride[1])
         if level.height < 0 or level.width < 0:
             raise ValueError(f"height and width of a level must not be negative, got {level.height}, {level.width}")
-    _check(levels[0].sizes, truths, min_iou)
-    match = native(reference.match_anchors, truths.device)
-    return Matches(*match(*_grids(levels), truths.float().contiguous(), min_iou, TIES[forced]))
+    _check(levels[0].sizes, targets, min_iou)
+    match = native(reference.match_anchors, targets.device)
+    return Matches(*match(*_grids(levels), targets.float().contiguous(), min_iou, TIES[forced]))
 
 
-def _check(priors: Tensor, truths: Tensor, min_iou: float) -> None:
+def _check(priors: Tensor, targets: Tensor, min_iou: float) -> None:
     if not 0 <= min_iou <= 1:
         raise ValueError(f"min_iou must be in 0..1, got {min_iou}")
-    if priors.device != truths.device:
-        raise ValueError(f"truths must be on {priors.device} like the priors, got {truths.device}")
+    if priors.device != targets.device:
+        raise ValueError(f"targets must be on {priors.device} like the priors, got {targets.device}")
 
 
 def _grids(levels: Sequence[AnchorLevel]) -> tuple[Tensor, Tensor, Tensor]:

@@ -99,7 +99,7 @@ def crop_and_resize(
 
 
 def _channels_last(feature: Tensor, boxes: Tensor) -> Tensor:
-    """`[B, C, H, W]` as contiguous `[B, H, W, C]`, which costs nothing where it lies so already."""
+    """Convert `[B, C, H, W]` to contiguous `[B, H, W, C]`, without a copy if the memory layout is channels-last."""
     if feature.ndim != 4:
         raise ValueError(f"features must be [B, C, H, W], got {list(feature.shape)}")
     if feature.device != boxes.device:

@@ -41,14 +41,14 @@ def nms(boxes: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
     return kept
 
 
-def match_boxes(priors: Tensor, truths: Tensor, min_iou: float, ties: int) -> Parts:
+def match_boxes(priors: Tensor, targets: Tensor, min_iou: float, ties: int) -> Parts:
     index = torch.full((len(priors),), -1, dtype=torch.int64, device=priors.device)
     iou = torch.zeros(len(priors), dtype=torch.float32, device=priors.device)
     forced = torch.zeros(len(priors), dtype=torch.bool, device=priors.device)
-    if len(priors) == 0 or len(truths) == 0:
+    if len(priors) == 0 or len(targets) == 0:
         return index, iou, forced
     first = 0
-    for chunk in torch.split(truths, max(1, CHUNK // len(priors))):
+    for chunk in torch.split(targets, max(1, CHUNK // len(priors))):
         ious = box_iou(chunk, priors)
         best, best_index = ious.max(dim=0)
         better = best > iou
@@ -61,23 +61,23 @@ def match_boxes(priors: Tensor, truths: Tensor, min_iou: float, ties: int) -> Pa
     return index.masked_fill(unmatched, -1), iou.masked_fill(unmatched, 0.0), forced
 
 
-def _forced(priors: Tensor, truths: Tensor, ious: Tensor, ties: int) -> Tensor:
+def _forced(priors: Tensor, targets: Tensor, ious: Tensor, ties: int) -> Tensor:
     # IoUs closer than 1e-5, relative, tie: exact ties on unrounded anchors are chaotic.
     best = ious.max(dim=1, keepdim=True).values
     tied = (ious >= best * (1 - 1e-5)) & (best > 0)
     if ties == TIES["all"]:
         return tied.any(dim=0)
     # Not torch.cdist, whose matrix product loses whole pixels far from the origin.
-    apart = (box_centres(truths)[:, None] - box_centres(priors)).square().sum(dim=2)
+    apart = (box_centres(targets)[:, None] - box_centres(priors)).square().sum(dim=2)
     distance = apart.masked_fill(~tied, torch.inf)
     nearest = torch.zeros(len(priors), dtype=torch.bool, device=priors.device)
     nearest[distance.argmin(dim=1)[tied.any(dim=1)]] = True
     return nearest
 
 
-def match_anchors(sizes: Tensor, grids: Tensor, cells: Tensor, truths: Tensor, min_iou: float, ties: int) -> Parts:
+def match_anchors(sizes: Tensor, grids: Tensor, cells: Tensor, targets: Tensor, min_iou: float, ties: int) -> Parts:
     """`match_boxes` of all anchors of the grids that `matching._grids` describes."""
-    return match_boxes(all_anchors(sizes, grids, cells), truths, min_iou, ties)
+    return match_boxes(all_anchors(sizes, grids, cells), targets, min_iou, ties)
 
 
 def all_anchors(sizes: Tensor, grids: Tensor, cells: Tensor) -> Tensor:

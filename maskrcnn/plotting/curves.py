@@ -103,7 +103,7 @@ def plot_precision_recall(
 
 
 def plot_detected_sizes(
-    ground_truth: Mapping[int, Instances],
+    targets: Mapping[int, Instances],
     predictions: Mapping[int, Instances],
     path: Path,
     score_threshold: float = 0.5,
@@ -113,14 +113,14 @@ def plot_detected_sizes(
     """Plot a histogram of the sizes (√area in pixels) of detected and missed ground-truth objects, and the recall.
 
     Args:
-        ground_truth: objects by image id.
+        targets: objects by image id.
         predictions: detections by image id.
         path: PNG file to write.
         score_threshold: minimum score of detections.
         by_masks: match by IoU of masks instead of boxes, at IoU .5.
         class_agnostic: match detections of any class.
     """
-    sizes, detected = _collect_sizes(ground_truth, predictions, score_threshold, by_masks, class_agnostic)
+    sizes, detected = _collect_sizes(targets, predictions, score_threshold, by_masks, class_agnostic)
     figure = Figure(figsize=(8, 4.6), layout="constrained")
     axes = figure.subplots()
     if len(sizes):
@@ -219,20 +219,20 @@ def _plot_line(axes: Axes, x: Sequence[float], y: Sequence[float], label: str | 
 
 
 def _collect_sizes(
-    ground_truth: Mapping[int, Instances],
+    targets: Mapping[int, Instances],
     predictions: Mapping[int, Instances],
     score_threshold: float,
     by_masks: bool,
     class_agnostic: bool,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     sizes, detected = [np.zeros(0)], [np.zeros(0, dtype=bool)]
-    for image_id, target in ground_truth.items():
+    for image_id, target in targets.items():
         detections = predictions.get(image_id, Instances.empty(target.size))
         if detections.scores is not None:
             detections = detections[detections.scores >= score_threshold]
         matches = match_detections(target, detections, by_masks=by_masks, class_agnostic=class_agnostic)
-        sizes.append(target.areas().sqrt().cpu().numpy()[~matches.ignored_ground_truth])
-        detected.append(~matches.false_negatives[~matches.ignored_ground_truth])
+        sizes.append(target.areas().sqrt().cpu().numpy()[~matches.ignored_targets])
+        detected.append(~matches.false_negatives[~matches.ignored_targets])
     return np.concatenate(sizes), np.concatenate(detected)
 
 

@@ -19,21 +19,21 @@ class DetectionMatches:
     """Matches of D detections and N ground-truth objects.
 
     Attributes:
-        matched_ground_truth: int64 `[D]`, index of the matched object per detection, or -1.
+        matched_target: int64 `[D]`, index of the matched object per detection, or -1.
         matched_detection: int64 `[N]`, index of the matched detection per object, or -1.
         ignored_detections: bool `[D]`, unmatched detections with at least half of the box inside an ignored object.
-        ignored_ground_truth: bool `[N]`, ignored objects.
+        ignored_targets: bool `[N]`, ignored objects.
     """
 
-    matched_ground_truth: NDArray[np.int64]
+    matched_target: NDArray[np.int64]
     matched_detection: NDArray[np.int64]
     ignored_detections: NDArray[np.bool_]
-    ignored_ground_truth: NDArray[np.bool_]
+    ignored_targets: NDArray[np.bool_]
 
     @property
     def true_positives(self) -> NDArray[np.bool_]:
         """Matched detections, bool `[D]`."""
-        return self.matched_ground_truth >= 0
+        return self.matched_target >= 0
 
     @property
     def false_positives(self) -> NDArray[np.bool_]:
@@ -43,11 +43,11 @@ class DetectionMatches:
     @property
     def false_negatives(self) -> NDArray[np.bool_]:
         """Missed objects that are not ignored, bool `[N]`."""
-        return (self.matched_detection < 0) & ~self.ignored_ground_truth
+        return (self.matched_detection < 0) & ~self.ignored_targets
 
 
 def match_detections(
-    ground_truth: Instances,
+    targets: Instances,
     prediction: Instances,
     iou_threshold: float = 0.5,
     by_masks: bool = False,
@@ -58,7 +58,7 @@ def match_detections(
     Ignored objects are never matched.
 
     Args:
-        ground_truth: N objects.
+        targets: N objects.
         prediction: D detections.
         iou_threshold: minimum IoU.
         by_masks: use the IoU of masks if both have masks.
@@ -68,31 +68,31 @@ def match_detections(
         The matches.
     """
     if by_masks and prediction.masks is not None:
-        ground_truth = ground_truth.as_judged_by_masks()
-    detections, ground_truth_index, ious = _find_close_pairs(ground_truth, prediction, iou_threshold, by_masks)
-    ignored_ground_truth = ground_truth.ignore.cpu().numpy()
-    allowed = ~ignored_ground_truth[ground_truth_index]
+        targets = targets.as_judged_by_masks()
+    detections, target_index, ious = _find_close_pairs(targets, prediction, iou_threshold, by_masks)
+    ignored_targets = targets.ignore.cpu().numpy()
+    allowed = ~ignored_targets[target_index]
     if not class_agnostic:
-        allowed &= prediction.labels.cpu().numpy()[detections] == ground_truth.labels.cpu().numpy()[ground_truth_index]
-    detections, ground_truth_index, ious = detections[allowed], ground_truth_index[allowed], ious[allowed]
+        allowed &= prediction.labels.cpu().numpy()[detections] == targets.labels.cpu().numpy()[target_index]
+    detections, target_index, ious = detections[allowed], target_index[allowed], ious[allowed]
     scores = np.zeros(len(prediction)) if prediction.scores is None else prediction.scores.detach().cpu().numpy()
-    matched_ground_truth, matched_detection = np.full(len(prediction), -1), np.full(len(ground_truth), -1)
+    matched_target, matched_detection = np.full(len(prediction), -1), np.full(len(targets), -1)
     for pair in np.lexsort((-ious, detections, -scores[detections])):
-        detection, found = detections[pair], ground_truth_index[pair]
-        if matched_ground_truth[detection] < 0 and matched_detection[found] < 0:
-            matched_ground_truth[detection], matched_detection[found] = found, detection
-    ignored_detections = (matched_ground_truth < 0) & _find_ignored_detections(ground_truth, prediction)
-    return DetectionMatches(matched_ground_truth, matched_detection, ignored_detections, ignored_ground_truth)
+        detection, found = detections[pair], target_index[pair]
+        if matched_target[detection] < 0 and matched_detection[found] < 0:
+            matched_target[detection], matched_detection[found] = found, detection
+    ignored_detections = (matched_target < 0) & _find_ignored_detections(targets, prediction)
+    return DetectionMatches(matched_target, matched_detection, ignored_detections, ignored_targets)
 
 
 def _find_close_pairs(
-    ground_truth: Instances, prediction: Instances, iou_threshold: float, by_masks: bool
+    targets: Instances, prediction: Instances, iou_threshold: float, by_masks: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Find the pairs (detection, ground truth, IoU) whose IoU is at least the threshold."""
-    if by_masks and prediction.masks is not None and ground_truth.masks is not None:
-        rows, columns, ious = prediction.masks.iou(ground_truth.masks)
+    if by_masks and prediction.masks is not None and targets.masks is not None:
+        rows, columns, ious = prediction.masks.iou(targets.masks)
     else:
-        rows, columns, ious = _find_close_boxes(prediction.boxes.detach(), ground_truth.boxes, iou_threshold)
+        rows, columns, ious = _find_close_boxes(prediction.boxes.detach(), targets.boxes, iou_threshold)
     close = ious >= iou_threshold
     return rows[close].cpu().numpy(), columns[close].cpu().numpy(), ious[close].double().cpu().numpy()
 
@@ -110,10 +110,10 @@ def _find_close_boxes(
     return torch.cat(rows), torch.cat(columns), torch.cat(ious)
 
 
-def _find_ignored_detections(ground_truth: Instances, prediction: Instances) -> NDArray[np.bool_]:
+def _find_ignored_detections(targets: Instances, prediction: Instances) -> NDArray[np.bool_]:
     """Return whether at least half of each detection's box is inside one ignored object, bool `[D]`."""
-    if not len(prediction) or not bool(ground_truth.ignore.any()):
+    if not len(prediction) or not bool(targets.ignore.any()):
         return np.zeros(len(prediction), dtype=bool)
     boxes = prediction.boxes.detach()
-    inside = box_intersection(boxes, ground_truth.boxes[ground_truth.ignore]).amax(dim=1)
+    inside = box_intersection(boxes, targets.boxes[targets.ignore]).amax(dim=1)
     return (inside >= 0.5 * box_area(boxes)).cpu().numpy()

@@ -35,7 +35,7 @@ class _Overlay:
 
     ground: Picture
     scale: int
-    ground_truth: Instances
+    targets: Instances
     shown: Instances
     matches: DetectionMatches
     by_masks: bool
@@ -53,7 +53,7 @@ class _Overlay:
 
 def plot_prediction(
     image: torch.Tensor | NDArray[np.generic],
-    ground_truth: Instances,
+    targets: Instances,
     detections: Instances,
     path: str | os.PathLike[str],
     head: Head,
@@ -61,12 +61,12 @@ def plot_prediction(
     class_names: Sequence[str] | None = None,
 ) -> None:
     """Write the picture of `render_prediction` as PNG, complete or not at all."""
-    save_picture(render_prediction(image, ground_truth, detections, head, score_threshold, class_names), path)
+    save_picture(render_prediction(image, targets, detections, head, score_threshold, class_names), path)
 
 
 def render_prediction(
     image: torch.Tensor | NDArray[np.generic],
-    ground_truth: Instances,
+    targets: Instances,
     detections: Instances,
     head: Head,
     score_threshold: float = 0.5,
@@ -81,7 +81,7 @@ def render_prediction(
 
     Args:
         image: [3, H, W], uint8 or float in [0, 1].
-        ground_truth: objects of the image.
+        targets: objects of the image.
         detections: detections or proposals.
         head: "rpn", "faster_rcnn", or "mask_rcnn".
         score_threshold: minimum score of detections.
@@ -92,26 +92,20 @@ def render_prediction(
         uint8 [H', W', 3].
     """
     scale = _compute_scale(image.shape[-2:])
-    by_masks = head == "mask_rcnn" and ground_truth.masks is not None and detections.masks is not None
+    by_masks = head == "mask_rcnn" and targets.masks is not None and detections.masks is not None
     if by_masks:
-        ground_truth = ground_truth.as_judged_by_masks()
-    shown = _select_shown(
-        detections, score_threshold, max(max_proposals, 2 * len(ground_truth)) if head == "rpn" else None
-    )
-    matches = match_detections(ground_truth, shown, by_masks=by_masks, class_agnostic=head == "rpn")
+        targets = targets.as_judged_by_masks()
+    shown = _select_shown(detections, score_threshold, max(max_proposals, 2 * len(targets)) if head == "rpn" else None)
+    matches = match_detections(targets, shown, by_masks=by_masks, class_agnostic=head == "rpn")
     ground = canvas.dim(canvas.brighten(canvas.to_picture(image, scale)), color=0.35 if by_masks else 0.8)
-    overlay = _Overlay(ground, scale, ground_truth, shown, matches, by_masks, class_names)
+    overlay = _Overlay(ground, scale, targets, shown, matches, by_masks, class_names)
     if head == "rpn":
         right, legend = _draw_proposal_panel(overlay), _make_proposal_legend(overlay)
     elif by_masks:
         right, legend = _draw_mask_panel(overlay), [_SAME_HUE, *_MARKS]
     else:
         right, legend = _draw_box_panel(overlay), [(GREEN, "true positive"), *_MARKS]
-    left = (
-        _draw_ground_truth_masks(overlay)
-        if by_masks
-        else _draw_ground_truth_boxes(overlay, WHITE if head == "rpn" else GREEN)
-    )
+    left = _draw_target_masks(overlay) if by_masks else _draw_target_boxes(overlay, WHITE if head == "rpn" else GREEN)
     return _compose((left, right), _make_titles(overlay, head, len(detections), score_threshold), legend)
 
 
@@ -141,13 +135,13 @@ def render_detections(
     """
     scale = _compute_scale(image.shape[-2:])
     by_masks = head == "mask_rcnn" and detections.masks is not None
-    shown, no_ground_truth = (
+    shown, no_targets = (
         _select_shown(detections, score_threshold, None),
         Instances.empty(detections.size, with_masks=True),
     )
     ground = canvas.dim(canvas.brighten(canvas.to_picture(image, scale)), color=0.35 if by_masks else 0.8)
-    matches, names = match_detections(no_ground_truth, shown), None if head == "rpn" else class_names
-    overlay = _Overlay(ground, scale, no_ground_truth, shown, matches, by_masks, names)
+    matches, names = match_detections(no_targets, shown), None if head == "rpn" else class_names
+    overlay = _Overlay(ground, scale, no_targets, shown, matches, by_masks, names)
     colors = _choose_detection_colors(overlay, head)
     picture = _draw_detections(overlay, colors)
     what = "proposals" if head == "rpn" else "detections"
@@ -197,29 +191,27 @@ def _select_shown(detections: Instances, score_threshold: float, max_count: int 
     return detections[order]
 
 
-def _draw_ground_truth_masks(overlay: _Overlay) -> Picture:
+def _draw_target_masks(overlay: _Overlay) -> Picture:
     picture = overlay.ground.copy()
-    ground_truth, matches = overlay.ground_truth, overlay.matches
-    assert ground_truth.masks is not None
-    colors = canvas.make_instance_colors(len(ground_truth))
-    for index in range(len(ground_truth)):
-        color = (
-            GRAY if matches.ignored_ground_truth[index] else RED if matches.false_negatives[index] else colors[index]
-        )
-        canvas.draw_mask(picture, ground_truth.masks, index, color, overlay.scale, edge=overlay.line)
-    _frame_objects(picture, overlay, ground_truth, matches.false_negatives, RED)
+    targets, matches = overlay.targets, overlay.matches
+    assert targets.masks is not None
+    colors = canvas.make_instance_colors(len(targets))
+    for index in range(len(targets)):
+        color = GRAY if matches.ignored_targets[index] else RED if matches.false_negatives[index] else colors[index]
+        canvas.draw_mask(picture, targets.masks, index, color, overlay.scale, edge=overlay.line)
+    _frame_objects(picture, overlay, targets, matches.false_negatives, RED)
     return picture
 
 
 def _draw_mask_panel(overlay: _Overlay) -> Picture:
     picture = overlay.ground.copy()
     shown, matches = overlay.shown, overlay.matches
-    assert shown.masks is not None and overlay.ground_truth.masks is not None
-    colors = _match_colors(overlay, canvas.make_instance_colors(len(overlay.ground_truth)))
+    assert shown.masks is not None and overlay.targets.masks is not None
+    colors = _match_colors(overlay, canvas.make_instance_colors(len(overlay.targets)))
     for index in reversed(range(len(shown))):  # highest score on top
         canvas.draw_mask(picture, shown.masks, index, colors[index], overlay.scale, edge=overlay.line)
     for index in np.flatnonzero(matches.false_negatives).tolist():
-        canvas.draw_mask(picture, overlay.ground_truth.masks, index, RED, overlay.scale, fill=0, edge=overlay.line)
+        canvas.draw_mask(picture, overlay.targets.masks, index, RED, overlay.scale, fill=0, edge=overlay.line)
     if len(shown) <= _MAX_LABELS:
         for box, color in zip(overlay.boxes(shown), colors, strict=True):
             canvas.draw_box(picture, box, color, opacity=0.6)
@@ -255,22 +247,22 @@ def _make_class_colors(overlay: _Overlay) -> list[Color]:
     return canvas.make_instance_colors(count) if count > 1 else [GREEN]
 
 
-def _draw_ground_truth_boxes(overlay: _Overlay, color: Color) -> Picture:
+def _draw_target_boxes(overlay: _Overlay, color: Color) -> Picture:
     picture = overlay.ground.copy()
     matches = overlay.matches
-    for index, box in enumerate(overlay.boxes(overlay.ground_truth)):
-        canvas.draw_box(picture, box, GRAY if matches.ignored_ground_truth[index] else color, overlay.line)
-    _frame_objects(picture, overlay, overlay.ground_truth, matches.false_negatives, RED)
+    for index, box in enumerate(overlay.boxes(overlay.targets)):
+        canvas.draw_box(picture, box, GRAY if matches.ignored_targets[index] else color, overlay.line)
+    _frame_objects(picture, overlay, overlay.targets, matches.false_negatives, RED)
     return picture
 
 
 def _draw_box_panel(overlay: _Overlay) -> Picture:
     picture = overlay.ground.copy()
-    colors = _match_colors(overlay, [GREEN] * len(overlay.ground_truth))
+    colors = _match_colors(overlay, [GREEN] * len(overlay.targets))
     for box, color in reversed(list(zip(overlay.boxes(overlay.shown), colors, strict=True))):
         canvas.draw_box(picture, box, color, overlay.line)
     _frame_objects(picture, overlay, overlay.shown, overlay.matches.false_positives, YELLOW)
-    _frame_objects(picture, overlay, overlay.ground_truth, overlay.matches.false_negatives, RED, dash=4)
+    _frame_objects(picture, overlay, overlay.targets, overlay.matches.false_negatives, RED, dash=4)
     return _draw_scores(picture, overlay, colors)
 
 
@@ -279,18 +271,16 @@ def _draw_proposal_panel(overlay: _Overlay) -> Picture:
     boxes, colors = overlay.boxes(overlay.shown), _map_scores_to_colors(_get_scores(overlay.shown))
     for box, color in reversed(list(zip(boxes, colors, strict=True))):
         canvas.draw_box(picture, box, color, overlay.line)
-    _frame_objects(picture, overlay, overlay.ground_truth, overlay.matches.false_negatives, RED, dash=4)
+    _frame_objects(picture, overlay, overlay.targets, overlay.matches.false_negatives, RED, dash=4)
     return picture
 
 
-def _match_colors(overlay: _Overlay, ground_truth_colors: Sequence[Color]) -> list[Color]:
+def _match_colors(overlay: _Overlay, target_colors: Sequence[Color]) -> list[Color]:
     """Color each detection like its ground truth, yellow if it is a false positive, gray if it is ignored."""
     matches = overlay.matches
     return [
-        ground_truth_colors[index] if index >= 0 else GRAY if ignored else YELLOW
-        for index, ignored in zip(
-            matches.matched_ground_truth.tolist(), matches.ignored_detections.tolist(), strict=True
-        )
+        target_colors[index] if index >= 0 else GRAY if ignored else YELLOW
+        for index, ignored in zip(matches.matched_target.tolist(), matches.ignored_detections.tolist(), strict=True)
     ]
 
 
@@ -368,7 +358,7 @@ def _make_score_legend(overlay: _Overlay) -> Legend:
 
 def _make_titles(overlay: _Overlay, head: Head, num_detections: int, score_threshold: float) -> tuple[str, str]:
     matches = overlay.matches
-    counted = int((~matches.ignored_ground_truth).sum())
+    counted = int((~matches.ignored_targets).sum())
     missed = int(matches.false_negatives.sum())
     left = f"Ground truth: {counted} objects, {missed} missed"
     if head == "rpn":
