@@ -356,7 +356,7 @@ def open_log(
     ids = finder.category_ids[:1] if finder.head == "rpn" else finder.category_ids
     config, weights = finder.config, hash_file(finder.source)
     settings: dict[str, Any] = {"views": to_dict(config.views), "detector": to_dict(config.detector)}
-    settings |= {"weights": weights, "gray_levels": levels}
+    settings |= {"weights": weights, "gray_levels": levels, "threshold": finder.threshold}
     if program.resume is not None:
         return read_log(Path(program.resume), settings, ids)
     stem = image.resolve().name if image.is_dir() else image.stem

@@ -108,6 +108,8 @@ def test_a_search_goes_on_with_its_own_settings_only(place: Path, monkeypatch: p
     assert "was started with other settings (views)" in error
     error = fail(predict, "many", RUN, "--detection_max_instances=3", "--resume=predictions/many-1")
     assert "was started with other settings (detector)" in error
+    error = fail(predict, "many", RUN, FEW, "--resume=predictions/many-1")
+    assert "was started with other settings (threshold)" in error
     shutil.copyfile("many/0.png", "many/00.png")  # one more image, before the one that is done
     succeed(predict, "many", RUN, "--resume=predictions/many-1")
     images = json.loads(Path("predictions/many-1/images.json").read_text())["images"]
