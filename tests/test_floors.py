@@ -37,7 +37,7 @@ def empty_house(tmp_path: Path) -> Path:
             copy = tmp_path / init.relative_to(ROOT)
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.touch()
-    for module in ("config", "files", "processes"):
+    for module in (path.stem for path in (ROOT / "maskrcnn").glob("*.py") if path.stem != "__init__"):
         (tmp_path / "maskrcnn" / f"{module}.py").touch()
     return tmp_path
 

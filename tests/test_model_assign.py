@@ -1,11 +1,15 @@
 """Who is a target, which of them are sampled, and how losses are reduced."""
 
+import math
+
 import pytest
 import torch
 from detector_toy import disks, squares, toy_detector
+from torch import Tensor
 from torch.nn import functional as F
 
 from maskrcnn.model.assign import assign_anchors, assign_proposals, mean_loss, sample, truths_of
+from maskrcnn.model.box_head import sampling_log_odds
 from maskrcnn.model.config import BoxHeadConfig, RPNConfig
 from maskrcnn.model.rpn import RPNOutput, image_index
 from maskrcnn.ops.boxes import box_iou
@@ -137,6 +141,54 @@ def test_hard_negatives_are_those_the_head_gets_most_wrong() -> None:
     assert len(negatives) == 5 and torch.equal(negatives, hardest)
     positive = samples.boxes[samples.labels > 0]
     assert torch.equal(positive[0], boxes[labels > 0][background[labels > 0].argmax()])
+
+
+def test_calibrated_scores_follow_the_share_of_positives_among_all_proposals() -> None:
+    labels = torch.tensor([1] * 50 + [2] * 50 + [0] * 900 + [-1] * 7)
+    chosen = sample(labels, 100, 0.5)
+    log_odds = sampling_log_odds(labels, chosen)
+    assert log_odds == pytest.approx(math.log((50 / 100) / (50 / 900)))
+    # A head that cannot tell RoIs apart loses the least where its scores are the labels' shares among all proposals.
+    shares = torch.tensor([0.9, 0.05, 0.05])
+    targets = labels[chosen]
+    drawn = torch.bincount(targets, minlength=3) / len(targets)
+
+    def loss(scores: Tensor) -> Tensor:
+        logits = scores.log() + torch.tensor([0.0, 1.0, 1.0]) * log_odds
+        return F.cross_entropy(logits.expand(3, 3), torch.arange(3), reduction="none") @ torch.tensor([0.5, 0.25, 0.25])
+
+    assert drawn[0] == 0.5
+    for other in ([0.8, 0.1, 0.1], [0.5, 0.25, 0.25], [0.94, 0.03, 0.03], [0.9, 0.07, 0.03]):
+        assert loss(shares) < loss(torch.tensor(other))
+
+
+@pytest.mark.parametrize("labels", [[1, 2, 1], [0, 0, 0], [], [-1, 0]])
+def test_samples_of_one_kind_are_not_corrected(labels: list[int]) -> None:
+    every = torch.tensor(labels, dtype=torch.int64)
+    assert sampling_log_odds(every, sample(every, 4, 0.5)) == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "corrected"), [({}, True), ({"calibrated": False}, False), ({"hard": True}, False)]
+)
+def test_the_class_loss_is_corrected_unless_negatives_are_chosen(changes: dict[str, bool], corrected: bool) -> None:
+    detector = toy_detector(
+        "faster_rcnn",
+        box__calibrated=changes.get("calibrated", True),
+        box__hard_negatives=changes.get("hard", False),
+        box__rois_per_image=8,
+    )
+    head = detector.box_head
+    assert head is not None
+    image, truths = disks((64, 96), 2)
+    features = detector.features([image])[:3]
+    boxes = torch.cat([truths.boxes, detector.propose([image])[0].boxes])
+    samples = head.sample(features, [Instances((64, 96), boxes, torch.ones(len(boxes)).long())], [truths])
+    assert float(samples.log_odds) > 0.1  # rarer among the proposals than in the sample
+    found = head.loss(features, samples, [truths], per_sample=True)["loss_classifier"].detach()
+    logits, _ = head(features, samples.boxes, samples.images)
+    logits[:, 1:] += samples.log_odds[0] if corrected else 0.0
+    assert found == pytest.approx(float(F.cross_entropy(logits, samples.labels).detach()), rel=1e-5)
 
 
 def test_truths_join_the_proposals_in_training() -> None:

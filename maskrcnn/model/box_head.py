@@ -22,13 +22,17 @@ CHUNK = 8192  # RoIs that pass the head together at inference: bounds the memory
 
 
 class Samples(NamedTuple):
-    """RoIs that the losses see. boxes `[K, 4]`, images, labels and truth int64 `[K]`; counts float `[B]`."""
+    """RoIs that the losses see. boxes `[K, 4]`, images, labels and truth int64 `[K]`; counts float `[B]`.
+
+    log_odds: float `[B]`, by how much sampling raised the log odds of the positives in each image.
+    """
 
     boxes: Tensor
     images: Tensor
     labels: Tensor
     truth: Tensor
     counts: Tensor
+    log_odds: Tensor
 
 
 class Pooler(nn.Module):
@@ -80,7 +84,7 @@ class BoxHead(nn.Module):
         self, features: Sequence[Tensor], proposals: Sequence[Instances], instances: Sequence[Instances]
     ) -> Samples:
         """Which proposals the losses see, with their targets."""
-        boxes, labels, truth = [], [], []
+        boxes, labels, truth, log_odds = [], [], [], []
         for image, (proposed, truths) in enumerate(zip(proposals, instances, strict=True)):
             candidates = proposed.boxes
             if self.config.append_truths:
@@ -93,8 +97,11 @@ class BoxHead(nn.Module):
             boxes.append(candidates[chosen])
             labels.append(assigned.labels[chosen])
             truth.append(assigned.truth[chosen])
+            log_odds.append(sampling_log_odds(assigned.labels, chosen))
         counts = torch.tensor([len(part) for part in boxes], dtype=torch.float32, device=boxes[0].device)
-        return Samples(torch.cat(boxes), image_index(boxes), torch.cat(labels), torch.cat(truth), counts)
+        return Samples(
+            torch.cat(boxes), image_index(boxes), torch.cat(labels), torch.cat(truth), counts, torch.stack(log_odds)
+        )
 
     def _hardness(self, features: Sequence[Tensor], boxes: Tensor, image: int, labels: Tensor) -> Tensor:
         """How wrong the head is now: log p(background) of positives, minus that of negatives (1 - p would saturate)."""
@@ -107,6 +114,10 @@ class BoxHead(nn.Module):
     ) -> dict[str, Tensor]:
         """`loss_classifier` and `loss_box_reg`."""
         logits, deltas = self(features, samples.boxes, samples.images)
+        if self.config.calibrated and not self.config.hard_negatives:
+            # Prior correction for samples drawn by class (King and Zeng 2001, section 4.1): without it a RoI that could
+            # be either scores what the sample's positive share is, .5, instead of the proposals' own.
+            logits = torch.cat([logits[:, :1], logits[:, 1:] + samples.log_odds[samples.images, None]], dim=1)
         class_loss = F.cross_entropy(logits, samples.labels, reduction="none")
         positive = torch.nonzero(samples.labels > 0).flatten()
         wanted = true_boxes(samples, positive, instances)
@@ -162,6 +173,17 @@ class BoxHead(nn.Module):
             cuts.add("detection_max_instances", torch.tensor(max(0, len(keep) - limit)))
         keep = keep[:limit]
         return Instances(size, boxes[keep], column[keep] + 1, scores[keep])
+
+
+def sampling_log_odds(labels: Tensor, chosen: Tensor) -> Tensor:
+    """float scalar: log of the positives' sampling rate over the negatives'; 0 where either are missing.
+
+    `labels` int64 `[P]` are those of all proposals, `chosen` the indices of those in the sample.
+    """
+    positive, negative = labels > 0, labels == 0
+    kept = positive[chosen].sum() * negative.sum(), negative[chosen].sum() * positive.sum()
+    ratio = kept[0].to(torch.float32) / kept[1].to(torch.float32)
+    return ratio.log().nan_to_num(0.0, 0.0, 0.0)
 
 
 def true_boxes(samples: Samples, positive: Tensor, instances: Sequence[Instances]) -> Tensor:

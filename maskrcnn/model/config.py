@@ -114,6 +114,9 @@ class BoxHeadConfig:
     rois_per_image: int = option(100, "proposals sampled for the loss", flag="train_rois_per_image", minimum=1)
     positive_fraction: float = option(0.5, "largest share of positives among them", minimum=0, maximum=1)
     hard_negatives: bool = option(False, "sample the hardest proposals instead of random ones", flag="rcnn_hard_neg")
+    calibrated: bool = option(
+        False, "scores follow the proposals' share of positives, not positive_fraction (random negatives only)"
+    )
     append_truths: bool = option(True, "truths join the proposals in training")
     smooth_l1_beta: float = option(1 / 9, "where the box loss turns linear", minimum=0)
     min_confidence: float = option(
