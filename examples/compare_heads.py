@@ -1,4 +1,4 @@
-"""Compares the three heads on the same data, seed and budget: `python -m examples.compare_heads --num_epochs=10`."""
+"""Compares the three heads on the same data, seed and budget: `python -m examples.compare_heads`."""
 
 from __future__ import annotations
 
@@ -46,6 +46,7 @@ OF_ONE_HEAD = ("head", "start_from", "model_file", "plot_dir", "predictions_dir"
     common=(
         "dataset",
         "dataset_root",
+        "num_steps",
         "num_epochs",
         "minutes",
         "batch_size",
@@ -58,7 +59,7 @@ OF_ONE_HEAD = ("head", "start_from", "model_file", "plot_dir", "predictions_dir"
         "output_dir",
         "config",
     ),
-    example="python -m examples.compare_heads --dataset=ellipses --num_epochs=10",
+    example="python -m examples.compare_heads --dataset=ellipses --num_steps=640",
 )
 @functools.partial(experiment_options, without=OF_ONE_HEAD)
 def main(**flags: Any) -> None:

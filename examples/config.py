@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from maskrcnn.config import (
 )
 from maskrcnn.model.config import HEADS, DetectorConfig
 from maskrcnn.model.presets import PRESETS, preset
-from maskrcnn.training.config import TrainingConfig
+from maskrcnn.training.config import BUDGET, TrainingConfig
 
 CONFIG_FILE = Path("smallobjects.toml")
 WAITING_BACKBONES = ("unet5_wn", "unet5_bn")
@@ -156,10 +156,11 @@ def resolve(
     """
     layers = (
         toml_values(ExperimentConfig, tables, where),
-        over or {},
+        dict(over or {}),
         environment_values(ExperimentConfig, os.environ if environ is None else environ),
         flag_values(ExperimentConfig, flags or {}),
     )
+    _settle_budget(layers)
     chosen = merge(ExperimentConfig(), *layers).preset
     config = merge(ExperimentConfig(detector=preset(chosen)), *layers)
     if config.detector.backbone.name in WAITING_BACKBONES:
@@ -167,6 +168,17 @@ def resolve(
     if "," in config.training.device:
         raise UserError(f"device {config.training.device}: training on several GPUs is not available yet; name one")
     return config
+
+
+def _settle_budget(layers: Sequence[dict[str, Any]]) -> None:
+    """A budget that one layer sets replaces those of the layers below. UserError for two in one layer."""
+    keys = [f"training.{name}" for name in BUDGET]
+    for layer in layers:
+        given = [key for key in keys if layer.get(key) is not None]
+        if len(given) == 1:
+            layer.update({key: None for key in keys if key != given[0]})
+        elif given:
+            replace(TrainingConfig(), **{key.rpartition(".")[2]: layer[key] for key in given})  # raises the error
 
 
 def default_toml() -> str:

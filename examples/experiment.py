@@ -6,6 +6,7 @@ import shlex
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -31,6 +32,7 @@ from maskrcnn.plotting.curves import plot_ap, plot_detected_sizes, plot_losses, 
 from maskrcnn.plotting.predictions import render_prediction, save_picture
 from maskrcnn.structures.instances import Instances
 from maskrcnn.text import to_file_name
+from maskrcnn.training.budget import EvaluationCost, estimate_cost
 from maskrcnn.training.checkpoint import load_checkpoint, load_weights
 from maskrcnn.training.identity import Identity, identify
 from maskrcnn.training.loading import KeyedSamples, evaluation_batches
@@ -155,7 +157,7 @@ class Experiment:
             config.training,
             self.machine,
             log,
-            Callbacks(self.evaluate, batches, on_step, self.after_epoch),
+            Callbacks(self.evaluate, batches, on_step, self.after_epoch, self.estimate_cost()),
             {
                 "head": config.head,
                 "class_names": list(data.class_names),
@@ -166,6 +168,29 @@ class Experiment:
         )
         self._validated: tuple[int, torch.nn.Module | None, Predictions] = (-1, None, {})
         self.tested: Evaluation | None = None  # of the test images
+
+    def estimate_cost(self) -> EvaluationCost:
+        """What evaluation costs, in training steps, from the sizes of images, views and crops."""
+        height, *width = self.config.augment.fixed_size
+        sizes = [each.size for each in self.validation.ground_truth.values()]
+        crop = height * (width[0] if width else height) or sum(h * w for h, w in sizes) / len(sizes)
+        in_step = crop * self.config.training.batch_size
+        costs = {
+            images.name: estimate_cost(self.count_pixels(images), in_step) for images in (self.validation, self.test)
+        }
+        return EvaluationCost(**costs)
+
+    def count_pixels(self, images: EvaluationSet) -> int:
+        """How many pixels the detector sees in an evaluation, all views and tiles included."""
+        pixels = 0
+        for size, count in Counter(truth.size for truth in images.ground_truth.values()).items():
+            seen = (
+                [size]
+                if is_plain(self.config.views)
+                else [v.size for v in views_of(self.detector, self.config.views, size)]
+            )
+            pixels += count * sum(height * width for height, width in seen)
+        return pixels
 
     def resume(self) -> None:
         """Go on from where the run's folder stands."""

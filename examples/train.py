@@ -13,11 +13,13 @@ from examples.command_line import SettingsCommand, as_typed, exit_code_of
 from examples.config import ExperimentConfig, experiment_options, load_config
 from examples.trust import check_trust
 from maskrcnn.config import UserError
+from maskrcnn.training.config import DEFAULT_NUM_STEPS
 
 if TYPE_CHECKING:
     from examples.experiment import Data, Experiment
 
 NEWEST = "newest"
+FEW_STEPS = 200  # below, a detector with random weights has hardly learned anything
 
 
 @click.command(
@@ -26,6 +28,7 @@ NEWEST = "newest"
         "head",
         "dataset",
         "dataset_root",
+        "num_steps",
         "num_epochs",
         "minutes",
         "batch_size",
@@ -135,6 +138,18 @@ def say_what_runs(experiment: Experiment) -> None:
         f"{config.head} ({config.detector.backbone.name}, {parameters / 1e6:.1f} M parameters) on "
         f"{config.data.dataset}: {data.counted()}, {experiment.machine.device}, {precision}"
     )
+    training = experiment.training
+    if training.total_steps is not None:
+        epochs = training.total_steps / training.steps_per_epoch
+        every = training.eval_interval
+        when = f"every {every} epochs" if every > 1 else "after each epoch"
+        when = when if 0 < every < epochs else "after the last epoch"
+        experiment.log.say(f"{training.total_steps} steps ({epochs:.3g} epochs), evaluated {when}")
+        if training.total_steps < FEW_STEPS and config.start_from is None:
+            experiment.log.say(
+                f"note: {training.total_steps} steps are few for training from scratch; the default is at least "
+                f"{DEFAULT_NUM_STEPS} (--num_steps)"
+            )
 
 
 def finish(experiment: Experiment) -> None:
@@ -179,7 +194,7 @@ def what_next(config: ExperimentConfig, file: str | None = None) -> str:
     given = {name: getattr(config.data, name) for name in names}
     flags = {name: value for name, value in given.items() if value != getattr(ExperimentConfig().data, name)}
     given_file = [] if file is None else [f"--config={file}"]
-    compare = shlex.join(["python", "-m", "examples.compare_heads", "--num_epochs=10", *given_file, *as_typed(flags)])
+    compare = shlex.join(["python", "-m", "examples.compare_heads", *given_file, *as_typed(flags)])
     return f"Next: {shlex.join(['tensorboard', '--logdir', config.output.output_dir])}\n      {compare}"
 
 

@@ -123,7 +123,7 @@ def test_evaluation_only_after_the_last_epoch(tmp_path: Path) -> None:
 
 def test_a_budget_of_minutes_counts_steps_alone(tmp_path: Path) -> None:
     """Each step takes one second of the toy clock; all else is not counted."""
-    training = toy_training(tmp_path, replace(CONFIG, minutes=0.1))
+    training = toy_training(tmp_path, replace(CONFIG, num_epochs=None, minutes=0.1))
     rates: list[float] = []
     training.callbacks = replace(training.callbacks, on_step=lambda run: rates.append(run.state.learning_rate))
     state = training.run()

@@ -138,7 +138,7 @@ def train(
 
     def on_step(training: Training) -> None:
         times.append(training.state.seconds)
-        if mode == "kill" and training.state.step >= KILLED_AT * config.num_epochs * training.steps_per_epoch:
+        if mode == "kill" and training.state.step >= KILLED_AT * (training.total_steps or 0):
             os.kill(os.getpid(), signal.SIGKILL)
 
     training = Training(detector, samples, config, machine, log, Callbacks(on_step=on_step))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from maskrcnn.config import UserError, differences, from_dict
 from maskrcnn.files import check_archive, written_beside
-from maskrcnn.training.config import MAY_DIFFER_ON_RESUME
+from maskrcnn.training.config import BUDGET, MAY_DIFFER_ON_RESUME
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -91,7 +91,7 @@ def check_same_configuration(
     if not forbidden:
         return
     reason = ""
-    if any(line.split(":")[0].split(".")[-1] in ("num_epochs", "minutes") for line in forbidden):
+    if any(line.split(":")[0].split(".")[-1] in BUDGET for line in forbidden):
         reason = " (the learning rate follows a curve over the whole budget, so a longer run is another run)"
     raise UserError(
         f"cannot resume {source} with another configuration: {'; '.join(forbidden)}{reason}; "

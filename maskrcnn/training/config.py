@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from maskrcnn.config import option
+from maskrcnn.config import UserError, option
+
+DEFAULT_NUM_STEPS, DEFAULT_NUM_EPOCHS = 640, 10  # the larger of both, where nothing is set
+BUDGET = ("num_steps", "num_epochs", "minutes")  # fields of `TrainingConfig`, of which one may be set
 
 MAY_DIFFER_ON_RESUME = (
     "device",
@@ -19,7 +22,7 @@ MAY_DIFFER_ON_RESUME = (
 With the same machine, PyTorch and `torch_threads` a resumed run ends with the same bits as one that nothing stopped.
 With others, sums are rounded in another order; such differences grow from step to step, as those of another seed do.
 
-Not `num_epochs`: the learning rate follows a curve over all epochs, so a run of 60 is no prolonged run of 30.
+Not the budget: the learning rate follows a curve over all steps, so a run of 60 epochs is no prolonged run of 30.
 """
 
 
@@ -27,9 +30,17 @@ Not `num_epochs`: the learning rate follows a curve over all epochs, so a run of
 class TrainingConfig:
     """Training."""
 
-    num_epochs: int = option(10, "passes over the training images", flag="num_epochs", minimum=1)
+    num_steps: int | None = option(
+        None,
+        f"training steps (default: {DEFAULT_NUM_STEPS}, or {DEFAULT_NUM_EPOCHS} epochs where these are more)",
+        flag="num_steps",
+        minimum=1,
+    )
+    num_epochs: int | None = option(
+        None, "passes over the training images, in place of num_steps", flag="num_epochs", minimum=1
+    )
     minutes: float | None = option(
-        None, "train for so many minutes, not for num_epochs (evaluation not counted)", flag="minutes", minimum=0.001
+        None, "minutes of training (evaluation not counted), in place of num_steps", flag="minutes", minimum=0.001
     )
     batch_size: int = option(2, "images a step", flag="batch_size", minimum=1)
     crops_per_image: int = option(
@@ -65,8 +76,12 @@ class TrainingConfig:
     channels_last: bool | None = option(None, "keep images channels-last in memory (default: where it is faster)")
     deterministic: bool = option(False, "only operations that repeat exactly on a GPU, too", flag="deterministic")
 
-    eval_every_n_epochs: int = option(
-        5, "evaluate every n epochs (-1: only after the last)", flag="eval_every_n_epochs", minimum=-1
+    eval_every_n_epochs: int | None = option(
+        None,
+        "evaluate on validation images every n epochs (-1: only after the last; default: at most 10 times and a fifth "
+        "of the time)",
+        flag="eval_every_n_epochs",
+        minimum=-1,
     )
     best_metric: str = option(
         "auto", "what weights/best.pt is best in (auto: mask_ap, or box_ap, or the validation loss)", flag="best_metric"
@@ -76,3 +91,9 @@ class TrainingConfig:
     )
     checkpoint_every_n_seconds: float = option(60.0, "longest time between two savings of weights/last.pt", minimum=0.0)
     log_every_n_steps: int = option(10, "write the losses of every n-th step to metrics.jsonl (0: none)", minimum=0)
+
+    def __post_init__(self) -> None:
+        """Raise `UserError` where more than one of the budgets is set."""
+        given = [name for name in BUDGET if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise UserError(f"--{given[0]} and --{given[1]}: give one of them; each sets the length of training")

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from maskrcnn.config import UserError, to_dict
+from maskrcnn.training.budget import EvaluationCost, evaluation_interval, total_steps
 from maskrcnn.training.checkpoint import (
     check_same_configuration,
     first_not_finite,
@@ -69,14 +70,15 @@ class Callbacks:
     """What a program adds to training; its time is not counted as training.
 
     `evaluate(model, epoch)` gives metrics by name, of validation images; `validation` batches give the validation loss.
-    Both run every `eval_every_n_epochs` and after the last epoch, and choose the best weights. `on_step` and `on_epoch`
-    see the run after each.
+    Both run at intervals (see `evaluation_interval`, which asks for their `cost`) and after the last epoch, and choose
+    the best weights. `on_step` and `on_epoch` see the run after each.
     """
 
     evaluate: Callable[[nn.Module, int], Metrics] | None = None
     validation: Iterable[Batch] | None = None
     on_step: Callable[[Training], None] | None = None
     on_epoch: Callable[[Training], None] | None = None
+    cost: EvaluationCost = field(default_factory=EvaluationCost)
 
 
 class Training:
@@ -113,6 +115,8 @@ class Training:
         self.optimizer = make_optimizer(model, config)
         self.state = TrainingState()
         self.steps_per_epoch = num_steps_per_epoch(len(samples), config.batch_size)
+        self.total_steps = total_steps(config, self.steps_per_epoch)
+        self.eval_interval = evaluation_interval(config, self.steps_per_epoch, callbacks.cost)  # epochs
         self.losses: Metrics = {}  # of the last step
         self.stopped_by: int | None = None  # the signal that ended `run` before the end of the budget
         self._saved_at = 0.0
@@ -177,9 +181,9 @@ class Training:
 
     def fraction(self) -> float:
         """How much of the budget is used, from 0 to 1."""
-        if self.config.minutes is not None:
-            return min(1.0, self.state.seconds / (60.0 * self.config.minutes))
-        return min(1.0, self.state.step / (self.config.num_epochs * self.steps_per_epoch))
+        if self.total_steps is None:
+            return min(1.0, self.state.seconds / (60.0 * (self.config.minutes or 0.0)))
+        return min(1.0, self.state.step / self.total_steps)
 
     def check_finite(self, batch: Batch) -> None:
         """Stop before the weights are spoilt; `TrainingError` names the losses, the place and the images."""
@@ -212,11 +216,11 @@ class Training:
         self.check_weights()
         state = self.state
         state.epoch += 1
-        last = state.epoch >= self.config.num_epochs if self.config.minutes is None else self.fraction() >= 1.0
+        last = self.fraction() >= 1.0
         means = {name: total / state.steps_in_epoch for name, total in state.sums.items()}
         state.sums, state.steps_in_epoch = {}, 0
         self.record("train", state.epoch, means | {"learning_rate": state.learning_rate})
-        due = last or (self.config.eval_every_n_epochs > 0 and state.epoch % self.config.eval_every_n_epochs == 0)
+        due = last or (self.eval_interval > 0 and state.epoch % self.eval_interval == 0)
         measured = self.evaluate() if due else {}
         self.log.say(self.epoch_line(means, measured))
         state.finished = last
@@ -244,7 +248,7 @@ class Training:
 
     def epoch_line(self, means: Metrics, measured: Metrics) -> str:
         """One readable line: where the run is, its losses, its metrics."""
-        budget = f"/{self.config.num_epochs}" if self.config.minutes is None else ""
+        budget = f"/{math.ceil(self.total_steps / self.steps_per_epoch)}" if self.total_steps is not None else ""
         losses = "  ".join(f"{name.removeprefix('loss_')} {value:.3f}" for name, value in means.items())
         names = (name for name in IN_LINE if name in measured)
         metrics = "  ".join(f"{name.removeprefix('validation_')} {measured[name]:.3f}" for name in names)
