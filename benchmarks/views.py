@@ -51,6 +51,7 @@ def make_scenes(count: int, times: int) -> Scenes:
 
 
 def make_scene(config: SceneConfig, number: int) -> tuple[Tensor, Instances]:
+    """Make one test scene."""
     drawn = render(compose_scene(config, "test", number))
     masks, ids = masks_of_labels(torch.from_numpy(drawn.labels.astype(np.int32)))
     image = torch.from_numpy(drawn.image).permute(2, 0, 1).contiguous()
