@@ -21,7 +21,7 @@ def describe(config: ExperimentConfig, data: Data) -> None:
     """Print the settings, the shapes, the parameters, the losses of one batch, its time and the peak memory."""
     click.echo(to_toml(config, comments=False))
     machine = set_up_machine(config.training)
-    detector = build_detector(config, data)
+    detector = build_detector(config, data, click.echo)
     machine.place(detector)
     detector.train()
     samples = training_samples(config, data)

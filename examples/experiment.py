@@ -39,6 +39,7 @@ from maskrcnn.training.loading import KeyedSamples, evaluation_batches
 from maskrcnn.training.loop import Callbacks, Training, TrainingState, best_metric_name
 from maskrcnn.training.machine import Machine, set_up_machine
 from maskrcnn.training.runlog import RunLog, read_metrics
+from maskrcnn.weights.classes import match_classes
 from maskrcnn.weights.torchvision import load_torchvision
 
 Predictions = dict[int, Instances]
@@ -63,15 +64,24 @@ def training_samples(config: ExperimentConfig, data: Data) -> KeyedSamples:
     return KeyedSamples(data.train, transform, config.training.seed, config.training.crops_per_image)
 
 
-def build_detector(config: ExperimentConfig, data: Data) -> Detector:
-    """The detector with the weights of its first step: those of `start_from`, else a function of the seed alone."""
+def build_detector(config: ExperimentConfig, data: Data, say: Callable[[str], None]) -> Detector:
+    """The detector with the weights of its first step: those of `start_from`, else a function of the seed alone.
+
+    What `start_from` has for other classes is matched by name or left out, which is said.
+    """
     torch.manual_seed(config.training.seed)
     detector = Detector(config.detector, len(data.class_names), config.head)
     if config.start_from is not None and config.start_from.endswith(".pth"):  # torchvision's files; ours end in .pt
-        load_torchvision(detector, config.start_from)
+        note = load_torchvision(detector, config.start_from, data.class_names)
     elif config.start_from is not None:
         contents = load_checkpoint(config.start_from)
-        load_weights(detector, contents["model"], config.start_from)
+        known = contents.get("class_names")
+        weights, note = match_classes(detector.state_dict(), contents["model"], known, data.class_names)
+        load_weights(detector, weights, config.start_from)
+    else:
+        return detector
+    if note is not None:
+        say(f"--start_from={config.start_from}: {note}")
     return detector
 
 
@@ -144,7 +154,7 @@ class Experiment:
     def __init__(self, config: ExperimentConfig, log: RunLog, data: Data, on_step: Callable[[Training], None]) -> None:
         self.config, self.log, self.data = config, log, data
         self.machine = set_up_machine(config.training)
-        self.detector = build_detector(config, data)
+        self.detector = build_detector(config, data, log.say)
         self.samples = training_samples(config, data)
         self.test = EvaluationSet.read("test", data.test)
         self.validation = EvaluationSet("validation", *self.test[1:])

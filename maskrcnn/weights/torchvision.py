@@ -3,7 +3,7 @@
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from maskrcnn.config import UserError
 from maskrcnn.files import check_archive
 from maskrcnn.model.detector import Detector
+from maskrcnn.weights.classes import match_classes
 
 # torchvision's name → ours; the backbone's names are the same. The published files, older than torchvision's present
 # names, say `rpn.head.conv`, `mask_fcn1` to `mask_fcn4` and `inner_blocks.0.weight` for what became nested modules.
@@ -33,13 +34,20 @@ RENAMES = (
 COUNTER = "num_batches_tracked"  # only ordinary batch normalisation has it, and no result depends on it
 
 
-def load_torchvision(detector: Detector, source: str | Path | Mapping[str, Tensor]) -> None:
+def load_torchvision(
+    detector: Detector, source: str | Path | Mapping[str, Tensor], class_names: Sequence[str] | None = None
+) -> str | None:
     """Give a detector of the preset `torchvision` the weights of torchvision's model.
 
     Args:
         detector: head "mask_rcnn" for `maskrcnn_resnet50_fpn`, "faster_rcnn" for `fasterrcnn_resnet50_fpn`, with as
-            many classes (torchvision counts the background, the detector does not).
+            many classes (torchvision counts the background, the detector does not) or with `class_names`.
         source: a state dict, or the path of a file that holds one; the file is read without running code from it.
+        class_names: the detector's classes. Where they are other than those of the weights, the layers that depend on
+            the classes are matched by name (weights of 90 classes are taken for COCO's) or left out.
+
+    Returns:
+        What was matched and left out; None where all layers are taken as they are.
 
     Raises:
         UserError: the file cannot be read, or a layer differs; names the first one, in the order of the network.
@@ -47,11 +55,23 @@ def load_torchvision(detector: Detector, source: str | Path | Mapping[str, Tenso
     where = "the state dict" if isinstance(source, Mapping) else str(source)
     state = source if isinstance(source, Mapping) else _read(Path(source))
     loaded = {rename(name): value for name, value in state.items() if not name.endswith(COUNTER)}
-    _check({rename(name): name for name in state}, loaded, detector, where)
     own = detector.state_dict()
+    note = None
+    if class_names is not None:
+        loaded, note = match_classes(own, loaded, _coco_names(loaded), class_names)
+    _check({rename(name): name for name in state}, loaded, detector, where)
     counters = {rename(name): value for name, value in state.items() if name.endswith(COUNTER)}
     kept = {name: counters.get(name, value) for name, value in own.items() if name.endswith(COUNTER)}
     detector.load_state_dict({**loaded, **kept})
+    return note
+
+
+def _coco_names(loaded: Mapping[str, Tensor]) -> Sequence[str] | None:
+    """The names of COCO's 90 category ids, gaps included, where the weights have as many classes."""
+    from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
+
+    names: list[str] = MaskRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"][1:]
+    return names if len(loaded.get("box_head.classes.bias", ())) == len(names) + 1 else None
 
 
 def rename(name: str) -> str:
