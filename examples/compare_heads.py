@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import functools
 import io
+import statistics
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +16,13 @@ import click
 from datasets.registry import short_name
 from examples.command_line import SettingsCommand, exit_code_of
 from examples.config import ExperimentConfig, experiment_options, load_config
+from examples.timing import describe_times, load_average, median_step_seconds
 from examples.train import train
 from examples.trust import check_trust
 from maskrcnn.model.config import HEADS
 
 if TYPE_CHECKING:
-    from examples.experiment import Data, Experiment
+    from examples.experiment import Data, Experiment, Predictions
 
 Row = dict[str, Any]
 COLUMNS = {
@@ -36,6 +38,7 @@ COLUMNS = {
     "ar_1000": "AR@1000",
     "train_seconds": "train s",
     "inference_ms": "ms/image",
+    "load": "load",
     "parameters": "parameters",
 }
 OF_ONE_HEAD = ("head", "start_from", "model_file", "plot_dir", "predictions_dir")  # settings of a single run
@@ -106,28 +109,49 @@ def measure(experiment: Experiment) -> Row:
     from examples.experiment import predict
     from maskrcnn.evaluation.coco import proposal_recall
     from maskrcnn.evaluation.figures import evaluate
+    from maskrcnn.training.runlog import read_metrics
 
     config, truths, classes = experiment.config, experiment.test.ground_truth, experiment.data.class_names
+    state = experiment.training.state
+    seconds_per_step = median_step_seconds(read_metrics(experiment.log.metrics_file))
+    load = load_average()
+    found, seconds_per_image = predict_timed(experiment)
     how = (experiment.detector, experiment.test.samples, experiment.machine, config.training.batch_size, config.views)
-    started = time.perf_counter()
-    found = predict(*how)
-    inference = (time.perf_counter() - started) / len(truths)
     proposals = predict(*how, proposals_only=True)
     row: Row = {"head": config.head}
     threshold = experiment.tested.metrics["operating_threshold"] if experiment.tested is not None else 0.5
     row |= evaluate(truths, found, classes, config.head, class_agnostic=True, score_threshold=threshold).metrics
     row |= proposal_recall(truths, proposals)
-    row["train_seconds"] = experiment.training.state.seconds
-    row["inference_ms"] = inference * 1000
+    row["train_seconds"] = state.seconds if seconds_per_step is None else seconds_per_step * state.step
+    row["inference_ms"] = seconds_per_image * 1000
+    row["load"] = load
     row["parameters"] = sum(p.numel() for p in experiment.detector.parameters())
     return row
+
+
+def predict_timed(experiment: Experiment) -> tuple[Predictions, float]:
+    """Detections in the test images, and the median seconds per image of the batches."""
+    from datasets.chosen import Chosen
+    from examples.experiment import predict
+    from maskrcnn.training.loading import KeyedSamples
+
+    dataset, size = experiment.test.dataset, experiment.config.training.batch_size
+    found: Predictions = {}
+    seconds = []
+    for start in range(0, len(dataset), size):
+        places = range(start, min(start + size, len(dataset)))
+        started = time.perf_counter()
+        samples = KeyedSamples(Chosen(dataset, places))
+        found |= predict(experiment.detector, samples, experiment.machine, size, experiment.config.views)
+        seconds.append((time.perf_counter() - started) / len(places))
+    return found, statistics.median(seconds)
 
 
 def show(rows: list[Row]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="Heads compared")
+    table = Table(title="Heads compared", caption=describe_times())
     for name, title in COLUMNS.items():
         table.add_column(title, justify="left" if name == "head" else "right")
     for row in rows:
