@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree  # scikit-image brings SciPy
 
 from datasets.interface import DetectionDataset
+from maskrcnn.structures.instances import Instances
 
 Floats = NDArray[np.float64]
 
@@ -91,24 +92,42 @@ def read_objects(
     Raises:
         UserError: If an image is not readable.
     """
-    boxes, areas, labels, ignore, sizes = [], [], [], [], []
+    collector = ObjectCollector()
     for index in choose_evenly_spaced(len(dataset), max_count):
-        _, instances = dataset[index]
-        boxes.append(instances.boxes.numpy())
-        areas.append(np.where(instances.has_mask().numpy(), instances.areas().numpy(), np.nan))
-        labels.append(instances.labels.numpy())
-        ignore.append(instances.ignore.numpy())
-        sizes.append(instances.size)
+        collector.add(dataset[index][1])
         on_image_read()
-    counts = [len(each) for each in labels]
-    return Objects(
-        np.concatenate([np.zeros((0, 4), np.float32), *boxes]),
-        np.concatenate([np.zeros(0), *areas]),
-        np.concatenate([np.zeros(0, np.int64), *labels]),
-        np.concatenate([np.zeros(0, bool), *ignore]),
-        np.repeat(np.arange(len(counts)), counts),
-        np.array(sizes, np.int64).reshape(-1, 2),
-    )
+    return collector.objects()
+
+
+class ObjectCollector:
+    """Gathers the objects of a data set, image by image."""
+
+    def __init__(self) -> None:
+        self._boxes: list[NDArray[np.float32]] = []
+        self._areas: list[Floats] = []
+        self._labels: list[NDArray[np.int64]] = []
+        self._ignore: list[NDArray[np.bool_]] = []
+        self._sizes: list[tuple[int, int]] = []
+
+    def add(self, instances: Instances) -> None:
+        """Add the objects of the next image."""
+        self._boxes.append(instances.boxes.numpy())
+        self._areas.append(np.where(instances.has_mask().numpy(), instances.areas().numpy(), np.nan))
+        self._labels.append(instances.labels.numpy())
+        self._ignore.append(instances.ignore.numpy())
+        self._sizes.append(instances.size)
+
+    def objects(self) -> Objects:
+        """Return the objects of all images added so far."""
+        counts = [len(each) for each in self._labels]
+        return Objects(
+            np.concatenate([np.zeros((0, 4), np.float32), *self._boxes]),
+            np.concatenate([np.zeros(0), *self._areas]),
+            np.concatenate([np.zeros(0, np.int64), *self._labels]),
+            np.concatenate([np.zeros(0, bool), *self._ignore]),
+            np.repeat(np.arange(len(counts)), counts),
+            np.array(self._sizes, np.int64).reshape(-1, 2),
+        )
 
 
 def compute_box_sizes(objects: Objects) -> Floats:

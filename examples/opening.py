@@ -18,6 +18,7 @@ from datasets.expressions import Expression
 from datasets.interface import DetectionDataset, category_ids_of
 from datasets.joined import Joined, joined_classes
 from datasets.levels import Levels
+from datasets.notices import Preview, describe_notices, preview
 from datasets.registry import SOURCES, SYNTHETIC, Named, parse
 from datasets.splits import Splits, counts_by_split, file_of, hold_out, open_splits
 from examples.config import CONFIG_FILE, ExperimentConfig
@@ -40,6 +41,8 @@ class Data(NamedTuple):
     test: DetectionDataset
     bad: Mapping[str, BadImages] = {}  # never written to
     gray_levels: Levels | None = None  # of images with more than 8 bits
+    seen: Preview = Preview()  # what was read when the data was opened
+    shown: Sequence[str] = ()  # notices that were shown then
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -69,14 +72,21 @@ class Data(NamedTuple):
         *others, last = (f"{len(dataset)} {name}" for name, dataset in self.splits().items())
         return f"{', '.join(others)} and {last} images"
 
-    def notes(self) -> Iterator[str]:
-        """What reading left out, dropped or clipped so far, one line a kind."""
+    def notes(
+        self, seen: Preview | None = None, counts: Mapping[str, Mapping[str, int]] | None = None
+    ) -> Iterator[str]:
+        """What reading left out, dropped or clipped, one line a kind (see `datasets.notices.describe_notices`)."""
         for name, bad in self.bad.items():
             if len(bad):
                 yield f"--skip_bad left out {len(bad)} {name} images:"
                 yield from (f"    {line}" for line in bad.lines())
-        for name, counts in counts_by_split(self.splits()).items():
-            yield from (f"{name} images: {count} {rule}" for rule, count in counts.items() if count)
+        yield from describe_notices(counts_by_split(self.splits()) if counts is None else counts, seen)
+
+    def seen_with_tests(self) -> Preview:
+        """What has been read once the test and validation images were read whole."""
+        return replace(
+            self.seen, partial={name: each for name, each in self.seen.partial.items() if name == "training"}
+        )
 
 
 def open_data(config: ExperimentConfig, say: Say = print, head: str | None = None) -> Data:
@@ -121,9 +131,11 @@ def open_data(config: ExperimentConfig, say: Say = print, head: str | None = Non
     if category_ids_of(validated.train) != validated.category_ids:
         numbers = [", ".join(map(str, category_ids_of(each))) for each in (validated.train, validated.test)]
         say(f"category ids of the classes differ: {numbers[0]} (training), {numbers[1]} (test, used in predictions)")
-    for line in validated.notes():
+    seen = Preview() if data.skip_bad else preview(validated.splits())  # --skip_bad has read all images
+    shown = list(validated.notes(seen))
+    for line in shown:
         say(line)
-    return validated
+    return validated._replace(seen=seen, shown=shown)
 
 
 def _validation(

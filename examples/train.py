@@ -125,6 +125,7 @@ def train(
             else:
                 experiment.start()
             say_what_runs(experiment)
+            say_notices(experiment)
             experiment.training.run()
         finish(experiment)
     return experiment
@@ -152,13 +153,27 @@ def say_what_runs(experiment: Experiment) -> None:
             )
 
 
+def say_notices(experiment: Experiment) -> None:
+    """Log the notices, show those that reading the test and validation images has added, and store their counts."""
+    from datasets.notices import write_notices
+
+    data, log = experiment.data, experiment.log
+    seen = data.seen_with_tests()
+    for line in data.notes(seen):
+        (log.keep if line in data.shown else log.say)(line)
+    write_notices(log.folder, data.splits(), seen)
+
+
 def finish(experiment: Experiment) -> None:
     """Evaluate the best weights on the test images, and say where everything is."""
+    from datasets.notices import Preview, write_notices
     from examples.experiment import headline, legend
     from maskrcnn.evaluation.coco import BOXES_FILE, MASKS_FILE
 
     log, state = experiment.log, experiment.training.state
-    for line in experiment.data.notes():
+    seen = Preview() if state.epoch else experiment.data.seen_with_tests()
+    counts = write_notices(log.folder, experiment.data.splits(), seen)
+    for line in experiment.data.notes(seen, counts):
         log.say(line)
     if not state.finished:
         log.say(f"Stopped after step {state.step}; all is saved.")

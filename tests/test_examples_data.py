@@ -101,6 +101,13 @@ def test_data_of_boxes_trains_the_heads_without_masks(workplace: Path) -> None:
     assert "training images: 4 inverted or empty boxes dropped" not in "\n".join(lines)
     assert any(re.fullmatch("training and validation images: 4 boxes clipped to the image", x) for x in lines), lines
     assert any(re.fullmatch("test images: 2 boxes clipped to the image", line) for line in lines)
+    started = next(number for number, line in enumerate(lines) if line.startswith("rpn ("))
+    assert "training and validation images: 4 boxes clipped to the image" in lines[:started]
+    run = workplace / "runs/visdrone-rpn-1"
+    stored = json.loads((run / "data.json").read_text())
+    assert stored["images_read"] == stored["images"] and sum(stored["images"].values()) == 6
+    assert stored["notices"]["training and validation"] == {"boxes clipped to the image": 4}
+    assert (run / "train.log").read_text().count("training and validation images: 4 boxes clipped to the image") == 2
     succeed(train, "--dataset=visdrone:val", "--head=faster_rcnn", *SHORT)
     runs = workplace / "runs"
     assert {path.name for path in runs.iterdir()} == {"visdrone-rpn-1", "visdrone-val-faster_rcnn-1"}

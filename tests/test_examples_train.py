@@ -54,6 +54,7 @@ def test_a_run_leaves_what_the_readme_lists(finished: Finished) -> None:
     assert len(events) == 1
     assert left - events - curves - pictures == {
         "config.toml",
+        "data.json",
         "environment.json",
         "metrics.jsonl",
         "train.log",

@@ -107,8 +107,12 @@ class RunLog:
 
     def say(self, line: str) -> None:
         """Show one line, and keep it with the time of day in `train.log`."""
+        self.console(escape(line))
+        self.keep(line)
+
+    def keep(self, line: str) -> None:
+        """Keep one line with the time of day in `train.log`."""
         line = escape(line)
-        self.console(line)
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
         for path in self.log_files:
             _append(path, f"{stamp}  {line}\n")

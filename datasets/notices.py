@@ -1,0 +1,127 @@
+"""What readers dropped, clipped, ignored, split or numbered anew, as lines for the user and as a file of a run.
+
+Some of it is known once a data set is opened, the rest once an image is read. `preview` reads images of each split for
+the latter, so that it is shown before training and not only after it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from datasets.interface import DetectionDataset
+from datasets.splits import counts_by_split
+from datasets.statistics import choose_evenly_spaced
+from maskrcnn.config import UserError
+from maskrcnn.files import write_text
+
+PREVIEW_IMAGES = 200  # of each split at most
+PREVIEW_SECONDS = 1.0  # for all splits together
+FILE = "data.json"
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much of a split was read: `images` of `total`, which hold `objects`."""
+
+    images: int
+    total: int
+    objects: int
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What was known before and after the preview.
+
+    Attributes:
+        opening: counts by names of splits, as `counts_by_split`, from before any image was read.
+        partial: how much was read of the splits that were not read whole.
+    """
+
+    opening: Mapping[str, Counter[str]] = field(default_factory=dict)
+    partial: Mapping[str, Extent] = field(default_factory=dict)
+
+
+def preview(splits: Mapping[str, DetectionDataset]) -> Preview:
+    """Read at most `PREVIEW_IMAGES` images of each split, evenly spaced, for at most `PREVIEW_SECONDS` in all.
+
+    Images that cannot be read are left out, since the error is raised where they are used.
+    """
+    opening = counts_by_split(splits)
+    seconds = PREVIEW_SECONDS / max(len(splits), 1)
+    extents = {name: _read_some(dataset, seconds) for name, dataset in splits.items()}
+    return Preview(opening, {name: each for name, each in extents.items() if each.images < each.total})
+
+
+def _read_some(dataset: DetectionDataset, seconds: float) -> Extent:
+    started, images, objects = time.monotonic(), 0, 0
+    places = choose_evenly_spaced(len(dataset), PREVIEW_IMAGES)
+    # Reversed bits, so that the images are spread over the split whenever the time is over.
+    for number in sorted(range(len(places)), key=lambda number: f"{number:08b}"[::-1]):
+        with suppress(UserError):
+            objects += len(dataset[places[number]][1])
+        images += 1
+        if time.monotonic() - started > seconds:
+            break
+    return Extent(images, len(dataset), objects)
+
+
+def describe_notices(counts_by_names: Mapping[str, Mapping[str, int]], seen: Preview | None = None) -> Iterator[str]:
+    """Iterate over the notices, one line each.
+
+    Args:
+        counts_by_names: counts by names of splits, as `counts_by_split`.
+        seen: lines about images of splits that were not read whole tell how many were.
+    """
+    seen = seen or Preview()
+    for names, counts in counts_by_names.items():
+        opening = seen.opening.get(names, Counter())
+        partial = [(name, each) for name, each in seen.partial.items() if name in names.replace(",", "").split()]
+        read = ", ".join(
+            f"{each.images:,} of {each.total:,} {name} images, {each.objects:,} objects" for name, each in partial
+        )
+        for rule, count in counts.items():
+            if count:
+                of_images = f" (read so far: {read})" * bool(partial and opening[rule] != count)
+                yield f"{names} images: {count:,} {rule}{of_images}"
+
+
+def write_notices(
+    folder: Path, splits: Mapping[str, DetectionDataset], seen: Preview
+) -> Mapping[str, Mapping[str, int]]:
+    """Write all counts to `data.json` of a run folder, and return them.
+
+    Of what is there already, from before a run was resumed, the higher counts stay: each image counts once, so that
+    counts only grow with the images read.
+    """
+    path = folder / FILE
+    before = _read_notices(path)
+    known = before.get("notices", {})
+    notices = {names: Counter(known.get(names)) | counts for names, counts in counts_by_split(splits).items()}
+    read = {name: seen.partial[name].images if name in seen.partial else len(each) for name, each in splits.items()}
+    contents = {
+        "images": {name: len(each) for name, each in splits.items()},
+        "images_read": {name: max(count, before.get("images_read", {}).get(name, 0)) for name, count in read.items()},
+        "notices": {names: dict(counts) for names, counts in notices.items()},
+    }
+    write_text(path, json.dumps(contents, indent=2, ensure_ascii=False) + "\n")
+    return notices
+
+
+def _read_notices(path: Path) -> dict[str, Any]:
+    """What a run folder has already; nothing where it has none that can be read."""
+    try:
+        contents = json.loads(path.read_text(encoding="utf-8"))
+        numbers = [
+            *contents["images_read"].values(),
+            *(n for each in contents["notices"].values() for n in each.values()),
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+    return contents if all(type(number) is int for number in numbers) else {}
