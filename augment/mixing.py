@@ -11,14 +11,15 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import pad
 
-from augment.affine import Size, compose, mirror, translation, transposition
-from augment.geometry import Edges, Sample, add_margins, compute_margins, warp, warp_instances
 from augment.photometric import apply_gaussian_blur
-from augment.values import draw_uniform, in_type_of
-from maskrcnn.ops.reference_masks import window_pixels
+from maskrcnn.ops.windows import window_pixels
+from maskrcnn.structures.affine import Size, compose, mirror, translation, transposition
 from maskrcnn.structures.boxes import clip_boxes
+from maskrcnn.structures.edges import Edges
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
+from maskrcnn.structures.pixels import draw_uniform, in_type_of
+from maskrcnn.structures.warping import Sample, add_margins, compute_margins, warp, warp_instances
 
 MAX_TRIES = 10  # positions tried for an object before it is skipped
 

@@ -11,9 +11,9 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import conv2d, pad
 
-from augment.geometry import Sample
-from augment.values import as_bytes, as_float, draw_uniform
 from maskrcnn.structures.instances import Instances
+from maskrcnn.structures.pixels import as_bytes, as_float, draw_uniform
+from maskrcnn.structures.warping import Sample
 
 
 class _Photometric:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from augment.config import AugmentConfig
-from augment.geometry import Edges
 from augment.libraries.adapters import from_text
 from augment.mixing import CopyPaste, Mosaic, SampleSource
 from augment.photometric import GaussianNoise, RandomBlur, RandomInvert, RandomLight
@@ -20,6 +19,7 @@ from augment.transforms import (
     check_range,
 )
 from maskrcnn.config import UserError
+from maskrcnn.structures.edges import Edges
 
 MIN_CROP_SIZE = 8  # px: in smaller crops, nearly all objects are cut and ignored, so there is nothing to learn
 

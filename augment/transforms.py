@@ -19,7 +19,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Generator, Tensor
 
-from augment.affine import (
+from maskrcnn.ops.boxes import box_area
+from maskrcnn.structures.affine import (
     Size,
     area_factor,
     compose,
@@ -33,11 +34,10 @@ from augment.affine import (
     translation,
     transposition,
 )
-from augment.geometry import Edges, Sample, warp
-from augment.values import draw_uniform
-from augment.windows import WindowedImage, read_whole
-from maskrcnn.ops.boxes import box_area
+from maskrcnn.structures.edges import Edges
 from maskrcnn.structures.instances import Instances
+from maskrcnn.structures.pixels import Pixels, draw_uniform, read_whole
+from maskrcnn.structures.warping import Sample, warp
 
 
 class Transform(Protocol):
@@ -49,7 +49,7 @@ class Transform(Protocol):
 
 
 class Warp(NamedTuple):
-    """Affine map `matrix` `[2, 3]` (see `augment.affine`) and the `size` (H, W) of its target canvas."""
+    """Affine map `matrix` `[2, 3]` (see `maskrcnn.structures.affine`) and the `size` (H, W) of its target canvas."""
 
     matrix: Tensor
     size: Size
@@ -89,9 +89,9 @@ class Compose:
     transforms: tuple[Transform, ...] = ()
     edges: Edges = field(default_factory=Edges)
 
-    takes_windows = True  # of large images (`augment.windows`), of which it reads what a crop shows
+    takes_windows = True  # of large images (`maskrcnn.structures.pixels`), of which it reads what a crop shows
 
-    def __call__(self, image: Tensor | WindowedImage, instances: Instances, generator: Generator) -> Sample:
+    def __call__(self, image: Tensor | Pixels, instances: Instances, generator: Generator) -> Sample:
         """Return the transformed sample.
 
         Raises:
@@ -107,7 +107,7 @@ class Compose:
             pending = None
         return self._resample(image, instances, pending)
 
-    def _resample(self, image: Tensor | WindowedImage, instances: Instances, pending: Warp | None) -> Sample:
+    def _resample(self, image: Tensor | Pixels, instances: Instances, pending: Warp | None) -> Sample:
         if pending is None or (pending.size == tuple(instances.size) and torch.equal(pending.matrix, identity())):
             return read_whole(image), instances
         return warp(image, instances, *pending, self.edges)

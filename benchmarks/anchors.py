@@ -13,11 +13,11 @@ from augment.config import AugmentConfig
 from benchmarks.quality import describe, to_rows, train_and_trace, write_results
 from datasets.registry import open_dataset
 from datasets.statistics import read_objects
-from examples.config import ExperimentConfig
-from examples.describe_data import DescribeConfig, make_anchor_sets, measure_crowding
-from examples.experiment import Data
 from maskrcnn.model.detector import Detector
 from maskrcnn.training.config import TrainingConfig
+from workbench.anchor_fit import DescribeConfig, make_anchor_sets, measure_crowding
+from workbench.config import ExperimentConfig
+from workbench.data import Data
 
 
 @click.command()

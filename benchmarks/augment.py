@@ -22,7 +22,6 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 
 from augment.config import AugmentConfig
-from augment.geometry import Sample
 from augment.training import make_training_transform
 from benchmarks.ops import cost, describe
 from benchmarks.quality import write_results
@@ -33,6 +32,7 @@ from datasets.synthetic.scene import compose_scene
 from maskrcnn.model.config import DetectorConfig
 from maskrcnn.model.detector import Detector
 from maskrcnn.structures.instances import Instances
+from maskrcnn.structures.warping import Sample
 
 FULL = AugmentConfig(
     fixed_size=(0,), scale_u_range=(0.8, 1.25), rot_range_mag=45, affine_std=0.05, light_scl_std=0.1, light_off_std=0.1

@@ -13,14 +13,14 @@ import time
 import click
 import torch
 
-from augment.config import ViewsConfig
 from benchmarks.ops import resident
 from benchmarks.quality import write_results
 from benchmarks.views import Scenes, make_scene
 from datasets.synthetic.config import SceneConfig, update_config
 from examples.predict import load_finder
-from examples.searching import search, views_of
 from maskrcnn.evaluation.coco import match_detections
+from maskrcnn.inference.config import ViewsConfig
+from maskrcnn.inference.searching import search, views_of
 from maskrcnn.structures.instances import Instances
 
 IMAGES = {"3000": 5_000, "4096": 10_000}  # side: objects

@@ -12,10 +12,10 @@ from benchmarks.peers import TorchvisionMaskRCNN
 from benchmarks.quality import to_rows, train_and_trace, write_results
 from benchmarks.time_to_quality import MIN_CONFIDENCE, make_peer_config
 from datasets.registry import open_dataset
-from examples.experiment import Data
 from maskrcnn.model.config import DetectorConfig
 from maskrcnn.model.detector import Detector
 from maskrcnn.training.config import TrainingConfig
+from workbench.data import Data
 
 
 @click.command()

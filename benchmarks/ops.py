@@ -31,6 +31,7 @@ from maskrcnn.ops.images import warp_image
 from maskrcnn.ops.nms import nms
 from maskrcnn.ops.pooling import crop_and_resize, roi_align
 from maskrcnn.ops.types import AnchorLevel, Windows
+from maskrcnn.ops.windows import window_pixels
 
 LONGEST = 20.0  # seconds that the runs of one case together may take
 
@@ -196,7 +197,7 @@ def target_cases(num_sizes: int = 3) -> Iterator[Case]:
 
 def dense(masks: Windows, side: int) -> Tensor:
     result = torch.zeros(len(masks.windows), side, side, dtype=torch.uint8)
-    owner, x, y = reference_masks.window_pixels(masks.windows)
+    owner, x, y = window_pixels(masks.windows)
     result[owner, y, x] = (masks.data >= 128).to(torch.uint8)
     return result
 

@@ -15,7 +15,6 @@ from torch import nn
 from augment.config import AugmentConfig
 from augment.training import make_training_transform
 from benchmarks.peers import TorchvisionMaskRCNN
-from examples.experiment import Data, predict
 from maskrcnn.evaluation.figures import evaluate
 from maskrcnn.files import write_text
 from maskrcnn.model.detector import Detector
@@ -24,6 +23,8 @@ from maskrcnn.training.loading import KeyedSamples
 from maskrcnn.training.loop import Callbacks, Training
 from maskrcnn.training.machine import set_up_machine
 from maskrcnn.training.runlog import RunLog
+from workbench.data import Data
+from workbench.experiment import predict
 
 RESULTS = Path(__file__).parent / "results"
 

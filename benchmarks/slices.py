@@ -19,16 +19,16 @@ import tifffile
 import torch
 from torch import Tensor
 
-from augment.prediction import predict
-from augment.views import tiles
 from benchmarks.ops import resident
 from benchmarks.quality import write_results
-from datasets.large_images import open_pixels
 from datasets.synthetic.config import SceneConfig, update_config
 from datasets.synthetic.coverage import INSIDE
 from datasets.synthetic.drawing import rasterize
 from datasets.synthetic.painting import render
 from datasets.synthetic.scene import compose_scene
+from maskrcnn.images.large import open_pixels
+from maskrcnn.inference.prediction import predict
+from maskrcnn.inference.views import tiles
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 

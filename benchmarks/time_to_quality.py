@@ -18,10 +18,10 @@ from benchmarks.quality import find_crossing, to_rows, train_and_trace, write_re
 from datasets.registry import open_dataset
 from datasets.synthetic.recipes import Recipe
 from datasets.synthetic.writer import create
-from examples.experiment import Data
 from maskrcnn.model.config import DetectorConfig
 from maskrcnn.model.detector import Detector
 from maskrcnn.training.config import TrainingConfig
+from workbench.data import Data
 
 MAX_INSTANCES, MIN_CONFIDENCE = 300, 0.05
 

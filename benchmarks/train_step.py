@@ -25,8 +25,8 @@ from datasets.synthetic.config import SceneConfig, update_config
 from datasets.synthetic.recipes import Recipe
 from datasets.synthetic.writer import create
 from maskrcnn.ops.matching import all_anchors
-from maskrcnn.ops.reference_masks import window_pixels
 from maskrcnn.ops.types import Matches
+from maskrcnn.ops.windows import window_pixels
 from maskrcnn.structures.masks import CroppedMasks
 from maskrcnn.training.config import TrainingConfig
 from maskrcnn.training.loading import KeyedSamples, training_batches

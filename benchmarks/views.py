@@ -14,17 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from augment.config import MERGE_NAMES, ViewsConfig
-from augment.merging.merges import merge
-from augment.prediction import predict
 from benchmarks.quality import write_results
 from datasets.readers.generated import masks_of_labels
 from datasets.synthetic.config import SceneConfig, update_config
 from datasets.synthetic.painting import render
 from datasets.synthetic.scene import compose_scene
 from examples.predict import Finder, load_finder
-from examples.searching import detection, views_of
 from maskrcnn.evaluation.figures import evaluate
+from maskrcnn.inference.config import MERGE_NAMES, ViewsConfig
+from maskrcnn.inference.merging.merges import merge
+from maskrcnn.inference.prediction import predict
+from maskrcnn.inference.searching import detection, views_of
 from maskrcnn.structures.instances import Instances
 
 VIEWS = ("none", "flips", "d4", "affine:8", "scales:1,1.5", "d4+scales:1.5")

@@ -1,4 +1,4 @@
-"""Data sets whose images have more than 8 bits a channel, shown on one scale (`datasets.levels`)."""
+"""Data sets whose images have more than 8 bits a channel, shown on one scale (`maskrcnn.images.levels`)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from datasets.checks import TallyByImage
-from datasets.decoding import MAX_MEGAPIXELS, megapixel_limit
-from datasets.images import large_images_left_open
 from datasets.interface import DetectionDataset, category_ids_of
-from datasets.large_images import LargeImage, open_pixels
-from datasets.levels import FULL_RANGE, Levels, combine, count_outliers, scale_levels, value_range
 from maskrcnn.config import UserError
+from maskrcnn.images.decoding import MAX_MEGAPIXELS, megapixel_limit
+from maskrcnn.images.large import LargeImage, open_pixels
+from maskrcnn.images.levels import FULL_RANGE, Levels, combine, count_outliers, scale_levels, value_range
+from maskrcnn.images.reading import large_images_left_open
 from maskrcnn.structures.instances import Instances
 
 MAX_MEASURED = 64  # images, evenly spaced

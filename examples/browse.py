@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from examples.command_line import SettingsCommand, as_typed, click_options
-from examples.config import ExperimentConfig, config_option, load_config
-from examples.trust import check_trust
 from maskrcnn.config import UserError, flag_values, merge, option, settings
+from workbench.command_line import SettingsCommand, as_typed, click_options
+from workbench.config import ExperimentConfig, config_option, load_config
+from workbench.trust import check_trust
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from examples.experiment import Data
     from maskrcnn.plotting.samples import Panel
     from maskrcnn.structures.instances import Instances
+    from workbench.data import Data
 
 SPLITS = ("train", "test")
 _OTHER_FLAGS = [
@@ -97,7 +97,7 @@ def main(**flags: Any) -> None:
     config = load_config(flags=given)
     check_trust(config.data.dataset, flags)
     check_output(Path(browse.output))
-    from examples.experiment import open_data
+    from workbench.data import open_data
 
     drawn = list(iterate_samples(open_data(config, click.echo), config, browse))
     write_sheet(drawn, browse, config.augment.min_visible_fraction)
@@ -124,7 +124,7 @@ def iterate_samples(data: Data, config: ExperimentConfig, browse: BrowseConfig) 
 
     Test images are the same in every epoch, and returned once.
     """
-    from examples.experiment import training_samples
+    from workbench.experiment import training_samples
 
     if browse.split == "test":
         for index in range(min(browse.num_samples, len(data.test))):

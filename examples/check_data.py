@@ -12,10 +12,10 @@ from typing import Any
 import click
 
 from datasets.config import ReadingConfig
-from examples.command_line import SettingsCommand, click_options
-from examples.progress import with_bar
 from maskrcnn.config import UserError, flag_values, merge
 from maskrcnn.text import escape
+from workbench.command_line import SettingsCommand, click_options
+from workbench.progress import with_bar
 
 SWEEP = "sweep.json"
 NO_OBJECTS = "{}: holds no object, so that nothing can be learned from it or measured on it"

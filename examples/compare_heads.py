@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from datasets.registry import short_name
-from examples.command_line import SettingsCommand, exit_code_of
-from examples.config import ExperimentConfig, experiment_options, load_config
-from examples.timing import describe_times, load_average, median_step_seconds
-from examples.train import train
-from examples.trust import check_trust
 from maskrcnn.model.config import HEADS
+from workbench.command_line import SettingsCommand, exit_code_of
+from workbench.config import ExperimentConfig, experiment_options, load_config
+from workbench.timing import describe_times, load_average, median_step_seconds
+from workbench.training import train
+from workbench.trust import check_trust
 
 if TYPE_CHECKING:
-    from examples.experiment import Data, Experiment, Predictions
+    from workbench.data import Data
+    from workbench.experiment import Experiment, Predictions
 
 Row = dict[str, Any]
 COLUMNS = {
@@ -76,7 +77,7 @@ def main(**flags: Any) -> None:
 
     config = load_config(flags=flags)
     check_trust(config.data.dataset, flags)
-    from examples.experiment import check_objects, open_data
+    from workbench.data import check_objects, open_data
 
     data = open_data(config, click.echo)
     check_objects(data, click.echo)
@@ -106,10 +107,10 @@ def trained(config: ExperimentConfig, head: str, folder: Path, data: Data) -> Ex
 
 def measure(experiment: Experiment) -> Row:
     """Metrics of the best weights of one training on the test images."""
-    from examples.experiment import predict
     from maskrcnn.evaluation.coco import proposal_recall
     from maskrcnn.evaluation.figures import evaluate
     from maskrcnn.training.runlog import read_metrics
+    from workbench.experiment import predict
 
     config, truths, classes = experiment.config, experiment.test.ground_truth, experiment.data.class_names
     state = experiment.training.state
@@ -132,8 +133,8 @@ def measure(experiment: Experiment) -> Row:
 def predict_timed(experiment: Experiment) -> tuple[Predictions, float]:
     """Detections in the test images, and the median seconds per image of the batches."""
     from datasets.chosen import Chosen
-    from examples.experiment import predict
     from maskrcnn.training.loading import KeyedSamples
+    from workbench.experiment import predict
 
     dataset, size = experiment.test.dataset, experiment.config.training.batch_size
     found: Predictions = {}

@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from datasets.config import ReadingConfig
-from examples.command_line import SettingsCommand, click_options
-from examples.progress import progress_bar
 from maskrcnn.config import UserError, flag_values, merge, option, settings
+from workbench.command_line import SettingsCommand, click_options, describe_counts
+from workbench.conversion import FORMATS, reader_of, say_written
+from workbench.progress import progress_bar
 
 if TYPE_CHECKING:
     from datasets.interface import DetectionDataset
     from datasets.writing.converting import Choice, Conversion
 
-FORMATS = {"coco": "coco", "voc": "voc", "dsb": "dsbowl2018", "labels": "labels", "cst": "cst"}  # and their readers
 PARTS = ("train", "val", "test")
-_NAMES = {"train": "training", "val": "validation", "test": "test"}
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def main(source: str, **flags: Any) -> None:
 
     name = convert_config.dataset or recognise(Path(source))
     parts = open_parts(Path(source), name, convert_config.parts or (), reading, convert_config.skip_bad)
-    click.echo(f"{source}: {name} with {said({part: len(data) for part, data in parts.items()})}")
+    click.echo(f"{source}: {name} with {describe_counts({part: len(data) for part, data in parts.items()})}")
     choice = choice_of(convert_config, parts)
     try:
         with progress_bar("Converting") as progress:
@@ -98,7 +97,9 @@ def choice_of(config: ConvertConfig, parts: Mapping[str, DetectionDataset]) -> C
         return Choice(subset=subset, skip_bad=config.skip_bad)
     excluded, strange = find_excluded(parts, config.exclude_ids)
     unknown = f" ({strange:,} of its lines name no image here)" if strange else ""
-    click.echo(f"{config.exclude_ids}: leaves out {said({part: len(e) for part, e in excluded.items()})}{unknown}")
+    click.echo(
+        f"{config.exclude_ids}: leaves out {describe_counts({part: len(e) for part, e in excluded.items()})}{unknown}"
+    )
     return Choice(excluded, subset, config.skip_bad)
 
 
@@ -115,18 +116,6 @@ def report(config: ConvertConfig, parts: Mapping[str, DetectionDataset], done: C
     click.echo(next_command(config, parts, done))
 
 
-def say_written(folder: str, to: str, done: Conversion) -> None:
-    """What is in the folder now, and what the format could not hold."""
-    click.echo(f"{folder}: {said(done.images)} with {sum(done.objects.values()):,} objects, as {to}")
-    for line in done.losses.lines():
-        click.echo(f"Not held by {to}: {line}")
-
-
-def reader_of(to: str, has_masks: bool) -> str:
-    """What --dataset names the reader of a format."""
-    return FORMATS[to] + ":2012-masks" * (to == "voc" and has_masks)
-
-
 def next_command(config: ConvertConfig, parts: Mapping[str, DetectionDataset], done: Conversion) -> str:
     if "train" not in done.images or len(done.images) < 2:
         return f"It has one part, {next(iter(done.images))}; training needs training and test images"
@@ -134,12 +123,6 @@ def next_command(config: ConvertConfig, parts: Mapping[str, DetectionDataset], d
     flags = [f"--dataset={reader_of(str(config.to), has_masks)}", f"--dataset_root={config.output}"]
     flags += ["--head=faster_rcnn"] * (not has_masks)
     return f"Next: {shlex.join(['python', 'example_smallobject_train.py', *flags])}"
-
-
-def said(counts: Mapping[str, int]) -> str:
-    *first, last = (f"{count:,} {_NAMES[part]}" for part, count in counts.items())
-    noun = "image" if sum(counts.values()) == 1 else "images"
-    return f"{', '.join(first)} and {last} {noun}" if first else f"{last} {noun}"
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ from typing import Any
 import click
 
 from datasets.synthetic.recipes import Recipe
-from examples.command_line import SettingsCommand, click_options
-from examples.config import load_config
-from examples.creating import CreateConfig, apply_flags, create_data_set, format_root_flag, print_summary
+from workbench.command_line import SettingsCommand, click_options
+from workbench.config import load_config
+from workbench.synthetic import CreateConfig, apply_flags, create_data_set, format_root_flag, print_summary
 
 
 @click.command(

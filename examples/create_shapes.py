@@ -11,10 +11,12 @@ from typing import Any
 import click
 
 from datasets.synthetic.recipes import Recipe
-from examples.command_line import click_options
-from examples.config import load_config
-from examples.convert import FORMATS, reader_of, say_written
-from examples.creating import (
+from maskrcnn.config import UserError, flag_values, merge, option
+from workbench.command_line import click_options
+from workbench.config import load_config
+from workbench.conversion import FORMATS, reader_of, say_written
+from workbench.progress import progress_bar
+from workbench.synthetic import (
     CreateConfig,
     RecipeCommand,
     ScenesConfig,
@@ -24,8 +26,6 @@ from examples.creating import (
     load_base_recipe,
     print_summary,
 )
-from examples.progress import progress_bar
-from maskrcnn.config import UserError, flag_values, merge, option
 
 
 @dataclass(frozen=True)

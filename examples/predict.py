@@ -14,21 +14,21 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from examples.command_line import SettingsCommand, as_typed, click_options
-from examples.config import ExperimentConfig, load_config, resolve
-from examples.train import find_run
 from maskrcnn.config import UserError, flag_values, merge, option, read_toml, settings, to_dict, toml_values
 from maskrcnn.text import escape, to_file_name
+from maskrcnn.training.runlog import find_run
+from workbench.command_line import SettingsCommand, as_typed, click_options
+from workbench.config import ExperimentConfig, load_config, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from datasets.large_images import LargeImage
-    from datasets.levels import Levels
-    from examples.prediction_log import PredictionLog
+    from maskrcnn.images.large import LargeImage
+    from maskrcnn.images.levels import Levels
     from maskrcnn.model.detector import Detector
     from maskrcnn.structures.instances import Instances
     from maskrcnn.training.machine import Machine
+    from workbench.prediction_log import PredictionLog
 
 LARGE = 1024  # longer side in pixels from which tiles are proposed
 HUGE = 8000 * 8000  # pixels from which an image should not be looked at whole
@@ -163,7 +163,7 @@ def list_images(path: Path) -> list[Path]:
     Raises:
         UserError: nothing there, or a folder without images.
     """
-    from datasets.large_images import SUFFIXES
+    from maskrcnn.images.large import SUFFIXES
 
     if not path.is_dir():
         if not path.is_file():
@@ -229,7 +229,7 @@ def load_finder(weights: str | None, flags: Mapping[str, Any]) -> Finder:
     path, given = find_weights(weights), dict(flags)
     file = given.pop("config", None)
     over = {} if file is None else toml_values(ExperimentConfig, read_toml(file), file)
-    from examples.searching import views_of
+    from maskrcnn.inference.searching import views_of
     from maskrcnn.model.config import HEADS
     from maskrcnn.model.detector import Detector
     from maskrcnn.training.checkpoint import load_checkpoint, load_weights
@@ -272,9 +272,9 @@ def _without_default(tables: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def find_gray_levels(paths: Sequence[Path], config: ExperimentConfig) -> Levels | None:
     """The gray levels of images with more than 8 bits: as in training, else measured on these images."""
-    from datasets.decoding import megapixel_limit
     from datasets.deep_images import measure_levels
-    from examples.opening import check_gray_levels
+    from maskrcnn.images.decoding import megapixel_limit
+    from workbench.data import check_gray_levels
 
     given = config.data.gray_levels
     with megapixel_limit(config.data.max_megapixels):
@@ -283,9 +283,9 @@ def find_gray_levels(paths: Sequence[Path], config: ExperimentConfig) -> Levels 
 
 def check(paths: Sequence[Path], finder: Finder, levels: Levels | None = None) -> None:
     """UserError now, not after hours, for one of several images that cannot be read or looked at as was asked for."""
-    from datasets.decoding import megapixel_limit
-    from datasets.large_images import open_pixels
-    from examples.searching import views_of
+    from maskrcnn.images.decoding import megapixel_limit
+    from maskrcnn.images.large import open_pixels
+    from maskrcnn.inference.searching import views_of
 
     sizes = set()
     for path in paths if len(paths) > 1 else ():
@@ -328,8 +328,8 @@ def search_all(
 
     Where one fails, what was found in those before it is written.
     """
-    from datasets.decoding import megapixel_limit
-    from datasets.large_images import open_pixels
+    from maskrcnn.images.decoding import megapixel_limit
+    from maskrcnn.images.large import open_pixels
 
     try:
         for number, (path, name) in enumerate(zip(paths, output_names(paths), strict=True), start=1):
@@ -350,8 +350,8 @@ def open_log(
     paths: Sequence[Path], finder: Finder, program: PredictConfig, image: Path, levels: Levels | None
 ) -> PredictionLog:
     """The log of a new search in a folder of its own, or, with `--resume`, of one that was stopped."""
-    from examples.prediction_log import PredictionLog, hash_file, read_log
     from maskrcnn.training.runlog import create_run
+    from workbench.prediction_log import PredictionLog, hash_file, read_log
 
     ids = finder.category_ids[:1] if finder.head == "rpn" else finder.category_ids
     config, weights = finder.config, hash_file(finder.source)
@@ -365,8 +365,8 @@ def open_log(
 
 def search_one(pixels: LargeImage, finder: Finder, stem: Path, show_views: bool, place: str) -> Instances:
     """What is found in one image, of which pictures are written: `stem` is the start of their names."""
-    from examples.findings import write_views
-    from examples.searching import detection, memory_errors, search, views_of
+    from maskrcnn.inference.searching import detection, memory_errors, search, views_of
+    from workbench.detection_files import write_views
 
     pixels.read(0, 0, 1, 1)  # an image that lies about its size is found out before its views are made
     config, (height, width) = finder.config, pixels.size
@@ -386,7 +386,7 @@ def search_one(pixels: LargeImage, finder: Finder, stem: Path, show_views: bool,
 
 def write_findings(stem: Path, pixels: LargeImage, found: Instances, finder: Finder) -> str:
     """The picture and, with masks, the label image; in words, what they hold."""
-    from examples.findings import above, write_labels, write_picture
+    from workbench.detection_files import above, write_labels, write_picture
 
     threshold, path = finder.threshold, stem.with_name(f"{stem.name}.png")
     looked = f"{escape(pixels.path.name)}, {how_it_looks(finder.config)}"

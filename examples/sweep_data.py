@@ -13,9 +13,16 @@ import click
 
 from datasets.synthetic.config import SceneConfig, update_config
 from datasets.synthetic.recipes import Recipe
-from examples.command_line import click_options
-from examples.creating import CreateConfig, RecipeCommand, ScenesConfig, apply_flags, create_data_set, load_base_recipe
 from maskrcnn.config import UserError, flag_values, merge, option, settings
+from workbench.command_line import click_options
+from workbench.synthetic import (
+    CreateConfig,
+    RecipeCommand,
+    ScenesConfig,
+    apply_flags,
+    create_data_set,
+    load_base_recipe,
+)
 
 PRESET = "ellipses"  # default
 SIZE = "size"  # sets min_diameter and max_diameter
@@ -131,10 +138,10 @@ def check_folder(root: Path, folders: Iterable[Path]) -> None:
 def write_overview(root: Path, sweep: SweepConfig, folders: dict[str, Path]) -> None:
     """Write README.md, with one image under each value and the measured factors, and sweep.json for programs."""
     from datasets.readers.generated import Generated
-    from examples.data_sheet import read_contents
     from maskrcnn.files import write_text
     from maskrcnn.plotting.predictions import save_picture
     from maskrcnn.plotting.samples import Panel, render_sheet
+    from workbench.data_sheet import read_contents
 
     splits = {path.parent.name for path in next(iter(folders.values())).glob("*/annotations.json")}
     split = "train" if "train" in splits else min(splits)

@@ -7,9 +7,9 @@ from ellipses_toy import scene
 from masks_toy import check_sound
 from torch import Tensor
 
-from augment.geometry import Sample
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
+from maskrcnn.structures.warping import Sample
 
 SIZE = (96, 112)
 BACKGROUND = 0.1

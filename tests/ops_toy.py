@@ -11,6 +11,7 @@ from torch import Tensor
 from maskrcnn.ops import matching, reference, reference_images, reference_masks, reference_rle
 from maskrcnn.ops.masks import clip_windows
 from maskrcnn.ops.types import AnchorLevel
+from maskrcnn.ops.windows import window_offsets
 
 NAN, INF = float("nan"), float("inf")
 Arguments = tuple[Any, ...]
@@ -127,13 +128,13 @@ def paste_masks(random: Random) -> Arguments:
     boxes = random_boxes(random, count, 30) - 3
     generator = torch.Generator().manual_seed(random.randrange(2**31))
     windows = clip_windows(torch.cat([(boxes[:, :2] - 0.5).ceil(), (boxes[:, 2:] - 0.5).ceil()], dim=1).int(), (23, 31))
-    return torch.rand(count, side, side, generator=generator), boxes, windows, reference_masks.offsets_of(windows)
+    return torch.rand(count, side, side, generator=generator), boxes, windows, window_offsets(windows)
 
 
 def warp_masks(random: Random) -> Arguments:
     masks = random_masks(random.choice([0, 1, 30]), seed=random.randrange(1000), soft=True)
     windows = clip_windows((random_boxes(random, len(masks), 30) - 3).int(), (23, 31))
-    return *masks.parts, way_back(random), windows, reference_masks.offsets_of(windows), random.choice([1, 1, 2, 3])
+    return *masks.parts, way_back(random), windows, window_offsets(windows), random.choice([1, 1, 2, 3])
 
 
 def way_back(random: Random) -> Tensor:
@@ -212,7 +213,7 @@ def _with_a_large_one(random: Random, masks: tuple[Tensor, Tensor, Tensor]) -> t
     generator = torch.Generator().manual_seed(random.randrange(2**31))
     levels = torch.randint(0, 128, (200 * 300,), generator=generator, dtype=torch.uint8)
     levels[[random.randrange(len(levels)) for _ in range(random.randrange(4))]] = 128
-    return windows, reference_masks.offsets_of(windows), torch.cat([masks[2], levels])
+    return windows, window_offsets(windows), torch.cat([masks[2], levels])
 
 
 DEFINITIONS: dict[str, Callable[..., Any]] = {

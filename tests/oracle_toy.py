@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from augment.affine import map_boxes
-from augment.geometry import Edges, warp_instances
+from maskrcnn.structures.affine import map_boxes
 from maskrcnn.structures.boxes import clip_boxes
+from maskrcnn.structures.edges import Edges
 from maskrcnn.structures.instances import Instances
+from maskrcnn.structures.warping import warp_instances
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from augment.libraries.adapters import Albumentations, ImgAug, TorchVision, from_text
-from augment.libraries.detectors import TorchVisionDetector
-from augment.prediction import predict
-from augment.views import flips, tiles
 from maskrcnn.config import UserError
+from maskrcnn.inference.prediction import predict
+from maskrcnn.inference.torchvision import TorchVisionDetector
+from maskrcnn.inference.views import flips, tiles
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 

@@ -8,7 +8,9 @@ from ellipses_toy import Ellipse, truth_of
 from masks_toy import dense_levels
 from torch import Tensor
 
-from augment.affine import (
+from maskrcnn.inference.views import affine
+from maskrcnn.ops.affine import inverse_of
+from maskrcnn.structures.affine import (
     compose,
     compose_around_center,
     fit_canvas,
@@ -19,9 +21,7 @@ from augment.affine import (
     translation,
     transposition,
 )
-from augment.geometry import warp
-from augment.views import affine
-from maskrcnn.ops.affine import inverse_of
+from maskrcnn.structures.warping import warp
 
 SIZE = (44, 48)
 NUM_MAPS = 1000

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from augment.affine import (
+from maskrcnn.structures.affine import (
     compose,
     compose_around_center,
     identity,
@@ -17,9 +17,10 @@ from augment.affine import (
     translation,
     transposition,
 )
-from augment.geometry import Edges, Sample, warp, warp_instances
+from maskrcnn.structures.edges import Edges
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
+from maskrcnn.structures.warping import Sample, warp, warp_instances
 
 MODES = ("constant", "reflect", "replicate")
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from augment.merging import joining, overlaps
-from augment.merging.joining import join_tiles
-from augment.merging.overlaps import split_by_cost
-from maskrcnn.ops.reference_masks import window_pixels
+from maskrcnn.inference.merging import joining, overlaps
+from maskrcnn.inference.merging.joining import join_tiles
+from maskrcnn.inference.merging.overlaps import split_by_cost
+from maskrcnn.ops.windows import window_pixels
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 

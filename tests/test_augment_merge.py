@@ -14,11 +14,19 @@ from masks_toy import SIZE, check_sound, dense_levels, random_masks
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from augment.merging import overlaps
-from augment.merging.fusion import fuse_boxes, fuse_masks
-from augment.merging.merges import MERGES, merge, merge_clusters, merge_nmm, merge_nms, merge_soft_nms, merge_wbf
-from augment.merging.overlaps import box_overlaps, mask_overlaps, split_by_cost
-from augment.merging.weighted import group_by_fused_boxes
+from maskrcnn.inference.merging import overlaps
+from maskrcnn.inference.merging.fusion import fuse_boxes, fuse_masks
+from maskrcnn.inference.merging.merges import (
+    MERGES,
+    merge,
+    merge_clusters,
+    merge_nmm,
+    merge_nms,
+    merge_soft_nms,
+    merge_wbf,
+)
+from maskrcnn.inference.merging.overlaps import box_overlaps, mask_overlaps, split_by_cost
+from maskrcnn.inference.merging.weighted import group_by_fused_boxes
 from maskrcnn.ops.boxes import box_intersection, box_iou
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks

@@ -21,10 +21,10 @@ from mixing_toy import (
 )
 
 from augment import mixing
-from augment.config import CUTS, PAD_MODES
-from augment.geometry import Edges, Sample
 from augment.mixing import CopyPaste, Mosaic
+from maskrcnn.structures.edges import CUTS, PAD_MODES, Edges
 from maskrcnn.structures.instances import Instances
+from maskrcnn.structures.warping import Sample
 
 # ---- pasted objects
 

@@ -7,9 +7,7 @@ import torch
 from ellipses_toy import Ellipse, scene, truth_of
 from torch import Tensor
 
-from augment.affine import area_factor, compose_around_center, identity, map_points, rotation, translation
 from augment.config import AugmentConfig
-from augment.geometry import Edges, warp
 from augment.training import make_training_transform
 from augment.transforms import (
     Compose,
@@ -24,7 +22,10 @@ from augment.transforms import (
     Warp,
 )
 from maskrcnn.config import UserError
+from maskrcnn.structures.affine import area_factor, compose_around_center, identity, map_points, rotation, translation
+from maskrcnn.structures.edges import Edges
 from maskrcnn.structures.instances import Instances
+from maskrcnn.structures.warping import warp
 
 SIZE = (60, 80)
 EVERYTHING = AugmentConfig(

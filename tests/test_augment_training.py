@@ -10,10 +10,11 @@ from mixing_toy import assert_same, assert_sound, colour_of, coloured, seeded
 from scipy.ndimage import binary_erosion
 from torch import Tensor
 
-from augment.config import PAD_MODES, AugmentConfig
-from augment.geometry import Sample
+from augment.config import AugmentConfig
 from augment.training import make_training_transform
 from maskrcnn.config import UserError
+from maskrcnn.structures.edges import PAD_MODES
+from maskrcnn.structures.warping import Sample
 from maskrcnn.training.loading import KeyedSamples, training_batches
 
 GEOMETRY = AugmentConfig(

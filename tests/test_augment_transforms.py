@@ -8,10 +8,10 @@ import torch
 from torch import Generator, Tensor
 
 from augment.config import AugmentConfig
-from augment.geometry import Edges
 from augment.training import make_training_transform
 from augment.transforms import Compose, RandomCrop, RandomFlip
 from maskrcnn.config import UserError, flag_values
+from maskrcnn.structures.edges import Edges
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 

@@ -11,13 +11,11 @@ from ellipses_toy import scene
 from oracle_toy import Oracle, Ramp, map_of
 from torch import Tensor
 
-from augment.affine import matrix, rotation
-from augment.config import ViewsConfig
-from augment.geometry import Edges, warp_instances
-from augment.merging.merges import MERGES, merge
-from augment.prediction import predict
-from augment.views import (
-    InMemory,
+from maskrcnn.config import UserError
+from maskrcnn.inference.config import ViewsConfig
+from maskrcnn.inference.merging.merges import MERGES, merge
+from maskrcnn.inference.prediction import predict
+from maskrcnn.inference.views import (
     View,
     affine,
     d4,
@@ -30,10 +28,13 @@ from augment.views import (
     tiles,
     whole,
 )
-from maskrcnn.config import UserError
 from maskrcnn.ops.boxes import box_iou
+from maskrcnn.structures.affine import matrix, rotation
+from maskrcnn.structures.edges import Edges
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
+from maskrcnn.structures.pixels import InMemory
+from maskrcnn.structures.warping import warp_instances
 
 SIZE = (300, 380)
 VIEWS = {

@@ -12,15 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from augment.affine import compose, rotation, scaling, translation
 from augment.config import AugmentConfig
-from augment.geometry import Edges, warp
 from augment.training import make_training_transform
-from datasets import images
 from datasets.deep_images import DeepImages
-from datasets.large_images import LargeImage
 from datasets.readers.label_images import LabelImages
+from maskrcnn.images import reading
+from maskrcnn.images.large import LargeImage
+from maskrcnn.structures.affine import compose, rotation, scaling, translation
+from maskrcnn.structures.edges import Edges
 from maskrcnn.structures.instances import Instances
+from maskrcnn.structures.warping import warp
 from maskrcnn.training.loading import KeyedSamples
 
 HEIGHT, WIDTH = 70, 90
@@ -73,7 +74,7 @@ def test_a_crop_inside_reads_little_more_than_it_shows() -> None:
 @pytest.fixture
 def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LabelImages:
     """Deep and 8-bit images, tiled, which count as large here."""
-    monkeypatch.setattr(images, "MIN_WINDOWED_PIXELS", 10_000)
+    monkeypatch.setattr(reading, "MIN_WINDOWED_PIXELS", 10_000)
     rng = np.random.default_rng(0)
     for kind in ("images", "masks"):
         (tmp_path / kind).mkdir()
@@ -108,7 +109,7 @@ def test_training_crops_of_large_images_are_those_of_whole_ones(
     by_window = [samples[epoch, index] for epoch in range(2) for index in range(len(samples))]
     if "mosaic" not in options:
         assert max(sizes) < 0.15 * 300 * 400
-    monkeypatch.setattr(images, "MIN_WINDOWED_PIXELS", 10**9)
+    monkeypatch.setattr(reading, "MIN_WINDOWED_PIXELS", 10**9)
     whole = [samples[epoch, index] for epoch in range(2) for index in range(len(samples))]
     for (image, instances, image_id), (expected, objects, expected_id) in zip(by_window, whole, strict=True):
         assert image_id == expected_id and image.dtype == expected.dtype and torch.equal(instances.boxes, objects.boxes)

@@ -10,13 +10,13 @@ import tifffile
 import torch
 from numpy.typing import NDArray
 
-from augment.affine import rotation
-from augment.geometry import warp
 from datasets.deep_images import RULE, DeepImages, measure_levels
-from datasets.images import read_image
-from datasets.levels import FULL_RANGE, Levels, combine, scale_levels, value_range
 from datasets.readers.label_images import LabelImages
+from maskrcnn.images.levels import FULL_RANGE, Levels, combine, scale_levels, value_range
+from maskrcnn.images.reading import read_image
+from maskrcnn.structures.affine import rotation
 from maskrcnn.structures.instances import Instances
+from maskrcnn.structures.warping import warp
 
 SIZE = (64, 96)
 

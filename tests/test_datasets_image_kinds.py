@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from datasets.images import read_image
-from datasets.large_images import open_pixels
 from maskrcnn.config import UserError
+from maskrcnn.images.large import open_pixels
+from maskrcnn.images.reading import read_image
 
 SIZE = (37, 53)
 GRAY = np.random.default_rng(0).integers(0, 256, SIZE).astype(np.uint8)

@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from tiff_toy import HEIGHT, LAYOUTS, STRIPS, TILED, WIDTH, deflate, expected, picture, planes, write_layout, write_tiff
 
-from datasets import large_images, tiff
-from datasets.decoding import megapixel_limit
-from datasets.images import read_image
-from datasets.large_images import LargeImage, open_pixels
-from datasets.samples import Mapped
 from maskrcnn.config import UserError
+from maskrcnn.images import large, tiff
+from maskrcnn.images.decoding import megapixel_limit
+from maskrcnn.images.large import LargeImage, open_pixels
+from maskrcnn.images.reading import read_image
+from maskrcnn.images.samples import Mapped
 
 
 @pytest.fixture(scope="module", params=LAYOUTS)
@@ -88,8 +88,8 @@ def test_other_formats_are_read_whole_once(
     Image.fromarray(picture()).convert(mode).save(path)
     whole = read_image(path)
     calls = []
-    decode = large_images.decode
-    monkeypatch.setattr(large_images, "decode", lambda path, image: calls.append(path) or decode(path, image))
+    decode = large.decode
+    monkeypatch.setattr(large, "decode", lambda path, image: calls.append(path) or decode(path, image))
     with open_pixels(path) as image:
         assert image.size == (HEIGHT, WIDTH) and not calls
         assert torch.equal(image.read(5, 7, 50, 60), whole[:, 7:57, 5:65])

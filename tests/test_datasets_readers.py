@@ -14,8 +14,6 @@ import tifffile
 import torch
 from PIL import Image
 
-from datasets.images import read_image, read_labels
-from datasets.large_images import open_pixels
 from datasets.readers.dsbowl2018 import DSBowl2018
 from datasets.readers.generated import Generated
 from datasets.readers.splitting import draw_split
@@ -24,6 +22,8 @@ from datasets.synthetic.config import SceneConfig, update_config
 from datasets.synthetic.recipes import Recipe
 from datasets.synthetic.writer import create
 from maskrcnn.config import UserError
+from maskrcnn.images.large import open_pixels
+from maskrcnn.images.reading import read_image, read_labels
 
 REAL = Path(__file__).parents[1] / ".." / "shared" / "data" / "dsbowl2018"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="the real images are not here")

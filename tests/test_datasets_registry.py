@@ -11,9 +11,9 @@ from PIL import Image
 from readers_toy import check_sound, one_line
 
 from datasets.registry import SOURCES, Named, open_dataset, parse, short_name
-from examples.config import PathsConfig
 from maskrcnn.config import UserError, settings
 from maskrcnn.structures.instances import Instances
+from workbench.config import PathsConfig
 
 OWN = """
 import torch
@@ -270,7 +270,7 @@ def test_samples_that_are_none_name_the_image(place, old, new, words):
 
 
 def test_user_errors_of_the_class_are_passed_on(place):
-    text = "from datasets.images import read_image\n" + OWN.replace(
+    text = "from maskrcnn.images.reading import read_image\n" + OWN.replace(
         "return torch.zeros", "read_image(__import__('pathlib').Path('none.png'))\n        return torch.zeros"
     )
     (place / "bad.py").write_text(text)

@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 
 from datasets.expressions import Expression
-from datasets.images import read_image
 from datasets.readers.coco import Coco
 from datasets.readers.cst import Cst
 from datasets.readers.dsbowl2018 import DSBowl2018
@@ -26,6 +25,7 @@ from datasets.writing.sources import open_parts, recognise
 from datasets.writing.voc import palette
 from maskrcnn.config import UserError
 from maskrcnn.files import made_whole
+from maskrcnn.images.reading import read_image
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 

@@ -302,7 +302,7 @@ def test_a_disk_that_says_no_on_the_way_is_one_line_too(workplace: Path, monkeyp
     def full(*args: Any) -> None:
         raise OSError(28, "No space left on device", "000000.png")
 
-    monkeypatch.setattr("examples.experiment.save_picture", full)
+    monkeypatch.setattr("workbench.experiment.save_picture", full)
     assert_refused(workplace, "No space left on device | 000000.png", "--head=rpn", started=True)
 
 

@@ -18,14 +18,15 @@ from test_examples_programs import ROOT, python
 import maskrcnn.plotting.samples
 from examples.browse import BrowseConfig, BrowsedSample, iterate_samples, make_panels
 from examples.browse import main as browse
-from examples.config import load_config
-from examples.experiment import Experiment, open_data
 from maskrcnn.plotting import canvas
 from maskrcnn.plotting.samples import Panel, render_objects, render_sheet
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 from maskrcnn.training.loading import training_batches
 from maskrcnn.training.runlog import RunLog
+from workbench.config import load_config
+from workbench.data import open_data
+from workbench.experiment import Experiment
 
 MIXED = {
     "mosaic": "0.5",

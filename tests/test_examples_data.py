@@ -17,11 +17,12 @@ from programs_toy import call, fail, make_ellipses, make_nuclei, succeed
 from datasets.joined import Joined
 from examples.browse import main as browse
 from examples.compare_heads import main as compare_heads
-from examples.config import load_config
 from examples.describe_data import main as describe
-from examples.experiment import open_data, picture_names
 from examples.train import main as train
 from maskrcnn.training.runlog import read_metrics
+from workbench.config import load_config
+from workbench.data import open_data
+from workbench.experiment import picture_names
 
 README = Path(__file__).parents[1] / "README.md"
 BOXES = [(6, 8, 18, 19), (30, 5, 39, 17), (22, 40, 34, 50)]

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 from programs_toy import fail, make_nuclei, snapshot, succeed
 
-from examples.config import ExperimentConfig, load_config
 from examples.describe_data import main as describe
 from examples.train import main as train
 from maskrcnn.config import read_toml
 from maskrcnn.plotting.data_picture import AnchorFigures, DataFigures, plot_data
+from workbench.config import ExperimentConfig, load_config
 
 FIGURES = DataFigures(
     np.array([5.0, 9, 30]),

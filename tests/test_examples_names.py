@@ -13,17 +13,17 @@ import pytest
 from PIL import Image
 from programs_toy import succeed
 
-from datasets.images import read_image
 from examples.browse import main as browse
 from examples.check_data import main as check_data
 from examples.convert import main as convert
 from examples.describe_data import main as describe
-from examples.experiment import picture_names
 from examples.predict import main as predict
 from examples.predict import output_names
 from examples.train import main as train
 from maskrcnn.config import UserError
+from maskrcnn.images.reading import read_image
 from maskrcnn.text import MAX_NAME_BYTES, escape, to_file_name
+from workbench.experiment import picture_names
 
 UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 CLASSES = ["[/]", "$\\foo{$", "${$", "c1\x9b2J", "abc\u202etxt.exe"]

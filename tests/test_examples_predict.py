@@ -22,19 +22,20 @@ from programs_toy import N_TEST, fail, settle, snapshot, succeed
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from augment.config import ViewsConfig
-from datasets.large_images import LargeImage
-from examples import findings, searching
-from examples.config import load_config
-from examples.experiment import predict as predict_samples
 from examples.predict import load_finder, notes, output_names, threshold_notes
 from examples.predict import main as predict
 from examples.train import main as train
 from maskrcnn.config import UserError
 from maskrcnn.evaluation.coco import BOXES_FILE, MASKS_FILE, coco_results
+from maskrcnn.images.large import LargeImage
+from maskrcnn.inference import searching
+from maskrcnn.inference.config import ViewsConfig
 from maskrcnn.model.config import HEADS
 from maskrcnn.training.checkpoint import load_checkpoint, save_checkpoint
 from maskrcnn.training.loading import KeyedSamples
+from workbench import detection_files
+from workbench.config import load_config
+from workbench.experiment import predict as predict_samples
 
 IMAGES = "data/ellipses/test/images"
 FEW = "--plot_min_confidence=0.05"  # what a detector of two short epochs finds scores little
@@ -255,9 +256,11 @@ def test_views_are_shown_with_what_is_found_in_them(there: Trained, flags: str, 
 
 def test_a_sheet_of_many_views_shows_the_first(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr(findings, "render_sheet", lambda panels, **_: seen.extend(panels) or np.zeros((9, 9, 3), "u1"))
+    monkeypatch.setattr(
+        detection_files, "render_sheet", lambda panels, **_: seen.extend(panels) or np.zeros((9, 9, 3), "u1")
+    )
     succeed(predict, f"{IMAGES}/000000.png", RUN, "--show_views", "--tile=32", "--overlap=.8", FEW)
-    assert len(seen) == 2 * findings.MOST_VIEWS
+    assert len(seen) == 2 * detection_files.MOST_VIEWS
     assert "as the detector sees it" in seen[0].kind and "brought back" in seen[1].kind
     for shown, back in zip(seen[::2], seen[1::2], strict=True):
         assert tuple(shown.image.shape[1:]) == (32, 32) and tuple(shown.image.shape[1:]) != back.image.shape[1:]
@@ -335,9 +338,9 @@ def test_a_large_image_is_read_by_tile_and_drawn_smaller(place: Path, monkeypatc
     values = np.asarray(Image.open(f"{IMAGES}/000000.png").convert("RGB"))
     many = np.tile(values, (4, 5, 1))[:250, :311]
     tifffile.imwrite("large.tif", many, tile=(32, 32), compression="zlib", photometric="rgb")
-    monkeypatch.setattr(findings, "LARGEST_PICTURE", 100)
-    monkeypatch.setattr(findings, "_ROWS", 32)
-    monkeypatch.setattr(findings, "_COLUMNS", 64)
+    monkeypatch.setattr(detection_files, "LARGEST_PICTURE", 100)
+    monkeypatch.setattr(detection_files, "_ROWS", 32)
+    monkeypatch.setattr(detection_files, "_COLUMNS", 64)
     largest, read = 0, LargeImage.read
 
     def watched(self: LargeImage, x: int, y: int, height: int, width: int) -> torch.Tensor:
@@ -359,7 +362,7 @@ def test_a_large_image_is_read_by_tile_and_drawn_smaller(place: Path, monkeypatc
 
 
 def test_evaluation_looks_through_views_and_tiles(there: Trained) -> None:
-    from examples.experiment import open_data
+    from workbench.data import open_data
 
     finder = load_finder(there.run, {})
     samples = KeyedSamples(open_data(finder.config).test)
@@ -513,12 +516,12 @@ def test_memory_that_runs_out_over_a_picture_is_one_line(place: Path, monkeypatc
     def too_large(*_: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(findings, "write_picture", too_large)
+    monkeypatch.setattr(detection_files, "write_picture", too_large)
     assert "000000.png: memory runs out" in fail(predict, f"{IMAGES}/000000.png", RUN)
 
 
 def test_the_label_image_is_named_as_it_was_written(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(findings, "LARGEST_LABEL_IN_PNG", -1)
+    monkeypatch.setattr(detection_files, "LARGEST_LABEL_IN_PNG", -1)
     lines = succeed(predict, f"{IMAGES}/000000.png", RUN, FEW)
     (line,) = (line for line in lines if line.startswith("Labels"))
     assert "000000_labels.tif " in line and Path("predictions/000000-1/000000_labels.tif").is_file()

@@ -18,9 +18,9 @@ from pycocotools.coco import COCO
 
 from examples import predict as program
 from examples.predict import main as predict
-from examples.prediction_log import LOG_FILE
 from examples.train import main as train
 from maskrcnn.config import read_toml
+from workbench.prediction_log import LOG_FILE
 
 IMAGES = "data/ellipses/test/images"
 RUN = "--weights=ellipses-mask_rcnn-1"

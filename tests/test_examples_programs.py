@@ -22,10 +22,10 @@ import datasets.synthetic.recipes
 from datasets.readers.generated import Generated
 from datasets.synthetic.recipes import Recipe
 from examples.compare_heads import main as compare_heads
-from examples.config import load_config
 from examples.create_ellipses import main as create_ellipses
 from examples.train import main as train
 from maskrcnn.model.config import HEADS
+from workbench.config import load_config
 
 ROOT = Path(__file__).parent.parent
 PROGRAMS = ("create_ellipses.py", "example_smallobject_train.py", "examples/compare_heads.py")

@@ -12,12 +12,13 @@ import torch
 from PIL import Image
 from programs_toy import N_TEST, N_VAL, call, settle, succeed
 
-from examples.config import load_config
-from examples.experiment import Experiment, evaluate, open_data, predict
 from examples.train import main as train
 from maskrcnn.model.detector import Detector
 from maskrcnn.training.checkpoint import load_checkpoint
 from maskrcnn.training.runlog import RunLog, read_metrics
+from workbench.config import load_config
+from workbench.data import open_data
+from workbench.experiment import Experiment, evaluate, predict
 
 FLAGS = ("--head=faster_rcnn", "--num_epochs=3", "--eval_every_n_epochs=1")
 RUN = Path("runs/ellipses-faster_rcnn-1")

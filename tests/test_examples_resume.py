@@ -16,12 +16,12 @@ import pytest
 import torch
 from programs_toy import SETTINGS, call, fail, settle, snapshot, succeed
 
-from examples.train import find_run, main
+from examples.train import main
 from maskrcnn.evaluation.coco import BOXES_FILE, MASKS_FILE
 from maskrcnn.training.checkpoint import load_checkpoint
 from maskrcnn.training.loop import Training
 from maskrcnn.training.progress import ProgressDisplay
-from maskrcnn.training.runlog import read_metrics
+from maskrcnn.training.runlog import find_run, read_metrics
 
 NAME = "ellipses-mask_rcnn-1"
 FLAGS = ("--num_epochs=3", "--eval_every_n_epochs=1")  # 3 steps an epoch

@@ -10,8 +10,8 @@ import pytest
 from programs_toy import N_TRAIN, succeed
 
 from examples.compare_heads import main as compare_heads
-from examples.timing import describe_times, load_average, median_step_seconds
 from maskrcnn.training.runlog import read_metrics
+from workbench.timing import describe_times, load_average, median_step_seconds
 
 
 def lines_of(seconds: list[float], every: int = 10) -> list[dict[str, float | str]]:

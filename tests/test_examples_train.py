@@ -14,11 +14,11 @@ from programs_toy import N_TEST, N_TRAIN, N_VAL, settle, snapshot, succeed
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from examples.config import load_config
 from examples.train import main
 from maskrcnn.model.config import HEADS
 from maskrcnn.training.checkpoint import load_checkpoint
 from maskrcnn.training.runlog import read_metrics
+from workbench.config import load_config
 
 LOSSES = {
     "rpn": {"loss_objectness", "loss_rpn_box_reg"},

@@ -15,8 +15,8 @@ from examples.browse import main as browse
 from examples.compare_heads import main as compare_heads
 from examples.describe_data import main as describe_data
 from examples.train import main as train
-from examples.trust import check_trust
 from maskrcnn.config import UserError
+from workbench.trust import check_trust
 
 NAME = "my_evil:MyData"
 NOT_TRUSTED = f"{NAME} is code that a TOML file or a run folder names"
@@ -27,7 +27,7 @@ EVIL = "from pathlib import Path\nPath('ran').write_text('')\n"
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with a module that leaves a trace when it is imported."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("examples.trust.click.get_app_dir", lambda name: str(tmp_path / "home" / name))
+    monkeypatch.setattr("workbench.trust.click.get_app_dir", lambda name: str(tmp_path / "home" / name))
     monkeypatch.setattr(sys, "path", [each for each in sys.path if each])
     folder = tmp_path / "here"
     folder.mkdir()
@@ -87,7 +87,7 @@ def test_other_data_needs_no_trust_and_a_variable_of_the_shell_gives_it(
 
 def test_without_a_home_trust_holds_for_one_call(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (place / "file").write_text("")
-    monkeypatch.setattr("examples.trust.click.get_app_dir", lambda name: str(place / "file" / name))
+    monkeypatch.setattr("workbench.trust.click.get_app_dir", lambda name: str(place / "file" / name))
     check_trust(NAME, {"trust": True})
     with pytest.raises(UserError, match="my_evil:MyData is code"):
         check_trust(NAME, {})

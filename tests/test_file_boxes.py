@@ -12,7 +12,13 @@ import torch
 from detector_toy import toy_detector
 from PIL import Image
 
-from augment.affine import (
+from augment.libraries.adapters import TorchVision
+from augment.mixing import CopyPaste
+from datasets.readers.coco import Coco
+from maskrcnn.evaluation.coco import evaluate_coco
+from maskrcnn.evaluation.nuclei import image_mean_precision
+from maskrcnn.plotting.matching import match_detections
+from maskrcnn.structures.affine import (
     compose_around_center,
     identity,
     map_boxes,
@@ -23,15 +29,9 @@ from augment.affine import (
     translation,
     transposition,
 )
-from augment.geometry import warp, warp_instances
-from augment.libraries.adapters import TorchVision
-from augment.mixing import CopyPaste
-from datasets.readers.coco import Coco
-from maskrcnn.evaluation.coco import evaluate_coco
-from maskrcnn.evaluation.nuclei import image_mean_precision
-from maskrcnn.plotting.matching import match_detections
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
+from maskrcnn.structures.warping import warp, warp_instances
 
 SIZE = (48, 64)
 

@@ -12,15 +12,15 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from examples.command_line import SettingsCommand
-from examples.config import (
+from maskrcnn.config import UserError, from_dict, merge, read_toml, settings
+from workbench.command_line import SettingsCommand
+from workbench.config import (
     CONFIG_FILE,
     ExperimentConfig,
     default_toml,
     experiment_options,
     load_config,
 )
-from maskrcnn.config import UserError, from_dict, merge, read_toml, settings
 
 ROOT = Path(__file__).parent.parent
 
@@ -146,7 +146,7 @@ def test_help_names_every_flag() -> None:
 
 
 def test_settings_import_no_torch() -> None:
-    code = "import sys, examples.config; sys.exit(any(m in sys.modules for m in ('torch', 'numpy', 'matplotlib')))"
+    code = "import sys, workbench.config; sys.exit(any(m in sys.modules for m in ('torch', 'numpy', 'matplotlib')))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
@@ -155,7 +155,7 @@ def test_settings_import_no_torch() -> None:
 
 def test_the_shipped_file_holds_the_defaults_of_the_dataclasses() -> None:
     text = (ROOT / CONFIG_FILE).read_text(encoding="utf-8")
-    assert text == default_toml(), "run: python -m examples.config > smallobjects.toml"
+    assert text == default_toml(), "run: python -m workbench.config > smallobjects.toml"
     assert from_dict(ExperimentConfig, read_toml(ROOT / CONFIG_FILE), CONFIG_FILE) == ExperimentConfig()
 
 

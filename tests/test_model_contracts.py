@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils import _pytree as pytree
 
-from examples.experiment import predict
-from examples.searching import find, views_of
 from maskrcnn.config import UserError
+from maskrcnn.inference.searching import find, views_of
 from maskrcnn.model.detector import Detector
 from maskrcnn.structures.instances import Instances
 from maskrcnn.training.config import TrainingConfig
 from maskrcnn.training.loading import KeyedSamples
 from maskrcnn.training.machine import set_up_machine
+from workbench.experiment import predict
 
 SCENES = [disks((64, 96), seed=seed) for seed in range(2)]
 IMAGES, TARGETS = [image for image, _ in SCENES], [one_class(targets) for _, targets in SCENES]
@@ -283,7 +283,7 @@ class Data:
 def test_wrapped_detectors_predict_what_the_bare_ones_do(
     wrap: Callable[[nn.Module], nn.Module], proposals_only: bool, views: str
 ) -> None:
-    from augment.config import ViewsConfig
+    from maskrcnn.inference.config import ViewsConfig
 
     detector = trained("faster_rcnn")
     machine = set_up_machine(TrainingConfig(device="cpu", amp=False))
@@ -312,7 +312,7 @@ def test_the_average_of_weights_is_what_detects() -> None:
 
 
 def test_views_of_a_wrapped_detector_keep_its_strides() -> None:
-    from augment.config import ViewsConfig
+    from maskrcnn.inference.config import ViewsConfig
 
     detector, settings = toy_detector("rpn"), ViewsConfig(tile=32, overlap=0.3)
     tiles = [[view.tile for view in views_of(each, settings, (96, 128))] for each in (detector, Wrapper(detector))]

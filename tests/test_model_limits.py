@@ -8,9 +8,9 @@ import torch
 from detector_toy import disks, one_class, toy_config, toy_detector
 from torch import Tensor
 
-from augment.prediction import predict
-from augment.views import tiles, whole
 from benchmarks.slices import oracle
+from maskrcnn.inference.prediction import predict
+from maskrcnn.inference.views import tiles, whole
 from maskrcnn.model.limits import LimitCuts, describe_cuts, limit_factor, scaled_limit
 from maskrcnn.model.presets import preset
 from maskrcnn.model.rpn import RPN, RPNOutput

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from programs_toy import fail, succeed
 from training_toy import CONFIG, toy_training
 
-from examples.config import load_config
 from examples.train import main as train
 from maskrcnn.config import UserError
 from maskrcnn.training.budget import EvaluationCost, estimate_cost, evaluation_interval, total_steps
 from maskrcnn.training.config import TrainingConfig
 from maskrcnn.training.loop import Training
 from maskrcnn.training.runlog import read_metrics
+from workbench.config import load_config
 
 
 @pytest.mark.parametrize(

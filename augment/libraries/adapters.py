@@ -14,7 +14,7 @@ CPU.
 
 Limitations:
 
-- No library treats truncated objects: `augment.geometry.Edges` does not apply.
+- No library treats truncated objects: `maskrcnn.structures.warping.Edges` does not apply.
 - *imgaug* works on uint8: float images are rounded to 1/255 unless nothing changes. Copies of objects in an image that
   is repeated or mirrored beyond its edge are not labeled. Jigsaw pads images but not masks (`UserError`) if its grid
   does not divide them. ElasticTransformation takes 2 ms per box without a mask, as it moves boxes point by point.
@@ -40,16 +40,16 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from augment.affine import map_margins
-from augment.geometry import Sample, add_margins, check_sizes, compute_margins
 from augment.libraries.coordinates import estimate_local_maps, make_coordinate_field, move_masks
 from augment.libraries.imports import check_augmenter_type, import_library, parse_augmenter
-from augment.values import as_bytes, as_float
 from maskrcnn.config import UserError
-from maskrcnn.ops.reference_masks import window_pixels
+from maskrcnn.ops.windows import window_pixels
+from maskrcnn.structures.affine import map_margins
 from maskrcnn.structures.boxes import clip_boxes
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
+from maskrcnn.structures.pixels import as_bytes, as_float
+from maskrcnn.structures.warping import Sample, add_margins, check_sizes, compute_margins
 
 
 class _Augmented(NamedTuple):
@@ -279,7 +279,7 @@ def _finish(moved: _Augmented, instances: Instances) -> Sample:
 
 
 def _follow_masks(before: Instances, masks: CroppedMasks, field: Tensor, others: Tensor) -> Tensor:
-    """Return the boxes of the transformed masks plus their margins, as `augment.geometry`; `others` for empty masks."""
+    """Return the boxes of the transformed masks plus their margins, and `others` for empty masks."""
     margins = compute_margins(before)
     if margins.any():
         margins = map_margins(estimate_local_maps(field, masks, before.size), margins)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from maskrcnn.ops import reference_masks as reference
+from maskrcnn.ops.windows import bilinear_levels, pixel_bounds, window_offsets, window_pixels
 from maskrcnn.structures.masks import CroppedMasks
 
 # Below 1, because cubic interpolation overshoots and libraries clip heatmaps to [0, 1].
@@ -111,12 +111,12 @@ def _sample_masks(
     """Sample masks on a canvas of `size` whose pixel `pixel[i]` shows the point (x[i], y[i]) of the old canvas."""
     at, owner = _pair_points_with_masks(masks, x.long(), y.long())
     x, y, weight, pixel = x[at], y[at], weight[at], pixel[at]
-    levels = (reference.bilinear(masks.parts, owner, x, y) * weight).round().to(torch.uint8)
+    levels = (bilinear_levels(masks.parts, owner, x, y) * weight).round().to(torch.uint8)
     visible = levels.nonzero()[:, 0]
     owner, levels, pixel = owner[visible], levels[visible], pixel[visible]
     x, y = pixel % size[1], pixel // size[1]
-    windows = reference.bounds(owner, x, y, len(masks))
-    offsets = reference.offsets_of(windows)
+    windows = pixel_bounds(owner, x, y, len(masks))
+    offsets = window_offsets(windows)
     data = torch.zeros(int(offsets[-1]), dtype=torch.uint8)
     x1, y1, x2, _ = windows[owner].unbind(1)
     data[offsets[owner] + (y - y1) * (x2 - x1) + x - x1] = levels
@@ -128,7 +128,7 @@ def _pair_points_with_masks(masks: CroppedMasks, x: Tensor, y: Tensor) -> tuple[
     height, width = masks.size
     windows = masks.windows.long()
     windows = torch.cat([(windows[:, :2] - 1).clamp(min=0), windows[:, 2:]], dim=1)
-    owner, window_x, window_y = reference.window_pixels(windows)
+    owner, window_x, window_y = window_pixels(windows)
     place = window_y * width + window_x
     owner = owner[place.argsort()]  # masks at the same place are now adjacent
     counts = torch.bincount(place, minlength=height * width)

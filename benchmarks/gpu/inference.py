@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from augment.prediction import predict
-from augment.views import tiles
 from benchmarks.gpu.context import Context
 from benchmarks.gpu.quality import WEIGHTS
 from benchmarks.gpu.scenes import Trainee, free_memory, make_batch, peak_gigabytes, run_unless_too_large
 from benchmarks.gpu.throughput import machine_of
 from benchmarks.gpu.timing import synchronize, time_steps
 from benchmarks.slices import make_scene_image
+from maskrcnn.inference.prediction import predict
+from maskrcnn.inference.views import tiles
 from maskrcnn.model.config import DetectorConfig
 from maskrcnn.model.detector import Detector
 from maskrcnn.model.presets import torchvision

@@ -11,11 +11,11 @@ from datasets.registry import open_dataset
 from datasets.synthetic.config import SceneConfig, update_config
 from datasets.synthetic.recipes import Recipe
 from datasets.synthetic.writer import create
-from examples.experiment import Data
 from maskrcnn.model.config import DetectorConfig
 from maskrcnn.model.detector import Detector
 from maskrcnn.training.checkpoint import save_checkpoint
 from maskrcnn.training.config import TrainingConfig
+from workbench.data import Data
 
 LEVEL = 0.64
 EPOCHS = 12

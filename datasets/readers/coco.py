@@ -12,7 +12,6 @@ from torch import Tensor
 
 from datasets.checks import Tally, TallyByImage, boxes_beside_masks, in_words, inside_folder, usable_boxes
 from datasets.config import ReadingConfig
-from datasets.images import check_boxes_as_shown, describe_turn, read_image
 from datasets.readers.coco_images import find_images
 from datasets.readers.coco_index import SKIPPED, CocoIndex, Ints, read_index
 from datasets.readers.coco_segmentation import code_of, fills
@@ -20,6 +19,7 @@ from datasets.readers.folders import in_any_form
 from datasets.readers.json_stream import read_places
 from datasets.readers.splitting import MissingSplit, check_split
 from maskrcnn.config import UserError
+from maskrcnn.images.reading import check_boxes_as_shown, describe_turn, read_image
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 

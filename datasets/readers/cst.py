@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from datasets.checks import TallyByImage, inside_folder
-from datasets.images import read_image
 from datasets.readers.folders import folders_in, ids_of, image_named
 from datasets.readers.mask_files import read_masks
 from datasets.readers.splitting import MissingSplit, check_split
 from datasets.readers.tables import number_in, quoted, read_table
 from maskrcnn.config import UserError
+from maskrcnn.images.reading import read_image
 from maskrcnn.structures.instances import Instances
 
 CLASS_LETTERS = {"c": 1, "s": 2, "t": 3}

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from datasets.checks import Tally, TallyByImage, in_words
-from datasets.images import read_image
 from datasets.readers.dsbowl_solution import Solution, read_solution
 from datasets.readers.folders import files_in, folders_in
 from datasets.readers.mask_files import read_masks
 from datasets.readers.splitting import TEST_FRACTION, EmptySplit, MissingSplit, check_split, split_images
 from datasets.readers.tables import quoted
 from maskrcnn.config import UserError
+from maskrcnn.images.reading import read_image
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 

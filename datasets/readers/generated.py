@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datasets.checks import check_size
-from datasets.images import read_image, read_labels
 from datasets.readers.folders import by_stem, check_pairs, files_in
 from datasets.readers.splitting import SPLITS, MissingSplit, check_split
 from maskrcnn.config import UserError
+from maskrcnn.images.reading import read_image, read_labels
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 

@@ -15,11 +15,11 @@ from PIL import Image
 from torch import Tensor
 
 from datasets.checks import Tally, TallyByImage, check_size
-from datasets.images import opened, read_image, stored_values
 from datasets.readers.folders import by_stem, check_pairs, files_in, names_in
 from datasets.readers.label_kinds import LabelKind, count_in_many_pieces, find_kind, without_void
 from datasets.readers.splitting import TEST_FRACTION, EmptySplit, MissingSplit, check_split, split_images
 from maskrcnn.config import UserError
+from maskrcnn.images.reading import opened, read_image, stored_values
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from datasets.checks import check_size
-from datasets.images import is_lossy, opened, stored_values
+from maskrcnn.images.reading import is_lossy, opened, stored_values
 from maskrcnn.structures.masks import CroppedMasks
 
 _SINGLE_CHANNEL = ("1", "L", "I", "I;16", "I;16B", "I;16L", "F")

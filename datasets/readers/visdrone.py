@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datasets.checks import TallyByImage, usable_boxes
-from datasets.images import read_image
 from datasets.readers.folders import by_stem, check_pairs, files_in
 from datasets.readers.splitting import MissingSplit, check_split
 from datasets.readers.tables import number_in, quoted, read_lines
 from maskrcnn.config import UserError
+from maskrcnn.images.reading import read_image
 from maskrcnn.structures.instances import Instances
 
 TEST_PARTS = ("val", "test-dev")

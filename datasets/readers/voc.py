@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from datasets.checks import Tally, TallyByImage, boxes_beside_masks, check_size, in_words, inside_folder, usable_boxes
-from datasets.images import check_boxes_as_shown, describe_turn, read_image, read_labels
 from datasets.readers.folders import by_stem, files_in, ids_of, image_named, in_any_form
 from datasets.readers.splitting import MissingSplit, check_split
 from datasets.readers.tables import quoted, read_lines
 from datasets.readers.voc_origin import find_first_pixel
 from datasets.readers.voc_xml import VocAnnotation, read_annotation
 from maskrcnn.config import UserError
+from maskrcnn.images.reading import check_boxes_as_shown, describe_turn, read_image, read_labels
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 

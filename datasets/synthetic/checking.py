@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from datasets.images import opened
 from datasets.readers.json_stream import JsonStream
 from datasets.synthetic import reference
 from datasets.synthetic._native import native
 from datasets.synthetic.writer import hash_file, hash_pixels
 from maskrcnn.config import UserError
+from maskrcnn.images.reading import opened
 
 
 def read_manifest(folder: Path) -> dict[str, dict[str, str]]:

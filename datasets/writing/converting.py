@@ -10,7 +10,6 @@ import torch
 
 from datasets.chosen import BadImages, read_once, values_of
 from datasets.expressions import Expression, ExpressionError
-from datasets.images import opened, orientation
 from datasets.interface import DetectionDataset
 from datasets.joined import joined_category_ids
 from datasets.readers.folders import IMAGE_SUFFIXES
@@ -25,6 +24,7 @@ from datasets.writing.sample import Losses, Sample, Writer
 from datasets.writing.voc import VocWriter
 from maskrcnn.config import UserError
 from maskrcnn.files import made_whole
+from maskrcnn.images.reading import opened, orientation
 from maskrcnn.structures.instances import Instances
 
 Progress = Callable[[int, int], None]

@@ -16,6 +16,7 @@ from maskrcnn.ops._native import native
 from maskrcnn.ops.affine import inverse_of, samples_of
 from maskrcnn.ops.checks import check_boxes, check_like, check_positive
 from maskrcnn.ops.types import Windows
+from maskrcnn.ops.windows import draw_levels, levels_at, window_offsets
 
 
 def crop_masks(masks: Windows, x: int, y: int, size: tuple[int, int]) -> Windows:
@@ -50,12 +51,12 @@ def resize_masks(masks: Windows, size: tuple[int, int], new_size: tuple[int, int
     step = torch.stack([step_x, step_y])
     low, high = masks.windows[:, :2] / step, masks.windows[:, 2:] / step
     windows = _nonempty(masks, clip_windows(torch.cat([low.floor() - 1, high.ceil() + 1], dim=1).int(), new_size))
-    offsets = reference.offsets_of(windows)
+    offsets = window_offsets(windows)
 
     def level(owner: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        return reference.lookup(masks, owner, (x * step_x).long(), (y * step_y).long())
+        return levels_at(masks, owner, (x * step_x).long(), (y * step_y).long())
 
-    return Windows(windows, offsets, reference.draw(windows, offsets, level))
+    return Windows(windows, offsets, draw_levels(windows, offsets, level))
 
 
 def warp_masks(masks: Windows, matrix: Tensor, size: tuple[int, int], samples: int | None = None) -> Windows:
@@ -87,7 +88,7 @@ def _warp_into_windows(masks: Windows, matrix: Tensor | list[list[int]], windows
     """Warp the masks into `windows`; `matrix` maps new to old coordinates."""
     device = masks.windows.device
     back = torch.as_tensor(matrix, dtype=torch.float64, device=device).contiguous()
-    offsets = reference.offsets_of(windows)
+    offsets = window_offsets(windows)
     return Windows(windows, offsets, native(reference.warp_masks, device)(*masks, back, windows, offsets, samples))
 
 
@@ -155,7 +156,7 @@ def paste_masks(probabilities: Tensor, boxes: Tensor, size: tuple[int, int]) -> 
     missed = high <= low
     low, high = torch.where(missed, center, low), torch.where(missed, center + 1, high)
     windows = clip_windows(_to_int32(torch.cat([low, high], dim=1), size), size)
-    offsets = reference.offsets_of(windows)
+    offsets = window_offsets(windows)
     paste = native(reference.paste_masks, boxes.device)
     return Windows(windows, offsets, paste(probabilities.float().contiguous(), boxes, windows, offsets))
 

@@ -4,7 +4,7 @@ Masks are windows, offsets and data as in `masks.py`; x counts columns, y rows. 
 the new windows and offsets, and return the data.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -12,61 +12,15 @@ from torch import Tensor
 from maskrcnn.ops.reference import CHUNK, Parts, bin_samples
 from maskrcnn.ops.reference_images import mean_of_samples
 from maskrcnn.ops.types import Windows
-
-
-def offsets_of(windows: Tensor) -> Tensor:
-    """Where each mask's pixels begin: int64 `[N + 1]`."""
-    size = (windows[:, 2:] - windows[:, :2]).long()
-    return torch.nn.functional.pad((size[:, 0] * size[:, 1]).cumsum(0), (1, 0))
-
-
-def window_pixels(windows: Tensor) -> Parts:
-    """Every pixel of every window, row-major: `(owner, x, y)`, int64 `[sum of areas]`."""
-    offsets = offsets_of(windows)
-    owner = torch.repeat_interleave(offsets.diff())
-    position = torch.arange(len(owner), device=windows.device) - offsets[owner]
-    x1, y1, x2, _ = windows.long()[owner].unbind(dim=1)
-    width = x2 - x1
-    return owner, x1 + position % width, y1 + position // width
-
-
-def _parts_of(offsets: Tensor) -> tuple[Tensor, ...]:
-    """int64 indices of windows in runs of about CHUNK / 8 pixels (each needs many bytes), one window at least."""
-    all_windows = torch.arange(len(offsets) - 1, device=offsets.device)
-    counts: list[int] = torch.unique_consecutive(offsets[:-1] // max(1, CHUNK // 8), return_counts=True)[1].tolist()
-    return torch.split(all_windows, counts)
-
-
-def draw(windows: Tensor, offsets: Tensor, level: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
-    """Data of masks in `windows` whose levels 0..255 are `level(owner, x, y)`, asked for part by part."""
-    data = torch.empty(int(offsets[-1]), dtype=torch.uint8, device=windows.device)
-    for part in _parts_of(offsets):
-        owner, x, y = window_pixels(windows[part])
-        values = level(part[owner], x, y)
-        values = values.round().clamp(0, 255) if values.is_floating_point() else values
-        data[offsets[part[0]] : offsets[part[-1] + 1]] = values.to(torch.uint8)
-    return data
-
-
-def lookup(masks: Windows, owner: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Levels of masks `owner` at integer pixels, uint8; 0 outside the window."""
-    windows, offsets, data = masks
-    if len(data) == 0:
-        return torch.zeros_like(owner, dtype=torch.uint8)
-    x1, y1, x2, y2 = windows.long()[owner].unbind(dim=1)
-    inside = (x >= x1) & (x < x2) & (y >= y1) & (y < y2)
-    position = offsets[owner] + (y - y1) * (x2 - x1) + (x - x1)
-    return data[torch.where(inside, position, 0)] * inside
-
-
-def bilinear(masks: Windows, owner: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Levels at continuous coordinates where pixel j has its centre at j; float32."""
-    left, top = x.floor(), y.floor()
-    fx, fy = x - left, y - top
-    left, top = left.long(), top.long()
-    upper = lookup(masks, owner, left, top) * (1 - fx) + lookup(masks, owner, left + 1, top) * fx
-    lower = lookup(masks, owner, left, top + 1) * (1 - fx) + lookup(masks, owner, left + 1, top + 1) * fx
-    return upper * (1 - fy) + lower * fy
+from maskrcnn.ops.windows import (
+    bilinear_levels,
+    draw_levels,
+    levels_at,
+    pixel_bounds,
+    split_windows,
+    window_offsets,
+    window_pixels,
+)
 
 
 def warp_masks(
@@ -82,9 +36,9 @@ def warp_masks(
     masks = Windows(windows, offsets, data)
 
     def level(owner: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        return mean_of_samples(matrix, x, y, samples, lambda u, v: bilinear(masks, owner, u, v))
+        return mean_of_samples(matrix, x, y, samples, lambda u, v: bilinear_levels(masks, owner, u, v))
 
-    return draw(new_windows, new_offsets, level)
+    return draw_levels(new_windows, new_offsets, level)
 
 
 def sample_masks(
@@ -163,7 +117,7 @@ def paste_masks(probabilities: Tensor, boxes: Tensor, new_windows: Tensor, new_o
         lower = probabilities[owner, bottom, left] * (1 - fx) + probabilities[owner, bottom, right] * fx
         return (upper * (1 - fy) + lower * fy) * 255
 
-    return draw(new_windows, new_offsets, level)
+    return draw_levels(new_windows, new_offsets, level)
 
 
 def mask_iou(
@@ -175,10 +129,10 @@ def mask_iou(
     high = torch.minimum(windows1[rows, 2:], windows2[columns, 2:])
     shared = torch.cat([low, high], dim=1)
     intersection = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
-    for part in _parts_of(offsets_of(shared)):
+    for part in split_windows(window_offsets(shared)):
         owner, x, y = window_pixels(shared[part])
-        first = lookup(masks1, rows[part][owner], x, y) >= 128
-        both = first & (lookup(masks2, columns[part][owner], x, y) >= 128)
+        first = levels_at(masks1, rows[part][owner], x, y) >= 128
+        both = first & (levels_at(masks2, columns[part][owner], x, y) >= 128)
         intersection[part] = torch.zeros_like(part).index_add_(0, owner, both.long())
     union = measure_masks(*masks1)[0][rows] + measure_masks(*masks2)[0][columns] - intersection
     hit = intersection > 0
@@ -202,9 +156,9 @@ def _overlapping_windows(windows1: Tensor, windows2: Tensor) -> tuple[Tensor, Te
 
 def pick_masks(windows: Tensor, offsets: Tensor, data: Tensor, index: Tensor) -> Parts:
     new_windows = windows[index]
-    new_offsets = offsets_of(new_windows)
+    new_offsets = window_offsets(new_windows)
     new_data = torch.empty(int(new_offsets[-1]), dtype=torch.uint8, device=data.device)
-    for part in _parts_of(new_offsets):
+    for part in split_windows(new_offsets):
         begin, end = new_offsets[part[0]], new_offsets[part[-1] + 1]
         shift = torch.repeat_interleave(offsets[index[part]] - new_offsets[part] + begin, new_offsets.diff()[part])
         new_data[begin:end] = data[shift.add_(torch.arange(len(shift), device=shift.device))]
@@ -216,27 +170,17 @@ def measure_masks(windows: Tensor, offsets: Tensor, data: Tensor) -> tuple[Tenso
     for run in _runs(Windows(windows, offsets, data)):
         owner, x, y = (pixels[run.data >= 128] for pixels in window_pixels(run.windows))
         areas.append(torch.bincount(owner, minlength=len(run.windows)))
-        boxes.append(bounds(owner, x, y, len(run.windows)).int())
+        boxes.append(pixel_bounds(owner, x, y, len(run.windows)).int())
     return torch.cat(areas), torch.cat(boxes)
 
 
 def _runs(masks: Windows) -> Iterator[Windows]:
     """The masks in runs of a bounded number of pixels, which are views of their memory."""
     windows, offsets, data = masks
-    for part in _parts_of(offsets):
+    for part in split_windows(offsets):
         begin, end = int(part[0]), int(part[-1]) + 1
         places = offsets[begin : end + 1]
         yield Windows(windows[begin:end], places - places[0], data[int(places[0]) : int(places[-1])])
-
-
-def bounds(owner: Tensor, x: Tensor, y: Tensor, count: int) -> Tensor:
-    """Bounding windows (exclusive end) of pixels that belong to `owner`, int64 `[count, 4]`; zeros where none."""
-    low = torch.full((count, 2), torch.iinfo(torch.int64).max, device=x.device)
-    high = torch.full((count, 2), torch.iinfo(torch.int64).min, device=x.device)
-    points, to = torch.stack([x, y], dim=1), owner[:, None].expand(-1, 2)
-    low.scatter_reduce_(0, to, points, "amin")
-    high.scatter_reduce_(0, to, points + 1, "amax")
-    return torch.cat([low, high], dim=1) * (high > low).all(dim=1, keepdim=True)
 
 
 def label_image(
@@ -264,6 +208,6 @@ def masks_from_label_image(labels: Tensor, ids: Tensor) -> Parts:
     value = labels[y, x].long()
     place = torch.searchsorted(ids[order], value).clamp(max=max(0, len(ids) - 1))
     known = ids[order][place] == value if len(ids) else torch.zeros_like(value, dtype=torch.bool)
-    windows = bounds(order[place[known]], x[known], y[known], len(ids)).int()
+    windows = pixel_bounds(order[place[known]], x[known], y[known], len(ids)).int()
     owner, x, y = window_pixels(windows)
-    return windows, offsets_of(windows), (labels[y, x] == ids[owner]).to(torch.uint8) * 255
+    return windows, window_offsets(windows), (labels[y, x] == ids[owner]).to(torch.uint8) * 255

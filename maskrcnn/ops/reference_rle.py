@@ -7,17 +7,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from maskrcnn.ops import reference_masks
 from maskrcnn.ops.runs import Ints, encode_runs
 from maskrcnn.ops.types import Windows
+from maskrcnn.ops.windows import levels_at, window_offsets, window_pixels
 
 
 def encode_rle(windows: Tensor, offsets: Tensor, data: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     """Text uint8 `[sum of lengths]` of all masks and where each begins, int64 `[N + 1]`."""
     # Walking the transposed windows row by row walks the canvas column by column.
     masks, transposed = Windows(windows, offsets, data), windows[:, [1, 0, 3, 2]]
-    owner, y, x = reference_masks.window_pixels(transposed)
-    inside = (reference_masks.lookup(masks, owner, x, y) >= 128).cpu().numpy()
+    owner, y, x = window_pixels(transposed)
+    inside = (levels_at(masks, owner, x, y) >= 128).cpu().numpy()
     owners, position = owner.cpu().numpy()[inside], (x * height + y).cpu().numpy()[inside]
     breaks = (owners[1:] != owners[:-1]) | (position[1:] != position[:-1] + 1)
     first, last = np.append(True, breaks)[: len(owners)], np.append(breaks, True)[: len(owners)]
@@ -55,7 +55,7 @@ def decode_rle(text: Tensor, text_offsets: Tensor, height: int, width: int) -> t
         data.append(level.ravel())
     tensor = torch.from_numpy(windows).to(text.device)
     levels = torch.from_numpy(np.concatenate(data) if data else np.zeros(0, dtype=np.uint8))
-    offsets = reference_masks.offsets_of(tensor)
+    offsets = window_offsets(tensor)
     return tensor, offsets, levels.to(text.device), torch.tensor(broken, device=text.device)
 
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from maskrcnn.ops import masks as ops
-from maskrcnn.ops import reference_masks as reference
 from maskrcnn.ops.rle import decode_rle, encode_rle
 from maskrcnn.ops.types import Windows
+from maskrcnn.ops.windows import pixel_bounds, window_offsets, window_pixels
 
 _DENSE_PIXELS = 1 << 26  # of dense masks that are converted at once
 _FARTHEST = 2_000_000  # of a polygon's points, in pixels: what filling one may cost
@@ -62,7 +62,7 @@ class CroppedMasks:
             if level.shape != (y2 - y1, x2 - x1):
                 raise ValueError(f"levels {i} are {list(level.shape)}, their window is {[y2 - y1, x2 - x1]}")
         data = torch.cat([level.reshape(-1).to(torch.uint8) for level in levels]) if levels else torch.zeros(0)
-        return CroppedMasks(windows, reference.offsets_of(windows), data.to(torch.uint8), size)
+        return CroppedMasks(windows, window_offsets(windows), data.to(torch.uint8), size)
 
     @staticmethod
     def from_boxes(boxes: Tensor, size: tuple[int, int]) -> "CroppedMasks":
@@ -71,7 +71,7 @@ class CroppedMasks:
         low = torch.minimum(boxes[:, :2].round().clamp(min=0), limit)
         high = torch.maximum(torch.minimum(boxes[:, 2:].round(), limit), low)
         windows = torch.cat([low, high], dim=1).int()
-        offsets = reference.offsets_of(windows)
+        offsets = window_offsets(windows)
         data = torch.full((int(offsets[-1]),), 255, dtype=torch.uint8, device=boxes.device)
         return CroppedMasks(windows, offsets, data, size)
 
@@ -83,11 +83,11 @@ class CroppedMasks:
         if len(masks) > step:  # finding the pixels inside takes many times the memory of the masks
             return CroppedMasks.cat([CroppedMasks.from_dense(part) for part in masks.split(step)])
         owner, y, x = torch.nonzero(masks if masks.dtype == torch.bool else masks > 0, as_tuple=True)
-        windows = reference.bounds(owner, x, y, len(masks)).int()
-        owner, x, y = reference.window_pixels(windows)
+        windows = pixel_bounds(owner, x, y, len(masks)).int()
+        owner, x, y = window_pixels(windows)
         value = masks[owner, y, x]
         levels = (value.float() * 255).round().clamp(0, 255).to(torch.uint8)
-        return CroppedMasks(windows, reference.offsets_of(windows), levels, size)
+        return CroppedMasks(windows, window_offsets(windows), levels, size)
 
     @staticmethod
     def from_label_image(labels: Tensor, ids: Tensor | None = None) -> "CroppedMasks":
@@ -137,7 +137,7 @@ class CroppedMasks:
             raise ValueError(f"masks must share one canvas, got {sorted({m.size for m in masks})}")
         windows = torch.cat([m.windows for m in masks])
         data = torch.cat([m.data for m in masks])
-        return CroppedMasks(windows, reference.offsets_of(windows), data, masks[0].size)
+        return CroppedMasks(windows, window_offsets(windows), data, masks[0].size)
 
     @property
     def parts(self) -> Windows:
@@ -229,7 +229,7 @@ class CroppedMasks:
     def to_dense(self) -> Tensor:
         """bool `[N, H, W]`: N × H × W bytes, for a few masks at a time."""
         dense = torch.zeros(len(self), *self.size, dtype=torch.bool, device=self.data.device)
-        owner, x, y = reference.window_pixels(self.windows)
+        owner, x, y = window_pixels(self.windows)
         dense[owner, y, x] = self.data >= 128
         return dense
 

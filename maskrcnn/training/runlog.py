@@ -22,6 +22,8 @@ from maskrcnn.training.events import cut_events
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
+NEWEST = "newest"
+
 
 def create_run(output_dir: str | os.PathLike[str], name: str) -> Path:
     """Make and return `output_dir/name-1`, or with the number after the highest there is.
@@ -43,6 +45,32 @@ def create_run(output_dir: str | os.PathLike[str], name: str) -> Path:
                 return folder
     except OSError as error:
         raise _not_writable(parent, error) from error
+
+
+def find_run(name: str, output_dir: str, flag: str = "--resume", say: Callable[[str], None] = print) -> Path:
+    """The folder of a run by its path or its name; the newest with weights where `name` says so.
+
+    Errors begin with `flag`. Only `--resume` needs the state that is in `weights/last.pt`.
+    """
+    weights = ("last.pt",) if flag == "--resume" else ("best.pt", "last.pt")
+    if name == NEWEST:
+        runs = sorted(Path(output_dir).glob("*/config.toml"), key=lambda path: path.stat().st_mtime)
+        usable = [path.parent for path in runs if any((path.parent / "weights" / each).is_file() for each in weights)]
+        if not usable:
+            left = f" ({len(runs)} stopped before their first checkpoint)" if runs else ""
+            raise UserError(
+                f"{flag}: no run with weights in {output_dir}{left}; name one, or train one with "
+                "example_smallobject_train.py"
+            )
+        if usable[-1] != runs[-1].parent:
+            say(f"{runs[-1].parent} stopped before its first checkpoint; taking {usable[-1]}")
+        return usable[-1]
+    for path in (Path(name), Path(output_dir) / name):
+        if (path / "config.toml").is_file():
+            if flag == "--resume" and not (path / "weights/last.pt").is_file():
+                raise UserError(f"{flag}={name}: stopped before its first checkpoint, weights/last.pt; start a new run")
+            return path
+    raise UserError(f"{flag}={name}: no run there (a folder with config.toml); see the folders in {output_dir}")
 
 
 @contextmanager

@@ -15,9 +15,9 @@ from peers_toy import CLASSES, draw_disks
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from augment.config import ViewsConfig
-from augment.prediction import predict
-from augment.views import make_views
+from maskrcnn.inference.config import ViewsConfig
+from maskrcnn.inference.prediction import predict
+from maskrcnn.inference.views import make_views
 from maskrcnn.ops.boxes import box_iou
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks

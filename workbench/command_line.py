@@ -1,0 +1,204 @@
+"""Command lines of the programs, made from the typed settings."""
+
+from __future__ import annotations
+
+import errno
+import inspect
+import signal
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Any, TypeVar, get_origin
+
+import click
+
+from maskrcnn.config import Setting, UserError, as_text, expand_home, settings
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+DEFAULTS = "defaults"  # in a context's meta: {flag: default} that --help shows where it is not the setting's own
+SHOW_ALL = "show_all"  # in a context's meta: help shows every option
+HELP_ALL = ["--help-all", "--help_all"]
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def click_options(cls: type[DataclassInstance], without: Collection[str] = ()) -> Callable[[Command], Command]:
+    """A decorator that gives a click command the flags of a configuration, as keyword arguments for `flag_values`.
+
+    Each flag has the spellings --plot_dir and --plot-dir; a boolean one is turned off by --no-hflip or --no_hflip.
+    Flags that are not given are None, so that the layers below show through.
+    """
+
+    def decorate(command: Command) -> Command:
+        for setting in reversed(settings(cls).values()):
+            if setting.flag and setting.flag not in without:
+                command = click.option(*_spellings(setting), cls=_SettingOption, setting=setting)(command)
+        return command
+
+    return decorate
+
+
+def _spellings(setting: Setting) -> list[str]:
+    assert setting.flag
+    flag, dashed = setting.flag, setting.flag.replace("_", "-")
+    if setting.base is bool:
+        positive = dict.fromkeys([f"--{flag}", f"--{dashed}"])
+        negative = dict.fromkeys([f"--no-{flag}", f"--no_{flag}", f"--no-{dashed}"])
+        return [flag, *positive, *(f" /{spelling}" for spelling in negative)]
+    return [flag, *dict.fromkeys([f"--{flag}", f"--{dashed}"])]
+
+
+def as_typed(flags: Mapping[str, Any]) -> list[str]:
+    """Flags as on the command line."""
+    return [
+        f"--{'' if value else 'no-'}{flag}" if isinstance(value, bool) else f"--{flag}={value}"
+        for flag, value in flags.items()
+    ]
+
+
+class _SettingOption(click.Option):
+    """A click option of a setting: takes text as it is (`flag_values` checks it), shows one spelling in --help."""
+
+    def __init__(self, declarations: Sequence[str], setting: Setting, **attributes: Any) -> None:
+        super().__init__(declarations, default=None, **attributes)
+        self.setting = setting
+        self.section = setting.section
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
+        kind = self.setting.base
+        value = "A,B,.." if get_origin(kind) is tuple else {int: "INTEGER", float: "NUMBER"}.get(kind, "TEXT")
+        usage = f" / --no-{self.name}" if kind is bool else f" {value}"
+        shown = ctx.meta.get(DEFAULTS, {}).get(self.name, self.setting.default)
+        default = "" if shown in (None, ()) else f"  [default: {as_text(shown)}]"
+        return f"--{self.name}{usage}", self.setting.summary + default
+
+
+def exit_code_of(number: int) -> int:
+    """The exit code of a program that a signal has ended, as shells count: 130 for Ctrl-C, 143 for SIGTERM."""
+    return 128 + number
+
+
+@contextmanager
+def _exit_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM raise `SystemExit`, so that what was half written is removed. Training saves instead."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(exit_code_of(number))
+
+    if threading.current_thread() is not threading.main_thread():  # Python allows handlers only there
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _OneLineError(click.ClickException):
+    exit_code = 2
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"error: {' '.join(self.format_message().split())}", file=file, err=file is None)
+
+
+def _expand_home(argument: str) -> str:
+    """`~` of a path, also after `--flag=`, where shells leave it."""
+    flag, equals, value = argument.partition("=")
+    return f"{flag}={expand_home(value)}" if equals and flag.startswith("--") else expand_home(argument)
+
+
+class SettingsCommand(click.Command):
+    """A click command with two lengths of help and errors of one line, exit code 2.
+
+    `--help` shows the options named in `common`, or all where there are none; `--help-all` shows all, grouped by the
+    section of the configuration that declares them. Errors are those of the command line, every `UserError`, and
+    whatever the file system rejects. Ctrl-C ends with 130, SIGTERM with 143.
+
+    Args:
+        common: names of the options in `--help`, in that order.
+        example: a command line that works, shown in both.
+    """
+
+    def __init__(self, *args: Any, common: Sequence[str] = (), example: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.common, self.example = tuple(common), example
+        self.context_settings.setdefault("max_content_width", 120)
+        if common:
+            unknown = set(common) - {parameter.name for parameter in self.params}
+            if unknown:
+                raise TypeError(f"common names options that the command does not have: {', '.join(sorted(unknown))}")
+            self.params.append(_help_all_option())
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, [_expand_home(argument) for argument in args])
+        except click.UsageError as error:
+            raise _OneLineError(error.format_message()) from error
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            with _exit_on_sigterm():
+                return super().invoke(ctx)
+        except UserError as error:
+            raise _OneLineError(str(error)) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # `... | head` has read enough: click ends quietly
+                raise
+            raise _OneLineError(str(error)) from error
+        except KeyboardInterrupt as error:
+            click.echo("\nstopped", err=True)
+            raise click.exceptions.Exit(exit_code_of(signal.SIGINT)) from error
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        text = inspect.cleandoc(self.help or "")
+        paragraphs = text.split("\n\n") if SHOW_ALL in ctx.meta or not self.common else text.split("\n\n")[:1]
+        with formatter.indentation():
+            for paragraph in paragraphs:
+                formatter.write_paragraph()
+                formatter.write_text(paragraph)
+            if self.example:
+                formatter.write_paragraph()
+                formatter.write(f"{' ' * formatter.current_indent}Example: {self.example}\n")
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        parameters = self.get_params(ctx)
+        if self.common and SHOW_ALL not in ctx.meta:
+            shown = sorted(
+                (p for p in parameters if p.name in self.common), key=lambda p: self.common.index(str(p.name))
+            )
+            with formatter.section("Options"):
+                formatter.write_dl([record for p in shown if (record := p.get_help_record(ctx))])
+            count = sum(isinstance(p, click.Option) for p in parameters)
+            formatter.write(f"\nAll {count} options, grouped: --help-all\n")
+            return
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter in parameters:
+            if record := parameter.get_help_record(ctx):
+                groups.setdefault(getattr(parameter, "section", "This program"), []).append(record)
+        for title, records in groups.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+def _help_all_option() -> click.Option:
+    def show(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+        if value and not ctx.resilient_parsing:
+            ctx.meta[SHOW_ALL] = True
+            click.echo(ctx.get_help(), color=ctx.color)
+            ctx.exit()
+
+    return click.Option(
+        HELP_ALL, is_flag=True, expose_value=False, is_eager=True, callback=show, help="Show all options and exit."
+    )
+
+
+_SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
+
+
+def describe_counts(counts: Mapping[str, int]) -> str:
+    *first, last = (f"{count:,} {_SPLIT_NAMES[part]}" for part, count in counts.items())
+    noun = "image" if sum(counts.values()) == 1 else "images"
+    return f"{', '.join(first)} and {last} {noun}" if first else f"{last} {noun}"

@@ -1,0 +1,200 @@
+"""Settings of an experiment: those of every room, put together, and what the command line and TOML say about them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from augment.config import AugmentConfig
+from datasets.config import DataConfig, ReadingConfig
+from maskrcnn.config import (
+    UserError,
+    environment_values,
+    flag_values,
+    merge,
+    option,
+    read_toml,
+    to_toml,
+    toml_values,
+)
+from maskrcnn.inference.config import ViewsConfig
+from maskrcnn.model.config import HEADS, DetectorConfig
+from maskrcnn.model.presets import PRESETS, preset
+from maskrcnn.training.config import BUDGET, TrainingConfig
+from workbench.command_line import Command, click_options
+
+CONFIG_FILE = Path("smallobjects.toml")
+WAITING_BACKBONES = ("unet5_wn", "unet5_bn")
+
+
+@dataclass(frozen=True)
+class PathsConfig:
+    """Folders of the data sets."""
+
+    ellipses_root: str = option("data/ellipses", "ellipses of create_ellipses.py; made there when absent")
+    shapes_root: str = option("data/shapes", "shapes of examples.create_shapes")
+    kaggle_dsbowl2018_root: str | None = option(None, "Kaggle's 2018 Data Science Bowl: the folder of stage1_train")
+    coco_root: str | None = option(None, "COCO, or data in its format: the folder of annotations")
+    voc_root: str | None = option(None, "PASCAL VOC: the folder of VOCdevkit, or one with Annotations")
+    labels_root: str | None = option(None, "images with label images: the folder of train and test, or one to split")
+    cst_root: str | None = option(None, "CST: the folder of annotation")
+    aitod_root: str | None = option(None, "AI-TOD: the folder of annotations and images")
+    visdrone_root: str | None = option(None, "VisDrone-DET: the folder of VisDrone2019-DET-train and -val")
+
+
+@dataclass(frozen=True)
+class OutputConfig:
+    """Output."""
+
+    output_dir: str = option("runs", "folder that gets a new folder for each run", flag="output_dir")
+    plot_dir: str | None = option(None, "folder of the pictures (default: plots in the run's folder)", flag="plot_dir")
+    predictions_dir: str | None = option(
+        None, "folder of the predictions (default: predictions in the run's folder)", flag="predictions_dir"
+    )
+    prediction_every_n_epochs: int = option(
+        -1,
+        "draw and write predictions every n epochs (-1: at every evaluation; 0: only after the last epoch)",
+        flag="prediction_every_n_epochs",
+        minimum=-1,
+    )
+    plot_min_confidence: float | None = option(
+        None,
+        "minimum score of detections in pictures, label images and counts (default: the one of the best F1 on "
+        "validation images)",
+        flag="plot_min_confidence",
+        minimum=0,
+        maximum=1,
+    )
+    mask_nms_thresh: float = option(
+        0.9,
+        "least visible fraction of a mask in label images, the better-scored ones lying on top",
+        flag="mask_nms_thresh",
+        minimum=0,
+        maximum=1,
+    )
+    model_file: str | None = option(None, "also write the best weights to this file", flag="model_file")
+    log_file: str | None = option(None, "also write the log to this file", flag="log_file")
+    hide_progress_bar: bool = option(False, "no progress display", flag="hide_progress_bar")
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """Experiment."""
+
+    head: str = option("mask_rcnn", "stages of the detector", flag="head", choices=HEADS)
+    preset: str = option(
+        "small", "the detector whose settings are the defaults under [detector]", flag="preset", choices=tuple(PRESETS)
+    )
+    start_from: str | None = option(
+        None, "weights to start from: a .pt file of a run, or one of torchvision's with its preset", flag="start_from"
+    )
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    reading: ReadingConfig = field(default_factory=ReadingConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    detector: DetectorConfig = field(default_factory=DetectorConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    views: ViewsConfig = field(default_factory=ViewsConfig)
+    output: OutputConfig = field(default_factory=OutputConfig)
+
+
+def experiment_options(command: Command, without: Collection[str] = ()) -> Command:
+    """Give a click command every flag of an experiment but some, as keyword arguments for `load_config`."""
+    return click_options(ExperimentConfig, without)(config_option(command))
+
+
+def config_option(command: Command) -> Command:
+    """Give a click command the flag that names a TOML file, for `load_config`, and `--trust`, for `check_trust`."""
+    words = "TOML file whose settings win over those of smallobjects.toml"
+    trust = "run the code of a data set class that a TOML file or a run folder names"
+    return click.option("--config", metavar="FILE", help=words)(
+        click.option("--trust", is_flag=True, default=None, help=trust)(command)
+    )
+
+
+def load_config(
+    path: str | Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> ExperimentConfig:
+    """The settings of an experiment: command line over environment over TOML over defaults.
+
+    Args:
+        path: TOML file; None: smallobjects.toml in the working directory, if there is one.
+        flags: {flag: text, bool or value}, None for those that are not given; see `experiment_options`. "config" is
+            another TOML file, whose settings win over those of `smallobjects.toml`.
+        environ: environment variables; None: those of the process.
+
+    Raises:
+        UserError: a bad or unknown setting, or one whose feature is not available yet.
+    """
+    given = dict(flags or {})
+    given.pop("trust", None)  # see `workbench.trust`
+    file = given.pop("config", None)
+    if file is not None and path is not None:
+        raise UserError(f"--config={file}: the settings are those of {path} here; leave --config out")
+    over = {} if file is None else toml_values(ExperimentConfig, read_toml(file), file)
+    if path is None and CONFIG_FILE.is_file():
+        path = CONFIG_FILE
+    return resolve({} if path is None else read_toml(path), path or CONFIG_FILE, given, environ, over)
+
+
+def resolve(
+    tables: Mapping[str, Any],
+    where: str | Path,
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    over: Mapping[str, Any] | None = None,
+) -> ExperimentConfig:
+    """`load_config` of nested tables that were read already, or saved with weights; `where` names their source.
+
+    `over` is a layer {dotted key: value} over the tables.
+    """
+    layers = (
+        toml_values(ExperimentConfig, tables, where),
+        dict(over or {}),
+        environment_values(ExperimentConfig, os.environ if environ is None else environ),
+        flag_values(ExperimentConfig, flags or {}),
+    )
+    _settle_budget(layers)
+    chosen = merge(ExperimentConfig(), *layers).preset
+    config = merge(ExperimentConfig(detector=preset(chosen)), *layers)
+    if config.detector.backbone.name in WAITING_BACKBONES:
+        raise UserError(f"backbone {config.detector.backbone.name} is not available yet; use resnet18 to resnet101")
+    if "," in config.training.device:
+        raise UserError(f"device {config.training.device}: training on several GPUs is not available yet; name one")
+    return config
+
+
+def _settle_budget(layers: Sequence[dict[str, Any]]) -> None:
+    """A budget that one layer sets replaces those of the layers below. UserError for two in one layer."""
+    keys = [f"training.{name}" for name in BUDGET]
+    for layer in layers:
+        given = [key for key in keys if layer.get(key) is not None]
+        if len(given) == 1:
+            layer.update({key: None for key in keys if key != given[0]})
+        elif given:
+            replace(TrainingConfig(), **{key.rpartition(".")[2]: layer[key] for key in given})  # raises the error
+
+
+def default_toml() -> str:
+    """Text of smallobjects.toml: where data lies, and every setting with its help and default, commented out."""
+    header = (
+        "# Defaults of every program that runs in this folder. A flag of the command line wins over an environment\n"
+        "# variable (SMALLOBJECTS_LEARNING_RATE), which wins over this file. Take the # away to change a setting.\n\n"
+    )
+    lines, in_paths = [], False
+    for line in to_toml(ExperimentConfig()).splitlines():
+        in_paths = line == "[paths]" if line.startswith("[") else in_paths
+        is_setting = bool(line) and line[0] not in "[#"
+        lines.append(f"# {line}" if is_setting and not in_paths else line)
+    return header + "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":  # python -m workbench.config > smallobjects.toml
+    print(default_toml(), end="")

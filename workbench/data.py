@@ -1,0 +1,324 @@
+"""Opens the data that the settings name, and says what was left out of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.progress import track
+
+from datasets.chosen import BadImages, Chosen, Over, choose
+from datasets.deep_images import DeepImages, measure_levels
+from datasets.expressions import Expression
+from datasets.interface import DetectionDataset, category_ids_of
+from datasets.joined import Joined, joined_classes
+from datasets.notices import Preview, describe_notices, preview
+from datasets.registry import SOURCES, SYNTHETIC, Named, parse
+from datasets.splits import Splits, counts_by_split, file_of, hold_out, open_splits
+from maskrcnn.config import UserError
+from maskrcnn.files import finish_exchange
+from maskrcnn.images.decoding import megapixel_limit
+from maskrcnn.images.levels import Levels
+from workbench.config import CONFIG_FILE, ExperimentConfig
+
+Say = Callable[[str], None]
+SPLITS = {"train": "training", "val": "validation", "test": "test"}
+
+
+class Data(NamedTuple):
+    """The splits of a data set, with the same classes.
+
+    Validation chooses the weights and the test measures them once, at the end. Where there is nothing to validate on,
+    `validation` is `test`. `bad` holds the images that --skip_bad left out.
+    """
+
+    train: DetectionDataset
+    validation: DetectionDataset
+    test: DetectionDataset
+    bad: Mapping[str, BadImages] = {}  # never written to
+    gray_levels: Levels | None = None  # of images with more than 8 bits
+    seen: Preview = Preview()  # what was read when the data was opened
+    shown: Sequence[str] = ()  # notices that were shown then
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.train.class_names
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """Of the classes, in the annotations of the test images: what is predicted there is compared with these."""
+        return category_ids_of(self.test)
+
+    @property
+    def has_masks(self) -> bool:
+        return self.train.has_masks
+
+    @property
+    def validates_on_test(self) -> bool:
+        """Whether the test images choose the weights, too."""
+        return self.validation is self.test
+
+    def splits(self) -> dict[str, DetectionDataset]:
+        """By name, without a validation set that is the test set."""
+        found = {"training": self.train, "validation": self.validation, "test": self.test}
+        return {name: dataset for name, dataset in found.items() if name != "validation" or not self.validates_on_test}
+
+    def counted(self) -> str:
+        """How many images there are of each split, in words."""
+        *others, last = (f"{len(dataset)} {name}" for name, dataset in self.splits().items())
+        return f"{', '.join(others)} and {last} images"
+
+    def notes(
+        self, seen: Preview | None = None, counts: Mapping[str, Mapping[str, int]] | None = None
+    ) -> Iterator[str]:
+        """What reading left out, dropped or clipped, one line a kind (see `datasets.notices.describe_notices`)."""
+        for name, bad in self.bad.items():
+            if len(bad):
+                yield f"--skip_bad left out {len(bad)} {name} images:"
+                yield from (f"    {line}" for line in bad.lines())
+        yield from describe_notices(counts_by_split(self.splits()) if counts is None else counts, seen)
+
+    def seen_with_tests(self) -> Preview:
+        """What has been read once the test and validation images were read whole."""
+        return replace(
+            self.seen, partial={name: each for name, each in self.seen.partial.items() if name == "training"}
+        )
+
+
+def open_data(config: ExperimentConfig, say: Say = print, head: str | None = None) -> Data:
+    """The images that the settings choose, by split; ellipses are made first where none are and no folder was given.
+
+    Raises:
+        UserError: the data set is unknown, missing, empty or broken; an expression is wrong; ``head`` needs masks that
+            the data set lacks.
+    """
+    data = config.data
+    named = parse(data.dataset)
+    expressions = {
+        split: None if text is None else Expression(text, flag)
+        for split, flag, text in (("train", "--subset", data.subset), ("test", "--test_subset", data.test_subset))
+    }
+    if len(named) > 1:
+        _check_options_of_one(config)
+    opened = [open_splits(each, _root(config, each, say), data, config.reading) for each in named]
+    boxes_only = [
+        each
+        for each, splits in zip(named, opened, strict=True)
+        if not all(split.has_masks for split in (splits.train, splits.val, splits.test) if split is not None)
+    ]
+    if head is not None:
+        check_head(head, boxes_only)
+    levels = _gray_levels(config, opened, say)
+    whole = _with_reading_options(_joined(named, opened, boxes_only, say), config, levels)
+    chosen, bad = {}, {}
+    for split, dataset in whole.items():
+        over = _over(config, SPLITS[split], say)
+        expression = expressions.get(split)
+        chosen[split], bad[SPLITS[split]] = choose(dataset, expression, data.skip_bad, over)
+        if expression is not None:
+            say(f"{SPLITS[split]} images: {len(chosen[split])} of {len(dataset)} chosen")
+    for line in (note for each in opened for note in each.notes):
+        say(line)
+    has_val = [each.val is not None for each in opened for _ in range(len(each.train))]
+    if chosen["train"] is not whole["train"]:
+        assert isinstance(chosen["train"], Chosen)
+        has_val = [has_val[place] for place in chosen["train"].places]
+    validated = Data(*_validation(config, chosen, has_val, say), chosen["test"], bad, levels)
+    if category_ids_of(validated.train) != validated.category_ids:
+        numbers = [", ".join(map(str, category_ids_of(each))) for each in (validated.train, validated.test)]
+        say(f"category ids of the classes differ: {numbers[0]} (training), {numbers[1]} (test, used in predictions)")
+    seen = Preview() if data.skip_bad else preview(validated.splits())  # --skip_bad has read all images
+    shown = list(validated.notes(seen))
+    for line in shown:
+        say(line)
+    return validated._replace(seen=seen, shown=shown)
+
+
+def _validation(
+    config: ExperimentConfig, chosen: Mapping[str, DetectionDataset], has_val: Sequence[bool], say: Say
+) -> tuple[DetectionDataset, DetectionDataset]:
+    """Training and validation images: those that the data has for it, and some held out where a set has none.
+
+    `has_val` tells for each training image whether it is of a data set with validation images of its own.
+    """
+    train, own, fraction = chosen["train"], chosen.get("val"), config.data.val_fraction
+    kept, held = hold_out(train, fraction, config.data.subsetseed, [not each for each in has_val])
+    if held is not None:
+        say(
+            f"{len(held)} of {len(train)} training images are held out for validation (--val_fraction={fraction:g}, "
+            f"--subsetseed={config.data.subsetseed})"
+        )
+    if own is not None and held is not None:
+        return kept, Joined([own, held], ["val", "train"], train.class_names, train.has_masks)
+    if (validation := own or held) is not None:
+        return kept, validation
+    why = "--val_fraction=0" if not fraction else "too few training images to hold one out"
+    say(f"the test images serve as validation, too ({why}): their own figures choose the best weights")
+    return train, chosen["test"]
+
+
+def _gray_levels(config: ExperimentConfig, opened: Sequence[Splits], say: Say) -> Levels | None:
+    """The levels of images with more than 8 bits: as set, else measured on training images; None without such images.
+
+    Raises:
+        UserError: levels that are not two, the second above the first.
+    """
+    if config.data.gray_levels:
+        return check_gray_levels(config.data.gray_levels)
+    for split in SPLITS:
+        found = [dataset for splits in opened if (dataset := getattr(splits, split)) is not None]
+        paths = (file_of(dataset, index) for dataset in found for index in range(len(dataset)))
+        files = [path for path in paths if path is not None]
+        with megapixel_limit(config.data.max_megapixels):
+            levels = measure_levels(files)
+        if levels is not None:
+            low, high = (f"{level:g}" for level in levels)
+            say(
+                f"images of 16 bits: the gray levels {low} to {high} are shown as black to white, measured on "
+                f"{SPLITS[split]} images (--gray_levels={low},{high})"
+            )
+            return levels
+    return None
+
+
+def check_gray_levels(given: Sequence[float]) -> Levels:
+    """The levels as a pair. UserError for other than two, the second above the first."""
+    if not (len(given) == 2 and given[0] < given[1]):
+        raise UserError(f"--gray_levels={','.join(map(str, given))}: give two numbers, black and then white, as 0,4095")
+    return given[0], given[1]
+
+
+def _with_reading_options(
+    whole: Mapping[str, DetectionDataset], config: ExperimentConfig, levels: Levels | None
+) -> Mapping[str, DetectionDataset]:
+    limit = config.data.max_megapixels
+    return {split: DeepImages(dataset, levels, limit) for split, dataset in whole.items()}
+
+
+def with_gray_levels(config: ExperimentConfig, data: Data) -> ExperimentConfig:
+    """The configuration with the gray levels of its data, which are saved with a run."""
+    levels = () if data.gray_levels is None else data.gray_levels
+    return replace(config, data=replace(config.data, gray_levels=levels)) if levels else config
+
+
+def check_objects(data: Data, say: Say) -> None:
+    """Read each split until its first object, which is mostly in its first image.
+
+    Raises:
+        UserError: no training image holds an object that is not to ignore, or an image before that cannot be read.
+    """
+    for name, dataset in data.splits().items():
+        if any(bool((~dataset[index][1].ignore).any()) for index in range(len(dataset))):
+            continue
+        if name == "training":
+            raise UserError(
+                f"none of the {len(dataset)} training images holds an object (but to ignore), so there is nothing to "
+                "learn; check the annotations, or choose other data"
+                + "; or --crowds=objects takes crowds as objects"
+                * any("are crowds" in rule for rule in dataset.counts)
+            )
+        say(
+            f"none of the {len(dataset)} {name} images holds an object (but to ignore): AP and recall cannot be "
+            "measured" + (", so the validation loss chooses the best weights" if name == "validation" else "")
+        )
+
+
+def check_head(head: str, boxes_only: Sequence[Named]) -> None:
+    """UserError for Mask R-CNN where some of the data has no masks."""
+    if head != "mask_rcnn" or not boxes_only:
+        return
+    names = " and ".join(each.text for each in boxes_only)
+    other = [f"{each.name}:{variant}" for each in boxes_only for variant in _variants_with_masks(each)]
+    raise UserError(
+        f"--head=mask_rcnn needs masks, and {names} has boxes only; use --head=faster_rcnn or --head=rpn"
+        + (f", or {', '.join(other)}" if other else "")
+    )
+
+
+def _variants_with_masks(named: Named) -> list[str]:
+    variants = SOURCES[named.name].variants if named.name in SOURCES else ()
+    return [each for each in variants if each.endswith("-masks") and each.startswith(named.rest or variants[0])]
+
+
+def _check_options_of_one(config: ExperimentConfig) -> None:
+    data = config.data
+    if data.dataset_root is not None:
+        raise UserError(
+            f"--dataset_root={data.dataset_root}: is one folder, and --dataset={data.dataset} names several data sets; "
+            f"give each its own in [paths] of {CONFIG_FILE}"
+        )
+    if data.split_file is not None:
+        raise UserError(f"--split_file={data.split_file}: splits one data set; {data.dataset} names several")
+
+
+def _root(config: ExperimentConfig, named: Named, say: Say) -> str:
+    """The folder of one data set; UserError where the settings do not say."""
+    given = config.data.dataset_root
+    if named.is_class:
+        if given is not None and named.rest:
+            raise UserError(f"--dataset_root={given}: {named.text} names a folder, too; leave one of them out")
+        return named.rest or given or "."
+    if named.name == SYNTHETIC:
+        if given is not None:
+            raise UserError(f"--dataset_root={given}: {named.text} needs no folder, it is drawn; leave this out")
+        return "."
+    key = named.path_key
+    assert key is not None
+    root = given or getattr(config.paths, key)
+    if root is None:
+        flag = "Give --dataset_root=FOLDER, or" if "+" not in config.data.dataset else "Give"
+        raise UserError(f"where is {named.text}? {flag} {key} in [paths] of {CONFIG_FILE}")
+    finish_exchange(root)
+    if named.name == "ellipses" and given is None and not Path(root).exists():
+        from datasets.synthetic.recipes import Recipe
+        from workbench.synthetic import create_data_set
+
+        say(f"No ellipses at {root}: making them, as python create_ellipses.py does")
+        create_data_set(root, Recipe())
+    return os.fspath(root)
+
+
+def _joined(
+    named: Sequence[Named], opened: Sequence[Splits], boxes_only: Sequence[Named], say: Say
+) -> dict[str, DetectionDataset]:
+    """One data set for each split, all with the same classes; says what joining leaves out."""
+    found = {
+        split: {
+            one.text: part
+            for one, splits in zip(named, opened, strict=True)
+            if (part := getattr(splits, split)) is not None
+        }
+        for split in ("train", "test", "val")
+    }
+    classes = {split: joined_classes(parts.values()) for split, parts in found.items()}
+    class_names = tuple(dict.fromkeys(name for names in classes.values() for name in names))
+    if unseen := [name for name in class_names if name not in classes["train"]]:
+        where = " and ".join(SPLITS[split] for split in ("val", "test") if set(unseen) & set(classes[split]))
+        say(f"classes of {where} images alone, which nothing is trained on: {', '.join(unseen)}")
+    with_masks = not boxes_only
+    if boxes_only and any(part.has_masks for parts in found.values() for part in parts.values()):
+        say(f"{' and '.join(each.text for each in boxes_only)} has boxes only: all masks are left out")
+    whole: dict[str, DetectionDataset] = {}
+    for split, parts in found.items():
+        others = [part for other in found.values() for part in other.values()]
+        for part in parts.values():
+            plain = len(parts) == 1 and part.class_names == class_names and part.has_masks == with_masks
+            names = [one.short for one in named if one.text in parts]
+            whole[split] = part if plain else Joined(list(parts.values()), names, class_names, with_masks, others)
+    return whole
+
+
+def _over(config: ExperimentConfig, what: str, say: Say) -> Over:
+    """A bar for a pass over all images, where the output is a terminal."""
+
+    def over(places: Sequence[int]) -> Iterator[int]:
+        say(f"reading the {len(places)} {what} images")
+        console = Console(stderr=True)
+        hidden = config.output.hide_progress_bar or not console.is_terminal
+        yield from track(places, f"{what} images", console=console, transient=True, disable=hidden)
+
+    return over

@@ -1,0 +1,150 @@
+"""What a search leaves of one image: a picture, a label image, a sheet of views. Large images are read by window."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from maskrcnn.files import written_beside
+from maskrcnn.inference.views import View
+from maskrcnn.plotting.canvas import WHITE, compute_display_gain, draw_box, make_vivid_colors, to_picture
+from maskrcnn.plotting.predictions import render_detections, save_picture
+from maskrcnn.plotting.samples import Panel, render_sheet
+from maskrcnn.structures.affine import scaling, translation
+from maskrcnn.structures.edges import Edges
+from maskrcnn.structures.instances import Instances
+from maskrcnn.structures.pixels import Pixels
+from maskrcnn.structures.warping import warp_instances
+
+LARGEST_PICTURE = 4000  # longer side in pixels; images that are larger are reduced by a whole factor
+MOST_VIEWS = 16  # on a sheet
+LARGEST_LABEL_IN_PNG = 65_535
+_ROWS, _COLUMNS = 512, 2048  # of the windows in which an image is reduced: few rows, because strips are whole rows
+
+
+def above(found: Instances, threshold: float) -> Instances:
+    """Detections that score at least the threshold, by falling score."""
+    assert found.scores is not None
+    order = torch.argsort(found.scores, descending=True, stable=True)
+    return found[order[found.scores[order] >= threshold]]
+
+
+# ---- the picture
+
+
+def write_picture(
+    path: Path, pixels: Pixels, found: Instances, head: str, threshold: float, class_names: Sequence[str], looked: str
+) -> None:
+    """The detections drawn on the image; `looked` is added to the title."""
+    factor = -(-max(pixels.size) // LARGEST_PICTURE)
+    image, shown = reduced(pixels, factor), above(found, threshold)
+    if factor > 1:
+        size = (int(image.shape[1]), int(image.shape[2]))
+        shown = warp_instances(shown, scaling(1 / factor, 1 / factor), size, Edges(cut="keep"))
+        looked = f"{looked}  ·  shown at 1/{factor} of its size"
+    save_picture(render_detections(image, shown, head, threshold, class_names, looked), path)
+
+
+def reduced(pixels: Pixels, factor: int) -> Tensor:
+    """uint8 `[3, ceil(H / factor), ceil(W / factor)]`: means of factor × factor pixels, read by window.
+
+    By a factor of 1 the image as it is, which may be float.
+    """
+    height, width = pixels.size
+    if factor == 1:
+        return pixels.read(0, 0, height, width)
+    image = torch.empty(3, -(-height // factor), -(-width // factor), dtype=torch.uint8)
+    rows, columns = (max(1, length // factor) * factor for length in (_ROWS, _COLUMNS))
+    for y in range(0, height, rows):
+        for x in range(0, width, columns):
+            part = pixels.read(x, y, min(rows, height - y), min(columns, width - x))
+            part = part if part.dtype == torch.uint8 else part * 255
+            means = F.avg_pool2d(part.float(), factor, ceil_mode=True).round().to(torch.uint8)
+            top, left = y // factor, x // factor
+            image[:, top : top + means.shape[1], left : left + means.shape[2]] = means
+    return image
+
+
+# ---- the label image
+
+
+def write_labels(stem: Path, found: Instances, threshold: float, least_visible: float) -> tuple[Path, int]:
+    """The path of the label image, PNG of 16 bits or, where it holds more objects, TIFF of 32, and how many it holds.
+
+    Detections above the threshold are numbered by falling score, the better ones on top; those of which less than
+    `least_visible` stays visible are left out.
+    """
+    shown = above(found, threshold)
+    assert shown.masks is not None
+    labels, kept = shown.masks.to_label_image(least_visible)
+    count = int(kept.sum())
+    if count <= LARGEST_LABEL_IN_PNG:
+        path = stem.with_name(f"{stem.name}_labels.png")
+        with written_beside(path) as beside:
+            Image.fromarray(labels.numpy().astype(np.uint16)).save(beside, format="PNG")
+        return path, count
+    import tifffile
+
+    path = stem.with_name(f"{stem.name}_labels.tif")
+    with written_beside(path) as beside:
+        tifffile.imwrite(beside, labels.numpy(), compression="zlib", photometric="minisblack")
+    return path, count
+
+
+# ---- the sheet of views
+
+
+def write_views(
+    path: Path,
+    pixels: Pixels,
+    views: Sequence[View],
+    detect: Callable[[Sequence[Tensor]], Sequence[Instances]],
+    threshold: float,
+    device: torch.device,
+) -> None:
+    """Each view, at most `MOST_VIEWS`, as the detector sees it with what it finds; beside it, that on the image."""
+    panels = [panel for view in views[:MOST_VIEWS] for panel in _panels_of(view, pixels, detect, threshold, device)]
+    frame = " (of a tile: in the frame)" if any(view.grid for view in views[:MOST_VIEWS]) else ""
+    legend = [(False, f"a detection, in the same colour in its view and, brought back, on the image{frame}")]
+    save_picture(render_sheet(panels, columns=4 if len(panels) > 2 else 2, legend=legend), path)
+
+
+def _panels_of(
+    view: View,
+    pixels: Pixels,
+    detect: Callable[[Sequence[Tensor]], Sequence[Instances]],
+    threshold: float,
+    device: torch.device,
+) -> tuple[Panel, Panel]:
+    image = view.show(pixels)
+    found = above(detect([image.to(device)])[0].to("cpu"), threshold)
+    found = replace(found, ids=torch.arange(len(found)))
+    back = view.restore(found, pixels.size)
+    x1, y1, x2, y2 = view.window(pixels.size, min(view.size) // 8 if view.grid else 0)  # a tile with what is around it
+    there = pixels.read(x1, y1, y2 - y1, x2 - x1)
+    back = warp_instances(back, translation(-x1, -y1), (y2 - y1, x2 - x1), Edges(cut="keep"))
+    assert back.ids is not None
+    colors = make_vivid_colors(len(found))
+    own = [colors[number] for number in back.ids.tolist()]
+    gain = compute_display_gain(there)
+    there = _framed(there, [a - b for a, b in zip(view.window(pixels.size), (x1, y1, x1, y1), strict=True)])
+    return (
+        Panel(image, found, view.name, "as the detector sees it", colors, gain),
+        Panel(there, back, view.name, "brought back to the image", own, gain),
+    )
+
+
+def _framed(image: Tensor, window: Sequence[int]) -> Tensor:
+    """The image with a line around the window (x1 y1 x2 y2), where that is not all of it."""
+    if tuple(window) == (0, 0, int(image.shape[2]), int(image.shape[1])):
+        return image
+    picture = to_picture(image)
+    draw_box(picture, np.asarray(window, np.float32), WHITE, opacity=0.7)
+    return torch.from_numpy(picture).permute(2, 0, 1)

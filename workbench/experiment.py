@@ -1,0 +1,395 @@
+"""An experiment: data, detector, training, figures and pictures, each from its room, put together."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import torch
+
+from augment.training import make_training_transform
+from datasets.interface import DetectionDataset, category_ids_of
+from maskrcnn.config import UserError, to_toml
+from maskrcnn.evaluation.coco import write_coco_results
+from maskrcnn.evaluation.figures import Evaluation, evaluate, explain_metrics
+from maskrcnn.evaluation.operating_point import DEFAULT_THRESHOLD
+from maskrcnn.files import check_replaceable, written_beside
+from maskrcnn.inference.config import ViewsConfig
+from maskrcnn.inference.searching import AS_IT_IS, Detects, find, is_plain, search, views_of
+from maskrcnn.model.detector import Detector
+from maskrcnn.model.limits import LimitCuts, describe_cuts
+from maskrcnn.plotting.curves import plot_ap, plot_detected_sizes, plot_losses, plot_precision_recall
+from maskrcnn.plotting.predictions import render_prediction, save_picture
+from maskrcnn.structures.instances import Instances
+from maskrcnn.text import to_file_name
+from maskrcnn.training.budget import EvaluationCost, estimate_cost
+from maskrcnn.training.checkpoint import load_checkpoint, load_weights
+from maskrcnn.training.identity import Identity, identify
+from maskrcnn.training.loading import KeyedSamples, evaluation_batches
+from maskrcnn.training.loop import Callbacks, Training, TrainingState, best_metric_name
+from maskrcnn.training.machine import Machine, set_up_machine
+from maskrcnn.training.runlog import RunLog, read_metrics
+from maskrcnn.weights.classes import match_classes
+from maskrcnn.weights.torchvision import load_torchvision
+from workbench.config import ExperimentConfig
+from workbench.data import Data
+
+Predictions = dict[int, Instances]
+FREE_ON_RESUME = ("paths", "output", "views", "data.dataset_root", "data.cache_mb", "reading.image_folder")
+HEADLINE = (
+    "mask_ap",
+    "mask_ap50",
+    "box_ap",
+    "box_ap50",
+    "ar_100",
+    "ar_1000",
+    "dsb_mean_precision",
+    "f1",
+    "count_error",
+)
+PICTURES_IN_LOG = 4  # images of a split that TensorBoard shows
+
+
+def training_samples(config: ExperimentConfig, data: Data) -> KeyedSamples:
+    """The training images as the detector is shown them."""
+    transform = make_training_transform(config.augment, data.train)
+    return KeyedSamples(data.train, transform, config.training.seed, config.training.crops_per_image)
+
+
+def build_detector(config: ExperimentConfig, data: Data, say: Callable[[str], None]) -> Detector:
+    """The detector with the weights of its first step: those of `start_from`, else a function of the seed alone.
+
+    What `start_from` has for other classes is matched by name or left out, which is said.
+    """
+    torch.manual_seed(config.training.seed)
+    detector = Detector(config.detector, len(data.class_names), config.head)
+    if config.start_from is not None and config.start_from.endswith(".pth"):  # torchvision's files; ours end in .pt
+        note = load_torchvision(detector, config.start_from, data.class_names)
+    elif config.start_from is not None:
+        contents = load_checkpoint(config.start_from)
+        known = contents.get("class_names")
+        weights, note = match_classes(detector.state_dict(), contents["model"], known, data.class_names)
+        load_weights(detector, weights, config.start_from)
+    else:
+        return detector
+    if note is not None:
+        say(f"--start_from={config.start_from}: {note}")
+    return detector
+
+
+def identify_parts(data: Data) -> dict[str, Identity]:
+    """What a resumed run must find unchanged."""
+    return {name: identify(dataset) for name, dataset in data.splits().items()}
+
+
+@torch.no_grad()
+def predict(
+    detector: Detects,
+    samples: KeyedSamples,
+    machine: Machine,
+    batch_size: int,
+    views: ViewsConfig = AS_IT_IS,
+    proposals_only: bool = False,
+) -> Predictions:
+    """What the detector finds in each image, by image id, on the CPU; the detector keeps its mode.
+
+    Images are looked at as `views` says; `batch_size` of them at a time where they are looked at once.
+    """
+    was_training = detector.training
+    detector.train(False)
+    try:
+        if is_plain(views):
+            return _predict_batches(detector, samples, machine, batch_size, proposals_only)
+        found = {}
+        for image, truth, image_id in (samples[0, i] for i in range(len(samples))):
+            seen = views_of(detector, views, truth.size)
+            found[image_id] = search(detector, image, seen, views, machine, proposals_only)
+        return found
+    finally:
+        detector.train(was_training)
+
+
+def _predict_batches(
+    detector: Detects, samples: KeyedSamples, machine: Machine, batch_size: int, proposals_only: bool
+) -> Predictions:
+    found: Predictions = {}
+    for batch in evaluation_batches(samples, batch_size):
+        images = batch.to(machine.device).images
+        with machine.autocast():
+            results = find(detector, images, proposals_only)
+        found |= {image_id: result.to("cpu") for image_id, result in zip(batch.ids, results, strict=True)}
+    return found
+
+
+class EvaluationSet(NamedTuple):
+    """The images of a split, and their ground truth by image id."""
+
+    name: str  # "validation" or "test"
+    dataset: DetectionDataset
+    samples: KeyedSamples
+    ground_truth: dict[int, Instances]
+
+    @classmethod
+    def read(cls, name: str, dataset: DetectionDataset) -> EvaluationSet:
+        """UserError for an image that cannot be read."""
+        ground_truth = {image_id: dataset[i][1] for i, image_id in enumerate(dataset.image_ids)}
+        return cls(name, dataset, KeyedSamples(dataset), ground_truth)
+
+
+class Experiment:
+    """One run in its folder, from the first step to the last picture.
+
+    Validation images are evaluated while it trains and choose the best weights; these are evaluated on the test images
+    once, at the end.
+    """
+
+    def __init__(self, config: ExperimentConfig, log: RunLog, data: Data, on_step: Callable[[Training], None]) -> None:
+        self.config, self.log, self.data = config, log, data
+        self.machine = set_up_machine(config.training)
+        self.detector = build_detector(config, data, log.say)
+        self.samples = training_samples(config, data)
+        self.test = EvaluationSet.read("test", data.test)
+        self.validation = EvaluationSet("validation", *self.test[1:])
+        if not data.validates_on_test:
+            self.validation = EvaluationSet.read("validation", data.validation)
+        batches = evaluation_batches(self.validation.samples, config.training.batch_size)
+        self.training = Training(
+            self.detector,
+            self.samples,
+            config.training,
+            self.machine,
+            log,
+            Callbacks(self.evaluate, batches, on_step, self.after_epoch, self.estimate_cost()),
+            {
+                "head": config.head,
+                "class_names": list(data.class_names),
+                "category_ids": list(category_ids_of(data.train)),
+            },
+            config,
+            identify_parts(data),
+        )
+        self._validated: tuple[int, torch.nn.Module | None, Predictions] = (-1, None, {})
+        self.tested: Evaluation | None = None  # of the test images
+
+    def estimate_cost(self) -> EvaluationCost:
+        """What evaluation costs, in training steps, from the sizes of images, views and crops."""
+        height, *width = self.config.augment.fixed_size
+        sizes = [each.size for each in self.validation.ground_truth.values()]
+        crop = height * (width[0] if width else height) or sum(h * w for h, w in sizes) / len(sizes)
+        in_step = crop * self.config.training.batch_size
+        costs = {
+            images.name: estimate_cost(self.count_pixels(images), in_step) for images in (self.validation, self.test)
+        }
+        return EvaluationCost(**costs)
+
+    def count_pixels(self, images: EvaluationSet) -> int:
+        """How many pixels the detector sees in an evaluation, all views and tiles included."""
+        pixels = 0
+        for size, count in Counter(truth.size for truth in images.ground_truth.values()).items():
+            seen = (
+                [size]
+                if is_plain(self.config.views)
+                else [v.size for v in views_of(self.detector, self.config.views, size)]
+            )
+            pixels += count * sum(height * width for height, width in seen)
+        return pixels
+
+    def resume(self) -> None:
+        """Go on from where the run's folder stands."""
+        self.check()
+        self.training.resume(FREE_ON_RESUME)
+
+    def start(self) -> None:
+        """Write down what this run is."""
+        self.check()
+        self.log.start(to_toml(self.config), command=shlex.join(sys.argv))
+
+    def check(self) -> None:
+        """UserError now, not after hours of training: a metric or a view that is none, a place that takes no files."""
+        views_of(self.detector, self.config.views, next(iter(self.validation.ground_truth.values())).size)
+        wanted = self.config.training.best_metric
+        if wanted not in ("auto", "validation_loss"):
+            truths = self.validation.ground_truth
+            nothing = {image_id: no_detections(truth.size) for image_id, truth in truths.items()}
+            metrics = self.measure(self.validation, nothing, None).metrics
+            best_metric_name(wanted, {"validation_loss": 0.0} | metrics)
+        output = self.config.output
+        check_replaceable(output.model_file or "")
+        for file in filter(None, (output.model_file, output.log_file)):
+            make_folder(Path(file).parent)
+            if Path(file).is_dir():
+                raise UserError(f"cannot write {file}: it is a folder; choose another file")
+        for folder in filter(None, (output.plot_dir, output.predictions_dir)):
+            make_folder(Path(folder))
+
+    def predict(self, detector: Detects, images: EvaluationSet) -> Predictions:
+        """Detections in the images, by image id; logs which limits cut some."""
+        cuts = detector.limit_cuts if isinstance(detector, Detector) else LimitCuts()
+        cuts.clear()
+        batch_size, views = self.config.training.batch_size, self.config.views
+        found = predict(detector, images.samples, self.machine, batch_size, views)
+        if (cut := describe_cuts(cuts, self.config.detector)) is not None:
+            self.log.say(f"note: {cut}")
+        return found
+
+    def predict_validation(self, detector: torch.nn.Module) -> Predictions:
+        """Detections in the validation images with the weights as they are; made once per step."""
+        step = self.training.state.step
+        if self._validated[0] != step or self._validated[1] is not detector:
+            self._validated = step, detector, self.predict(cast(Detects, detector), self.validation)
+        return self._validated[2]
+
+    def measure(self, images: EvaluationSet, predictions: Predictions, threshold: float | None) -> Evaluation:
+        """Every metric of detections in the images; threshold None: the one of the best F1 on these images."""
+        return evaluate(
+            images.ground_truth,
+            predictions,
+            self.data.class_names,
+            self.config.head,
+            score_threshold=threshold,
+            min_visible_fraction=self.config.output.mask_nms_thresh,
+        )
+
+    def evaluate(self, detector: torch.nn.Module, epoch: int) -> dict[str, float]:
+        """Metrics of a detector on the validation images."""
+        predictions = self.predict_validation(detector)
+        metrics = self.measure(self.validation, predictions, self.config.output.plot_min_confidence).metrics
+        if self.config.output.prediction_every_n_epochs == -1:
+            self.draw(self.validation, predictions, f"epoch-{epoch:04d}", self.threshold(metrics))
+        return metrics
+
+    def test_best(self) -> Evaluation:
+        """Evaluate the best weights on the test images: metrics, pictures, predictions and curves.
+
+        The detector has the best weights afterwards. `metrics.jsonl` gets one record, however often a finished run is
+        taken up again.
+        """
+        best = self.load_best()
+        threshold = self.threshold(best.metrics)
+        predictions = self.predict(self.detector, self.test)
+        self.tested = self.measure(self.test, predictions, threshold)
+        self.draw(self.test, predictions, "test", threshold)
+        lines = read_metrics(self.log.metrics_file)
+        if not any(line.get("split") == "test" for line in lines):
+            self.log.record("evaluation", epoch=best.epoch, step=best.step, split="test", **self.tested.metrics)
+        self.plot_curves(self.tested, predictions)
+        return self.tested
+
+    def load_best(self) -> TrainingState:
+        """Give the detector the best weights, or the last where none are the best; the state of their epoch."""
+        path = self.log.weights / "best.pt"
+        if not path.is_file():
+            return self.training.state
+        best = load_checkpoint(path)
+        load_weights(self.detector, best["model"], path)
+        return TrainingState(**best["state"])
+
+    def threshold(self, metrics: Mapping[str, float]) -> float:
+        """Minimum score of detections that are drawn and counted: given, or of the best F1 in a validation."""
+        given = self.config.output.plot_min_confidence
+        return metrics.get("operating_threshold", DEFAULT_THRESHOLD) if given is None else given
+
+    def after_epoch(self, training: Training) -> None:
+        every, epoch = self.config.output.prediction_every_n_epochs, training.state.epoch
+        if (every > 0 and epoch % every == 0) or (every != -1 and training.state.finished):
+            predictions, threshold = self.predict_validation(self.detector), self.threshold(training.state.metrics)
+            self.draw(self.validation, predictions, f"epoch-{epoch:04d}", threshold)
+
+    @property
+    def plots(self) -> Path:
+        return Path(self.config.output.plot_dir or self.log.folder / "plots")
+
+    @property
+    def results(self) -> Path:
+        return Path(self.config.output.predictions_dir or self.log.folder / "predictions")
+
+    def draw(self, images: EvaluationSet, predictions: Predictions, folder_name: str, threshold: float) -> None:
+        """Write one picture per image, and the detections in COCO's results format."""
+        folder = self.plots / folder_name
+        results = self.results if images is self.test else self.results / images.name
+        make_folder(folder)
+        make_folder(results)
+        dataset = images.dataset
+        names = picture_names(dataset.image_names)
+        for i, (image_id, name) in enumerate(zip(dataset.image_ids, names, strict=True)):
+            image, truth = dataset[i]
+            found = predictions[image_id]
+            picture = render_prediction(image, truth, found, self.config.head, threshold, self.data.class_names)
+            save_picture(picture, folder / f"{name}.png")
+            if i < PICTURES_IN_LOG:
+                step = self.training.state.step
+                self.log.picture(f"{images.name}/{name}", torch.tensor(picture).permute(2, 0, 1), step)
+        write_coco_results(results, predictions, category_ids_of(dataset))
+
+    def copy_weights(self, path: Path) -> None:
+        """Also keep the best weights at `path`."""
+        make_folder(path.parent)
+        best = self.log.weights / "best.pt"
+        with written_beside(path) as beside:
+            shutil.copyfile(best, beside)
+
+    def plot_curves(self, tested: Evaluation, predictions: Predictions) -> None:
+        """Losses and AP over the epochs; of the test images, precision against recall and sizes found and missed."""
+        make_folder(self.plots)
+        metrics = read_metrics(self.log.metrics_file)
+        plot_losses(metrics, self.plots / "losses.png")
+        plot_ap(metrics, self.plots / "ap.png")
+        figures = {"box": tested.box, "mask": tested.mask}
+        curves = {kind: f.precision_recall_curves() for kind, f in figures.items() if f is not None}
+        plot_precision_recall(curves, self.plots / "precision_recall.png")
+        head = self.config.head
+        plot_detected_sizes(
+            self.test.ground_truth,
+            predictions,
+            self.plots / "sizes.png",
+            tested.metrics["operating_threshold"],
+            by_masks=head == "mask_rcnn",
+            class_agnostic=head == "rpn",
+        )
+
+
+def picture_names(image_names: Sequence[str]) -> list[str]:
+    """Names for files, without folders and all different, whether or not the file system tells capitals apart."""
+    found: dict[str, str] = {}
+    for name in image_names:
+        plain = to_file_name(name)
+        unique, number = plain, 1
+        while unique.lower() in found:
+            unique, number = f"{plain}-{number}", number + 1
+        found[unique.lower()] = unique
+    return list(found.values())
+
+
+def no_detections(size: tuple[int, int]) -> Instances:
+    none = Instances.empty(size, with_masks=True)
+    return Instances(size, none.boxes, none.labels, torch.zeros(0, dtype=torch.float32), none.masks)
+
+
+def make_folder(path: Path) -> None:
+    """UserError where there is none after this that can be written."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {path}: {error.strerror}; choose another") from error
+    try:
+        with tempfile.TemporaryFile(dir=path):  # asking for permission does not tell of a file system that takes none
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write to {path}: {error.strerror}; choose another folder") from error
+
+
+def headline(metrics: Mapping[str, float]) -> str:
+    """The figures one looks at first."""
+    return "   ".join(f"{name} {metrics[name]:.3f}" for name in HEADLINE if name in metrics)
+
+
+def legend(metrics: Mapping[str, float], origin: str) -> list[str]:
+    """Lines that explain the headline; `origin` says where the score threshold comes from."""
+    shown = [name for name in HEADLINE if name in metrics]
+    return explain_metrics(shown, metrics["operating_threshold"], origin)

@@ -1,0 +1,138 @@
+"""Run one experiment from its options to its last line of output."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from datasets.registry import short_name
+from maskrcnn.training.config import DEFAULT_NUM_STEPS
+from workbench.command_line import as_typed
+from workbench.config import ExperimentConfig
+
+if TYPE_CHECKING:
+    from workbench.data import Data
+    from workbench.experiment import Experiment
+
+FEW_STEPS = 200  # below, a detector with random weights has hardly learned anything
+
+
+def train(
+    config: ExperimentConfig, resumed: Path | None = None, dry_run: bool = False, data: Data | None = None
+) -> Experiment | None:
+    """Run an experiment to its end, on ``data`` if it is open already; None after a dry run."""
+    from maskrcnn.training.lock import lock_run
+    from maskrcnn.training.progress import ProgressDisplay
+    from maskrcnn.training.runlog import RunLog, create_run, removed_if_empty
+    from workbench.data import check_objects, open_data, with_gray_levels
+    from workbench.experiment import Experiment
+
+    if data is None:
+        data = open_data(config, click.echo, config.head)
+        check_objects(data, click.echo)
+    config = with_gray_levels(config, data)
+    if dry_run:
+        from workbench.dry_run import describe
+
+        describe(config, data)
+        return None
+    output = config.output
+    folder = resumed or create_run(output.output_dir, f"{short_name(config.data.dataset)}-{config.head}")
+    with removed_if_empty(folder), lock_run(folder):
+        with ProgressDisplay(output.hide_progress_bar) as display:
+            log = RunLog(folder, display.say, output.log_file)
+            experiment = Experiment(config, log, data, display.on_step)
+            if resumed:
+                experiment.resume()
+            else:
+                experiment.start()
+            say_what_runs(experiment)
+            say_notices(experiment)
+            experiment.training.run()
+        finish(experiment)
+    return experiment
+
+
+def say_what_runs(experiment: Experiment) -> None:
+    config, data = experiment.config, experiment.data
+    parameters = sum(p.numel() for p in experiment.detector.parameters())
+    precision = "bfloat16" if experiment.machine.amp else "float32"
+    experiment.log.say(
+        f"{config.head} ({config.detector.backbone.name}, {parameters / 1e6:.1f} M parameters) on "
+        f"{config.data.dataset}: {data.counted()}, {experiment.machine.device}, {precision}"
+    )
+    training = experiment.training
+    if training.total_steps is not None:
+        epochs = training.total_steps / training.steps_per_epoch
+        every = training.eval_interval
+        when = f"every {every} epochs" if every > 1 else "after each epoch"
+        when = when if 0 < every < epochs else "after the last epoch"
+        experiment.log.say(f"{training.total_steps} steps ({epochs:.3g} epochs), evaluated {when}")
+        if training.total_steps < FEW_STEPS and config.start_from is None:
+            experiment.log.say(
+                f"note: {training.total_steps} steps are few for training from scratch; the default is at least "
+                f"{DEFAULT_NUM_STEPS} (--num_steps)"
+            )
+
+
+def say_notices(experiment: Experiment) -> None:
+    """Log the notices, show those that reading the test and validation images has added, and store their counts."""
+    from datasets.notices import write_notices
+
+    data, log = experiment.data, experiment.log
+    seen = data.seen_with_tests()
+    for line in data.notes(seen):
+        (log.keep if line in data.shown else log.say)(line)
+    write_notices(log.folder, data.splits(), seen)
+
+
+def finish(experiment: Experiment) -> None:
+    """Evaluate the best weights on the test images, and say where everything is."""
+    from datasets.notices import Preview, write_notices
+    from maskrcnn.evaluation.coco import BOXES_FILE, MASKS_FILE
+    from workbench.experiment import headline, legend
+
+    log, state = experiment.log, experiment.training.state
+    seen = Preview() if state.epoch else experiment.data.seen_with_tests()
+    counts = write_notices(log.folder, experiment.data.splits(), seen)
+    for line in experiment.data.notes(seen, counts):
+        log.say(line)
+    if not state.finished:
+        log.say(f"Stopped after step {state.step}; all is saved.")
+        log.say(f"Go on with: {shlex.join(['python', 'example_smallobject_train.py', f'--resume={log.folder}'])}")
+        log.close()
+        return
+    metrics = experiment.test_best().metrics
+    model_file = experiment.config.output.model_file
+    if model_file:
+        experiment.copy_weights(Path(model_file))
+    given = experiment.config.output.plot_min_confidence is not None
+    images = "test" if experiment.data.validates_on_test else "validation"
+    origin = "--plot_min_confidence" if given else f"best F1 on {images} images"
+    chosen_on = "these same" if experiment.data.validates_on_test else "the validation"
+    log.say(
+        f"Test images: {headline(metrics)}   (weights of epoch {state.best_epoch or state.epoch}, the best of "
+        f"{state.epoch} epochs on {chosen_on} images)"
+    )
+    for line in legend(metrics, origin):
+        log.say(f"    {line}")
+    log.say(f"Trained in {state.seconds:.0f} s (evaluation not counted)")
+    log.say(f"Weights      {log.weights / 'best.pt'}, last.pt")
+    log.say(f"Pictures     {experiment.plots}")
+    masks = f", {MASKS_FILE}" if experiment.config.head == "mask_rcnn" else ""
+    log.say(f"Predictions  {experiment.results / BOXES_FILE}{masks}")
+    log.close()
+
+
+def what_next(config: ExperimentConfig, file: str | None = None) -> str:
+    """What to type next, with the settings of ``file`` if they were used."""
+    names: tuple[str, ...] = ("dataset", "dataset_root", "split_file", "subsetseed", "test_fraction", "val_fraction")
+    names += ("subset", "test_subset", "skip_bad")
+    given = {name: getattr(config.data, name) for name in names}
+    flags = {name: value for name, value in given.items() if value != getattr(ExperimentConfig().data, name)}
+    given_file = [] if file is None else [f"--config={file}"]
+    compare = shlex.join(["python", "-m", "examples.compare_heads", *given_file, *as_typed(flags)])
+    return f"Next: {shlex.join(['tensorboard', '--logdir', config.output.output_dir])}\n      {compare}"
