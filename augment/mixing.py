@@ -154,7 +154,7 @@ class _PasteCanvas:
         owner, x, y = window_pixels(some.windows)
         top = self.top[y, x]
         shown = replace(some, data=some.data * ((top == 0) | (top == number[under][owner])))
-        return masks.exchanged(under, shown)
+        return masks.replace_at(under, shown)
 
 
 @dataclass(frozen=True)
@@ -243,7 +243,7 @@ def _unify_fields(one: Instances, other: Instances) -> Instances:
 def _get_masks(instances: Instances) -> CroppedMasks:
     """Return the masks, or filled boxes if there are none."""
     if instances.masks is not None:
-        masks = instances.as_judged_by_masks().masks
+        masks = instances.ignore_empty_masks().masks
         assert masks is not None
         return masks
     return CroppedMasks.from_boxes(instances.boxes, instances.size)

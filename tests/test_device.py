@@ -135,7 +135,7 @@ def test_masks_stay_on_their_device(gpu: PretendedGpu) -> None:
         masks[torch.tensor([2, 0], device="cuda")], masks[1:3], CroppedMasks.cat([masks, masks]),
         CroppedMasks.from_dense(masks.to_dense()), CroppedMasks.from_label_image(masks.to_label_image()[0]),
         CroppedMasks.from_boxes(truths.boxes, truths.size),
-        masks.exchanged(torch.tensor([1], device="cuda"), masks[:1]),
+        masks.replace_at(torch.tensor([1], device="cuda"), masks[:1]),
     ]  # fmt: skip
     for each in changed:
         assert all(is_on_gpu(part) for part in each.parts)

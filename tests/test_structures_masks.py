@@ -178,7 +178,7 @@ def test_some_masks_are_exchanged_for_others() -> None:
     at = torch.tensor([4, 0, 8])
     expected = dense_levels(masks)
     expected[at] = dense_levels(others)
-    exchanged = masks.exchanged(at, others)
+    exchanged = masks.replace_at(at, others)
     check_sound(exchanged)
     assert torch.equal(dense_levels(exchanged), expected)
 

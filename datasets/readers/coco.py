@@ -150,7 +150,7 @@ class Coco:
         windows = torch.zeros(len(rows), 4, dtype=torch.int32)
         nothing = [torch.zeros(0, 0, dtype=torch.uint8)] * len(rows)
         masks = CroppedMasks.from_windows(windows, nothing, size)
-        masks = masks.exchanged(torch.from_numpy(outlined), self._drawn(rows[outlined], codes, size))
+        masks = masks.replace_at(torch.from_numpy(outlined), self._drawn(rows[outlined], codes, size))
         boxes, kept = boxes_beside_masks(self._corners(rows), masks, tally, where)
         labels, ignore, ids = self._fields(rows[kept])
         chosen = torch.from_numpy(kept)

@@ -344,7 +344,7 @@ def _as_judged(
         truths, predictions, class_names = _merge_classes(truths), _merge_classes(predictions), ("object",)
     if kind == "mask":
         predictions = {i: _drop_at_empty_masks(p, truths[i]) for i, p in predictions.items()}
-        truths = {i: truth.as_judged_by_masks() for i, truth in truths.items()}
+        truths = {i: truth.ignore_empty_masks() for i, truth in truths.items()}
     return truths, predictions, class_names
 
 

@@ -66,7 +66,7 @@ def image_mean_precision(
     predicted = Instances.empty(truth.size, with_masks=True)
     if prediction is not None:
         predicted = _by_falling_score(prediction, score_threshold)
-    truth = truth.as_judged_by_masks()
+    truth = truth.ignore_empty_masks()
     truth = truth[torch.argsort(truth.ignore.int(), stable=True)]  # painted first on top: what counts
     true_labels, painted = _paint(truth, 0.0)
     predicted_labels, _ = _paint(predicted, min_visible_fraction)

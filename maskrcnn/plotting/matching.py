@@ -68,7 +68,7 @@ def match_detections(
         The matches.
     """
     if by_masks and prediction.masks is not None:
-        targets = targets.as_judged_by_masks()
+        targets = targets.ignore_empty_masks()
     detections, target_index, ious = _find_close_pairs(targets, prediction, iou_threshold, by_masks)
     ignored_targets = targets.ignore.cpu().numpy()
     allowed = ~ignored_targets[target_index]

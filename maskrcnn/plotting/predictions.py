@@ -94,7 +94,7 @@ def render_prediction(
     scale = _compute_scale(image.shape[-2:])
     by_masks = head == "mask_rcnn" and targets.masks is not None and detections.masks is not None
     if by_masks:
-        targets = targets.as_judged_by_masks()
+        targets = targets.ignore_empty_masks()
     shown = _select_shown(detections, score_threshold, max(max_proposals, 2 * len(targets)) if head == "rpn" else None)
     matches = match_detections(targets, shown, by_masks=by_masks, class_agnostic=head == "rpn")
     ground = canvas.dim(canvas.brighten(canvas.to_picture(image, scale)), color=0.35 if by_masks else 0.8)

@@ -1,4 +1,4 @@
-"""The objects of one image."""
+"""Objects of one image: boxes, labels, scores, and masks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,15 +11,18 @@ from maskrcnn.structures.masks import CroppedMasks
 
 @dataclass(eq=False, repr=False)
 class Instances:
-    """N objects of an image of `size` (H, W), true or predicted.
+    """N objects of one image, either ground truth or predictions.
 
-    boxes: float32 `[N, 4]`, xyxy in pixels, continuous. Ground-truth boxes are those of the annotation file where it
-        has boxes, so they may differ from the extent of the mask.
-    labels: int64 `[N]`, from 1; 0 is background and never stored.
-    scores: float32 `[N]`, predictions only.
-    masks: CroppedMasks on a canvas of `size`. An object whose mask is empty counts for boxes and is ignored for masks.
-    ignore: bool `[N]`: never a target, and priors inside are never negatives.
-    ids: int64 `[N]`, numbers of the annotations, kept through every geometric change.
+    Attributes:
+        size: size of the image (H, W).
+        boxes: float32 `[N, 4]`, xyxy in continuous pixel coordinates. Ground-truth boxes are read from the annotation
+            file if it has boxes, so they may differ from the extent of the mask.
+        labels: int64 `[N]`, starting at 1; 0 is the background and is never stored.
+        scores: float32 `[N]` for predictions, None for ground truth.
+        masks: `CroppedMasks` on a canvas of `size`. Box metrics count an object with an empty mask; mask metrics
+            ignore it.
+        ignore: bool `[N]`. An ignored object is never a target, and priors inside it are never negatives.
+        ids: int64 `[N]`, annotation ids, which every geometric transform keeps.
     """
 
     size: tuple[int, int]
@@ -27,7 +30,7 @@ class Instances:
     labels: Tensor
     scores: Tensor | None = None
     masks: CroppedMasks | None = None
-    ignore: Tensor = field(default=None)  # type: ignore[assignment]  # None: nothing is ignored
+    ignore: Tensor = field(default=None)  # type: ignore[assignment]  # None ignores nothing
     ids: Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -48,6 +51,7 @@ class Instances:
 
     @staticmethod
     def empty(size: tuple[int, int], with_masks: bool = False) -> "Instances":
+        """Return `Instances` without objects for an image of `size` (H, W)."""
         masks = CroppedMasks.empty(size) if with_masks else None
         return Instances(size, torch.zeros(0, 4, dtype=torch.float32), torch.zeros(0, dtype=torch.int64), masks=masks)
 
@@ -55,7 +59,7 @@ class Instances:
     def from_masks(
         masks: CroppedMasks, labels: Tensor, ignore: Tensor | None = None, ids: Tensor | None = None
     ) -> "Instances":
-        """Truths whose boxes are the tight boxes of their masks."""
+        """Create ground truth whose boxes are the tight boxes of its masks."""
         nothing = torch.zeros(len(masks), dtype=torch.bool, device=labels.device)
         return Instances(
             masks.size, masks.boxes(), labels, masks=masks, ignore=nothing if ignore is None else ignore, ids=ids
@@ -63,7 +67,11 @@ class Instances:
 
     @staticmethod
     def cat(parts: Sequence["Instances"]) -> "Instances":
-        """The objects of all parts, which must belong to one image and have the same fields."""
+        """Concatenate the objects of several parts.
+
+        Raises:
+            ValueError: If the parts differ in image size or in which optional fields they have.
+        """
 
         def join(name: str) -> Tensor | None:
             values = [getattr(part, name) for part in parts]
@@ -95,7 +103,7 @@ class Instances:
         return f"Instances({len(self)} in {self.size[0]} x {self.size[1]}, {', '.join(['boxes', 'labels', *given])})"
 
     def __getitem__(self, index: int | slice | Tensor) -> "Instances":
-        """The objects that an index, a slice, a bool or an int tensor picks; always Instances."""
+        """Select objects by an index, a slice, or a bool or int tensor; always returns `Instances`."""
         at = torch.arange(len(self), device=self.boxes.device)[index].reshape(-1)
         return Instances(
             self.size,
@@ -108,6 +116,7 @@ class Instances:
         )
 
     def to(self, device: torch.device | str) -> "Instances":
+        """Move all tensors to a device."""
         moved = {
             name: value.to(device)
             for name in ("boxes", "labels", "scores", "masks", "ignore", "ids")
@@ -116,32 +125,39 @@ class Instances:
         return replace(self, **moved)
 
     def has_mask(self) -> Tensor:
-        """Return bool `[N]`: whether the mask of each object has a pixel."""
+        """Return whether the mask of each object has any pixels, bool `[N]`."""
         if self.masks is None:
             return torch.zeros(len(self), dtype=torch.bool, device=self.boxes.device)
         return self.masks.areas() > 0
 
     def areas(self) -> Tensor:
-        """Return float64 `[N]`: pixels of each mask; where there is none, the area of the box."""
+        """Return the area of each mask in pixels, or of the box if the mask is empty or missing; float64 `[N]`."""
         areas = (self.boxes[:, 2:] - self.boxes[:, :2]).double().prod(dim=1)
         return areas if self.masks is None else torch.where(self.has_mask(), self.masks.areas().double(), areas)
 
-    def as_judged_by_masks(self) -> "Instances":
-        """Return ground truth as mask metrics take it: objects with an empty mask are ignored where their box is.
+    def ignore_empty_masks(self) -> "Instances":
+        """Mark ground truth with an empty mask as ignored, for mask metrics.
 
-        The pixels that such a box touches become its mask, so that a detection there is neither true nor false.
+        Each such object gets a mask of all pixels that its box touches, so that a detection there counts neither as a
+        true nor as a false positive.
         """
         if self.masks is None or bool((drawn := self.has_mask()).all()):
             return self
         empty = torch.nonzero(~drawn).flatten()
         boxes = self.boxes[empty]
         touched = torch.cat([boxes[:, :2].floor(), boxes[:, 2:].ceil()], dim=1)
-        masks = self.masks.exchanged(empty, CroppedMasks.from_boxes(touched, self.size))
+        masks = self.masks.replace_at(empty, CroppedMasks.from_boxes(touched, self.size))
         return replace(self, masks=masks, ignore=self.ignore | ~drawn)
 
     @staticmethod
     def from_torchvision(target: Mapping[str, Tensor], size: tuple[int, int]) -> "Instances":
-        """From a torchvision detection dict: boxes, labels, scores, masks `[N, H, W]` or `[N, 1, H, W]`, iscrowd."""
+        """Convert a torchvision detection dict.
+
+        Args:
+            target: `boxes` and `labels`, and optionally `scores`, `masks` (`[N, H, W]` or `[N, 1, H, W]`), and
+                `iscrowd`.
+            size: size of the image (H, W).
+        """
         masks = target.get("masks")
         if masks is not None and masks.ndim == 4:
             masks = masks[:, 0]
@@ -157,7 +173,7 @@ class Instances:
         )
 
     def to_torchvision(self) -> dict[str, Tensor]:
-        """A torchvision detection dict; masks become dense uint8 `[N, H, W]`."""
+        """Convert to a torchvision detection dict; masks become dense uint8 `[N, H, W]`."""
         result = {"boxes": self.boxes, "labels": self.labels, "iscrowd": self.ignore.long()}
         if self.scores is not None:
             result["scores"] = self.scores

@@ -154,7 +154,7 @@ class CroppedMasks:
         chosen = torch.arange(len(self), device=self.windows.device)[index].reshape(-1)
         return CroppedMasks(*ops.pick_masks(self.parts, chosen), self.size)
 
-    def exchanged(self, index: Tensor, others: "CroppedMasks") -> "CroppedMasks":
+    def replace_at(self, index: Tensor, others: "CroppedMasks") -> "CroppedMasks":
         """These masks with those at int64 `index` exchanged for `others`, one each."""
         place = torch.arange(len(self), device=self.windows.device)
         place[index] = len(self) + torch.arange(len(others), device=place.device)

@@ -100,7 +100,7 @@ def _crop_to_tiles(pool: Instances, tile: Tensor, windows: Tensor) -> tuple[Inst
     if masks is not None:
         at = torch.nonzero(beyond).flatten()
         cut = fuse_masks(masks[at], torch.arange(len(at)), len(at), visible=visible[at])
-        masks = masks.exchanged(at, cut)
+        masks = masks.replace_at(at, cut)
         left[at] &= (cut.areas() > 0) | hollow[at]
     return replace(pool, boxes=boxes, masks=masks)[left], tile[left]
 
@@ -339,7 +339,7 @@ def _assemble_parts(result: Instances, parts: Instances, group: Tensor, at: Tens
     if masks is not None and parts.masks is not None:
         whole = fuse_masks(parts.masks, local, len(at), visible=visible)
         boxes = torch.where((whole.areas() > 0)[:, None], whole.boxes(), boxes)
-        masks = masks.exchanged(at, whole)
+        masks = masks.replace_at(at, whole)
     all_boxes = result.boxes.clone()
     all_boxes[at] = boxes
     return Instances(result.size, all_boxes, result.labels, result.scores, masks)

@@ -94,7 +94,7 @@ def fill_empty_masks(objects: Instances) -> CroppedMasks | None:
     empty = torch.nonzero(apply_in_chunks(masks, CroppedMasks.areas) == 0).flatten()
     if len(empty) == 0:
         return masks
-    return masks.exchanged(empty, CroppedMasks.from_boxes(objects.boxes[empty], masks.size))
+    return masks.replace_at(empty, CroppedMasks.from_boxes(objects.boxes[empty], masks.size))
 
 
 def select(objects: Instances, index: Tensor) -> Instances:
