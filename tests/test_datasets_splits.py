@@ -278,3 +278,54 @@ def test_copies_are_one_image_in_joined_data_too(tmp_path):
     for seed in range(10):
         train, held = hold_out(both, 0.3, seed)
         assert not any(torch.equal(a[0], b[0]) for a in train for b in held)
+
+
+CLASS = """
+import torch
+from maskrcnn.structures.instances import Instances
+
+
+class MyData:
+    class_names = ("thing",)
+    has_masks = False
+
+    def __init__(self, root, split):
+        self.image_names = [f"image-{number}" for number in range(8)]
+        self.shade = {"train": 1, "val": 2, "test": 3}[split] if root == "three" else 1
+
+    def __len__(self):
+        return len(self.image_names)
+
+    def __getitem__(self, index):
+        boxes = torch.tensor([[1.0, 1.0, 5.0, 5.0]])
+        image = torch.full((3, 8, 8), self.shade + index, dtype=torch.uint8)
+        return image, Instances((8, 8), boxes, torch.ones(1).long())
+
+
+class OnlyTrain(MyData):
+    splits = ("train",)
+
+
+class Three(MyData):
+    splits = ("train", "val", "test")
+
+
+class Wrong(MyData):
+    splits = ("train", "dev")
+"""
+
+
+def test_a_class_says_which_splits_it_has_and_one_that_ignores_them_is_split(tmp_path, monkeypatch):
+    (tmp_path / "some_sets.py").write_text(CLASS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    splits = open_named("some_sets:Three", "three")
+    assert [int(each[0][0][0, 0, 0]) for each in (splits.train, splits.val, splits.test)] == [1, 2, 3]
+    for name, lines in (("OnlyTrain", 1), ("MyData", 2)):
+        splits = open_named(f"some_sets:{name}", ".")
+        assert (len(splits.train), splits.val, len(splits.test), len(splits.notes)) == (6, None, 2, lines)
+        assert not set(splits.train.image_names) & set(splits.test.image_names)
+    assert "MyData gives the same images for 'train' and 'test'" in splits.notes[0]
+    assert open_named("some_sets:MyData", "three").notes == [], "the same names, but other images"
+    with pytest.raises(UserError, match="splits names 'dev'; use some of train, val, test"):
+        open_named("some_sets:Wrong", ".")

@@ -98,7 +98,7 @@ def nothing(place: Path) -> None:
         (lambda place: bomb(place / LABELS), "", "000001.png | claims an absurd size"),
         (lambda place: above_16_bits(place / LABELS), "", "000001.png | 65536 | 1 to 65535"),
         (lambda place: (place / DATA / "test/annotations.json").unlink(), "", "annotations.json: cannot be read"),
-        (nothing, "--split_file=smallobjects.toml", "--split_file | its own train and test folders"),
+        (nothing, "--split_file=smallobjects.toml", "smallobjects.toml:2 | is not valid JSON"),
         (nothing, "--dataset=elipses", "unknown dataset 'elipses' | did you mean 'ellipses'?"),
         (nothing, "--dataset=mnist", "unknown dataset 'mnist' | use one of ellipses, shapes, coco"),
     ],
@@ -317,7 +317,7 @@ def test_a_disk_that_says_no_on_the_way_is_one_line_too(workplace: Path, monkeyp
         ("--path=smallobjects.toml/new", "cannot be written"),
         ("--path=data --overwrite", "is not replaced, because"),
         ("--n_train=-1", "--n_train = -1 | at least 0"),
-        ("--path=new --n_train=0 --n_test=0", "one must be above 0"),
+        ("--path=new --n_train=0 --n_val=0 --n_test=0", "one must be above 0"),
         ("--path=new --width=100000 --height=100000", "100000 x 100000 | make it smaller"),
         ("--seed=x", "--seed = 'x' | expected a whole number"),
         ("--pth=new", "--pth | --path"),
@@ -333,7 +333,7 @@ def test_making_ellipses(workplace: Path, flags: str, words: str) -> None:
         ("--dataset_root=nowhere", "nowhere | no such folder"),
         ("--output_dir=smallobjects.toml", "cannot write to smallobjects.toml"),
         ("--best_metric=speed", "no metric 'speed'"),
-        ("--num_epochs=none", "--num_epochs = 'none'"),
+        ("--num_epochs=no", "--num_epochs = 'no'"),
     ],
 )
 def test_comparing_heads(workplace: Path, flags: str, words: str) -> None:

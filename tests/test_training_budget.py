@@ -113,3 +113,16 @@ def test_a_small_set_is_trained_for_many_epochs_and_a_small_budget_is_remarked(w
     run = workplace / "runs/ellipses-rpn-1"
     assert [line["step"] for line in read_metrics(run / "metrics.jsonl") if line["kind"] == "train"] == [3, 6, 7]
     assert "training.num_steps: 7 -> " in fail(train, "--resume", "--num_epochs=3")
+
+
+def test_a_thousand_short_epochs_print_a_hundred_lines(tmp_path: Path) -> None:
+    said: list[str] = []
+    config = replace(CONFIG, num_epochs=None, num_steps=1000, eval_every_n_epochs=100)
+    training = toy_training(tmp_path, config)  # 4 steps an epoch
+    training.log.console = said.append
+    training.run()
+    assert 84 <= len(said) <= 102 and said[-1].startswith("epoch 250/250")
+    evaluated = [line.split()[1] for line in said if "validation: " in line]
+    assert evaluated == ["100/250", "200/250", "250/250"]
+    lines = [line["epoch"] for line in read_metrics(tmp_path / "metrics.jsonl") if line["kind"] == "train"]
+    assert lines == list(range(1, 251))

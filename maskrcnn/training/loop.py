@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 Metrics = dict[str, float]
 IN_LINE = ("validation_loss", "box_ap", "box_ap50", "mask_ap", "mask_ap50", "ar_100", "f1")  # others: metrics.jsonl
+MAX_LINES = 100  # of epochs that are not evaluated; metrics.jsonl has all
 SAVING_SHARE = 0.05  # at epoch ends, save only if that takes less than this share of the time since the last saving
 
 
@@ -117,6 +118,8 @@ class Training:
         self.steps_per_epoch = num_steps_per_epoch(len(samples), config.batch_size)
         self.total_steps = total_steps(config, self.steps_per_epoch)
         self.eval_interval = evaluation_interval(config, self.steps_per_epoch, callbacks.cost)  # epochs
+        num_epochs = (self.total_steps or 0) / self.steps_per_epoch
+        self.line_interval = math.ceil(num_epochs / MAX_LINES) or 1  # epochs
         self.losses: Metrics = {}  # of the last step
         self.stopped_by: int | None = None  # the signal that ended `run` before the end of the budget
         self._saved_at = 0.0
@@ -222,7 +225,8 @@ class Training:
         self.record("train", state.epoch, means | {"learning_rate": state.learning_rate})
         due = last or (self.eval_interval > 0 and state.epoch % self.eval_interval == 0)
         measured = self.evaluate() if due else {}
-        self.log.say(self.epoch_line(means, measured))
+        if due or state.epoch % self.line_interval == 0:
+            self.log.say(self.epoch_line(means, measured))
         state.finished = last
         if self.callbacks.on_epoch is not None:
             self.callbacks.on_epoch(self)
