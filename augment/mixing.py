@@ -18,7 +18,7 @@ from maskrcnn.structures.boxes import clip_boxes
 from maskrcnn.structures.edges import Edges
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
-from maskrcnn.structures.pixels import draw_uniform, in_type_of
+from maskrcnn.structures.pixels import draw_uniform, match_dtype
 from maskrcnn.structures.warping import Sample, add_margins, compute_margins, warp, warp_instances
 
 MAX_TRIES = 10  # positions tried for an object before it is skipped
@@ -76,7 +76,7 @@ class CopyPaste:
             ValueError: If only one of the two samples has masks, or ids.
         """
         donor_image, donor = _draw_sample(self.source, (image, instances), generator)
-        donor_image = in_type_of(donor_image, image)
+        donor_image = match_dtype(donor_image, image)
         drawn = donor.has_mask() if donor.masks is not None else _get_masks(donor).areas() > 0
         candidates = torch.nonzero(~donor.ignore & drawn).flatten()
         count = int(torch.randint(1, self.max_objects + 1, (), generator=generator))
@@ -201,7 +201,7 @@ class Mosaic:
         ):
             sample = (image, instances) if quarter == 0 else _draw_sample(self.source, (image, instances), generator)
             part, objects = _random_window(sample, (bottom - top, right - left), self.edges, generator)
-            canvas[:, top:bottom, left:right] = in_type_of(part, image)
+            canvas[:, top:bottom, left:right] = match_dtype(part, image)
             parts.append(warp_instances(objects, translation(left, top), (height, width)))
         fullest = max(parts, key=len)
         return canvas, Instances.cat([_unify_fields(part, fullest) for part in parts])

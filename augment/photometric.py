@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from torch.nn.functional import conv2d, pad
 
 from maskrcnn.structures.instances import Instances
-from maskrcnn.structures.pixels import as_bytes, as_float, draw_uniform
+from maskrcnn.structures.pixels import draw_uniform, to_float, to_uint8
 from maskrcnn.structures.warping import Sample
 
 
@@ -26,8 +26,8 @@ class _Photometric:
     def __call__(self, image: Tensor, instances: Instances, generator: Generator) -> Sample:
         """Return the changed image and the unchanged objects."""
         if image.dtype != torch.uint8:
-            return self.change(as_float(image), generator).clamp(0, 1), instances
-        return as_bytes(self.change(as_float(image), generator)), instances
+            return self.change(to_float(image), generator).clamp(0, 1), instances
+        return to_uint8(self.change(to_float(image), generator)), instances
 
 
 class _Pointwise(_Photometric):
@@ -37,7 +37,7 @@ class _Pointwise(_Photometric):
         """Return the changed image and the unchanged objects."""
         if image.dtype != torch.uint8:
             return super().__call__(image, instances, generator)
-        table = as_bytes(self.change(torch.arange(256, dtype=torch.float32) / 255, generator))
+        table = to_uint8(self.change(torch.arange(256, dtype=torch.float32) / 255, generator))
         shown = table.to(image.device).index_select(0, image.flatten().int())
         return shown.view_as(image), instances
 

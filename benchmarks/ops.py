@@ -26,7 +26,7 @@ from torchvision.transforms.v2 import functional as v2
 from benchmarks.quality import write_results
 from maskrcnn.ops import masks as mask_ops
 from maskrcnn.ops import matching, reference, reference_images, reference_masks
-from maskrcnn.ops.affine import inverse_of
+from maskrcnn.ops.affine import invert
 from maskrcnn.ops.images import warp_image
 from maskrcnn.ops.nms import nms
 from maskrcnn.ops.pooling import crop_and_resize, roi_align
@@ -239,7 +239,7 @@ def warp_cases(num_sizes: int = 3) -> Iterator[Case]:
         masks = ellipses(count, 1024)
         ours = partial(mask_ops.warp_masks, masks, matrix, (1024, 1024))
         windows, offsets, _ = ours()
-        plain = partial(reference_masks.warp_masks, *masks, inverse_of(matrix), windows, offsets, 1)
+        plain = partial(reference_masks.warp_masks, *masks, invert(matrix), windows, offsets, 1)
         peer = partial(dense_warp, dense(masks, 1024)) if count <= 1_000 else None
         yield Case("warp_masks", f"{count:,} in 1024²", ours, plain, peer)
 
@@ -253,9 +253,7 @@ def image_cases(num_sizes: int = 3) -> Iterator[Case]:
         image = torch.randint(0, 256, (3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
         matrix = torch.tensor([[0.9, 0.3, -0.1 * side], [-0.3, 0.9, 0.2 * side]])
         ours = partial(warp_image, image, matrix, (side, side))
-        plain = partial(
-            reference_images.warp_image, image, inverse_of(matrix), side, side, reference_images.CONSTANT, 1
-        )
+        plain = partial(reference_images.warp_image, image, invert(matrix), side, side, reference_images.CONSTANT, 1)
         peer = partial(dense_warp, image, InterpolationMode.BILINEAR)
         yield Case("warp_image", f"3 x {side}²", ours, plain, peer)
 

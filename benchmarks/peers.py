@@ -34,18 +34,18 @@ class TorchvisionMaskRCNN(nn.Module):
         if instances is None:
             return self.detect(images)
         targets = [t[~t.ignore].to_torchvision() for t in instances]
-        return self.model([as_float(image) for image in images], targets)
+        return self.model([to_float(image) for image in images], targets)
 
     @torch.no_grad()
     def detect(self, images: Sequence[Tensor]) -> list[Instances]:
         """Detect objects in images."""
-        outputs = self.model([as_float(image) for image in images])
+        outputs = self.model([to_float(image) for image in images])
         return [
             Instances.from_torchvision(result, (image.shape[-2], image.shape[-1]))
             for result, image in zip(outputs, images, strict=True)
         ]
 
 
-def as_float(image: Tensor) -> Tensor:
+def to_float(image: Tensor) -> Tensor:
     """Convert uint8 to float in [0, 1]."""
     return image.float() / 255 if image.dtype == torch.uint8 else image

@@ -9,7 +9,7 @@ from masks_toy import dense_levels
 from torch import Tensor
 
 from maskrcnn.inference.views import affine
-from maskrcnn.ops.affine import inverse_of
+from maskrcnn.ops.affine import invert
 from maskrcnn.structures.affine import (
     compose,
     compose_around_center,
@@ -112,7 +112,7 @@ def test_there_and_back_keeps_masks() -> None:
         truth = truth_of([Ellipse.of(23 + x, 21 + y, 6 + 4 * a, 6, math.pi * angle)], SIZE)
         view = affine(SIZE, 8, seed=k)[1 + k % 7]
         map_, size = fit_canvas(rotation(360 * turn), SIZE) if k % 2 else (view.matrix, view.size)
-        _, back = warp(*warp(torch.zeros(3, *SIZE, dtype=torch.uint8), truth, map_, size), inverse_of(map_), SIZE)
+        _, back = warp(*warp(torch.zeros(3, *SIZE, dtype=torch.uint8), truth, map_, size), invert(map_), SIZE)
         plain.append(float(truth.masks.iou(back.masks)[2]))
         one, other = (dense_levels(masks)[0].int() for masks in (truth.masks, back.masks))
         clear = (one - 128).abs() > 0.06 * 255
@@ -136,7 +136,7 @@ def test_quarter_turns_and_mirrors_are_exact(degrees: float, mirrored: bool) -> 
         expected = expected.transpose(1, 2)
     turned, moved = warp(image, truth, map_, size)
     assert torch.equal(turned, expected)
-    back_image, back = warp(turned, moved, inverse_of(map_), SIZE)
+    back_image, back = warp(turned, moved, invert(map_), SIZE)
     assert torch.equal(back_image, image) and torch.equal(back.boxes, truth.boxes)
     assert torch.equal(back.masks.to_dense(), truth.masks.to_dense())
     assert torch.equal(back.masks.data.sum(), truth.masks.data.sum())

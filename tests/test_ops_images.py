@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from maskrcnn.ops import reference_images, reference_masks
-from maskrcnn.ops.affine import inverse_of, samples_for
+from maskrcnn.ops.affine import choose_num_samples, invert
 from maskrcnn.ops.images import BORDERS, warp_image
 
 pytestmark = pytest.mark.usefixtures("core")
@@ -75,7 +75,7 @@ def test_bilinear_samples_are_those_of_grid_sample(angle: float, scale: float, b
     matrix, image = about_the_middle(angle, scale), random_image(dtype)
     found = warp_image(image, matrix, (40, 300), border, samples=1)
     y, x = torch.meshgrid(torch.arange(40) + 0.5, torch.arange(300) + 0.5, indexing="ij")
-    at = torch.stack([x, y, torch.ones_like(x)], dim=-1).double() @ inverse_of(matrix).T - 0.5
+    at = torch.stack([x, y, torch.ones_like(x)], dim=-1).double() @ invert(matrix).T - 0.5
     grid = at / (torch.tensor([W, H]) - 1) * 2 - 1  # corners aligned: reflections are about centres
     wanted = F.grid_sample(
         image[None].double(), grid[None], mode="bilinear", padding_mode=GRID_SAMPLE[border], align_corners=True
@@ -113,7 +113,7 @@ def test_shrinking_averages_what_single_samples_miss() -> None:
     stripes = torch.zeros(1, 64, 64, dtype=torch.uint8)
     stripes[:, :, 2::4] = stripes[:, :, 3::4] = 200
     matrix = affine((0.25, 0, 0), (0, 0.25, 0))
-    assert samples_for(matrix) == 4
+    assert choose_num_samples(matrix) == 4
     assert set(warp_image(stripes, matrix, (16, 16)).unique().tolist()) == {100}
     assert set(warp_image(stripes, matrix, (16, 16), samples=1).unique().tolist()) == {100}
     shifted = affine((0.25, 0, 0.25), (0, 0.25, 0.25))  # by a pixel: one sample sees a single stripe
@@ -145,7 +145,7 @@ def test_an_even_image_stays_even(samples: int, dtype: torch.dtype) -> None:
     ],
 )
 def test_samples_follow_what_a_new_pixel_spans(matrix: Tensor, samples: int) -> None:
-    assert samples_for(matrix) == samples
+    assert choose_num_samples(matrix) == samples
 
 
 def test_the_span_is_the_largest_singular_value_of_the_way_back() -> None:
@@ -153,14 +153,14 @@ def test_the_span_is_the_largest_singular_value_of_the_way_back() -> None:
     for _ in range(200):
         matrix = torch.randn(2, 3, generator=generator, dtype=torch.float64) * 0.5
         span = float(torch.linalg.svdvals(torch.linalg.inv(matrix[:, :2]))[0])
-        assert samples_for(matrix) == (1 if span <= 1.5 else min(16, math.ceil(span)))
+        assert choose_num_samples(matrix) == (1 if span <= 1.5 else min(16, math.ceil(span)))
 
 
 def test_the_way_back_is_the_inverse() -> None:
     matrix = torch.randn(2, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     back = torch.linalg.inv(torch.cat([matrix, affine((0, 0, 1))]))[:2]
-    torch.testing.assert_close(inverse_of(matrix), back)
-    assert inverse_of(matrix.float()).dtype == torch.float64
+    torch.testing.assert_close(invert(matrix), back)
+    assert invert(matrix.float()).dtype == torch.float64
 
 
 # what cannot be, and what nearly cannot
@@ -220,7 +220,7 @@ WARPS = (torch.ops.maskrcnn.warp_image, reference_images.warp_image)
 
 def test_definitions_in_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     image = random_image()
-    whole = reference_images.warp_image(image, inverse_of(TURN[0]), *SIZE, 1, 2)
+    whole = reference_images.warp_image(image, invert(TURN[0]), *SIZE, 1, 2)
     monkeypatch.setattr(reference_images, "CHUNK", 500)
     monkeypatch.setattr(reference_masks, "CHUNK", 500)
-    assert torch.equal(reference_images.warp_image(image, inverse_of(TURN[0]), *SIZE, 1, 2), whole)
+    assert torch.equal(reference_images.warp_image(image, invert(TURN[0]), *SIZE, 1, 2), whole)

@@ -115,7 +115,7 @@ def test_broken_windows_are_refused() -> None:
     with pytest.raises(ValueError, match="windows"):
         CroppedMasks.from_windows(torch.tensor([[0, 0, 5, 3]]), [level, level], SIZE)
     for window in ([-1, 0, 4, 3], [29, 0, 34, 3], [0, 21, 5, 24], [5, 0, 0, 3]):
-        with pytest.raises(ValueError, match="window 0.* leaves the canvas"):
+        with pytest.raises(ValueError, match="window 0.* exceeds the canvas"):
             CroppedMasks.from_windows(torch.tensor([window]), [level], SIZE)
 
 

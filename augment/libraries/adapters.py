@@ -48,7 +48,7 @@ from maskrcnn.structures.affine import map_margins
 from maskrcnn.structures.boxes import clip_boxes
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
-from maskrcnn.structures.pixels import as_bytes, as_float
+from maskrcnn.structures.pixels import to_float, to_uint8
 from maskrcnn.structures.warping import Sample, add_margins, check_sizes, compute_margins
 
 
@@ -86,11 +86,11 @@ class ImgAug:
         augmenter = copy.deepcopy(self.augmenter)  # so that the original keeps its state
         augmenter.seed_(entropy=_draw_seed(generator))
         with_boxes = instances.masks is None or instances.scores is not None or self._drops_objects()
-        pixels = image if image.dtype == torch.uint8 else as_bytes(image)
+        pixels = image if image.dtype == torch.uint8 else to_uint8(image)
         batch = augmenter(**_make_imgaug_batch(pixels, instances, with_boxes), return_batch=True)
         moved = _from_array(batch.images_aug[0])
         if image.dtype != torch.uint8:  # do not round an unchanged image
-            moved = image if torch.equal(moved, pixels) else as_float(moved)
+            moved = image if torch.equal(moved, pixels) else to_float(moved)
         field = None if instances.masks is None else _from_array(batch.heatmaps_aug[0].arr_0to1)
         boxes, kept = instances.boxes, torch.arange(len(instances))
         if with_boxes:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
-from maskrcnn.structures.pixels import as_float
+from maskrcnn.structures.pixels import to_float
 
 MASK_CHUNK_SIZE = 64  # dense masks converted at a time
 
@@ -36,7 +36,7 @@ class TorchVisionDetector:
             return []
         some = next(itertools.chain(self.model.parameters(), self.model.buffers()), torch.empty(0))
         with _switch_to_eval(self.model):
-            outputs = self.model([as_float(image).to(some.device) for image in images])
+            outputs = self.model([to_float(image).to(some.device) for image in images])
         return [_to_instances(each, image) for each, image in zip(outputs, images, strict=True)]
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from maskrcnn.config import UserError
 from maskrcnn.inference.config import ViewsConfig
-from maskrcnn.ops.affine import inverse_of
+from maskrcnn.ops.affine import invert
 from maskrcnn.ops.images import warp_image
 from maskrcnn.structures.affine import (
     Size,
@@ -34,7 +34,7 @@ from maskrcnn.structures.affine import (
 )
 from maskrcnn.structures.edges import Edges
 from maskrcnn.structures.instances import Instances
-from maskrcnn.structures.pixels import Pixels, as_float
+from maskrcnn.structures.pixels import Pixels, to_float
 from maskrcnn.structures.warping import warp_instances
 
 MARGIN = 2  # pixels around a view that interpolation may need
@@ -68,7 +68,7 @@ class View:
 
     def __post_init__(self) -> None:
         try:
-            inverse_of(self.matrix)
+            invert(self.matrix)
         except ValueError as error:
             raise ValueError(f"view {self.name} is not invertible: {error}") from error
         if len(self.size) != 2 or min(self.size) < 1:
@@ -84,12 +84,12 @@ class View:
 
     def restore(self, detections: Instances, size: Size) -> Instances:
         """Map the detections in the view to the image of `size` (H, W), and drop those outside."""
-        return warp_instances(detections, inverse_of(self.matrix), size, Edges(cut="keep"))
+        return warp_instances(detections, invert(self.matrix), size, Edges(cut="keep"))
 
     def window(self, size: Size, margin: int = 0) -> tuple[int, int, int, int]:
         """Return the pixels x1 y1 x2 y2 of an image of `size` that the view covers, plus `margin`; not empty."""
         canvas = matrix([[0, 0, self.size[1], self.size[0]]])
-        x1, y1, x2, y2 = map_boxes(inverse_of(self.matrix), canvas)[0].tolist()
+        x1, y1, x2, y2 = map_boxes(invert(self.matrix), canvas)[0].tolist()
         (x1, x2), (y1, y2) = (
             _round_outward(low, high, length, margin) for low, high, length in ((x1, x2, size[1]), (y1, y2, size[0]))
         )
@@ -203,7 +203,7 @@ class _Gamma:
     exponent: float
 
     def __call__(self, image: Tensor) -> Tensor:
-        return as_float(image) ** self.exponent
+        return to_float(image) ** self.exponent
 
 
 def tiles(size: Size, tile: int, overlap: float = 0.2, factor: float = 1.0, stride: int = 1) -> list[View]:

@@ -5,12 +5,12 @@ import math
 import torch
 from torch import Tensor
 
-MAX_SINGLE_SAMPLE_SPAN = 1.5  # max. old pixels per new pixel for which a single sample looks better than a mean
-MAX_AUTO_SAMPLES = 16  # limit of the automatic choice
+MAX_SINGLE_SAMPLE_SPAN = 1.5  # max. old pixels per new pixel for which a single sample is better than a mean
+MAX_AUTO_SAMPLES = 16  # max. number chosen automatically
 MAX_SAMPLES = 64
 
 
-def inverse_of(matrix: Tensor) -> Tensor:
+def invert(matrix: Tensor) -> Tensor:
     """Invert a map, float64 `[2, 3]` on the CPU; exact for whole-pixel shifts, 90° rotations, and flips.
 
     Raises:
@@ -27,7 +27,7 @@ def inverse_of(matrix: Tensor) -> Tensor:
     return torch.tensor(back, dtype=torch.float64) / determinant
 
 
-def samples_for(matrix: Tensor) -> int:
+def choose_num_samples(matrix: Tensor) -> int:
     """Choose the number of samples along each axis of a new pixel for a map from old to new coordinates, 1 to 16.
 
     One bilinear sample covers two old pixels along each axis. If a new pixel spans more, the pixels between its samples
@@ -36,21 +36,21 @@ def samples_for(matrix: Tensor) -> int:
     mean would only blur.
 
     Raises:
-        ValueError: As `inverse_of`.
+        ValueError: If `invert` raises it.
     """
-    (a, b, _), (c, d, _) = inverse_of(matrix).tolist()
+    (a, b, _), (c, d, _) = invert(matrix).tolist()
     span = (math.hypot(a + d, b - c) + math.hypot(a - d, b + c)) / 2  # the largest singular value of 2 × 2
     span -= 1e-6  # tolerance for rounding
     return 1 if span <= MAX_SINGLE_SAMPLE_SPAN else min(MAX_AUTO_SAMPLES, math.ceil(span))
 
 
-def samples_of(samples: int | None, matrix: Tensor) -> int:
-    """Return the given number of samples, or the choice of `samples_for` for None.
+def resolve_num_samples(samples: int | None, matrix: Tensor) -> int:
+    """Return the given number of samples, or the choice of `choose_num_samples` for None.
 
     Raises:
         ValueError: If samples are not in 1 to 64.
     """
-    samples = samples_for(matrix) if samples is None else samples
+    samples = choose_num_samples(matrix) if samples is None else samples
     if not 1 <= samples <= MAX_SAMPLES:
         raise ValueError(f"samples must be in 1..{MAX_SAMPLES}, got {samples}")
     return samples

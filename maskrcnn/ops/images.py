@@ -5,7 +5,7 @@ from torch import Tensor
 
 from maskrcnn.ops import reference_images as reference
 from maskrcnn.ops._native import native
-from maskrcnn.ops.affine import inverse_of, samples_of
+from maskrcnn.ops.affine import invert, resolve_num_samples
 
 BORDERS = {
     "constant": reference.CONSTANT,
@@ -28,7 +28,8 @@ def warp_image(
         size: (H, W) of the result.
         border: padding: "constant" (black), "reflect" (repeatedly mirrored about the centers of the outermost pixels),
             or "replicate" (outermost pixels).
-        samples: number of samples along each axis of a new pixel, which are averaged; default: see `samples_for`.
+        samples: number of samples along each axis of a new pixel, which are averaged; default: see
+            `choose_num_samples`.
 
     Returns:
         `[C, *size]`, dtype of the image.
@@ -45,7 +46,7 @@ def warp_image(
         raise ValueError(f"border must be one of {', '.join(BORDERS)}, got {border!r}")
     if min(size) < 0:
         raise ValueError(f"size must not be negative, got {tuple(size)}")
-    samples = samples_of(samples, matrix)
-    back = inverse_of(matrix).to(image.device)
+    samples = resolve_num_samples(samples, matrix)
+    back = invert(matrix).to(image.device)
     warp = native(reference.warp_image, image.device)
     return warp(image.contiguous(), back, *size, BORDERS[border], samples)

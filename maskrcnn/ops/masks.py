@@ -13,7 +13,7 @@ from torch import Tensor
 
 from maskrcnn.ops import reference_masks as reference
 from maskrcnn.ops._native import native
-from maskrcnn.ops.affine import inverse_of, samples_of
+from maskrcnn.ops.affine import invert, resolve_num_samples
 from maskrcnn.ops.checks import check_boxes, check_like, check_positive
 from maskrcnn.ops.types import Windows
 from maskrcnn.ops.windows import draw_levels, levels_at, window_offsets
@@ -66,7 +66,8 @@ def warp_masks(masks: Windows, matrix: Tensor, size: tuple[int, int], samples: i
         masks: N masks.
         matrix: float `[2, 3]`, from old to new continuous pixel coordinates.
         size: (H, W) of the new canvas.
-        samples: number of samples along each axis of a new pixel, which are averaged; default: see `samples_for`.
+        samples: number of samples along each axis of a new pixel, which are averaged; default: see
+            `choose_num_samples`.
 
     Returns:
         The masks.
@@ -74,8 +75,8 @@ def warp_masks(masks: Windows, matrix: Tensor, size: tuple[int, int], samples: i
     Raises:
         ValueError: If the matrix is singular or not finite, or samples are not 1 to 64.
     """
-    samples = samples_of(samples, matrix)
-    back = inverse_of(matrix)
+    samples = resolve_num_samples(samples, matrix)
+    back = invert(matrix)
     matrix = matrix.to(masks.windows.device, torch.float64)
     # Bilinear levels fall to 0 within half a pixel around a window.
     reach = torch.tensor([-0.5, -0.5, 0.5, 0.5], dtype=torch.float64, device=matrix.device)

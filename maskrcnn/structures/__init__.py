@@ -1,1 +1,1 @@
-"""What flows through the house: boxes, masks, instances."""
+"""Data structures of images: boxes, masks, instances, affine maps."""

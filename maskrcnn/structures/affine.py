@@ -94,10 +94,11 @@ def map_boxes(map_: Tensor, boxes: Tensor) -> Tensor:
 
 
 def map_round_boxes(map_: Tensor, boxes: Tensor) -> Tensor:
-    """Boxes `[N, 4]` around the mapped ellipses that fill the boxes: for objects without masks and for predictions.
+    """Map boxes `[N, 4]` to the bounding boxes of the mapped ellipses inscribed in them.
 
-    The same as `map_boxes` where rectangles stay upright. Under rotation it neither grows with every view, as the
-    corners' box does, nor leaves a round object's true box.
+    This is used for objects without masks and for predictions. It equals `map_boxes` if the map keeps rectangles
+    parallel to the axes. Under rotation, the result does not grow with each view, as the bounding box of the corners
+    does, and it stays tight around round objects.
     """
     center = map_points(map_, (boxes[:, :2] + boxes[:, 2:]) / 2)
     half = (boxes[:, 2:] - boxes[:, :2]).to(torch.float64) / 2
@@ -125,7 +126,7 @@ def map_margins(linear: Tensor, margins: Tensor) -> Tensor:
     lengths = squares.sum(dim=-1).sqrt()
     weights = squares / lengths.clamp(min=1e-12)[..., None]
     low, high = margins[:, None, :2].double(), margins[:, None, 2:].double()
-    turned = linear < 0  # the right side becomes the left one, and the sign changes
+    turned = linear < 0  # the right side becomes the left side, and the sign changes
     first = (weights * torch.where(turned, -high, low)).sum(dim=-1)
     second = (weights * torch.where(turned, -low, high)).sum(dim=-1)
     return torch.cat([first, second], dim=1)

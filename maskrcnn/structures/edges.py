@@ -1,4 +1,4 @@
-"""What happens at the edges of an image when it is warped; imports no PyTorch, so that options can name the choices."""
+"""Padding and cut objects when an image is warped. Imports no PyTorch, so options can list the choices."""
 
 from dataclasses import dataclass
 
@@ -8,17 +8,20 @@ CUTS = ("ignore", "drop", "keep")
 
 @dataclass(frozen=True)
 class Edges:
-    """What happens at the edges of an image.
+    """How to fill pixels outside the image and how to treat objects cut by the edge.
 
-    pad_mode: what is shown beyond them: `constant` black, `replicate` the nearest edge pixel, `reflect` the image
-        mirrored about the centres of its edge pixels, again and again (`numpy.pad`'s `edge` and `reflect`). Mirrored
-        objects come last, with their originals' labels and ids, and set to ignore: they look like objects, so as
-        background they would teach the wrong thing. `replicate` smears objects that touch the edge over the padding,
-        where nothing is labelled.
-    cut: what becomes of objects of which less than `min_visible_fraction` stays on the canvas: `ignore`, `drop` or
-        `keep`. Those with nothing left are always dropped, all others keep their ids.
+    Attributes:
+        pad_mode: `constant` fills with black, `replicate` repeats the edge pixels, and `reflect` mirrors the image
+            about the centers of its edge pixels as often as needed (the modes `edge` and `reflect` of `numpy.pad`).
+            Mirrored objects come last, with the labels and ids of the originals, and are ignored: they look like
+            objects, so training on them as background would be wrong. `replicate` smears objects at the edge over
+            the padding, which has no labels.
+        cut: how to treat objects with less than `min_visible_fraction` of their area on the canvas: `ignore`, `drop`,
+            or `keep`. Objects with nothing left are always dropped. All others keep their ids.
+        min_visible_fraction: in [0, 1].
 
-    Raises ValueError for unknown names and a fraction outside [0, 1].
+    Raises:
+        ValueError: If a name is unknown or the fraction is outside [0, 1].
     """
 
     pad_mode: str = "constant"
@@ -27,8 +30,8 @@ class Edges:
 
     def __post_init__(self) -> None:
         if self.pad_mode not in PAD_MODES:
-            raise ValueError(f'unknown padding mode "{self.pad_mode}": one of {", ".join(PAD_MODES)}')
+            raise ValueError(f'unknown padding mode "{self.pad_mode}": must be one of {", ".join(PAD_MODES)}')
         if self.cut not in CUTS:
-            raise ValueError(f'unknown rule cut "{self.cut}" for cut objects: one of {", ".join(CUTS)}')
+            raise ValueError(f'unknown rule cut "{self.cut}" for cut objects: must be one of {", ".join(CUTS)}')
         if not 0 <= self.min_visible_fraction <= 1:
             raise ValueError(f"min_visible_fraction must be in [0, 1], got {self.min_visible_fraction}")

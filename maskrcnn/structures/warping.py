@@ -1,9 +1,9 @@
-"""A sample under an affine map: image, boxes and masks moved as one, by one matrix in one coordinate convention.
+"""Affine warping of samples: image, boxes, and masks are transformed by the same matrix.
 
-A sample is an image `[C, H, W]` (uint8, or float32 in [0, 1]) and its `Instances`. Nothing given is changed. Boxes of
-ground truth follow the moved masks: the margins between the box and the extent of the mask are moved by the same map.
-Boxes without masks or with empty ones, and those of predictions (which have scores), are moved themselves, under
-rotation and shear as if an ellipse filled them.
+A sample is an image `[C, H, W]` (uint8, or float32 in [0, 1]) and its `Instances`. Inputs are not modified.
+Ground-truth boxes follow the warped masks: the margins between a box and the extent of its mask are mapped, too. Boxes
+without masks or with empty masks, and boxes of predictions (which have scores), are mapped themselves; under rotation
+and shear, as if an ellipse filled them.
 """
 
 from dataclasses import replace
@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from maskrcnn.ops.affine import inverse_of
+from maskrcnn.ops.affine import invert
 from maskrcnn.ops.images import warp_image
 from maskrcnn.ops.windows import window_pixels
 from maskrcnn.structures.affine import (
@@ -29,7 +29,7 @@ from maskrcnn.structures.boxes import clip_boxes
 from maskrcnn.structures.edges import Edges
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
-from maskrcnn.structures.pixels import Pixels, as_float, read_canvas
+from maskrcnn.structures.pixels import Pixels, read_canvas, to_float
 
 Sample = tuple[Tensor, Instances]
 
@@ -37,14 +37,20 @@ Sample = tuple[Tensor, Instances]
 def warp(
     image: Tensor | Pixels, instances: Instances, matrix: Tensor, size: Size, edges: Edges | None = None
 ) -> Sample:
-    """A sample under `matrix` (`[2, 3]`, old to new coordinates, see `structures.affine`) on a canvas of `size` (H, W).
+    """Warp a sample to a new canvas.
 
-    Pixels are bilinear, means of several samples where the image shrinks; whole-pixel moves, flips, transposes and
-    quarter turns are exact. A canvas with no object on it is a valid sample. Of an image that is read by window, only
-    what the canvas shows is read.
+    Pixels are interpolated bilinearly and antialiased if the image shrinks; translations by whole pixels, flips,
+    transposes, and 90° rotations are exact. The result may contain no objects.
+
+    Args:
+        image: `[C, H, W]`, or `Pixels`, of which only the visible window is read.
+        instances: objects of the image.
+        matrix: `[2, 3]`, from old to new coordinates (see `maskrcnn.structures.affine`).
+        size: size of the canvas (H, W).
+        edges: padding and treatment of cut objects.
 
     Raises:
-        ValueError: a matrix that is singular or not finite, a canvas without pixels, or an image whose size is not
+        ValueError: If the matrix is singular or not finite, the canvas has no pixels, or the size of the image is not
             that of its instances.
     """
     edges = edges or Edges()
@@ -54,23 +60,23 @@ def warp(
         window, from_window = image, matrix
     else:
         window, from_window = read_canvas(image, matrix, size, edges.pad_mode)
-    window = as_float(window) if window.dtype == torch.uint16 else window
+    window = to_float(window) if window.dtype == torch.uint16 else window
     pixels = warp_image(window, from_window, size, edges.pad_mode)
     moved = warp_instances(instances, matrix, size, edges)
     if edges.pad_mode != "reflect":
         return pixels, moved
-    return pixels, Instances.cat([moved, *_mirrored(instances, matrix, size)])
+    return pixels, Instances.cat([moved, *_mirror_objects(instances, matrix, size)])
 
 
 def warp_instances(instances: Instances, matrix: Tensor, size: Size, edges: Edges | None = None) -> Instances:
-    """The objects alone, as `warp` moves them; a detector's results are mapped back to their image by this.
+    """Warp objects as `warp` does; also used to map detections back to their image.
 
     Raises:
-        ValueError: a matrix that is singular or not finite, or a canvas without pixels.
+        ValueError: If the matrix is singular or not finite, or the canvas has no pixels.
     """
     edges = edges or Edges()
     _check_canvas(size)
-    inverse_of(matrix)  # says what is wrong with it
+    invert(matrix)  # raises an error for an invalid matrix
     masks = None if instances.masks is None else instances.masks.warp(matrix, size)
     unclipped = _map_object_boxes(instances, matrix)
     visible = _visible_fractions(instances, matrix, size, unclipped)
@@ -80,7 +86,9 @@ def warp_instances(instances: Instances, matrix: Tensor, size: Size, edges: Edge
         boxes = _boxes_from_masks(instances, masks, matrix, boxes)
     present = visible > 0
     if masks is not None and instances.scores is None:
-        present &= (masks.areas() > 0) | ~instances.has_mask()  # else shrunk to nothing
+        present &= (
+            masks.areas() > 0
+        ) | ~instances.has_mask()  # without this, objects that shrank to nothing would stay
     cut = visible < edges.min_visible_fraction
     if edges.cut == "drop":
         present &= ~cut
@@ -89,10 +97,10 @@ def warp_instances(instances: Instances, matrix: Tensor, size: Size, edges: Edge
 
 
 def _map_object_boxes(instances: Instances, matrix: Tensor) -> Tensor:
-    """Mapped boxes `[N, 4]`, not clipped: exact where the axes stay axes, else of the ellipses that fill the boxes.
+    """Map boxes `[N, 4]` without clipping: exactly if the axes stay parallel, otherwise as ellipses filling the boxes.
 
-    The box of the mapped corners would grow with every rotation. A ground-truth box on whole pixels is the extent of
-    an object's pixels, and so is the mapped one, as the boxes of moved masks are.
+    The bounding box of mapped corners would grow with every rotation. A ground-truth box with integer coordinates is
+    the extent of an object's pixels; it is rounded after mapping, so that it is one again, like the boxes of masks.
     """
     if is_axis_aligned(matrix):
         return map_boxes(matrix, instances.boxes)
@@ -107,7 +115,7 @@ def _map_object_boxes(instances: Instances, matrix: Tensor) -> Tensor:
 
 
 def _boxes_from_masks(instances: Instances, masks: CroppedMasks, matrix: Tensor, boxes: Tensor) -> Tensor:
-    """Boxes that follow the moved masks: of ground truth always, of predictions where the corners' would be loose."""
+    """Compute boxes from warped masks: always for ground truth, for predictions only under rotation or shear."""
     if instances.scores is None:
         margins = map_margins(matrix[:, :2], compute_margins(instances))
         return add_margins(masks, margins, boxes)
@@ -117,17 +125,21 @@ def _boxes_from_masks(instances: Instances, masks: CroppedMasks, matrix: Tensor,
 
 
 def compute_margins(instances: Instances) -> Tensor:
-    """Box minus extent of the mask, float64 `[N, 4]`; zeros where the mask is empty."""
+    """Compute the margins (box minus extent of the mask), float64 `[N, 4]`; zeros if the mask is empty."""
     assert instances.masks is not None
     margins = instances.boxes.double() - instances.masks.boxes().double()
     return torch.where(instances.has_mask()[:, None], margins, 0.0)
 
 
 def add_margins(masks: CroppedMasks, margins: Tensor, others: Tensor) -> Tensor:
-    """Boxes of masks that were moved or cut: their extent plus `margins`, cut to the canvas.
+    """Compute boxes of warped or cropped masks: their extent plus margins, clipped to the canvas.
 
-    Where that is empty, because most of the mask is gone, the extent alone. Objects with an empty mask get theirs of
-    the boxes `others`.
+    If such a box is empty because most of the mask is gone, it is the extent alone.
+
+    Args:
+        masks: N masks.
+        margins: `[N, 4]`, see `compute_margins`.
+        others: boxes `[N, 4]` of objects whose mask is empty.
     """
     extent = masks.boxes()
     boxes = clip_boxes(extent.double() + margins.to(extent.device), masks.size).to(extent.dtype)
@@ -136,29 +148,30 @@ def add_margins(masks: CroppedMasks, margins: Tensor, others: Tensor) -> Tensor:
 
 
 def _visible_fractions(instances: Instances, matrix: Tensor, size: Size, boxes: Tensor) -> Tensor:
-    """Share of each object that lies on the new canvas, float32 `[N]`; `boxes` are the mapped ones, not clipped.
+    """Compute the fraction of each object on the new canvas, float32 `[N]`; `boxes` are mapped and not clipped.
 
-    Of ground truth with a mask, the share of the pixels inside whose centres come to lie there; else of the box.
+    For ground truth with a mask it is the fraction of mask pixels whose centers are mapped to the canvas, otherwise
+    the fraction of the box area.
     """
     masks = instances.masks if instances.scores is None else None
     drawn = instances.has_mask()
     if masks is not None:
-        extent = map_boxes(matrix, masks.windows.to(boxes.dtype))  # the given ones may be tighter
+        extent = map_boxes(matrix, masks.windows.to(boxes.dtype))  # the boxes may be smaller than the masks
         boxes = torch.where(drawn[:, None], extent, boxes)
     clipped = clip_boxes(boxes, size)
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     left = (clipped[:, 2] - clipped[:, 0]) * (clipped[:, 3] - clipped[:, 1])
-    share = torch.where(area > 0, left / area.clamp(min=1e-12), 0.0)
+    fraction = torch.where(area > 0, left / area.clamp(min=1e-12), 0.0)
     if masks is None:
-        return share
-    visible = torch.where(drawn, (left > 0).to(share.dtype), share)
+        return fraction
+    visible = torch.where(drawn, (left > 0).to(fraction.dtype), fraction)
     edge = torch.nonzero(drawn & (visible > 0) & (clipped != boxes).any(dim=1)).flatten()
     if len(edge):
-        visible[edge] = _share_inside(masks[edge], matrix, size)
+        visible[edge] = _visible_pixel_fractions(masks[edge], matrix, size)
     return visible
 
 
-def _share_inside(masks: CroppedMasks, matrix: Tensor, size: Size) -> Tensor:
+def _visible_pixel_fractions(masks: CroppedMasks, matrix: Tensor, size: Size) -> Tensor:
     owner, x, y = window_pixels(masks.windows)
     inside = masks.data >= 128
     owner, x, y = owner[inside], x[inside], y[inside]
@@ -169,9 +182,9 @@ def _share_inside(masks: CroppedMasks, matrix: Tensor, size: Size) -> Tensor:
 
 
 def _keep_smallest(masks: CroppedMasks, before: CroppedMasks, visible: Tensor) -> CroppedMasks:
-    """Objects of a pixel or two can fall between the new pixels: their highest levels are then raised to 255.
+    """Keep masks of one or two pixels that would fade between the new pixels: raise their highest levels to 255.
 
-    Those that had no pixel `before` get none.
+    Masks that were empty `before` stay empty.
     """
     faded = (masks.areas() == 0) & (visible > 0)
     if not faded.any():
@@ -185,15 +198,15 @@ def _keep_smallest(masks: CroppedMasks, before: CroppedMasks, visible: Tensor) -
     return replace(masks, data=torch.where(raised, 255, masks.data).to(torch.uint8))
 
 
-def _mirrored(instances: Instances, matrix: Tensor, size: Size) -> list[Instances]:
-    """The objects in the mirror images that a canvas shows beside the image itself, all set to ignore.
+def _mirror_objects(instances: Instances, matrix: Tensor, size: Size) -> list[Instances]:
+    """Return the objects in the mirror images visible on the canvas beside the image itself, all of them ignored.
 
-    Mirrored about the centres of its edge pixels, an image of length L repeats with a step of L − 1; every other copy
-    is flipped.
+    An image of length L, mirrored about the centers of its edge pixels, repeats with a period of L − 1; every other
+    copy is flipped.
     """
     height, width = instances.size
     shown = torch.tensor([[0.0, 0.0, size[1], size[0]]], dtype=torch.float64)
-    x1, y1, x2, y2 = map_boxes(inverse_of(matrix), shown)[0].tolist()
+    x1, y1, x2, y2 = map_boxes(invert(matrix), shown)[0].tolist()
     copies = []
     for row in _touched_copies(y1, y2, height):
         for column in _touched_copies(x1, x2, width):
@@ -213,9 +226,9 @@ def _mirrored(instances: Instances, matrix: Tensor, size: Size) -> list[Instance
 
 
 def _on_shared_line(boxes: Tensor, axis: int, number: int, length: int) -> Tensor:
-    """Bool `[N]`: which objects lie in the line of pixels alone that a copy shares with the one before it.
+    """Return which objects are entirely on the line of pixels that a copy shares with the previous one, bool `[N]`.
 
-    There the one before shows them already.
+    The previous copy already shows these objects.
     """
     if number == 0:
         return torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
@@ -224,16 +237,20 @@ def _on_shared_line(boxes: Tensor, axis: int, number: int, length: int) -> Tenso
 
 
 def _touched_copies(start: float, end: float, length: int) -> range:
-    """Numbers of the copies of the image that show along one axis of [start, end)."""
-    if length == 1:  # one pixel mirrored is that pixel: nothing repeats
+    """Return the numbers of the copies of the image that are visible in [start, end) of one axis."""
+    if length == 1:  # an image of one pixel does not repeat
         return range(1)
     first, last, step = int(start // 1), -int(-end // 1), length - 1
-    # A window that ends on the pixel two copies share shows only the nearer one.
+    # If a window ends on the pixel shared by two copies, only the nearer copy is visible.
     return range(first // step, max(-((1 - last) // step), first // step + 1))
 
 
 def check_sizes(image: Tensor, instances: Instances, channels: int | None = None) -> None:
-    """ValueError unless an image `[C, H, W]`, of so many channels, has the size of its instances."""
+    """Check that an image is `[C, H, W]` with the size of its instances and, if given, the number of channels.
+
+    Raises:
+        ValueError: If it is not.
+    """
     if image.dim() != 3 or tuple(image.shape) != (channels or image.shape[0], *instances.size):
         raise ValueError(
             f"image of shape {list(image.shape)} does not fit instances of size {tuple(instances.size)}: "
