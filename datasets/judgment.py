@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from datasets.checks import RULES as CHECKS
 from datasets.interface import DetectionDataset
 from datasets.joined import Joined
 from datasets.splits import file_of, image_groups
@@ -17,7 +19,13 @@ MAX_SHARE = 0.5  # of the objects ignored, of the boxes below 1 px
 MIN_LEVELS = 16
 MAX_FEW_LEVELS = 0.1  # of the images, as empty ones have few
 MANY_PIECES, VERY_MANY_PIECES = 4, 16
+MAX_DROPPED = 0.1  # of the objects in the annotations
+MAX_UNFITTING = 0.1  # of the objects
+MAX_REPEATED = 0.01  # of the objects
 MAX_IN_PIECES = 0.1  # of the objects with a mask, from MANY_PIECES on; one is enough from VERY_MANY_PIECES on
+USELESS = ", so that nothing can be learned from these images or measured on them"
+UNFITTING = "boxes that do not fit their mask"
+DROPPING = {rule for rule in CHECKS if rule.endswith((" dropped", " skipped")) and not rule.startswith("outlines")}
 
 
 class Finding(NamedTuple):
@@ -35,8 +43,9 @@ class Finding(NamedTuple):
     where: str
     advice: str
 
-    def __str__(self) -> str:
-        return f"{self.text}{f' ({self.where})' if self.where else ''}; {self.advice}"
+    def describe(self) -> str:
+        """Return what is the case, and where."""
+        return f"{self.text} ({self.where})" if self.where else self.text
 
 
 def judge(survey: Survey) -> list[Finding]:
@@ -99,9 +108,10 @@ def find_crowds(survey: Survey) -> Finding | None:
     ignore = survey.objects.ignore
     if not len(ignore) or ignore.mean() < MAX_SHARE:
         return None
+    useless = USELESS * bool(ignore.all())
     return Finding(
         "crowds",
-        f"{ignore.sum():,} of {len(ignore):,} objects are crowds or marked to be ignored",
+        f"{ignore.sum():,} of {len(ignore):,} objects are crowds or marked to be ignored{useless}",
         survey.place(int(ignore.argmax())),
         "they are neither trained on nor counted; --crowds=objects takes the crowds of COCO's files as objects",
     )
@@ -135,6 +145,59 @@ def find_boxes_from_zero(survey: Survey) -> Finding | None:
     )
 
 
+def find_dropped_objects(survey: Survey) -> Finding | None:
+    """Find splits of which many objects were dropped."""
+    dropped = {rule: count for rule, count in survey.counts.items() if rule in DROPPING and count}
+    total = sum(dropped.values()) + len(survey.objects)
+    if not dropped or sum(dropped.values()) <= MAX_DROPPED * total:
+        return None
+    most = max(dropped, key=dropped.__getitem__)
+    return Finding(
+        "dropped objects",
+        f"{sum(dropped.values()):,} of {total:,} objects were dropped",
+        f"{dropped[most]:,} {most}",
+        "fix them in the annotations, or check that boxes are in the format that is read",
+    )
+
+
+def find_unfitting_boxes(survey: Survey) -> Finding | None:
+    """Find splits of which many boxes are not around their masks."""
+    count = survey.counts.get(UNFITTING, 0)
+    if count <= MAX_UNFITTING * len(survey.objects):
+        return None
+    return Finding(
+        "unfitting boxes",
+        f"{count:,} of {len(survey.objects):,} boxes do not fit their mask",
+        "",
+        "boxes and masks may be of other objects, in another order or of another scale; correct one of them",
+    )
+
+
+def find_repeated_objects(survey: Survey) -> Finding | None:
+    """Find objects that are there twice: of the same image, class and box."""
+    objects = survey.objects
+    rows = np.column_stack([objects.image, objects.labels, objects.boxes])
+    _, first, counts = np.unique(rows, axis=0, return_index=True, return_counts=True)
+    repeated = len(rows) - len(first)
+    if repeated <= MAX_REPEATED * len(rows):
+        return None
+    return Finding(
+        "repeated objects",
+        f"{repeated:,} of {len(rows):,} objects repeat another one of the same class and box",
+        survey.place(int(first[counts.argmax()])),
+        "remove the copies: a detector finds each object once, the others count as missed",
+    )
+
+
+def find_no_objects(survey: Survey) -> Finding | None:
+    """Find splits without any object."""
+    if not survey.image_names or len(survey.objects):
+        return None
+    return Finding(
+        "no objects", f"no image holds an object{USELESS}", "", "check that the annotations are of these images"
+    )
+
+
 RULES: tuple[Callable[[Survey], Finding | None], ...] = (
     find_covering_object,
     find_tiny_boxes,
@@ -142,6 +205,10 @@ RULES: tuple[Callable[[Survey], Finding | None], ...] = (
     find_crowds,
     find_few_levels,
     find_boxes_from_zero,
+    find_dropped_objects,
+    find_unfitting_boxes,
+    find_repeated_objects,
+    find_no_objects,
 )
 
 
@@ -151,7 +218,7 @@ def find_repeated_images(splits: Mapping[str, DetectionDataset]) -> Finding | No
     members: dict[int, list[int]] = {}
     for index, group in enumerate(image_groups(joined)):
         members.setdefault(group, []).append(index)
-    repeated = [each for each in members.values() if len(each) > 1]
+    repeated = [each for each in members.values() if len(each) > 1 and _is_filled(file_of(joined, each[0]))]
     if not repeated:
         return None
     split_of = [name for name, dataset in splits.items() for _ in range(len(dataset))]
@@ -165,6 +232,11 @@ def find_repeated_images(splits: Mapping[str, DetectionDataset]) -> Finding | No
         "merge the annotations of each image under one id"
         + (", and keep training and test images apart" if across else ""),
     )
+
+
+def _is_filled(path: Path | None) -> bool:
+    """Whether a file holds anything: empty ones are alike, and are told as not readable."""
+    return path is not None and path.stat().st_size > 0
 
 
 def _own_id(joined: Joined, index: int) -> int:

@@ -24,6 +24,7 @@ from maskrcnn.files import write_text
 PREVIEW_IMAGES = 200  # of each split at most
 PREVIEW_SECONDS = 1.0  # for all splits together
 FILE = "data.json"
+NAMES = {"train": "training", "val": "validation", "test": "test"}
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,16 +17,22 @@ from maskrcnn.text import escape
 from workbench.command_line import SettingsCommand, click_options
 from workbench.progress import with_bar
 
+if TYPE_CHECKING:
+    from datasets.interface import DetectionDataset
+    from datasets.survey import Survey
+
 SWEEP = "sweep.json"
-NO_OBJECTS = "{}: holds no object, so that nothing can be learned from it or measured on it"
+MAX_JUDGED = 200  # images of each split that was made here, evenly spaced
 
 
 @dataclass
 class Seen:
-    """What was met on the way: problems that were said, how often the same came again, and what is no problem."""
+    """What was met on the way: problems, how often each, notices, and what looks wrong, by rule."""
 
+    path: Path
     problems: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
+    findings: dict[str, list[str]] = field(default_factory=dict)
     compared: bool = False  # with a manifest, not only read
 
     def say(self, problems: Iterable[str]) -> None:
@@ -35,13 +41,29 @@ class Seen:
                 click.echo(problem)
             self.problems[problem] += 1
 
+    def judge(
+        self, folder: Path, dataset: str, splits: Mapping[str, DetectionDataset], surveys: Mapping[str, Survey]
+    ) -> None:
+        """Note what looks wrong in the splits of a folder."""
+        from workbench.judgment import judge_splits
+
+        for where, finding in judge_splits(splits, surveys, dataset, str(folder)):
+            lines = [f"looks wrong: {self.place(folder)}{where}: {finding.describe()}", f"    {finding.advice}"]
+            self.findings.setdefault(finding.rule, []).extend(lines)
+
+    def place(self, folder: Path) -> str:
+        """Return the start of a line that needs the folder, of which there are several in a sweep."""
+        return f"{folder}: " * (folder != self.path)
+
 
 @click.command(cls=SettingsCommand, example="python -m examples.check_data data/ellipses")
 @click.argument("path")
 @click.option("--dataset", default=None, help="kind of data, as in training  [default: seen from its files]")
 @click_options(ReadingConfig)
 def main(path: str, dataset: str | None, **flags: Any) -> None:
-    """Read everything in the data set at PATH and list what is wrong with it. Exit code 2 if anything is.
+    """Read everything in the data set at PATH and list what cannot be read. Exit code 2 if there is anything.
+
+    What is readable, but probably meant otherwise, is listed as "looks wrong", with what to do.
 
     Data that this project made is compared with its manifest, too: every file's SHA-256 and every image's pixels. Of a
     sweep every data set is checked.
@@ -49,7 +71,7 @@ def main(path: str, dataset: str | None, **flags: Any) -> None:
     folder = Path(path)
     if not folder.is_dir():
         raise UserError(f"{path}: no such folder")
-    seen, reading = Seen(), merge(ReadingConfig(), flag_values(ReadingConfig, flags))
+    seen, reading = Seen(folder), merge(ReadingConfig(), flag_values(ReadingConfig, flags))
     folders = find_folders(folder) if dataset is None else [folder]
     for each in folders:
         try:
@@ -61,11 +83,19 @@ def main(path: str, dataset: str | None, **flags: Any) -> None:
     for problem, count in seen.problems.items():
         if count > 1:
             click.echo(f"met {count} times: {problem}")
-    for note in seen.notes:
-        click.echo(note)
+    for line in (*seen.notes, *(line for lines in seen.findings.values() for line in lines)):
+        click.echo(escape(line))
     if problems := len(seen.problems):
         raise UserError(f"{path}: {problems} problem{'s' * (problems > 1)}; mend the files or make them again")
-    click.echo(f"{path}: {'everything is as it should be' if seen.compared else 'all images can be read'}")
+    readable = "unchanged and readable" if seen.compared else "readable"
+    click.echo(f"{path}: {readable}, {format_judgment(seen.findings)}")
+
+
+def format_judgment(findings: Mapping[str, list[str]]) -> str:
+    """Return the end of the last line."""
+    if not findings:
+        return "nothing looks wrong"
+    return f"but {len(findings)} thing{' looks' if len(findings) == 1 else 's look'} wrong"
 
 
 def check(folder: Path, dataset: str | None, seen: Seen, reading: ReadingConfig) -> None:
@@ -116,45 +146,55 @@ def check_made(folder: Path, seen: Seen) -> Iterator[str]:
         if problem := compare_file(folder, name, hashes):
             files.add(str(folder / name))
             yield problem
-    for split in sorted(path.parent.name for path in folder.glob("*/annotations.json")):
+    splits = sorted(path.parent.name for path in folder.glob("*/annotations.json"))
+    for split in splits:
         try:
             for problem in with_bar(check_annotations(folder, split), f"Checking {split}"):
                 if problem and problem.partition(": ")[0] not in files:
                     yield problem
-            if not has_objects(folder / split / "annotations.json"):
-                seen.notes.append(NO_OBJECTS.format(folder / split))
         except UserError as error:
             yield str(error)
+    if not seen.problems:
+        judge_made(folder, splits, seen)
 
 
-def has_objects(annotations: Path) -> bool:
-    """Whether a split that was made here holds any object that is not to ignore."""
-    from datasets.readers.json_stream import JsonStream
+def judge_made(folder: Path, splits: Sequence[str], seen: Seen) -> None:
+    """Note what looks wrong in some images of each split that was made here."""
+    from datasets.statistics import choose_evenly_spaced
+    from datasets.survey import Survey
+    from datasets.writing.sources import find_parts
 
-    with JsonStream(annotations) as stream:
-        return any(not entry.value.get("iscrowd") for entry in stream.entries(("annotations",)))
+    openers = find_parts(folder, "shapes")
+    parts, surveys = {part: openers[part]() for part in splits if part in openers}, {}
+    for part, data in parts.items():
+        surveys[part] = survey = Survey()
+        for index in with_bar(choose_evenly_spaced(len(data), MAX_JUDGED), f"Reading {part}"):
+            survey.add(data.image_names[index], *data[index])
+    seen.judge(folder, "shapes", parts, surveys)
 
 
 def check_read(folder: Path, dataset: str, seen: Seen, reading: ReadingConfig) -> Iterator[str]:
-    """Parts and images that cannot be read; what was dropped or clipped, and parts without any object, are noted."""
+    """Parts and images that cannot be read; what was dropped or clipped, and what looks wrong, are noted."""
+    from datasets.notices import NAMES, describe_notices
+    from datasets.survey import Survey
     from datasets.writing.sources import find_parts
 
+    parts, surveys = {}, {}
     for part, opener in find_parts(folder, dataset, reading).items():
         try:
-            data = opener()
+            parts[part] = data = opener()
         except UserError as error:
             yield str(error)
             continue
-        objects, all_read = 0, True
+        surveys[part] = survey = Survey()
         for index in with_bar(range(len(data)), f"Reading {part}"):
             try:
-                objects += int((~data[index][1].ignore).sum())
+                survey.add(data.image_names[index], *data[index])
             except UserError as error:
-                all_read = False
                 yield str(error)
-        seen.notes += [f"{part}: {count} {rule}" for rule, count in data.counts.items() if count]
-        if all_read and not objects:
-            seen.notes.append(NO_OBJECTS.format(f"{folder}: {part}"))
+        survey.counts = data.counts
+        seen.notes += (seen.place(folder) + line for line in describe_notices({NAMES[part]: data.counts}))
+    seen.judge(folder, dataset, parts, surveys)
 
 
 if __name__ == "__main__":

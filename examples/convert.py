@@ -105,10 +105,12 @@ def choice_of(config: ConvertConfig, parts: Mapping[str, DetectionDataset]) -> C
 
 def report(config: ConvertConfig, parts: Mapping[str, DetectionDataset], done: Conversion) -> None:
     """What was written, what was lost or left out, and what to type next."""
+    from datasets.notices import NAMES, describe_notices
+
     say_written(str(config.output), str(config.to), done)
     for part, data in parts.items():
-        for rule, count in data.counts.items():
-            click.echo(f"Reading {part}: {count:,} {rule}")
+        for line in describe_notices({NAMES[part]: data.counts}):
+            click.echo(line)
     if done.bad:
         click.echo(f"Left out, because they cannot be read: {len(done.bad):,} images")
         for reason in done.bad.reasons:

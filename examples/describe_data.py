@@ -83,6 +83,7 @@ def main(**flags: Any) -> None:
     found = {name: data_tables.read_with_progress(name, split, describe.max_images) for name, split in splits.items()}
     objects = {name: each.targets() for name, each in found.items()}
     data_tables.print_images(found, splits)
+    print_notices(data, found)
     data_tables.print_objects(objects, data.class_names)
     sets, crowd = [], measure_crowding(objects, config)
     if len(objects["train"]):
@@ -93,6 +94,19 @@ def main(**flags: Any) -> None:
         click.echo("The training images contain no objects: no anchors are proposed.")
     draw_picture(describe, config, data, objects, sets)
     print_results(describe, given, own, sets)
+
+
+def print_notices(data: Data, found: Mapping[str, Objects]) -> None:
+    """Print what reading more images has added to the notices that were shown when the data was opened."""
+    from datasets.notices import Extent, Preview
+
+    names = {"train": "training", "validation": "validation", "test": "test"}
+    lengths = {names[part]: len(dataset) for part, dataset in zip(found, data.splits().values(), strict=True)}
+    extents = {names[part]: Extent(len(each.sizes), lengths[names[part]], len(each)) for part, each in found.items()}
+    partial = {name: each for name, each in extents.items() if each.images < each.total}
+    for line in data.notes(Preview(data.seen.opening, partial)):
+        if line not in data.shown:
+            click.echo(line)
 
 
 # ---- files

@@ -154,7 +154,7 @@ def test_overlaps_are_lost_in_labels_alone_and_said(here):
     assert not any("overlapped" in line for line in succeed(main, "nuclei", "--to=coco", "--output=coco"))
     lines = succeed(main, "nuclei", "--to=labels", "--output=labels")
     assert "Not held by labels: the overlapped pixels of 4 objects: one pixel holds one" in lines
-    assert "Reading train: 3 empty masks dropped" in lines
+    assert "training images: 3 empty masks dropped" in lines
     for part in ("train", "test"):
         source = DSBowl2018("nuclei", part)
         same(source, Coco("coco", part))

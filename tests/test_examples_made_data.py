@@ -50,7 +50,7 @@ def test_presets_are_made_as_they_are_and_check_out(here: Path, preset: str) -> 
     assert recipe.scene.objects == scene.objects and recipe.scene.degradation == scene.degradation
     assert lines[0].startswith("made: 2 training and 1 test images, ")
     assert any("examples.convert made --to=cst" in line for line in lines) == (preset == "cst")
-    assert succeed(check_data, "made")[-1] == "made: everything is as it should be"
+    assert succeed(check_data, "made")[-1] == "made: unchanged and readable, nothing looks wrong"
 
 
 def test_a_data_sheet_says_what_is_there(here: Path) -> None:
@@ -261,12 +261,12 @@ def test_data_without_its_manifest_is_only_read_when_told(here: Path, tiny_ellip
     shutil.copytree(tiny_ellipses, "made")
     Path("made/manifest.json").unlink()
     assert "made/manifest.json: is missing" in fail(check_data, "made").replace("\\", "/")
-    assert succeed(check_data, "made", "--dataset=shapes")[-1] == "made: all images can be read"
+    assert succeed(check_data, "made", "--dataset=shapes")[-1] == "made: readable, nothing looks wrong"
 
 
 def test_all_problems_of_other_data_are_listed_under_its_kind(here: Path, tiny_ellipses: Path) -> None:
     succeed(convert, str(tiny_ellipses), "--to=coco", "--output=coco")
-    assert succeed(check_data, "coco") == ["coco: read as --dataset=coco", "coco: all images can be read"]
+    assert succeed(check_data, "coco") == ["coco: read as --dataset=coco", "coco: readable, nothing looks wrong"]
     spoiled = sorted(Path("coco").rglob("*.png"))[:4]
     for path in spoiled:
         path.write_bytes(b"")
@@ -299,8 +299,9 @@ def test_counts_and_empty_parts_are_noted(here: Path) -> None:
     for path in (here / "bowl/stage1_train/nucleus-0/masks").iterdir():
         Image.new("L", (48, 40)).save(path)
     lines = succeed(check_data, "bowl")
-    assert lines[0] == "bowl: read as --dataset=dsbowl2018" and "train: 2 empty masks dropped" in lines
-    assert any(line.startswith("bowl: test: holds no object") for line in lines)
+    assert lines[0] == "bowl: read as --dataset=dsbowl2018" and "training images: 2 empty masks dropped" in lines
+    assert any(line.startswith("looks wrong: test images: no image holds an object, so that") for line in lines)
+    assert lines[-1].startswith("bowl: readable, but ") and lines[-1].endswith(" wrong")
     (here / "void").mkdir()
     assert "void: is in no layout that is known" in fail(check_data, "void")
 

@@ -62,9 +62,6 @@ def print_images(found: Mapping[str, Objects], splits: Mapping[str, DetectionDat
     columns = [_summarize_split(each, len(splits[name])) for name, each in found.items()]
     rows = [[label, *(column[label] for column in columns)] for label in (columns[0] if columns else ())]
     print_table("Images and objects", ["", *found], rows)
-    for name, dataset in splits.items():
-        for rule, count in getattr(dataset, "counts", {}).items():
-            print(f"{name}: {count} {rule}")
 
 
 def _summarize_split(found: Objects, num_images: int) -> dict[str, str]:
@@ -73,7 +70,7 @@ def _summarize_split(found: Objects, num_images: int) -> dict[str, str]:
     overlaps = st.compute_max_overlaps(objects)
     distances = st.compute_nearest_distances(objects)
     return {
-        "images": f"{num_images:,}" + (f" ({read:,} of them read)" if read < num_images else ""),
+        "images": f"{num_images:,}" + (f" ({read:,} read)" if read < num_images else ""),
         "width × height": _format_sizes(found.sizes),
         "objects": f"{len(objects):,}",
         "ignored objects": f"{len(found) - len(objects):,}",
