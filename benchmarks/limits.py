@@ -18,7 +18,7 @@ from benchmarks.quality import write_results
 from benchmarks.views import Scenes, make_scene
 from datasets.synthetic.config import SceneConfig, update_config
 from examples.predict import load_finder
-from maskrcnn.evaluation.coco import match_detections
+from maskrcnn.evaluation.coco import match_dataset
 from maskrcnn.inference.config import ViewsConfig
 from maskrcnn.inference.searching import search, views_of
 from maskrcnn.structures.instances import Instances
@@ -62,7 +62,7 @@ def measure(weights: str, side: int, way: str) -> dict[str, float]:
 def scores(truth: Instances, found: Instances) -> dict[str, float]:
     assert found.scores is not None
     found = found[found.scores >= 0.05]
-    matches = match_detections({0: truth}, {0: found}, ("ellipse",))
+    matches = match_dataset({0: truth}, {0: found}, ("ellipse",))
     right = int(matches.true_positive.sum())
     return {
         "objects": matches.num_objects,

@@ -107,7 +107,7 @@ def trained(config: ExperimentConfig, head: str, folder: Path, data: Data) -> Ex
 
 def measure(experiment: Experiment) -> Row:
     """Metrics of the best weights of one training on the test images."""
-    from maskrcnn.evaluation.coco import proposal_recall
+    from maskrcnn.evaluation.coco import compute_proposal_recall
     from maskrcnn.evaluation.figures import evaluate
     from maskrcnn.training.runlog import read_metrics
     from workbench.experiment import predict
@@ -122,7 +122,7 @@ def measure(experiment: Experiment) -> Row:
     row: Row = {"head": config.head}
     threshold = experiment.tested.metrics["operating_threshold"] if experiment.tested is not None else 0.5
     row |= evaluate(truths, found, classes, config.head, class_agnostic=True, score_threshold=threshold).metrics
-    row |= proposal_recall(truths, proposals)
+    row |= compute_proposal_recall(truths, proposals)
     row["train_seconds"] = state.seconds if seconds_per_step is None else seconds_per_step * state.step
     row["inference_ms"] = seconds_per_image * 1000
     row["load"] = load

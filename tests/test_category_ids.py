@@ -23,7 +23,8 @@ from datasets.own import OwnData
 from datasets.readers.coco import Coco
 from datasets.writing.converting import convert
 from maskrcnn.config import UserError
-from maskrcnn.evaluation.coco import evaluate_coco, write_coco_results
+from maskrcnn.evaluation.coco import evaluate_coco
+from maskrcnn.evaluation.coco_format import write_coco_results
 from maskrcnn.structures.instances import Instances
 
 SIZE = (64, 64)

@@ -9,14 +9,8 @@ import pytest
 import torch
 
 from maskrcnn.config import UserError
-from maskrcnn.evaluation.coco import (
-    SIZE_RANGES,
-    coco_results,
-    coco_truth,
-    evaluate_coco,
-    proposal_recall,
-    write_coco_results,
-)
+from maskrcnn.evaluation.coco import SIZE_RANGES, compute_proposal_recall, evaluate_coco
+from maskrcnn.evaluation.coco_format import to_coco_dataset, to_coco_results, write_coco_results
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 
@@ -61,8 +55,8 @@ def pycocotools_arrays(folder, truths, predictions, kind, limits):
     """Precision and recall of pycocotools, which reads both JSON files from disk."""
     coco = pytest.importorskip("pycocotools.coco")
     cocoeval = pytest.importorskip("pycocotools.cocoeval")
-    (folder / "truth.json").write_text(json.dumps(coco_truth(truths, CLASSES)))
-    results = coco_results(predictions)
+    (folder / "truth.json").write_text(json.dumps(to_coco_dataset(truths, CLASSES)))
+    results = to_coco_results(predictions)
     if kind == "mask":
         results = [{key: value for key, value in result.items() if key != "bbox"} for result in results]
     (folder / "results.json").write_text(json.dumps(results))
@@ -172,7 +166,7 @@ def test_class_agnostic_evaluation_forgives_the_wrong_class():
 def test_proposal_recall_grows_with_the_number_of_proposals():
     truth = disks([(10, 10), (30, 30), (50, 50)], radius=6)
     proposals = disks([(10, 10), (10, 50), (30, 30), (50, 10), (50, 50)], [0.9, 0.8, 0.7, 0.6, 0.5], radius=6)
-    recall = proposal_recall({1: truth}, {1: proposals}, limits=(1, 2, 3))
+    recall = compute_proposal_recall({1: truth}, {1: proposals}, limits=(1, 2, 3))
     assert recall == pytest.approx({"ar_1": 1 / 3, "ar_2": 1 / 3, "ar_3": 2 / 3, "ar_all": 1.0})
 
 
@@ -232,7 +226,7 @@ def test_results_file_holds_xywh_boxes_scores_and_masks(tmp_path):
 
 def test_truth_file_marks_ignored_objects_as_crowds_and_counts_pixels():
     truth = disks([(20, 30), (40, 30)], ignore=[False, True])
-    data = coco_truth({3: truth, 4: EMPTY}, ("disk",), {3: "a.png"})
+    data = to_coco_dataset({3: truth, 4: EMPTY}, ("disk",), {3: "a.png"})
     assert [image["file_name"] for image in data["images"]] == ["a.png", ""]
     assert [a["id"] for a in data["annotations"]] == [1, 2]
     assert [a["iscrowd"] for a in data["annotations"]] == [0, 1]

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskrcnn.config import UserError
-from maskrcnn.evaluation.nuclei import count_error, dsb_mean_precision
+from maskrcnn.evaluation.nuclei import compute_count_error, compute_dsb_mean_precision
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 
@@ -42,42 +42,42 @@ NOTHING = Instances(SIZE, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), 
 )
 def test_known_mixtures_of_hits_misses_and_false_alarms(found, expected):
     truth = squares([(5, 5), (30, 30)])
-    assert dsb_mean_precision({1: truth}, {1: found}) == pytest.approx(expected)
+    assert compute_dsb_mean_precision({1: truth}, {1: found}) == pytest.approx(expected)
 
 
 def test_hidden_detections_are_left_out_and_visible_ones_lose_only_what_is_covered():
     truth = squares([(5, 5)])
     duplicate = squares([(5, 5), (6, 5)], [0.9, 0.8])  # a tenth of the second is visible
-    assert dsb_mean_precision({1: truth}, {1: duplicate}) == pytest.approx(1.0)
-    assert dsb_mean_precision({1: truth}, {1: duplicate}, min_visible_fraction=0.0) == pytest.approx(0.5)
+    assert compute_dsb_mean_precision({1: truth}, {1: duplicate}) == pytest.approx(1.0)
+    assert compute_dsb_mean_precision({1: truth}, {1: duplicate}, min_visible_fraction=0.0) == pytest.approx(0.5)
 
 
 def test_ignored_truths_are_neither_missed_nor_false_alarms():
     truth = squares([(5, 5), (30, 30)], ignore=[False, True])
-    assert dsb_mean_precision({1: truth}, {1: squares([(5, 5)], [0.9])}) == pytest.approx(1.0)
-    assert dsb_mean_precision({1: truth}, {1: squares([(31, 30), (5, 5)], [0.9, 0.8])}) == pytest.approx(1.0)
+    assert compute_dsb_mean_precision({1: truth}, {1: squares([(5, 5)], [0.9])}) == pytest.approx(1.0)
+    assert compute_dsb_mean_precision({1: truth}, {1: squares([(31, 30), (5, 5)], [0.9, 0.8])}) == pytest.approx(1.0)
 
 
 def test_images_weigh_the_same_and_empty_ones_are_perfect_when_left_empty():
     truths = {1: squares([(5, 5)]), 2: Instances.empty(SIZE), 3: Instances.empty(SIZE, with_masks=True)}
-    assert dsb_mean_precision(truths, {1: NOTHING, 2: NOTHING}) == pytest.approx(2 / 3)
-    assert dsb_mean_precision(truths, {3: squares([(5, 5)], [0.9])}) == pytest.approx(1 / 3)
-    assert dsb_mean_precision({}, {}) is None
+    assert compute_dsb_mean_precision(truths, {1: NOTHING, 2: NOTHING}) == pytest.approx(2 / 3)
+    assert compute_dsb_mean_precision(truths, {3: squares([(5, 5)], [0.9])}) == pytest.approx(1 / 3)
+    assert compute_dsb_mean_precision({}, {}) is None
 
 
 def test_boxes_alone_are_refused():
     boxes = Instances(SIZE, torch.tensor([[1.0, 1, 5, 5]]), torch.ones(1, dtype=torch.int64), torch.ones(1))
     with pytest.raises(UserError, match="masks"):
-        dsb_mean_precision({1: squares([(5, 5)])}, {1: boxes})
+        compute_dsb_mean_precision({1: squares([(5, 5)])}, {1: boxes})
 
 
 def test_counts_err_by_what_is_too_many_or_too_few():
     truths = {1: squares([(5, 5), (30, 30)]), 2: squares([(5, 5)], ignore=[True]), 3: Instances.empty(SIZE)}
     found = {1: squares([(5, 5)], [0.9]), 2: squares([(5, 5), (30, 30)], [0.9, 0.2])}
-    error = count_error(truths, found)
+    error = compute_count_error(truths, found)
     assert error.absolute == pytest.approx(2 / 3)
     assert error.signed == pytest.approx(0)
-    assert count_error({}, {}) is None
+    assert compute_count_error({}, {}) is None
 
 
 def dense_mean_precision(truth, found):
@@ -111,4 +111,4 @@ def test_sparse_counting_equals_the_definition(seed):
         return made
 
     expected = dense_mean_precision(truth, found) if len(truth) + len(found) else 1.0
-    assert dsb_mean_precision({1: instances(truth)}, {1: instances(found)}) == pytest.approx(expected)
+    assert compute_dsb_mean_precision({1: instances(truth)}, {1: instances(found)}) == pytest.approx(expected)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskrcnn.config import UserError
-from maskrcnn.evaluation.coco import Kind, match_detections
+from maskrcnn.evaluation.coco import Kind, match_dataset
 from maskrcnn.evaluation.operating_point import OperatingPoint, find_operating_point
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
@@ -42,7 +42,7 @@ def objects(
 def best(
     truth: Mapping[int, Instances], found: Mapping[int, Instances], kind: Kind = "box", class_agnostic: bool = False
 ) -> OperatingPoint | None:
-    return find_operating_point(match_detections(truth, found, CLASSES, kind, class_agnostic))
+    return find_operating_point(match_dataset(truth, found, CLASSES, kind, class_agnostic))
 
 
 BOX = (2, 2, 12, 12)
@@ -103,7 +103,7 @@ def test_detections_without_scores_are_rejected() -> None:
 
 def test_matches_leave_out_what_is_ignored() -> None:
     truth = objects([BOX, FAR], ignore=[False, True])
-    matches = match_detections({1: truth}, {1: objects([FAR, BOX, BOX], scores=[0.9, 0.8, 0.7])}, CLASSES)
+    matches = match_dataset({1: truth}, {1: objects([FAR, BOX, BOX], scores=[0.9, 0.8, 0.7])}, CLASSES)
     assert matches.num_objects == 1 and matches.true_positive.tolist() == [True, False]
     assert matches.scores.tolist() == torch.tensor([0.8, 0.7]).tolist()
 
@@ -170,6 +170,6 @@ def test_no_threshold_has_a_better_f1(images: list[tuple[list, list]], kind: str
     point = best(truth, found, kind)  # type: ignore[arg-type]
     assert (point is None) == (wanted is None)
     if point is not None and wanted is not None:
-        matches = match_detections(truth, found, CLASSES, kind)  # type: ignore[arg-type]
+        matches = match_dataset(truth, found, CLASSES, kind)  # type: ignore[arg-type]
         assert matches.f1(point.threshold) == point.f1
         assert point.threshold == wanted[0] and point.f1 == pytest.approx(float(wanted[1]), abs=1e-12)

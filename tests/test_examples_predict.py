@@ -26,7 +26,7 @@ from examples.predict import load_finder, notes, output_names, threshold_notes
 from examples.predict import main as predict
 from examples.train import main as train
 from maskrcnn.config import UserError
-from maskrcnn.evaluation.coco import BOXES_FILE, MASKS_FILE, coco_results
+from maskrcnn.evaluation.coco_format import BOXES_FILE, MASKS_FILE, to_coco_results
 from maskrcnn.images.large import LargeImage
 from maskrcnn.inference import searching
 from maskrcnn.inference.config import ViewsConfig
@@ -367,15 +367,15 @@ def test_evaluation_looks_through_views_and_tiles(there: Trained) -> None:
     finder = load_finder(there.run, {})
     samples = KeyedSamples(open_data(finder.config).test)
     how = (finder.detector, samples, finder.machine, 1)
-    once = coco_results(predict_samples(*how))
-    assert once == coco_results(predict_samples(*how, ViewsConfig()))
-    assert once == coco_results(predict_samples(*how, ViewsConfig(views="scales:1")))
+    once = to_coco_results(predict_samples(*how))
+    assert once == to_coco_results(predict_samples(*how, ViewsConfig()))
+    assert once == to_coco_results(predict_samples(*how, ViewsConfig(views="scales:1")))
     for views in (ViewsConfig(views="d4"), ViewsConfig(tile=32), ViewsConfig(views="flips")):
         found = predict_samples(*how, views)
         assert list(found) == samples.image_ids
         for each in found.values():
             assert (each.masks is not None) == (there.head == "mask_rcnn") and each.size == (64, 64)
-        assert coco_results(found) != once
+        assert to_coco_results(found) != once
 
 
 def test_training_evaluates_by_views_and_goes_on_with_others(place: Path) -> None:

@@ -17,7 +17,7 @@ import torch
 from programs_toy import SETTINGS, call, fail, settle, snapshot, succeed
 
 from examples.train import main
-from maskrcnn.evaluation.coco import BOXES_FILE, MASKS_FILE
+from maskrcnn.evaluation.coco_format import BOXES_FILE, MASKS_FILE
 from maskrcnn.training.checkpoint import load_checkpoint
 from maskrcnn.training.loop import Training
 from maskrcnn.training.progress import ProgressDisplay

@@ -16,7 +16,7 @@ from augment.libraries.adapters import TorchVision
 from augment.mixing import CopyPaste
 from datasets.readers.coco import Coco
 from maskrcnn.evaluation.coco import evaluate_coco
-from maskrcnn.evaluation.nuclei import image_mean_precision
+from maskrcnn.evaluation.nuclei import compute_image_mean_precision
 from maskrcnn.plotting.matching import match_detections
 from maskrcnn.structures.affine import (
     compose_around_center,
@@ -114,8 +114,8 @@ def test_a_detection_at_an_empty_mask_is_neither_true_nor_false(order):
 
 def test_an_empty_mask_is_ignored_in_label_images_and_pictures():
     drawn = detections(objects([(10, 8, 14, 12), (41, 30, 46, 34)], HOLLOW.boxes.tolist()))
-    assert image_mean_precision(HOLLOW, drawn) == 1 and image_mean_precision(HOLLOW, drawn[:1]) == 1
-    assert image_mean_precision(HOLLOW, drawn[1:]) == 0
+    assert compute_image_mean_precision(HOLLOW, drawn) == 1 and compute_image_mean_precision(HOLLOW, drawn[:1]) == 1
+    assert compute_image_mean_precision(HOLLOW, drawn[1:]) == 0
     by_masks = match_detections(HOLLOW, drawn, by_masks=True)
     assert by_masks.false_negatives.tolist() == by_masks.false_positives.tolist() == [False, False]
     assert match_detections(HOLLOW, drawn[:1]).false_negatives.tolist() == [False, True]

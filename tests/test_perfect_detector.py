@@ -42,7 +42,8 @@ from datasets.synthetic.recipes import Recipe
 from datasets.synthetic.writer import create
 from datasets.writing.converting import convert
 from maskrcnn.config import to_toml
-from maskrcnn.evaluation.coco import coco_truth, evaluate_coco, write_coco_results
+from maskrcnn.evaluation.coco import evaluate_coco
+from maskrcnn.evaluation.coco_format import to_coco_dataset, write_coco_results
 from maskrcnn.evaluation.figures import evaluate
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
@@ -156,7 +157,7 @@ def judge(truths: Objects, found: Objects, data: DetectionDataset, kind: str) ->
         found = {i: each[each.has_mask()] for i, each in found.items()}
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         file = Path(folder, "truth.json")
-        file.write_text(json.dumps(coco_truth(truths, data.class_names, category_ids=ids)))
+        file.write_text(json.dumps(to_coco_dataset(truths, data.class_names, category_ids=ids)))
         results = write_coco_results(folder, found, ids)[kind == "mask"]
         return coco_ap(COCO(str(file)), results, kind)
 

@@ -16,7 +16,7 @@ import torch
 from augment.training import make_training_transform
 from datasets.interface import DetectionDataset, category_ids_of
 from maskrcnn.config import UserError, to_toml
-from maskrcnn.evaluation.coco import write_coco_results
+from maskrcnn.evaluation.coco_format import write_coco_results
 from maskrcnn.evaluation.figures import Evaluation, evaluate, explain_metrics
 from maskrcnn.evaluation.operating_point import DEFAULT_THRESHOLD
 from maskrcnn.files import check_replaceable, written_beside

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from maskrcnn.config import UserError
-from maskrcnn.evaluation.coco import coco_results, coco_truth, write_coco_entries
+from maskrcnn.evaluation.coco_format import to_coco_dataset, to_coco_results, write_coco_entries
 from maskrcnn.files import write_text
 from maskrcnn.structures.instances import Instances
 
@@ -45,7 +45,7 @@ class PredictionLog:
 
     def add(self, name: str, found: Instances) -> None:
         """Append what was found in an image; it is on the disk when this returns."""
-        entries = coco_results({0: found}, category_ids=self.category_ids)
+        entries = to_coco_results({0: found}, category_ids=self.category_ids)
         for entry in entries:
             del entry["image_id"]
         line = {"name": name, "size": list(found.size), "entries": entries}
@@ -65,7 +65,9 @@ class PredictionLog:
         entries = [{"image_id": ids[name]} | entry for name in ids for entry in self.done[name]["entries"]]
         write_coco_entries(self.folder, entries, with_masks)
         nothing = {ids[name]: Instances.empty(size) for name, size in self.sizes.items() if name in ids}
-        images = coco_truth(nothing, class_names, {ids[name]: name for name in ids}, category_ids=self.category_ids)
+        images = to_coco_dataset(
+            nothing, class_names, {ids[name]: name for name in ids}, category_ids=self.category_ids
+        )
         write_text(self.folder / "images.json", json.dumps(images, indent=1) + "\n")
 
     @contextmanager

@@ -92,7 +92,7 @@ def say_notices(experiment: Experiment) -> None:
 def finish(experiment: Experiment) -> None:
     """Evaluate the best weights on the test images, and say where everything is."""
     from datasets.notices import Preview, write_notices
-    from maskrcnn.evaluation.coco import BOXES_FILE, MASKS_FILE
+    from maskrcnn.evaluation.coco_format import BOXES_FILE, MASKS_FILE
     from workbench.experiment import headline, legend
 
     log, state = experiment.log, experiment.training.state

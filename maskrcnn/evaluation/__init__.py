@@ -1,1 +1,1 @@
-"""Figures of quality: COCO AP, DSB2018 mean precision, counting error."""
+"""Metrics: COCO AP and AR, mean precision of the 2018 Data Science Bowl, counting error."""

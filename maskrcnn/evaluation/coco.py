@@ -1,12 +1,9 @@
-"""COCO's truth and results formats, and its average precision and recall, with every detection counted."""
+"""Average precision and recall of COCO, without a limit on the number of detections."""
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,19 +11,17 @@ import torch
 from numpy.typing import NDArray
 
 from maskrcnn.config import UserError
-from maskrcnn.files import write_text
+from maskrcnn.evaluation.coco_format import to_coco_dataset, to_coco_results
 from maskrcnn.ops.boxes import box_area, box_intersection
 from maskrcnn.structures.instances import Instances
 
 Kind = Literal["box", "mask"]
 
-BOXES_FILE, MASKS_FILE = "coco_boxes.json", "coco_masks.json"
-
 IOU_THRESHOLDS: tuple[float, ...] = tuple(np.linspace(0.5, 0.95, 10).tolist())
 RECALL_THRESHOLDS: tuple[float, ...] = tuple(np.linspace(0.0, 1.0, 101).tolist())
 
-# Areas in square pixels, both ends included. "small" to "large" are COCO's bins; the others are AI-TOD's (Wang et al.
-# 2021), whose two upper bins carry the data set's name because COCO's have the same ones.
+# Areas in square pixels, both ends inclusive. "small" to "large" are the bins of COCO. The others are those of AI-TOD
+# (Wang et al. 2021); its two upper bins have a prefix because COCO uses the same names.
 SIZE_RANGES: dict[str, tuple[float, float]] = {
     "all": (0.0, 1e10),
     "small": (0.0, 32.0**2),
@@ -40,13 +35,19 @@ SIZE_RANGES: dict[str, tuple[float, float]] = {
 
 
 @dataclass(frozen=True)
-class COCOFigures:
+class COCOMetrics:
     """Precision and recall over IoU thresholds T, recall levels R, classes K, sizes A and detection limits M.
 
-    ``precision`` float64 [T, R, K, A, M] and ``recall`` float64 [T, K, A, M] are pycocotools' arrays, with NaN where
-    it has -1: where a class has no truth of that size. T follows ``IOU_THRESHOLDS``, R ``RECALL_THRESHOLDS``, K
-    ``class_names``, A ``SIZE_RANGES`` and M ``limits`` (detections an image, rising; the last one counts all of them).
-    Every figure below is None where no truth defines it.
+    The arrays are those of pycocotools, with NaN instead of -1 for classes without ground truth of that size. T follows
+    `IOU_THRESHOLDS`, R `RECALL_THRESHOLDS`, K `class_names`, A `SIZE_RANGES`, and M `limits`. Every metric below is
+    None if no ground truth defines it.
+
+    Attributes:
+        kind: "box" or "mask".
+        class_names: names of labels 1, 2, ...
+        limits: maximum numbers of detections per image, ascending; the last one includes all detections.
+        precision: float64 `[T, R, K, A, M]`.
+        recall: float64 `[T, K, A, M]`.
     """
 
     kind: Kind
@@ -58,17 +59,17 @@ class COCOFigures:
     def average_precision(
         self, iou: float | None = None, size: str = "all", class_name: str | None = None
     ) -> float | None:
-        """AP at one IoU threshold (None: mean over .5:.05:.95) for a size and a class (None: mean over classes)."""
+        """Return AP at one IoU threshold (default: mean over .5:.05:.95) for a size and a class (default: mean)."""
         return _mean(self.precision[_threshold(iou), :, self._class(class_name), _size(size), -1])
 
     def average_recall(self, limit: int | None = None, size: str = "all") -> float | None:
-        """AR over IoU .5:.05:.95 with at most ``limit`` detections an image, one of ``limits`` (None: all of them)."""
+        """Return AR over IoU .5:.05:.95 with at most `limit` detections per image, one of `limits` (default: all)."""
         index = len(self.limits) - 1 if limit is None else self.limits.index(limit)
         return _mean(self.recall[:, :, _size(size), index])
 
     @property
     def ap(self) -> float | None:
-        """Mean over IoU .5:.05:.95 and classes."""
+        """AP, mean over IoU .5:.05:.95 and classes."""
         return self.average_precision()
 
     @property
@@ -83,17 +84,17 @@ class COCOFigures:
 
     @property
     def ar(self) -> float | None:
-        """AR with all detections counted."""
+        """AR without a limit on detections per image."""
         return self.average_recall()
 
     @property
     def ap_by_size(self) -> dict[str, float | None]:
-        """AP for each bin of ``SIZE_RANGES`` but "all"."""
+        """AP for each bin of `SIZE_RANGES` except "all"."""
         return {size: self.average_precision(size=size) for size in SIZE_RANGES if size != "all"}
 
     @property
     def ar_by_size(self) -> dict[str, float | None]:
-        """AR for each bin of ``SIZE_RANGES`` but "all"."""
+        """AR for each bin of `SIZE_RANGES` except "all"."""
         return {size: self.average_recall(size=size) for size in SIZE_RANGES if size != "all"}
 
     @property
@@ -104,127 +105,65 @@ class COCOFigures:
     def precision_recall_curves(
         self, ious: Sequence[float] = (0.5, 0.75, 0.9)
     ) -> dict[float, tuple[NDArray[np.float64], NDArray[np.float64]]]:
-        """For each IoU threshold: recall [101] and precision [101] (mean over the classes that have truths).
+        """Return recall `[101]` and precision `[101]` for each IoU threshold, mean over classes with ground truth.
 
-        Empty when no class has a truth.
+        The result is empty if no class has ground truth.
         """
-        has_truths = ~np.isnan(self.precision[0, 0, :, 0, -1])
-        if not has_truths.any():
+        has_targets = ~np.isnan(self.precision[0, 0, :, 0, -1])
+        if not has_targets.any():
             return {}
         recall = np.asarray(RECALL_THRESHOLDS)
-        return {iou: (recall, self.precision[_threshold(iou), :, has_truths, 0, -1].mean(axis=0)) for iou in ious}
+        return {iou: (recall, self.precision[_threshold(iou), :, has_targets, 0, -1].mean(axis=0)) for iou in ious}
 
     def _class(self, name: str | None) -> int | slice:
         return slice(None) if name is None else self.class_names.index(name)
 
 
-def coco_truth(
-    truths: Mapping[int, Instances],
-    class_names: Sequence[str],
-    image_names: Mapping[int, str] | None = None,
-    with_masks: bool = True,
-    category_ids: Sequence[int] | None = None,
-) -> dict[str, Any]:
-    """Truths by image id as a COCO data set (a dict ready for JSON).
-
-    ``class_names[0]`` is label 1, ``category_ids[0]`` its id (default: labels are ids). Objects to ignore get
-    ``iscrowd: 1``, the only mark that pycocotools heeds. ``area`` is the mask's number of pixels, or the box's area
-    where there is none; ``with_masks=False`` leaves out the masks themselves and keeps that area.
-    """
-    names = image_names or {}
-    images = [
-        {"id": int(i), "file_name": names.get(i, ""), "height": int(t.size[0]), "width": int(t.size[1])}
-        for i, t in truths.items()
-    ]
-    annotations = [entry for i, truth in truths.items() for entry in _truth_entries(int(i), truth, with_masks)]
-    for number, entry in enumerate(annotations, start=1):  # 0 would read as "not matched"
-        entry["id"] = number
-    ids = range(1, len(class_names) + 1) if category_ids is None else category_ids
-    for entry in annotations:
-        entry["category_id"] = ids[entry["category_id"] - 1]
-    categories = [{"id": number, "name": name} for number, name in zip(ids, class_names, strict=True)]
-    return {"info": {}, "images": images, "annotations": annotations, "categories": categories}
-
-
-def coco_results(
-    predictions: Mapping[int, Instances], with_masks: bool = True, category_ids: Sequence[int] | None = None
-) -> list[dict[str, Any]]:
-    """Predictions by image id in COCO's results format: bbox as x y w h, score, category and, with masks, RLE.
-
-    ``category_ids[k]`` is the id of label k + 1; default: labels are ids.
-
-    Raises ``UserError`` for a prediction without scores.
-    """
-    entries = [
-        entry for i, prediction in predictions.items() for entry in _result_entries(int(i), prediction, with_masks)
-    ]
-    if category_ids is not None:
-        for entry in entries:
-            entry["category_id"] = category_ids[entry["category_id"] - 1]
-    return entries
-
-
-def write_coco_results(
-    folder: str | os.PathLike[str],
-    predictions: Mapping[int, Instances],
-    category_ids: Sequence[int] | None = None,
-) -> list[Path]:
-    """Write ``BOXES_FILE`` and, where predictions have masks, ``MASKS_FILE`` to a folder; returns their paths.
-
-    Each is complete or not written at all. Entries with masks have no 'bbox': pycocotools would take the areas of masks
-    from it. See ``coco_results`` for ``category_ids``.
-    """
-    entries = coco_results(predictions, category_ids=category_ids)
-    return write_coco_entries(folder, entries, any(each.masks is not None for each in predictions.values()))
-
-
-def write_coco_entries(
-    folder: str | os.PathLike[str], entries: Sequence[Mapping[str, Any]], with_masks: bool
-) -> list[Path]:
-    """Write entries as `coco_results` returns them, as `write_coco_results` does; returns the paths."""
-    paths = [Path(folder) / BOXES_FILE]
-    without_masks = [{key: value for key, value in each.items() if key != "segmentation"} for each in entries]
-    write_text(paths[0], json.dumps(without_masks))
-    if with_masks:
-        paths.append(Path(folder) / MASKS_FILE)
-        without_boxes = [{key: value for key, value in each.items() if key != "bbox"} for each in entries]
-        write_text(paths[1], json.dumps(without_boxes))
-    return paths
-
-
 def evaluate_coco(
-    truths: Mapping[int, Instances],
+    targets: Mapping[int, Instances],
     predictions: Mapping[int, Instances],
     class_names: Sequence[str],
     kind: Kind = "box",
     class_agnostic: bool = False,
     limits: Iterable[int] = (1, 100),
-) -> COCOFigures:
-    """AP and AR of predictions against truths, both by image id, over boxes or masks.
+) -> COCOMetrics:
+    """Compute AP and AR of boxes or masks.
 
-    An image without predictions may be missing from ``predictions``. ``class_agnostic`` takes all labels for one.
-    ``limits`` are further numbers of detections an image to measure at; the largest count is always added. For masks,
-    an object whose mask is empty is ignored.
-    Raises ``UserError`` for predictions of an image that has no entry in ``truths``, or without scores, or without
-    masks where masks are asked for.
+    For masks, objects with an empty mask are ignored.
+
+    Args:
+        targets: ground truth by image id.
+        predictions: predictions by image id; images without predictions may be missing.
+        class_names: names of labels 1, 2, ...
+        kind: "box" or "mask".
+        class_agnostic: whether to treat all labels as one class.
+        limits: maximum numbers of detections per image to compute AR at; all detections are always added.
+
+    Raises:
+        UserError: If predictions belong to an image without ground truth, or have no scores, or masks are evaluated
+            and missing.
     """
-    truths, predictions, class_names = _as_judged(truths, predictions, class_names, kind, class_agnostic)
-    largest = max((len(p) for p in predictions.values()), default=0)
-    # pycocotools needs 100 among the limits and AP at the last one, so that one comes last and is new.
+    targets, predictions, class_names = _prepare(targets, predictions, class_names, kind, class_agnostic)
+    max_count = max((len(p) for p in predictions.values()), default=0)
+    # pycocotools requires 100 among the limits and computes AP at the last one, so the limit for all is added at the
+    # end, above the others.
     below = sorted(set(limits))
-    max_detections = (*below, max(largest, below[-1] + 1))
-    with_masks = kind == "mask"  # encoding them takes longer than evaluating boxes
-    truth = coco_truth(truths, class_names, with_masks=with_masks)
-    results = coco_results(predictions, with_masks)
-    precision, recall = _accumulate(truth, results, kind, max_detections, len(class_names))
-    return COCOFigures(kind, tuple(class_names), max_detections, precision, recall)
+    max_detections = (*below, max(max_count, below[-1] + 1))
+    with_masks = kind == "mask"  # encoding masks takes longer than evaluating boxes
+    dataset = to_coco_dataset(targets, class_names, with_masks=with_masks)
+    results = to_coco_results(predictions, with_masks)
+    precision, recall = _accumulate(dataset, results, kind, max_detections, len(class_names))
+    return COCOMetrics(kind, tuple(class_names), max_detections, precision, recall)
 
 
 @dataclass(frozen=True)
-class DetectionMatches:
-    """Detections of all images matched at one IoU, and the number of objects; without what is ignored.
+class DatasetMatches:
+    """Detections of all images, matched at one IoU threshold, without ignored ones.
 
-    ``scores`` float64 [D] and ``true_positive`` bool [D].
+    Attributes:
+        scores: float64 `[D]`.
+        true_positive: bool `[D]`.
+        num_objects: number of ground-truth objects that are not ignored.
     """
 
     scores: NDArray[np.float64]
@@ -232,120 +171,102 @@ class DetectionMatches:
     num_objects: int
 
     def f1(self, threshold: float) -> float | None:
-        """F1 = 2 TP / (2 TP + FP + FN) of detections scoring at least the threshold; None of nothing at all."""
+        """Return F1 = 2 TP / (2 TP + FP + FN) at a score threshold; None without objects and detections."""
         counted = self.scores >= threshold
         both = int(counted.sum()) + self.num_objects
         return 2 * int(self.true_positive[counted].sum()) / both if both else None
 
 
-def match_detections(
-    truths: Mapping[int, Instances],
+def match_dataset(
+    targets: Mapping[int, Instances],
     predictions: Mapping[int, Instances],
     class_names: Sequence[str],
     kind: Kind = "box",
     class_agnostic: bool = False,
     iou: float = 0.5,
-) -> DetectionMatches:
-    """Match detections greedily in descending order of score as ``evaluate_coco`` does; it has the arguments, too."""
-    truths, predictions, class_names = _as_judged(truths, predictions, class_names, kind, class_agnostic)
-    truth = coco_truth(truths, class_names, with_masks=kind == "mask")
-    results = coco_results(predictions, with_masks=kind == "mask")
+) -> DatasetMatches:
+    """Match detections at one IoU threshold as `evaluate_coco` does: greedily in descending order of score.
+
+    Args:
+        targets: ground truth by image id.
+        predictions: predictions by image id.
+        class_names: names of labels 1, 2, ...
+        kind: "box" or "mask".
+        class_agnostic: whether to treat all labels as one class.
+        iou: minimum IoU of a match.
+
+    Raises:
+        UserError: As in `evaluate_coco`.
+    """
+    targets, predictions, class_names = _prepare(targets, predictions, class_names, kind, class_agnostic)
+    dataset = to_coco_dataset(targets, class_names, with_masks=kind == "mask")
+    results = to_coco_results(predictions, with_masks=kind == "mask")
     scores = np.array([entry["score"] for entry in results], dtype=np.float64)
-    ignored = {entry["id"] for entry in truth["annotations"] if entry["iscrowd"]}
-    partner = np.zeros(len(results), dtype=np.int64)  # the number of the matched object, 0: none
-    if results and truth["annotations"]:
-        evaluator = _evaluator(truth, results, kind, (1, len(results) + 1), ("all",), (iou,))
+    ignored = {entry["id"] for entry in dataset["annotations"] if entry["iscrowd"]}
+    partner = np.zeros(len(results), dtype=np.int64)  # id of the matched object, 0 for none
+    if results and dataset["annotations"]:
+        evaluator = _run_evaluator(dataset, results, kind, (1, len(results) + 1), ("all",), (iou,))
         for pair in evaluator.eval["matched"]:
             detection, found = map(int, pair.split("_"))
             partner[detection - 1] = found
     counted = np.array([found not in ignored for found in partner.tolist()], dtype=bool)
-    return DetectionMatches(scores[counted], partner[counted] > 0, len(truth["annotations"]) - len(ignored))
+    return DatasetMatches(scores[counted], partner[counted] > 0, len(dataset["annotations"]) - len(ignored))
 
 
-def proposal_recall(
-    truths: Mapping[int, Instances],
+def compute_proposal_recall(
+    targets: Mapping[int, Instances],
     proposals: Mapping[int, Instances],
     limits: Sequence[int] = (10, 100, 1000),
 ) -> dict[str, float | None]:
-    """Class-agnostic box AR over IoU .5:.05:.95: ``ar_10``, ... with the best so many of an image, ``ar_all``."""
-    figures = evaluate_coco(truths, proposals, ("object",), class_agnostic=True, limits=limits)
-    return recall_at_limits(figures, limits)
+    """Compute class-agnostic box AR over IoU .5:.05:.95: `ar_<limit>` for each limit per image, and `ar_all`."""
+    figures = evaluate_coco(targets, proposals, ("object",), class_agnostic=True, limits=limits)
+    return get_recall_at_limits(figures, limits)
 
 
-def recall_at_limits(figures: COCOFigures, limits: Sequence[int]) -> dict[str, float | None]:
-    """``ar_<limit>`` for each limit and ``ar_all``."""
+def get_recall_at_limits(figures: COCOMetrics, limits: Sequence[int]) -> dict[str, float | None]:
+    """Return `ar_<limit>` for each limit, and `ar_all`."""
     recalls = {f"ar_{limit}": figures.average_recall(limit) for limit in limits}
     return {**recalls, "ar_all": figures.ar}
 
 
-def _truth_entries(image_id: int, truth: Instances, with_masks: bool) -> list[dict[str, Any]]:
-    entries = _entries(image_id, truth, with_masks)
-    for entry, ignore, area in zip(entries, truth.ignore.tolist(), truth.areas().tolist(), strict=True):
-        entry["iscrowd"] = int(ignore)
-        entry["area"] = area
-    return entries
-
-
-def _result_entries(image_id: int, prediction: Instances, with_masks: bool) -> list[dict[str, Any]]:
-    if prediction.scores is None:
-        raise UserError(f"The prediction of image {image_id} has no scores; only detections can be evaluated")
-    entries = _entries(image_id, prediction, with_masks)
-    for entry, score in zip(entries, prediction.scores.tolist(), strict=True):
-        entry["score"] = score
-    return entries
-
-
-def _entries(image_id: int, instances: Instances, with_masks: bool) -> list[dict[str, Any]]:
-    boxes = instances.boxes.detach().to("cpu", torch.float64)
-    corners_and_sizes = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1).tolist()
-    entries: list[dict[str, Any]] = [
-        {"image_id": image_id, "category_id": label, "bbox": box}
-        for label, box in zip(instances.labels.tolist(), corners_and_sizes, strict=True)
-    ]
-    if with_masks and instances.masks is not None:
-        for entry, rle in zip(entries, instances.masks.to_rle(), strict=True):
-            entry["segmentation"] = rle
-    return entries
-
-
-def _check(truths: Mapping[int, Instances], predictions: Mapping[int, Instances], kind: Kind) -> None:
+def _check(targets: Mapping[int, Instances], predictions: Mapping[int, Instances], kind: Kind) -> None:
     if kind not in ("box", "mask"):
-        raise UserError(f"Unknown kind of evaluation {kind!r}; choose box or mask")
-    strangers = sorted(set(predictions) - set(truths))
-    if strangers:
-        raise UserError(f"Predictions for {len(strangers)} images without truth, the first is image {strangers[0]}")
+        raise UserError(f"unknown kind of evaluation {kind!r}; choose box or mask")
+    unknown = sorted(set(predictions) - set(targets))
+    if unknown:
+        raise UserError(f"predictions for {len(unknown)} images without ground truth, the first is image {unknown[0]}")
     if kind == "mask":
-        for what, all_instances in (("truth", truths), ("prediction", predictions)):
+        for what, all_instances in (("ground truth", targets), ("prediction", predictions)):
             for image_id, instances in all_instances.items():
                 if len(instances) and instances.masks is None:
-                    raise UserError(f"The {what} of image {image_id} has no masks; evaluate boxes instead")
+                    raise UserError(f"{what} of image {image_id} has no masks; evaluate boxes instead")
 
 
-def _drop_at_empty_masks(prediction: Instances, truth: Instances) -> Instances:
-    """Leave out detections without a mask pixel that lie at least half in the box of a like object without one."""
-    empty, hollow = ~truth.has_mask(), ~prediction.has_mask()
-    if not empty.any() or not hollow.any():
+def _drop_at_empty_masks(prediction: Instances, target: Instances) -> Instances:
+    """Drop detections with an empty mask of which half is in the box of an object of their class with an empty mask."""
+    no_target, no_mask = ~target.has_mask(), ~prediction.has_mask()
+    if not no_target.any() or not no_mask.any():
         return prediction
     boxes = prediction.boxes.detach()
-    inside = box_intersection(boxes, truth.boxes[empty]) * (prediction.labels[:, None] == truth.labels[empty])
-    return prediction[~(hollow & (inside.amax(dim=1) >= 0.5 * box_area(boxes)))]
+    inside = box_intersection(boxes, target.boxes[no_target]) * (prediction.labels[:, None] == target.labels[no_target])
+    return prediction[~(no_mask & (inside.amax(dim=1) >= 0.5 * box_area(boxes)))]
 
 
-def _as_judged(
-    truths: Mapping[int, Instances],
+def _prepare(
+    targets: Mapping[int, Instances],
     predictions: Mapping[int, Instances],
     class_names: Sequence[str],
     kind: Kind,
     class_agnostic: bool,
 ) -> tuple[Mapping[int, Instances], Mapping[int, Instances], Sequence[str]]:
-    """Both sides checked, and as they are compared."""
-    _check(truths, predictions, kind)
+    """Check ground truth and predictions, and apply the rules for classes and empty masks."""
+    _check(targets, predictions, kind)
     if class_agnostic:
-        truths, predictions, class_names = _merge_classes(truths), _merge_classes(predictions), ("object",)
+        targets, predictions, class_names = _merge_classes(targets), _merge_classes(predictions), ("object",)
     if kind == "mask":
-        predictions = {i: _drop_at_empty_masks(p, truths[i]) for i, p in predictions.items()}
-        truths = {i: truth.ignore_empty_masks() for i, truth in truths.items()}
-    return truths, predictions, class_names
+        predictions = {i: _drop_at_empty_masks(p, targets[i]) for i, p in predictions.items()}
+        targets = {i: target.ignore_empty_masks() for i, target in targets.items()}
+    return targets, predictions, class_names
 
 
 def _merge_classes(by_image: Mapping[int, Instances]) -> dict[int, Instances]:
@@ -353,34 +274,37 @@ def _merge_classes(by_image: Mapping[int, Instances]) -> dict[int, Instances]:
 
 
 def _accumulate(
-    truth: dict[str, Any], results: list[dict[str, Any]], kind: Kind, limits: tuple[int, ...], num_classes: int
+    dataset: dict[str, Any], results: list[dict[str, Any]], kind: Kind, limits: tuple[int, ...], num_classes: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Precision [T, R, K, A, M] and recall [T, K, A, M], NaN where no truth defines them."""
+    """Compute precision `[T, R, K, A, M]` and recall `[T, K, A, M]`, NaN where no ground truth defines them."""
     shape = (len(IOU_THRESHOLDS), len(RECALL_THRESHOLDS), num_classes, len(SIZE_RANGES), len(limits))
-    if not truth["annotations"]:
+    if not dataset["annotations"]:
         return np.full(shape, np.nan), np.full(shape[:1] + shape[2:], np.nan)
-    evaluator = _evaluator(truth, results, kind, limits, SIZE_RANGES, IOU_THRESHOLDS)
+    evaluator = _run_evaluator(dataset, results, kind, limits, SIZE_RANGES, IOU_THRESHOLDS)
     precision = np.asarray(evaluator.eval["precision"], dtype=np.float64).reshape(shape)
     recall = np.asarray(evaluator.eval["recall"], dtype=np.float64).reshape(shape[:1] + shape[2:])
     return np.where(precision < 0, np.nan, precision), np.where(recall < 0, np.nan, recall)
 
 
-def _evaluator(
-    truth: dict[str, Any],
+def _run_evaluator(
+    dataset: dict[str, Any],
     results: list[dict[str, Any]],
     kind: Kind,
     limits: Iterable[int],
     sizes: Iterable[str],
     ious: Iterable[float],
 ) -> Any:
-    """The COCO evaluator after its evaluation."""
-    from faster_coco_eval import COCO, COCOeval_faster  # loaded late: it takes longer to import than to run
+    """Run the COCO evaluator and return it with its results."""
+    from faster_coco_eval import (  # imported here because the import takes longer than an evaluation
+        COCO,
+        COCOeval_faster,
+    )
 
-    if kind == "mask":  # with bbox left in, the areas of the detected masks would be those of their boxes
+    if kind == "mask":  # with bbox, the areas of detected masks would be those of their boxes
         for entry in results:
             del entry["bbox"]
-    truths = COCO(truth)
-    evaluator = COCOeval_faster(truths, truths.loadRes(results), iouType="segm" if kind == "mask" else "bbox")
+    coco = COCO(dataset)
+    evaluator = COCOeval_faster(coco, coco.loadRes(results), iouType="segm" if kind == "mask" else "bbox")
     evaluator.params.iouThrs = np.array(list(ious))
     evaluator.params.maxDets = list(limits)
     evaluator.params.areaRng = [list(SIZE_RANGES[size]) for size in sizes]
@@ -395,13 +319,13 @@ def _threshold(iou: float | None) -> int | slice:
         return slice(None)
     index = int(np.argmin(np.abs(np.asarray(IOU_THRESHOLDS) - iou)))
     if abs(IOU_THRESHOLDS[index] - iou) > 1e-9:
-        raise UserError(f"AP is measured at IoU .5:.05:.95, not at {iou}")
+        raise UserError(f"AP is computed at IoU .5:.05:.95, not at {iou}")
     return index
 
 
 def _size(name: str) -> int:
     if name not in SIZE_RANGES:
-        raise UserError(f"Unknown size {name!r}; choose from {', '.join(SIZE_RANGES)}")
+        raise UserError(f"unknown size {name!r}; choose from {', '.join(SIZE_RANGES)}")
     return list(SIZE_RANGES).index(name)
 
 

@@ -1,4 +1,4 @@
-"""The score from which detections are counted and drawn: that of the best F1."""
+"""Operating point: the score threshold with the best F1, used to count and draw detections."""
 
 from __future__ import annotations
 
@@ -6,32 +6,37 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from maskrcnn.evaluation.coco import DetectionMatches
+from maskrcnn.evaluation.coco import DatasetMatches
 
-DEFAULT_THRESHOLD = 0.5  # where nothing was measured
+DEFAULT_THRESHOLD = 0.5  # used if no threshold was determined
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """Detections scoring at least `threshold` have the best F1, `f1` in (0, 1], of all thresholds."""
+    """Score threshold with the best F1.
+
+    Attributes:
+        threshold: minimum score of a detection.
+        f1: F1 at this threshold, in (0, 1].
+    """
 
     threshold: float
     f1: float
 
 
-def find_operating_point(matches: DetectionMatches) -> OperatingPoint | None:
+def find_operating_point(matches: DatasetMatches) -> OperatingPoint | None:
     """Find the score threshold with the best F1 = 2 TP / (2 TP + FP + FN).
 
-    Detections are matched as in COCO's evaluation at IoU .5 and all areas: greedily in descending order of score, in
-    their class, without a limit on their number. Ignored objects and the detections matched to them do not count. True
-    and false positives of all classes and images are added up. Of thresholds with the same F1 the highest is taken; it
-    is the score of a detection.
+    Detections are matched as in COCO's evaluation for all areas: greedily in descending order of score, within their
+    class, without a limit on their number. Ignored objects and the detections matched to them do not count. True and
+    false positives are summed over all classes and images. Of several thresholds with the same F1, the highest is
+    chosen; it is the score of a detection.
 
     Args:
-        matches: of `maskrcnn.evaluation.coco.match_detections` at IoU .5.
+        matches: result of `maskrcnn.evaluation.coco.match_dataset` at IoU .5.
 
     Returns:
-        None where no detection is a true positive.
+        The operating point; None if no detection is a true positive.
     """
     order = np.argsort(-matches.scores, kind="stable")
     scores, positive = matches.scores[order], matches.true_positive[order]
@@ -41,5 +46,5 @@ def find_operating_point(matches: DetectionMatches) -> OperatingPoint | None:
     if not true_positives.any():
         return None
     f1 = 2 * true_positives / (detected + matches.num_objects)
-    best = int(f1.argmax())  # the first of equal ones has the highest score
+    best = int(f1.argmax())  # the first maximum has the highest score
     return OperatingPoint(float(scores[last_of_score][best]), float(f1[best]))

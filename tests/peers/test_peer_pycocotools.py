@@ -12,7 +12,8 @@ import pytest
 import torch
 from peers_toy import CLASSES, make_scene, make_scenes
 
-from maskrcnn.evaluation.coco import coco_truth, evaluate_coco, write_coco_results
+from maskrcnn.evaluation.coco import evaluate_coco
+from maskrcnn.evaluation.coco_format import to_coco_dataset, write_coco_results
 from maskrcnn.structures.instances import Instances
 
 pytest.importorskip("pycocotools")
@@ -38,7 +39,7 @@ def score(truth: Path, results: Path, kind: str, limits: tuple[int, ...] = (1, 1
 
 def write(folder: Path, targets: Images, found: Images, ids: tuple[int, ...]) -> tuple[Path, list[Path]]:
     truth = folder / "truth.json"
-    truth.write_text(json.dumps(coco_truth(targets, CLASSES, category_ids=ids)))
+    truth.write_text(json.dumps(to_coco_dataset(targets, CLASSES, category_ids=ids)))
     return truth, write_coco_results(folder, found, ids)
 
 
