@@ -54,21 +54,23 @@ def preview(splits: Mapping[str, DetectionDataset]) -> Preview:
 
     Images that cannot be read are left out, since the error is raised where they are used.
     """
-    opening = counts_by_split(splits)
-    seconds = PREVIEW_SECONDS / max(len(splits), 1)
-    extents = {name: _read_some(dataset, seconds) for name, dataset in splits.items()}
-    return Preview(opening, {name: each for name, each in extents.items() if each.images < each.total})
+    opening, until, extents = counts_by_split(splits), time.monotonic() + PREVIEW_SECONDS, {}
+    # The smallest first, so that the time they leave goes to the largest.
+    for place, name in enumerate(sorted(splits, key=lambda name: len(splits[name]))):
+        now = time.monotonic()
+        extents[name] = _read_some(splits[name], now + (until - now) / (len(splits) - place))
+    return Preview(opening, {name: extents[name] for name in splits if extents[name].images < extents[name].total})
 
 
-def _read_some(dataset: DetectionDataset, seconds: float) -> Extent:
-    started, images, objects = time.monotonic(), 0, 0
+def _read_some(dataset: DetectionDataset, until: float) -> Extent:
+    images, objects = 0, 0
     places = choose_evenly_spaced(len(dataset), PREVIEW_IMAGES)
     # Reversed bits, so that the images are spread over the split whenever the time is over.
     for number in sorted(range(len(places)), key=lambda number: f"{number:08b}"[::-1]):
         with suppress(UserError):
             objects += len(dataset[places[number]][1])
         images += 1
-        if time.monotonic() - started > seconds:
+        if time.monotonic() > until:
             break
     return Extent(images, len(dataset), objects)
 

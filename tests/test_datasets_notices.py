@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from pathlib import Path
@@ -21,12 +22,22 @@ from maskrcnn.structures.instances import Instances
 CLIPPED, EMPTY = "boxes clipped to the image", "empty masks dropped"
 
 
+class Clock:
+    """Stands for the module `time`: it is as late as `now` says."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
 class Toy:
-    """Each image has two objects, of which one is clipped; some images cannot be read."""
+    """Each image has two objects, of which one is clipped, and takes 0.1 s; some images cannot be read."""
 
     class_names, has_masks = ("object",), False
 
-    def __init__(self, count: int, bad: tuple[int, ...] = ()) -> None:
+    def __init__(self, count: int, bad: tuple[int, ...] = (), clock: Clock | None = None) -> None:
+        self._clock = clock or Clock()
         self.image_ids, self.image_names = list(range(count)), [str(number) for number in range(count)]
         opening = Tally()
         opening.add(EMPTY, "file", 5)
@@ -41,6 +52,7 @@ class Toy:
 
     def __getitem__(self, index: int) -> tuple[Tensor, Instances]:
         self.read.append(index)
+        self._clock.now += 0.1
         if index in self._bad:
             raise UserError("bad")
         self._tallies.of(index).add(CLIPPED, "file")
@@ -75,12 +87,20 @@ def test_of_a_large_set_evenly_spaced_images_are_read_and_counted_as_such(monkey
 def test_the_preview_ends_when_its_time_is_over_with_images_from_all_over_the_split(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    clock = iter(range(1_000_000))
-    monkeypatch.setattr(notices.time, "monotonic", lambda: next(clock))
-    monkeypatch.setattr(notices, "PREVIEW_SECONDS", 7.5)
-    toy = Toy(400)
-    assert preview({"training": toy}).partial["training"].images == 8 == len(toy.read)
-    assert max(b - a for a, b in zip(sorted(toy.read), sorted(toy.read)[1:], strict=False)) < 100
+    clock = Clock()
+    monkeypatch.setattr(notices, "time", clock)
+    toy = Toy(400, clock=clock)
+    assert 10 <= preview({"training": toy}).partial["training"].images == len(toy.read) <= 12
+    assert max(b - a for a, b in itertools.pairwise([0, *sorted(toy.read), 400])) <= 100
+
+
+def test_the_time_that_small_splits_leave_goes_to_the_largest(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(notices, "time", clock)
+    splits = {name: Toy(count, clock=clock) for name, count in (("training", 300), ("validation", 1), ("test", 50))}
+    partial = preview(splits).partial
+    assert list(partial) == ["training", "test"] and clock.now < 1.4
+    assert 4 <= partial["test"].images <= 6 and 4 <= partial["training"].images <= 6
 
 
 def test_splits_of_one_reader_share_a_line_that_names_what_was_read_of_each() -> None:

@@ -16,7 +16,9 @@ from programs_toy import call, fail, make_ellipses, make_nuclei, succeed
 
 from datasets.joined import Joined
 from examples.browse import main as browse
+from examples.check_data import main as check_data
 from examples.compare_heads import main as compare_heads
+from examples.convert import main as convert
 from examples.describe_data import main as describe
 from examples.train import main as train
 from maskrcnn.training.runlog import read_metrics
@@ -116,6 +118,20 @@ def test_data_of_boxes_trains_the_heads_without_masks(workplace: Path) -> None:
         (found,) = (line for line in read_metrics(runs / name / "metrics.jsonl") if line.get("split") == "test")
         assert 0 <= found["box_ap"] <= 1 and metric in found and not any(key.startswith("mask") for key in found)
         assert (runs / name / "plots/test/1.png").is_file() and (runs / name / "plots/sizes.png").is_file()
+
+
+def test_every_program_shows_the_same_notices(workplace: Path) -> None:
+    root = make_visdrone(workplace / "drone")
+    say_paths(workplace, visdrone_root=root)
+    flags = ("--dataset=visdrone", "--val_fraction=0")
+    wanted = {"training images: 4 boxes clipped to the image", "test images: 2 boxes clipped to the image"}
+    for lines in (
+        succeed(train, *flags, "--head=rpn", "--dry_run"),
+        succeed(describe, *flags),
+        succeed(convert, str(root), "--dataset=visdrone", "--to=coco", "--output=coco"),
+        succeed(check_data, str(root), "--dataset=visdrone"),
+    ):
+        assert {line for line in lines if "clipped" in line} == wanted and sum("clipped" in line for line in lines) == 2
 
 
 def test_data_without_any_object_is_refused_or_said(workplace: Path) -> None:
