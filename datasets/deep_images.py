@@ -3,47 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from datasets.checks import TallyByImage
 from datasets.interface import DetectionDataset, category_ids_of
-from maskrcnn.config import UserError
 from maskrcnn.images.decoding import MAX_MEGAPIXELS, megapixel_limit
-from maskrcnn.images.large import LargeImage, open_pixels
-from maskrcnn.images.levels import FULL_RANGE, Levels, combine, count_outliers, scale_levels, value_range
+from maskrcnn.images.large import LargeImage
+from maskrcnn.images.levels import FULL_RANGE, Levels, count_outliers, scale_levels
 from maskrcnn.images.reading import large_images_left_open
 from maskrcnn.structures.instances import Instances
 
-MAX_MEASURED = 64  # images, evenly spaced
-MAX_WINDOWS = 16  # of an image, evenly spaced
-WINDOW = 1024  # side in pixels
 RULE = "16-bit images with values beyond the gray levels shown (--gray_levels)"
-
-
-def measure_levels(paths: Sequence[Path]) -> Levels | None:
-    """The gray levels of the images with more than 8 bits among some of these; None where there are none.
-
-    Of each image, a few values at each end do not count (`levels.value_range`); files that cannot be read are left
-    out, since the error is raised where they are used.
-    """
-    ranges = []
-    for path in paths[:: max(1, -(-len(paths) // MAX_MEASURED))]:
-        with suppress(UserError), open_pixels(path) as image:
-            if image.is_deep:
-                ranges += [value_range(window.numpy()) for window in _windows(image)]
-    return combine(ranges)
-
-
-def _windows(image: LargeImage) -> Iterator[Tensor]:
-    height, width = image.size
-    corners = [(x, y) for y in range(0, height, WINDOW) for x in range(0, width, WINDOW)]
-    for x, y in corners[:: -(-len(corners) // MAX_WINDOWS)]:
-        yield image.read(x, y, min(WINDOW, height - y), min(WINDOW, width - x))
 
 
 class DeepImages:

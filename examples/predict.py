@@ -272,8 +272,8 @@ def _without_default(tables: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def find_gray_levels(paths: Sequence[Path], config: ExperimentConfig) -> Levels | None:
     """The gray levels of images with more than 8 bits: as in training, else measured on these images."""
-    from datasets.deep_images import measure_levels
     from maskrcnn.images.decoding import megapixel_limit
+    from maskrcnn.images.large import measure_levels
     from workbench.data import check_gray_levels
 
     given = config.data.gray_levels

@@ -10,8 +10,9 @@ import tifffile
 import torch
 from numpy.typing import NDArray
 
-from datasets.deep_images import RULE, DeepImages, measure_levels
+from datasets.deep_images import RULE, DeepImages
 from datasets.readers.label_images import LabelImages
+from maskrcnn.images.large import measure_levels
 from maskrcnn.images.levels import FULL_RANGE, Levels, combine, scale_levels, value_range
 from maskrcnn.images.reading import read_image
 from maskrcnn.structures.affine import rotation

@@ -1,5 +1,6 @@
 """What is declared, what a wheel carries, and that the README has the commands that .ci/run runs."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -14,8 +15,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 
 
 @pytest.fixture(scope="module")
-def wheel_names(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Names in a wheel built from a copy of the tree: building writes beside the sources."""
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel built from a copy of the tree: building writes beside the sources."""
     folder = tmp_path_factory.mktemp("build")
     source = folder / "source"
     unwanted = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "venv", "runs", "data")
@@ -23,6 +24,11 @@ def wheel_names(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(folder)]
     subprocess.run([*command, str(source)], check=True, cwd=folder, capture_output=True)
     (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def wheel_names(wheel: Path) -> list[str]:
     with zipfile.ZipFile(wheel) as archive:
         return archive.namelist()
 
@@ -36,6 +42,39 @@ def test_wheel_carries_every_module_of_maskrcnn_and_the_licence(wheel_names: lis
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "maskrcnn").rglob("*.py")}
     assert modules == {name for name in wheel_names if name.startswith("maskrcnn/") and name.endswith(".py")}
     assert any(name.endswith("dist-info/licenses/LICENSE") for name in wheel_names)
+
+
+USE_ALL_NAMES = """
+import importlib.util, json, sys, maskrcnn, numpy as np
+assert maskrcnn.__file__.startswith(sys.argv[1]), maskrcnn.__file__
+assert not any(importlib.util.find_spec(name) for name in ("augment", "workbench", "examples"))
+detector = maskrcnn.Detector(maskrcnn.DetectorConfig(), 1, "mask_rcnn")
+model = maskrcnn.Predictor(detector, ("cell",), device="cpu")
+image = np.random.default_rng(0).integers(0, 255, (80, 100, 3)).astype(np.uint8)
+found = model.predict(image, views="flips", tile=64)
+assert isinstance(found, maskrcnn.Instances) and isinstance(found.masks, maskrcnn.CroppedMasks)
+json.dumps(found.to_coco())
+found.plot("found.png", min_score=0)
+print(maskrcnn.evaluate([found[:0].above(2)], [found]).metrics)
+from maskrcnn.inference.loading import save
+save(model, "model.safetensors")
+assert len(maskrcnn.load("model.safetensors", device="cpu").predict(image)) >= 0
+"""
+
+
+def test_the_wheel_alone_loads_predicts_plots_and_evaluates(wheel: Path, tmp_path: Path) -> None:
+    installed = tmp_path / "installed"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(installed)
+    result = subprocess.run(
+        [sys.executable, "-c", USE_ALL_NAMES, str(installed)],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "found.png").is_file()
 
 
 def test_at_most_ten_core_dependencies() -> None:

@@ -120,15 +120,18 @@ def test_moving_keeps_every_field() -> None:
     assert_same(make(masks=False, scores=False, ids=False).to("cpu"), make(masks=False, scores=False, ids=False))
 
 
-@pytest.mark.parametrize("fourth", [False, True])
-def test_torchvision_there_and_back(fourth: bool) -> None:
-    whole = make(ids=False)
+@pytest.mark.parametrize("scores", [False, True])
+def test_torchvision_there_and_back(scores: bool) -> None:
+    """Targets have masks `[N, H, W]`; predictions have probabilities `[N, 1, H, W]`, as torchvision's models do."""
+    whole = make(ids=False, scores=scores)
     target = whole.to_torchvision()
-    assert target["masks"].shape == (6, *SIZE) and target["masks"].dtype == torch.uint8
+    shape, dtype = ((6, 1, *SIZE), torch.float32) if scores else ((6, *SIZE), torch.uint8)
+    assert target["masks"].shape == shape and target["masks"].dtype == dtype
     assert target["iscrowd"].tolist() == whole.ignore.long().tolist()
-    if fourth:  # what torchvision's own models return
-        target["masks"] = target["masks"][:, None].float()
     assert_same(Instances.from_torchvision(target, SIZE), whole)
+    if not scores:  # some libraries keep a dimension of channels
+        target["masks"] = target["masks"][:, None].float()
+        assert_same(Instances.from_torchvision(target, SIZE), whole)
 
 
 def test_torchvision_boxes_alone() -> None:

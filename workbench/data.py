@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import track
 
 from datasets.chosen import BadImages, Chosen, Over, choose
-from datasets.deep_images import DeepImages, measure_levels
+from datasets.deep_images import DeepImages
 from datasets.expressions import Expression
 from datasets.interface import DetectionDataset, category_ids_of
 from datasets.joined import Joined, joined_classes
@@ -22,6 +22,7 @@ from datasets.splits import Splits, counts_by_split, file_of, hold_out, open_spl
 from maskrcnn.config import UserError
 from maskrcnn.files import finish_exchange
 from maskrcnn.images.decoding import megapixel_limit
+from maskrcnn.images.large import measure_levels
 from maskrcnn.images.levels import Levels
 from workbench.config import CONFIG_FILE, ExperimentConfig
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -156,6 +157,48 @@ def evaluate_coco(
     return COCOMetrics(kind, tuple(class_names), max_detections, precision, recall)
 
 
+def evaluate_coco_files(annotations: Any, results: Any) -> tuple[COCOMetrics, COCOMetrics | None]:
+    """Compute AP and AR of the contents of a COCO results file against those of an annotation file.
+
+    Args:
+        annotations: a dict with `images`, `annotations` and `categories`.
+        results: a list of entries with `image_id`, `category_id`, `score`, and `bbox` or `segmentation`.
+
+    Returns:
+        The metrics of boxes, and those of masks if both files have masks.
+
+    Raises:
+        UserError: If they are something else, or if results are of unknown images or categories.
+    """
+    keys = ("images", "annotations", "categories")
+    if not isinstance(annotations, dict) or not all(isinstance(annotations.get(key), list) for key in keys):
+        raise UserError(f"annotations: are not COCO's, which have {', '.join(keys)}")
+    if not isinstance(results, list) or not all(isinstance(entry, dict) for entry in results):
+        raise UserError("results: are not COCO's, which are a list of detections")
+    known = {key: {each["id"] for each in annotations[key]} for key in ("images", "categories")}
+    for number, entry in enumerate(results):
+        for key, owner in (("image_id", "images"), ("category_id", "categories")):
+            if entry.get(key) not in known[owner]:
+                raise UserError(f"results: entry {number} has {key} {entry.get(key)}, unknown in the annotations")
+    names = tuple(str(each["name"]) for each in sorted(annotations["categories"], key=lambda each: int(each["id"])))
+    most = Counter(entry["image_id"] for entry in results).most_common(1)
+    limits = (1, 100, max(101, most[0][1] if most else 0))
+    found = [
+        COCOMetrics(kind, names, limits, *_accumulate(annotations, _copy(results), kind, limits, len(names)))
+        for kind in _kinds(annotations, results)
+    ]
+    return found[0], found[1] if len(found) > 1 else None
+
+
+def _copy(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [dict(entry) for entry in results]  # the evaluator changes its entries
+
+
+def _kinds(annotations: dict[str, Any], results: list[dict[str, Any]]) -> tuple[Kind, ...]:
+    with_masks = all(any("segmentation" in entry for entry in part) for part in (annotations["annotations"], results))
+    return ("box", "mask") if with_masks else ("box",)
+
+
 @dataclass(frozen=True)
 class DatasetMatches:
     """Detections of all images, matched at one IoU threshold, without ignored ones.
@@ -302,7 +345,7 @@ def _run_evaluator(
 
     if kind == "mask":  # with bbox, the areas of detected masks would be those of their boxes
         for entry in results:
-            del entry["bbox"]
+            entry.pop("bbox", None)
     coco = COCO(dataset)
     evaluator = COCOeval_faster(coco, coco.loadRes(results), iouType="segm" if kind == "mask" else "bbox")
     evaluator.params.iouThrs = np.array(list(ious))

@@ -74,7 +74,7 @@ def evaluate(
     agnostic = class_agnostic or head == "rpn"
     limits = (1, *PROPOSAL_LIMITS) if head == "rpn" else (1, 100)
     box = evaluate_coco(targets, predictions, class_names, "box", agnostic, limits)
-    figures = _flatten("box", box)
+    figures = flatten_metrics("box", box)
     mask = None
     by_masks = head == "mask_rcnn" and _have_masks(targets)
     matches = match_dataset(targets, predictions, class_names, "mask" if by_masks else "box", agnostic)
@@ -87,7 +87,7 @@ def evaluate(
         figures |= get_recall_at_limits(box, PROPOSAL_LIMITS)
     if by_masks:
         mask = evaluate_coco(targets, predictions, class_names, "mask", agnostic)
-        figures |= _flatten("mask", mask)
+        figures |= flatten_metrics("mask", mask)
         figures["dsb_mean_precision"] = compute_dsb_mean_precision(
             targets, predictions, score_threshold, min_visible_fraction
         )
@@ -102,7 +102,8 @@ def explain_metrics(names: Iterable[str], threshold: float, origin: str) -> list
     return lines + [f"at score ≥ {threshold:.3g} ({origin}), {'; '.join(scored)}"] * bool(scored)
 
 
-def _flatten(prefix: str, figures: COCOMetrics) -> dict[str, float | None]:
+def flatten_metrics(prefix: str, figures: COCOMetrics) -> dict[str, float | None]:
+    """Return all metrics by name, each beginning with `prefix`."""
     flat: dict[str, float | None] = {"ap": figures.ap, "ap50": figures.ap50, "ap75": figures.ap75, "ar": figures.ar}
     flat.update({f"ap_{size}": value for size, value in figures.ap_by_size.items()})
     flat.update({f"ar_{size}": value for size, value in figures.ar_by_size.items()})

@@ -10,8 +10,8 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -21,10 +21,13 @@ from torch import Tensor
 
 from maskrcnn.config import UserError
 from maskrcnn.images.decoding import check_kind, check_regular, decode, is_deep, opened, upright_size
-from maskrcnn.images.levels import Levels, scale_levels
+from maskrcnn.images.levels import Levels, combine, scale_levels, value_range
 from maskrcnn.images.samples import Mapped, Samples, Values, check_not_empty, in_words
 from maskrcnn.images.tiff import STARTS, open_tiff
 
+MAX_MEASURED = 64  # images, evenly spaced
+MAX_WINDOWS = 16  # of an image, evenly spaced
+WINDOW = 1024  # side in pixels
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".npy", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 CACHE_BYTES = 256 << 20  # decoded segments kept: neighbouring windows share them
 _NPY_START = b"\x93NUMPY"
@@ -188,3 +191,27 @@ def _mapped_npy(path: Path) -> Mapped:
         raise UserError(f"{path}: its numbers are {values.dtype}; save uint8 or uint16")
     check_not_empty(path, values.shape)
     return Mapped(values)
+
+
+# ---- gray levels
+
+
+def measure_levels(paths: Sequence[Path]) -> Levels | None:
+    """The gray levels of the images with more than 8 bits among some of these; None where there are none.
+
+    Of each image, a few values at each end do not count (`levels.value_range`); files that cannot be read are left
+    out, since the error is raised where they are used.
+    """
+    ranges = []
+    for path in paths[:: max(1, -(-len(paths) // MAX_MEASURED))]:
+        with suppress(UserError), open_pixels(path) as image:
+            if image.is_deep:
+                ranges += [value_range(window.numpy()) for window in _windows(image)]
+    return combine(ranges)
+
+
+def _windows(image: LargeImage) -> Iterator[Tensor]:
+    height, width = image.size
+    corners = [(x, y) for y in range(0, height, WINDOW) for x in range(0, width, WINDOW)]
+    for x, y in corners[:: -(-len(corners) // MAX_WINDOWS)]:
+        yield image.read(x, y, min(WINDOW, height - y), min(WINDOW, width - x))

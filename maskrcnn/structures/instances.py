@@ -1,9 +1,17 @@
 """Objects of one image: boxes, labels, scores, and masks."""
 
+import base64
+import html
+import io
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, overload
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from maskrcnn.structures.masks import CroppedMasks
@@ -23,6 +31,7 @@ class Instances:
             ignore it.
         ignore: bool `[N]`. An ignored object is never a target, and priors inside it are never negatives.
         ids: int64 `[N]`, annotation ids, which every geometric transform keeps.
+        source: the image (a path, an array, …) in which a `Predictor` has detected them, for `plot`.
     """
 
     size: tuple[int, int]
@@ -32,6 +41,7 @@ class Instances:
     masks: CroppedMasks | None = None
     ignore: Tensor = field(default=None)  # type: ignore[assignment]  # None ignores nothing
     ids: Tensor | None = None
+    source: Any = None
 
     def __post_init__(self) -> None:
         count = len(self.boxes)
@@ -93,17 +103,48 @@ class Instances:
             CroppedMasks.cat(present) if present else None,
             torch.cat([part.ignore for part in parts]),
             join("ids"),
+            parts[0].source,
         )
 
     def __len__(self) -> int:
         return len(self.boxes)
 
     def __repr__(self) -> str:
-        given = [name for name in ("scores", "masks", "ids") if getattr(self, name) is not None]
-        return f"Instances({len(self)} in {self.size[0]} x {self.size[1]}, {', '.join(['boxes', 'labels', *given])})"
+        height, width = self.size
+        parts = [f"{len(self)} objects", f"{height} × {width}"]
+        if self.scores is not None and len(self):
+            parts.append(f"scores {float(self.scores.max()):.2f} … {float(self.scores.min()):.2f}")
+        parts += [name for name in ("masks", "ids") if getattr(self, name) is not None]
+        return f"Instances({', '.join(parts)})"
 
-    def __getitem__(self, index: int | slice | Tensor) -> "Instances":
-        """Select objects by an index, a slice, or a bool or int tensor; always returns `Instances`."""
+    def _repr_html_(self) -> str:
+        """Show the detections drawn on their image in a notebook."""
+        text = f"<code>{html.escape(repr(self))}</code>"
+        if self.source is None or self.scores is None:
+            return text
+        png = io.BytesIO()
+        self.plot().save(png, format="PNG")
+        return f'{text}<br><img src="data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}">'
+
+    @overload
+    def __getitem__(self, index: str) -> Any: ...
+
+    @overload
+    def __getitem__(self, index: int | slice | Tensor) -> "Instances": ...
+
+    def __getitem__(self, index: int | slice | Tensor | str) -> Any:
+        """Select objects by an index, a slice, or a bool or int tensor; always returns `Instances`.
+
+        A string selects a field, such as `instances["boxes"]`.
+
+        Raises:
+            KeyError: If there is no such field.
+        """
+        if isinstance(index, str):
+            names = [each.name for each in fields(self)]
+            if index not in names:
+                raise KeyError(f"Instances have no field {index!r}; they have {', '.join(names)}")
+            return getattr(self, index)
         at = torch.arange(len(self), device=self.boxes.device)[index].reshape(-1)
         return Instances(
             self.size,
@@ -113,7 +154,30 @@ class Instances:
             None if self.masks is None else self.masks[at],
             self.ignore[at],
             None if self.ids is None else self.ids[at],
+            self.source,
         )
+
+    def sorted_by_score(self) -> "Instances":
+        """Sort in descending order of score; equal scores keep their order.
+
+        Raises:
+            ValueError: If there are no scores.
+        """
+        return self[torch.argsort(self._scores(), descending=True, stable=True)]
+
+    def above(self, min_score: float) -> "Instances":
+        """Select detections with a score of at least `min_score`, sorted by score."""
+        kept = self.sorted_by_score()
+        return kept[kept._scores() >= min_score]
+
+    def _scores(self) -> Tensor:
+        if self.scores is None:
+            raise ValueError("these instances have no scores; only predictions have")
+        return self.scores
+
+    def cpu(self) -> "Instances":
+        """Move all tensors to the CPU."""
+        return self.to("cpu")
 
     def to(self, device: torch.device | str) -> "Instances":
         """Move all tensors to a device."""
@@ -173,10 +237,115 @@ class Instances:
         )
 
     def to_torchvision(self) -> dict[str, Tensor]:
-        """Convert to a torchvision detection dict; masks become dense uint8 `[N, H, W]`."""
+        """Convert to a torchvision detection dict.
+
+        Returns:
+            `boxes`, `labels`, `iscrowd`, and `scores` and `masks` if present. As in torchvision, masks of targets are
+            dense uint8 `[N, H, W]` and those of predictions probabilities, float32 `[N, 1, H, W]`.
+        """
         result = {"boxes": self.boxes, "labels": self.labels, "iscrowd": self.ignore.long()}
         if self.scores is not None:
             result["scores"] = self.scores
         if self.masks is not None:
-            result["masks"] = self.masks.to_dense().to(torch.uint8)
+            dense = self.masks.to_dense().to(torch.uint8) if self.scores is None else self.masks.to_probabilities()
+            result["masks"] = dense
         return result
+
+    def to_numpy(self) -> dict[str, NDArray[Any]]:
+        """Convert to NumPy arrays by field; masks become a bool array `[N, H, W]`."""
+        names = ("boxes", "labels", "scores", "ignore", "ids")
+        arrays = {name: value.cpu().numpy() for name in names if (value := getattr(self, name)) is not None}
+        if self.masks is not None:
+            arrays["masks"] = self.masks.to_dense().cpu().numpy()
+        return arrays
+
+    def numpy(self) -> dict[str, NDArray[Any]]:
+        """Convert to NumPy arrays, see `to_numpy`."""
+        return self.to_numpy()
+
+    def to_label_image(self, min_visible_fraction: float = 0.0) -> NDArray[np.int32]:
+        """Number the pixels by object, in the order of the objects, from 1; earlier objects are on top.
+
+        Args:
+            min_visible_fraction: objects of which less than this fraction stays visible are left out.
+
+        Returns:
+            int32 `[H, W]`, 0 for background.
+
+        Raises:
+            ValueError: If there are no masks.
+        """
+        if self.masks is None:
+            raise ValueError("these instances have no masks; a label image needs the masks of mask_rcnn")
+        labels: NDArray[np.int32] = self.masks.to_label_image(min_visible_fraction)[0].cpu().numpy()
+        return labels
+
+    def to_coco(self, image_id: int = 1, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
+        """Convert to entries of a COCO results file, or of annotations if there are no scores.
+
+        Args:
+            image_id: the number of the image.
+            category_ids: the number of each class, in the order of the labels; default: the labels.
+        """
+        boxes = self.boxes.detach().to("cpu", torch.float64)
+        rows = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1).tolist()
+        labels = self.labels.tolist()
+        ids = labels if category_ids is None else [category_ids[label - 1] for label in labels]
+        entries: list[dict[str, Any]] = [
+            {"image_id": image_id, "category_id": each, "bbox": row} for each, row in zip(ids, rows, strict=True)
+        ]
+        for name, values in (
+            ("segmentation", None if self.masks is None else self.masks.to_rle()),
+            ("score", None if self.scores is None else self.scores.tolist()),
+            ("iscrowd", self.ignore.long().tolist() if self.scores is None else None),
+            ("area", self.areas().tolist() if self.scores is None else None),
+        ):
+            for entry, value in zip(entries, values or (), strict=values is not None):
+                entry[name] = value
+        return entries
+
+    def to_supervision(self) -> Any:
+        """Convert to `supervision.Detections`; needs the library supervision."""
+        import supervision
+
+        arrays = self.cpu().to_numpy()
+        return supervision.Detections(
+            xyxy=arrays["boxes"],
+            mask=arrays.get("masks"),
+            confidence=arrays.get("scores"),
+            class_id=arrays["labels"],
+        )
+
+    def to_pandas(self) -> Any:
+        """Convert to a `pandas.DataFrame` with one row per object; needs the library pandas."""
+        import pandas
+
+        x1, y1, x2, y2 = self.boxes.cpu().unbind(1)
+        columns = {"x1": x1, "y1": y1, "x2": x2, "y2": y2, "label": self.labels, "score": self.scores}
+        columns |= {"area": self.areas(), "ignore": self.ignore, "id": self.ids}
+        return pandas.DataFrame({name: value.cpu().numpy() for name, value in columns.items() if value is not None})
+
+    def plot(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        image: Any = None,
+        min_score: float = 0.5,
+        class_names: Sequence[str] | None = None,
+    ) -> Image.Image:
+        """Draw the detections on their image.
+
+        Args:
+            path: PNG file to write; default: none.
+            image: the image, as `maskrcnn.Predictor.predict` takes it; default: the one they were detected in.
+            min_score: minimum score of the detections that are drawn.
+            class_names: names of labels 1 to K.
+
+        Returns:
+            The picture, which notebooks show and `.show()` opens.
+
+        Raises:
+            ValueError: If there is no image, or if there are no scores.
+        """
+        from maskrcnn.plotting.detections import plot_detections
+
+        return plot_detections(self, self.source if image is None else image, path, min_score, class_names)

@@ -259,6 +259,13 @@ class CroppedMasks:
         dense[owner, y, x] = self.data >= 128
         return dense
 
+    def to_probabilities(self) -> Tensor:
+        """Return float32 `[N, 1, H, W]`, levels / 255 as torchvision's models give masks: for a few masks at a time."""
+        dense = torch.zeros(len(self), 1, *self.size, dtype=torch.float32, device=self.data.device)
+        owner, x, y = window_pixels(self.windows)
+        dense[owner, 0, y, x] = self.data.float() / 255
+        return dense
+
 
 def _fill(rings: list[NDArray[np.float64]], size: tuple[int, int]) -> dict[str, Any]:
     """Compute the run-length code of a mask made of rings `[x0, y0, x1, y1, …]`.

@@ -1,0 +1,107 @@
+"""Images as users have them, in files and in memory, as pixels for a detector."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from maskrcnn.config import UserError
+from maskrcnn.images.large import measure_levels, open_pixels
+from maskrcnn.images.levels import FULL_RANGE, Levels, combine, scale_levels, value_range
+from maskrcnn.structures.pixels import InMemory, Pixels
+
+ImageLike = str | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor
+NUMPY_SHAPES = "NumPy images must be [H, W], or [H, W, C] with 1, 3 or 4 channels"
+
+
+@contextmanager
+def open_image(image: ImageLike, levels: Levels | None = None, name: str = "image") -> Iterator[Pixels]:
+    """Open an image for reading, whole or window by window.
+
+    Args:
+        image: a path, a PIL image, a NumPy array `[H, W]` or `[H, W, C]`, or a tensor `[3, H, W]`.
+        levels: the values of an image with more than 8 bits that become 0 and 1; default: measured on the image.
+        name: begins the message of an error about an image in memory.
+
+    Raises:
+        UserError: a file that cannot be read; an image of another type, shape or range.
+    """
+    if isinstance(image, str | os.PathLike):
+        path = Path(image).expanduser()
+        with open_pixels(path) as file:
+            file.levels = (levels or measure_levels([path])) if file.is_deep else None
+            yield file
+        return
+    tensor = to_tensor(image, name)
+    if tensor.dtype == torch.uint16:
+        tensor = scale_levels(tensor, levels or combine([value_range(tensor.numpy())]) or FULL_RANGE)
+    yield InMemory(tensor)
+
+
+def to_tensor(image: Image.Image | NDArray[Any] | Tensor, name: str = "image") -> Tensor:
+    """Convert an image in memory to `[3, H, W]`, uint8, uint16 or float32 in [0, 1].
+
+    Args:
+        image: as in `Predictor.predict`, but no path.
+        name: begins the message of an error.
+
+    Raises:
+        UserError: another type, shape or range.
+    """
+    if isinstance(image, Image.Image):
+        if image.mode not in ("I;16", "I;16L", "I;16B"):
+            image = image.convert("RGB")
+        image = np.asarray(image)
+    if isinstance(image, np.ndarray):
+        image = _from_numpy(image, name)
+    if not isinstance(image, Tensor):
+        raise UserError(
+            f"{name}: must be a path, a PIL image, a NumPy array or a tensor, not {type(image).__module__}."
+            f"{type(image).__name__}"
+        )
+    if image.ndim != 3 or image.shape[0] != 3:
+        raise UserError(f"{name}: tensors must be [3, H, W], got {list(image.shape)}")
+    if 0 in image.shape:
+        raise UserError(f"{name}: has no pixels, its shape is {list(image.shape)}")
+    if image.is_floating_point():
+        return _check_range(image.detach().to("cpu", torch.float32), name)
+    if image.dtype not in (torch.uint8, torch.uint16):
+        raise UserError(
+            f"{name}: must be uint8, uint16 or float in [0, 1], got {str(image.dtype).removeprefix('torch.')}"
+        )
+    return image.detach().cpu()
+
+
+def _from_numpy(array: NDArray[Any], name: str) -> Tensor:
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.ndim != 3 or array.shape[2] not in (1, 3, 4):
+        channels_first = array.ndim == 3 and array.shape[0] in (1, 3, 4)
+        hint = "; transpose it with np.moveaxis(image, 0, -1)" if channels_first else ""
+        raise UserError(f"{name}: {NUMPY_SHAPES}, got {list(array.shape)}{hint}")
+    if array.dtype == np.bool_ or array.dtype.kind not in "uf" or array.dtype.itemsize > 8:
+        raise UserError(f"{name}: must be uint8, uint16 or float in [0, 1], got {array.dtype}")
+    array = array[:, :, :3] if array.shape[2] == 4 else array
+    array = np.repeat(array, 3, axis=2) if array.shape[2] == 1 else array
+    return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1), dtype=array.dtype.newbyteorder("=")))
+
+
+def _check_range(image: Tensor, name: str) -> Tensor:
+    low, high = image.aminmax()
+    if not bool(torch.isfinite(low) & torch.isfinite(high)):
+        raise UserError(f"{name}: has values that are not finite (NaN or infinity)")
+    if low < -1e-3 or high > 1 + 1e-3:
+        raise UserError(
+            f"{name}: float images must be in [0, 1], this one is in [{float(low):g}, {float(high):g}]; divide it by "
+            "255, or give uint8"
+        )
+    return image

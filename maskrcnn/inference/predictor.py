@@ -1,0 +1,221 @@
+"""A trained detector behind one method: images in, `Instances` out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, overload
+
+import torch
+
+from maskrcnn.config import merge
+from maskrcnn.images.inputs import ImageLike, open_image
+from maskrcnn.images.levels import Levels
+from maskrcnn.inference.config import ViewsConfig
+from maskrcnn.inference.searching import memory_errors, search, views_of
+from maskrcnn.model.detector import Detector
+from maskrcnn.structures.instances import Instances
+from maskrcnn.training.config import TrainingConfig
+from maskrcnn.training.machine import Machine, set_up_machine
+
+Progress = Callable[[int, int], None]
+
+
+class Predictor:
+    """A trained detector in evaluation mode, with the options that it was saved with.
+
+    `maskrcnn.load` makes one from a file; any `Detector` can be wrapped, too.
+
+    Attributes:
+        detector: the model.
+        class_names: the name of label k + 1 is `class_names[k]`.
+        category_ids: the data's number of each class, for COCO files.
+        config: all saved options as nested dictionaries; empty if there are none.
+        views: test-time augmentation and tiles that are used unless `predict` is told otherwise.
+        operating_threshold: minimum score with the best F1 on the validation images; None if unknown.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        class_names: Sequence[str] = (),
+        category_ids: Sequence[int] = (),
+        *,
+        views: ViewsConfig | None = None,
+        operating_threshold: float | None = None,
+        gray_levels: Levels | None = None,
+        config: Mapping[str, Any] | None = None,
+        device: str = "auto",
+    ) -> None:
+        """Wrap a detector.
+
+        Args:
+            detector: is moved to the device and set to evaluation mode.
+            class_names: one per class; default "1", "2", …
+            category_ids: one per class; default 1 to K.
+            views: see `maskrcnn.inference.config.ViewsConfig`; default: each image as it is.
+            operating_threshold: minimum score of detections that count, if known.
+            gray_levels: the values of images with more than 8 bits that become 0 and 1; default: measured per image.
+            config: all options that the detector was trained with.
+            device: auto, cpu, cuda, or the number of a GPU.
+
+        Raises:
+            ValueError: the numbers of names or ids are not that of the classes; no such device.
+        """
+        count = detector.num_classes
+        self.detector = detector
+        self.class_names = tuple(class_names) or tuple(str(label) for label in range(1, count + 1))
+        self.category_ids = tuple(category_ids) or tuple(range(1, count + 1))
+        if not len(self.class_names) == len(self.category_ids) == count:
+            raise ValueError(
+                f"the detector has {count} classes, but there are {len(self.class_names)} class_names and "
+                f"{len(self.category_ids)} category_ids"
+            )
+        self.views = views or ViewsConfig()
+        self.operating_threshold = operating_threshold
+        self.gray_levels = gray_levels
+        self.config = dict(config or {})
+        self.machine: Machine
+        self.to(device)
+
+    def __repr__(self) -> str:
+        """Name the head, the classes and the device."""
+        names = ", ".join(self.class_names[:5]) + ", …" * (len(self.class_names) > 5)
+        return f"Predictor({self.head}, {len(self.class_names)} classes: {names}; {self.machine.device})"
+
+    @property
+    def head(self) -> str:
+        """Which stages the detector has: "rpn", "faster_rcnn" or "mask_rcnn"."""
+        return self.detector.head
+
+    def to(self, device: str | torch.device) -> Predictor:
+        """Move the detector to a device, in place.
+
+        Raises:
+            ValueError: no such device.
+        """
+        self.machine = set_up_machine(TrainingConfig(device=str(device)))
+        self.machine.place(self.detector).eval()
+        return self
+
+    @overload
+    def predict(
+        self,
+        image: ImageLike,
+        *,
+        views: str | None = ...,
+        tile: int | None = ...,
+        overlap: float | None = ...,
+        merge: str | None = ...,
+        min_score: float | None = ...,
+        batch_size: int | None = ...,
+        progress: Progress | None = ...,
+    ) -> Instances: ...
+
+    @overload
+    def predict(
+        self,
+        image: list[ImageLike] | tuple[ImageLike, ...],
+        *,
+        views: str | None = ...,
+        tile: int | None = ...,
+        overlap: float | None = ...,
+        merge: str | None = ...,
+        min_score: float | None = ...,
+        batch_size: int | None = ...,
+        progress: Progress | None = ...,
+    ) -> list[Instances]: ...
+
+    def predict(
+        self,
+        image: ImageLike | list[ImageLike] | tuple[ImageLike, ...],
+        *,
+        views: str | None = None,
+        tile: int | None = None,
+        overlap: float | None = None,
+        merge: str | None = None,
+        min_score: float | None = None,
+        batch_size: int | None = None,
+        progress: Progress | None = None,
+    ) -> Instances | list[Instances]:
+        """Detect the objects of an image, or of each image of a list.
+
+        Args:
+            image: a path, a PIL image, a NumPy array `[H, W]` or `[H, W, C]` (C = 1, 3 or 4; uint8, uint16, or float in
+                [0, 1]), a tensor `[3, H, W]` of the same types, or a list of these. RGB. TIFF and `.npy` files are read
+                tile by tile where tiles are asked for.
+            views: test-time augmentation: "none", "flips", "rot90", "d4", "affine:8", "scales:0.75,1,1.5",
+                "gamma:0.7,1.4", joined by "+".
+            tile: side of tiles in pixels, for large images; 0: whole images.
+            overlap: minimum overlap of tiles, as a fraction of a tile.
+            merge: how detections of several views are merged: "cluster", "wbf", "nmm", "nms" or "soft_nms".
+            min_score: leave out detections with lower scores; default: keep all, as evaluation needs them.
+                `operating_threshold` is a good choice for counting and pictures.
+            batch_size: number of views per call of the detector.
+            progress: called with the number of views (of an image) or images (of a list) that are done, and of all.
+
+        Returns:
+            Detections sorted by score, on the CPU; a list of them for a list of images.
+
+        Raises:
+            ValueError: an image that cannot be read, or of another kind, shape or range; an unknown view or merge; an
+                empty list; too little memory.
+        """
+        given = {"views": views, "tile": tile, "overlap": overlap, "merge": merge, "view_batch_size": batch_size}
+        config = self._views(given)
+        if isinstance(image, list | tuple):
+            if not image:
+                raise ValueError("images: the list is empty; give at least one image")
+            return list(self._predict_each(image, config, min_score, progress, len(image)))
+        return self._predict_one(image, "image", config, min_score, progress)
+
+    def predict_each(
+        self, images: Iterable[ImageLike], min_score: float | None = None, **options: Any
+    ) -> Iterator[Instances]:
+        """Detect the objects of many images, one after the other: only one image is in memory at a time.
+
+        Args:
+            images: as in `predict`; a folder's images are `sorted(Path(folder).glob("*.png"))`.
+            min_score: as in `predict`.
+            **options: views, tile, overlap, merge and batch_size as in `predict`.
+
+        Yields:
+            The detections of each image, sorted by score, on the CPU.
+        """
+        unknown = set(options) - {"views", "tile", "overlap", "merge", "batch_size"}
+        if unknown:
+            raise TypeError(f"predict_each has no option {', '.join(sorted(unknown))}")
+        size = options.pop("batch_size", None)
+        return self._predict_each(images, self._views(options | {"view_batch_size": size}), min_score)
+
+    def _views(self, given: Mapping[str, Any]) -> ViewsConfig:
+        return merge(self.views, {name: value for name, value in given.items() if value is not None})
+
+    def _predict_each(
+        self,
+        images: Iterable[ImageLike],
+        config: ViewsConfig,
+        min_score: float | None,
+        progress: Progress | None = None,
+        total: int = 0,
+    ) -> Iterator[Instances]:
+        for number, image in enumerate(images):
+            yield self._predict_one(image, f"image {number}", config, min_score)
+            if progress is not None:
+                progress(number + 1, total)
+
+    def _predict_one(
+        self,
+        image: ImageLike,
+        name: str,
+        config: ViewsConfig,
+        min_score: float | None,
+        progress: Progress | None = None,
+    ) -> Instances:
+        with open_image(image, self.gray_levels, name) as pixels:
+            views = views_of(self.detector, config, pixels.size)
+            with memory_errors(name):
+                detections = search(self.detector, pixels, views, config, self.machine, progress=progress)
+        detections = replace(detections, source=str(image) if isinstance(image, os.PathLike) else image)
+        return detections if min_score is None else detections.above(min_score)

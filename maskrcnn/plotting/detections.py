@@ -1,0 +1,51 @@
+"""Detections drawn on their image in one call."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from PIL import Image
+
+from maskrcnn.images.inputs import open_image
+from maskrcnn.plotting.predictions import render_detections, save_picture
+from maskrcnn.structures.instances import Instances
+
+
+def plot_detections(
+    detections: Instances,
+    image: Any,
+    path: str | os.PathLike[str] | None = None,
+    min_score: float = 0.5,
+    class_names: Sequence[str] | None = None,
+) -> Image.Image:
+    """Draw detections on an image.
+
+    Args:
+        detections: with scores.
+        image: a path, a PIL image, a NumPy array or a tensor, of the size of the detections.
+        path: PNG file to write; default: none.
+        min_score: minimum score of the detections that are drawn.
+        class_names: names of labels 1 to K.
+
+    Returns:
+        The picture.
+
+    Raises:
+        ValueError: no image, an image of another size, or detections without scores.
+    """
+    if image is None:
+        raise ValueError("these detections do not know their image; give image=…")
+    if detections.scores is None:
+        raise ValueError("these instances have no scores; only predictions can be drawn")
+    with open_image(image) as pixels:
+        if tuple(pixels.size) != tuple(detections.size):
+            sizes = f"the image is {tuple(pixels.size)}, but the detections are for {tuple(detections.size)} (H, W)"
+            raise ValueError(sizes)
+        shown = pixels.read(0, 0, *pixels.size)
+    head = "faster_rcnn" if detections.masks is None else "mask_rcnn"
+    picture = render_detections(shown, detections.cpu(), head, min_score, class_names)
+    if path is not None:
+        save_picture(picture, path)
+    return Image.fromarray(picture)

@@ -1,0 +1,304 @@
+"""The names that `import maskrcnn` offers: loading, predicting, converting and evaluating."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from detector_toy import TOY, disks, toy_detector
+from PIL import Image
+
+import maskrcnn
+from maskrcnn.config import to_dict
+from maskrcnn.inference.config import ViewsConfig
+from maskrcnn.inference.loading import save
+from maskrcnn.inference.predictor import Predictor
+from maskrcnn.structures.instances import Instances
+from maskrcnn.training.checkpoint import save_checkpoint
+
+SIZE = (48, 64)
+PUBLIC = {"CroppedMasks", "Detector", "DetectorConfig", "Instances", "Predictor", "evaluate", "load"}
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return Predictor(toy_detector(num_classes=2), ("cell", "debris"), (7, 9), operating_threshold=0.6, device="cpu")
+
+
+@pytest.fixture
+def run(tmp_path: Path, predictor: Predictor) -> Path:
+    """A run folder as training leaves it, with the best weights only."""
+    folder = tmp_path / "runs" / "toy-1"
+    (folder / "weights").mkdir(parents=True)
+    (folder / "config.toml").write_text("")
+    contents = {
+        "model": predictor.detector.state_dict(),
+        "head": "mask_rcnn",
+        "class_names": ["cell", "debris"],
+        "category_ids": [7, 9],
+        "config": {"detector": to_dict(TOY), "views": to_dict(ViewsConfig(views="flips")), "data": {}},
+        "state": {"metrics": {"operating_threshold": 0.25}},
+    }
+    save_checkpoint(folder / "weights" / "best.pt", contents)
+    return folder
+
+
+def same(a: Instances, b: Instances) -> bool:
+    return torch.equal(a.boxes, b.boxes) and torch.equal(a.labels, b.labels) and torch.equal(a.scores, b.scores)
+
+
+def image() -> torch.Tensor:
+    return disks(SIZE)[0]
+
+
+# ---- the surface
+
+
+def test_the_public_names_and_no_others_are_offered() -> None:
+    assert set(maskrcnn.__all__) == PUBLIC
+    assert all(hasattr(maskrcnn, name) for name in PUBLIC)
+    with pytest.raises(AttributeError, match="has no attribute 'lod'"):
+        maskrcnn.lod  # noqa: B018
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    code = "import sys, maskrcnn; sys.exit(str({'torch', 'numpy', 'matplotlib', 'PIL'} & set(sys.modules) or ''))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stderr.strip() == ""
+
+
+# ---- loading
+
+
+@pytest.mark.parametrize("how", ["folder", "name", "newest", "file"])
+def test_a_run_is_loaded_by_folder_name_newest_or_file(how: str, run: Path, predictor: Predictor) -> None:
+    path = {"folder": run, "name": "toy-1", "newest": "newest", "file": run / "weights/best.pt"}[how]
+    loaded = maskrcnn.load(path, device="cpu", runs=run.parent)
+    assert (loaded.class_names, loaded.category_ids, loaded.head) == (("cell", "debris"), (7, 9), "mask_rcnn")
+    assert loaded.views == ViewsConfig(views="flips") and loaded.operating_threshold == 0.25
+    assert same(loaded.predict(image(), views="none"), predictor.predict(image()))
+
+
+def test_environment_and_options_files_have_no_influence(
+    run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SMALLOBJECTS_DETECTION_MIN_CONFIDENCE", "0.99")
+    Path("smallobjects.toml").write_text("[views]\nviews = 'd4'\n")
+    loaded = maskrcnn.load(run, device="cpu")
+    assert loaded.detector.config.box.min_confidence == TOY.box.min_confidence and loaded.views.views == "flips"
+
+
+def test_safetensors_hold_everything(run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    loaded = maskrcnn.load(run, device="cpu")
+    save(loaded, tmp_path / "toy.safetensors")
+    again = maskrcnn.load(tmp_path / "toy.safetensors", device="cpu")
+    assert (again.class_names, again.category_ids, again.views) == (loaded.class_names, (7, 9), loaded.views)
+    assert again.operating_threshold == 0.25 and same(again.predict(image()), loaded.predict(image()))
+
+
+def test_what_is_no_trained_detector_is_named(run: Path, tmp_path: Path) -> None:
+    weights = run / "weights/best.pt"
+    contents = torch.load(weights, weights_only=True)
+    bad: dict[str, tuple[Any, str]] = {}
+    bad["nothing"] = (tmp_path / "absent.pt", "no such file")
+    (tmp_path / "empty").mkdir()
+    bad["no run"] = (tmp_path / "empty", "is no folder of a run")
+    (tmp_path / "cut.pt").write_bytes(weights.read_bytes()[:5000])
+    bad["truncated"] = (tmp_path / "cut.pt", "damaged|no file of weights")
+    (tmp_path / "text.pt").write_text("hello")
+    bad["text"] = (tmp_path / "text.pt", "damaged|no file of weights")
+    torch.save({"weights": [1]}, tmp_path / "other.pt")
+    bad["foreign"] = (tmp_path / "other.pt", "holds no model")
+    save_checkpoint(tmp_path / "newer.pt", contents | {"format": 2})
+    bad["newer"] = (tmp_path / "newer.pt", "newer version")
+    save_checkpoint(tmp_path / "bare.pt", {"model": contents["model"]})
+    bad["undescribed"] = (tmp_path / "bare.pt", "does not say what it was trained as")
+    for path, message in bad.values():
+        with pytest.raises(ValueError, match=message):
+            maskrcnn.load(path, device="cpu")
+
+
+# ---- predicting
+
+
+def forms(pixels: torch.Tensor, folder: Path) -> dict[str, Any]:
+    array = pixels.permute(1, 2, 0).numpy()
+    Image.fromarray(array).save(folder / "image.png")
+    alpha = np.dstack([array, np.full(array.shape[:2], 255, np.uint8)])
+    return {
+        "path": folder / "image.png",
+        "text": str(folder / "image.png"),
+        "PIL": Image.fromarray(array),
+        "HWC": array,
+        "RGBA": alpha,
+        "not contiguous": np.asfortranarray(array),
+        "float32": pixels.float() / 255,
+        "float64 HWC": array.astype(np.float64) / 255,
+    }
+
+
+def test_every_form_of_an_image_gives_the_same(predictor: Predictor, tmp_path: Path) -> None:
+    expected = predictor.predict(image())
+    assert len(expected) > 3 and torch.equal(expected.scores, expected.scores.sort(descending=True).values)
+    for form, value in forms(image(), tmp_path).items():
+        found = predictor.predict(value)
+        assert len(found) == len(expected), form
+        torch.testing.assert_close(found.boxes, expected.boxes, rtol=0, atol=1e-3)
+
+
+def test_gray_images_are_repeated(predictor: Predictor) -> None:
+    gray = image()[0]
+    expected = predictor.predict(gray.expand(3, -1, -1))
+    for form in (gray.numpy(), gray.numpy()[:, :, None], Image.fromarray(gray.numpy())):
+        assert same(predictor.predict(form), expected)
+
+
+def test_values_of_16_bits_are_not_cut(predictor: Predictor) -> None:
+    deep = image().numpy().transpose(1, 2, 0).astype(np.uint16) * 16 + 1000  # 12 bits at an offset
+    expected = predictor.predict(image())
+    found = predictor.predict(deep)
+    assert abs(len(found) - len(expected)) <= 2 and len(found) > 3
+
+
+def test_lists_and_generators_give_what_single_images_give(predictor: Predictor) -> None:
+    images = [disks(SIZE, seed=seed)[0] for seed in range(3)]
+    expected = [predictor.predict(each) for each in images]
+    calls: list[tuple[int, int]] = []
+    found = predictor.predict(images, progress=lambda done, total: calls.append((done, total)))
+    assert all(map(same, found, expected)) and calls == [(1, 3), (2, 3), (3, 3)]
+    assert all(map(same, predictor.predict_each(iter(images)), expected))
+
+
+def test_options_of_a_call_win_over_those_saved(predictor: Predictor) -> None:
+    steps: list[tuple[int, int]] = []
+    predictor.predict(image(), views="d4", batch_size=8, progress=lambda done, total: steps.append((done, total)))
+    assert steps[-1] == (8, 8)
+    all_found = predictor.predict(image())
+    median = float(all_found.scores.median())
+    assert len(predictor.predict(image(), min_score=median)) == int((all_found.scores >= median).sum())
+    assert len(predictor.predict(image(), tile=32, overlap=0.25, merge="nms")) > 0
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (np.zeros((3, 40, 50), np.uint8), r"NumPy images must be \[H, W\], or .* got \[3, 40, 50\]; transpose"),
+        (np.zeros((40, 50, 2), np.uint8), r"with 1, 3 or 4 channels, got \[40, 50, 2\]"),
+        (np.zeros((40, 50), np.int32), "must be uint8, uint16 or float in .* got int32"),
+        (np.zeros((40, 50), bool), "got bool"),
+        (np.full((40, 50), 200.0), "float images must be in .* this one is in .200, 200.; divide it by 255"),
+        (np.full((40, 50), np.nan), "not finite"),
+        (np.zeros((0, 50), np.uint8), "has no pixels"),
+        (torch.zeros(1, 40, 50), r"tensors must be \[3, H, W\], got \[1, 40, 50\]"),
+        (torch.zeros(3, 40, 50, dtype=torch.int64), "got int64"),
+        ("absent.png", "absent.png: no such image file"),
+        (17, "must be a path, a PIL image, a NumPy array or a tensor, not builtins.int"),
+        ([], "the list is empty"),
+    ],
+)
+def test_what_is_no_image_is_named(bad: Any, message: str, predictor: Predictor) -> None:
+    with pytest.raises(ValueError, match=message):
+        predictor.predict(bad)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"views": "d5"}, "unknown view 'd5'"),
+        ({"merge": "best"}, "merge.*must be one of"),
+        ({"tile": 32, "overlap": 1.5}, "overlap"),
+    ],
+)
+def test_unknown_views_and_merges_are_named(options: dict[str, Any], message: str, predictor: Predictor) -> None:
+    with pytest.raises(ValueError, match=message):
+        predictor.predict(image(), **options)
+
+
+def test_names_must_be_those_of_the_classes() -> None:
+    with pytest.raises(ValueError, match="the detector has 2 classes, but there are 1 class_names"):
+        Predictor(toy_detector(num_classes=2), ("cell",), device="cpu")
+
+
+# ---- what comes back
+
+
+def test_detections_convert_to_what_others_read(predictor: Predictor, tmp_path: Path) -> None:
+    found = predictor.predict(image())
+    assert repr(found).startswith(f"Instances({len(found)} objects, 48 × 64, scores ") and "masks" in repr(found)
+    kept = found.above(0.5)
+    assert len(kept) == int((found.scores >= 0.5).sum())
+    shuffled = found[torch.randperm(len(found), generator=torch.Generator().manual_seed(0))]
+    assert torch.equal(shuffled.sorted_by_score().scores, found.scores)
+    assert found["boxes"] is found.boxes
+    with pytest.raises(KeyError, match="have no field 'box'"):
+        found["box"]
+    labels = found.to_label_image()
+    assert labels.shape == SIZE and labels.max() <= len(found)
+    entries = found.to_coco(image_id=5, category_ids=predictor.category_ids)
+    assert {entry["image_id"] for entry in entries} == {5} and {entry["category_id"] for entry in entries} <= {7, 9}
+    json.dumps(entries)
+    target = found.to_torchvision()
+    assert target["masks"].dtype == torch.float32 and target["masks"].shape == (len(found), 1, *SIZE)
+    assert torch.equal(target["masks"][:, 0] > 0.5, found.masks.to_dense())
+    arrays = found.to_numpy()
+    assert arrays["boxes"].shape == (len(found), 4) and arrays["masks"].shape == (len(found), *SIZE)
+    picture = found.plot(tmp_path / "found.png", min_score=0.05)
+    assert picture.size[0] > 64 and Image.open(tmp_path / "found.png").size == picture.size
+    assert "<img" in found._repr_html_()
+
+
+def test_plots_need_an_image_of_the_same_size(predictor: Predictor) -> None:
+    found = predictor.predict(image())
+    with pytest.raises(ValueError, match="do not know their image"):
+        replace(found, source=None).plot()
+    with pytest.raises(ValueError, match="the image is .40, 40., but the detections are for .48, 64."):
+        found.plot(image=torch.zeros(3, 40, 40))
+
+
+# ---- evaluation
+
+
+def test_evaluation_of_lists_equals_that_of_coco_files(predictor: Predictor, tmp_path: Path) -> None:
+    from maskrcnn.evaluation.coco_format import to_coco_dataset
+
+    pairs = [disks(SIZE, seed=seed) for seed in range(4)]
+    targets = [truth for _, truth in pairs]
+    perfect = [replace(truth, scores=torch.linspace(1, 0.5, len(truth))) for truth in targets]
+    assert maskrcnn.evaluate(targets, perfect)["mask_ap"] == pytest.approx(1.0)
+    noisy = [replace(each, boxes=each.boxes + 1, masks=each.masks.crop(-1, -1, *SIZE)) for each in perfect]
+    summary = maskrcnn.evaluate(targets, noisy)
+    assert 0 < summary["box_ap"] < 1 and "AP50" in str(summary) and "masks" in str(summary)
+    truth = to_coco_dataset(dict(enumerate(targets, 1)), ("1",))
+    entries = [entry for number, each in enumerate(noisy, 1) for entry in each.to_coco(number)]
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    (tmp_path / "results.json").write_text(json.dumps(entries))
+    of_files = maskrcnn.evaluate(tmp_path / "truth.json", tmp_path / "results.json")
+    for name in ("box_ap", "mask_ap", "box_ap50", "mask_ap_very_tiny"):
+        if name in summary.metrics:
+            assert of_files[name] == pytest.approx(summary[name], abs=1e-9), name
+
+
+def test_evaluation_names_what_does_not_fit(tmp_path: Path) -> None:
+    truth = disks(SIZE)[1]
+    found = replace(truth, scores=torch.ones(len(truth)))
+    with pytest.raises(ValueError, match="there are 2 targets but 1 predictions"):
+        maskrcnn.evaluate([truth, truth], [found])
+    with pytest.raises(ValueError, match="has no scores"):
+        maskrcnn.evaluate([truth], [truth])
+    with pytest.raises(ValueError, match="image 0: targets are of size"):
+        maskrcnn.evaluate([truth], [disks((40, 40))[1]])
+    with pytest.raises(ValueError, match="both be lists"):
+        maskrcnn.evaluate([truth], "results.json")
+    (tmp_path / "a.json").write_text("{}")
+    (tmp_path / "b.json").write_text("[]")
+    with pytest.raises(ValueError, match="annotations: are not COCO's"):
+        maskrcnn.evaluate(tmp_path / "a.json", tmp_path / "b.json")
