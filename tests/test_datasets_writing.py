@@ -143,10 +143,16 @@ def test_an_object_wholly_hidden_is_said(tmp_path):
     assert "1 object that smaller ones hide wholly" in lost(done) and "overlapped pixels" not in lost(done)
 
 
-def test_a_part_that_readers_of_label_images_pass_over_is_said(tmp_path):
-    parts = {part: Listed([with_masks([BIG])]) for part in ("train", "val")}
-    lines = list(convert(parts, tmp_path / "out", "labels").losses.lines())
-    assert "the part of 1 image: readers of label images in folders pass over 'val'" in lines
+@pytest.mark.parametrize(("to", "reader"), [("labels", LabelImages), ("dsb", DSBowl2018)])
+def test_three_parts_are_read_back_as_three_splits(tmp_path, to, reader):
+    masks = {"train": BIG, "val": SMALL, "test": FAR}
+    parts = {part: Listed([with_masks([mask])], names=[f"in-{part}"]) for part, mask in masks.items()}
+    done = convert(parts, tmp_path / "out", to)
+    assert not any("part of" in line for line in done.losses.lines())
+    for part in masks:
+        data = reader(tmp_path / "out", part)
+        assert data.image_names == [f"in-{part}"]
+        assert torch.equal(data[0][1].boxes, parts[part][0][1].boxes)
 
 
 def test_labels_of_one_part_lie_in_the_folder_itself(tmp_path):
@@ -160,7 +166,7 @@ def test_dsb_holds_overlaps_and_parts(tmp_path):
     truth = with_masks([BIG, HIDDEN, SMALL, *[FAR] * 9])
     parts = {"train": Listed([truth], names=["x"]), "val": Listed([truth], names=["y"])}
     done = convert(parts | {"test": Listed([truth], ("nucleus",), names=["z"])}, tmp_path / "out", "dsb")
-    assert "part of 1 image:" in lost(done) and "overlapped" not in lost(done) and "objects, which" not in lost(done)
+    assert "part of" not in lost(done) and "overlapped" not in lost(done) and "objects, which" not in lost(done)
     assert json.loads((tmp_path / "out/split.json").read_text()) == {"train": ["x"], "test": ["z"], "val": ["y"]}
     for split, name in (("train", "x"), ("test", "z")):
         data = DSBowl2018(tmp_path / "out", split)
