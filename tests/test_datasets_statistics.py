@@ -39,7 +39,7 @@ from maskrcnn.model.coverage import (
     resize_targets,
 )
 from maskrcnn.model.detector import Detector
-from maskrcnn.model.presets import preset
+from maskrcnn.model.presets import get_preset
 from maskrcnn.model.proposal import Crowding, propose_anchors, propose_limits
 from maskrcnn.ops.boxes import box_iou
 from maskrcnn.ops.matching import all_anchors
@@ -281,7 +281,7 @@ def test_what_cannot_be_matched_gets_the_best_there_is() -> None:
 def test_any_objects_get_a_detector_that_can_be_built(seed: int, number: int, largest: float, name: str) -> None:
     torch.manual_seed(seed)
     targets = make_targets(torch.rand(number, 2) * largest + 0.01)
-    config = propose_anchors(targets, preset(name), max_anchors=3)
+    config = propose_anchors(targets, get_preset(name), max_anchors=3)
     assert 0 <= compute_matched_fraction(compute_best_ious(targets, config), 0.5) <= 1
     assert count_anchors_per_location(config) <= 3 and len(config.rpn.anchor_sizes) == len(
         compute_strides(config.backbone)

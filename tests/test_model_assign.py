@@ -8,10 +8,10 @@ from detector_toy import disks, squares, toy_detector
 from torch import Tensor
 from torch.nn import functional as F
 
-from maskrcnn.model.assign import assign_anchors, assign_proposals, mean_loss, sample, truths_of
-from maskrcnn.model.box_head import sampling_log_odds
+from maskrcnn.model.assign import assign_anchors, assign_proposals, find_targets, reduce_loss, sample
+from maskrcnn.model.box_head import compute_sampling_log_odds
 from maskrcnn.model.config import BoxHeadConfig, RPNConfig
-from maskrcnn.model.rpn import RPNOutput, image_index
+from maskrcnn.model.rpn import RPNOutput, compute_image_index
 from maskrcnn.ops.boxes import box_iou
 from maskrcnn.ops.matching import all_anchors
 from maskrcnn.ops.types import AnchorLevel
@@ -26,7 +26,7 @@ ANCHORS = all_anchors([LEVEL])
 def test_truths_are_the_sound_objects_that_are_not_ignored() -> None:
     boxes = torch.tensor([[1.0, 1, 5, 5], [1, 1, 1, 5], [5, 5, 1, 1], [0, 0, float("nan"), 4], [2, 2, 6, 6]])
     ignore = torch.tensor([False] * 4 + [True])
-    assert truths_of(Instances(SIZE, boxes, torch.ones(5).long(), ignore=ignore)).tolist() == [0]
+    assert find_targets(Instances(SIZE, boxes, torch.ones(5).long(), ignore=ignore)).tolist() == [0]
 
 
 # anchors
@@ -65,7 +65,7 @@ def test_truth_indices_count_the_ignored_ones_too() -> None:
     truths = squares(SIZE, [[0, 0, 9, 9], [20, 20, 36, 36]], ignore=[True, False])
     _, truth = assign_anchors([LEVEL], ANCHORS, truths, RPNConfig())
     assert truth[8 * 3 + 3] == 1 and set(truth.tolist()) == {-1, 1}
-    assert assign_proposals(truths.boxes, truths, BoxHeadConfig()).truth.tolist() == [-1, 1]
+    assert assign_proposals(truths.boxes, truths, BoxHeadConfig()).targets.tolist() == [-1, 1]
 
 
 # proposals
@@ -146,7 +146,7 @@ def test_hard_negatives_are_those_the_head_gets_most_wrong() -> None:
 def test_calibrated_scores_follow_the_share_of_positives_among_all_proposals() -> None:
     labels = torch.tensor([1] * 50 + [2] * 50 + [0] * 900 + [-1] * 7)
     chosen = sample(labels, 100, 0.5)
-    log_odds = sampling_log_odds(labels, chosen)
+    log_odds = compute_sampling_log_odds(labels, chosen)
     assert log_odds == pytest.approx(math.log((50 / 100) / (50 / 900)))
     # A head that cannot tell RoIs apart loses the least where its scores are the labels' shares among all proposals.
     shares = torch.tensor([0.9, 0.05, 0.05])
@@ -165,7 +165,7 @@ def test_calibrated_scores_follow_the_share_of_positives_among_all_proposals() -
 @pytest.mark.parametrize("labels", [[1, 2, 1], [0, 0, 0], [], [-1, 0]])
 def test_samples_of_one_kind_are_not_corrected(labels: list[int]) -> None:
     every = torch.tensor(labels, dtype=torch.int64)
-    assert sampling_log_odds(every, sample(every, 4, 0.5)) == 0
+    assert compute_sampling_log_odds(every, sample(every, 4, 0.5)) == 0
 
 
 @pytest.mark.parametrize(
@@ -205,20 +205,20 @@ def test_truths_join_the_proposals_in_training() -> None:
 
 def test_losses_are_averaged_over_each_image_or_over_the_pool() -> None:
     values, images, counts = torch.tensor([1.0, 2, 3]), torch.tensor([0, 0, 1]), torch.tensor([2.0, 4.0])
-    assert float(mean_loss(values, images, counts, per_sample=True)) == pytest.approx(((1 + 2) / 2 + 3 / 4) / 2)
-    assert float(mean_loss(values, images, counts, per_sample=False)) == pytest.approx(6 / 6)
+    assert float(reduce_loss(values, images, counts, per_sample=True)) == pytest.approx(((1 + 2) / 2 + 3 / 4) / 2)
+    assert float(reduce_loss(values, images, counts, per_sample=False)) == pytest.approx(6 / 6)
 
 
 @pytest.mark.parametrize("per_sample", [True, False])
 def test_losses_of_nothing_are_zero(per_sample: bool) -> None:
     nothing = torch.zeros(0, requires_grad=True)
-    loss = mean_loss(nothing, torch.zeros(0).long(), torch.zeros(2), per_sample)
+    loss = reduce_loss(nothing, torch.zeros(0).long(), torch.zeros(2), per_sample)
     loss.backward()
     assert float(loss.detach()) == 0 and nothing.grad is not None
 
 
 def test_image_index_counts_rows() -> None:
-    assert image_index([torch.zeros(2, 4), torch.zeros(0, 4), torch.zeros(1, 4)]).tolist() == [0, 0, 2]
+    assert compute_image_index([torch.zeros(2, 4), torch.zeros(0, 4), torch.zeros(1, 4)]).tolist() == [0, 0, 2]
 
 
 def rpn_output(seed: int = 0) -> RPNOutput:

@@ -10,7 +10,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from maskrcnn.config import UserError
 from maskrcnn.model import backbones
-from maskrcnn.model.backbones import Backbone, ResNet, norm_layer
+from maskrcnn.model.backbones import Backbone, ResNet, make_norm_layer
 from maskrcnn.model.config import BackboneConfig
 
 
@@ -65,7 +65,7 @@ def test_the_standard_body_is_torchvisions(name: str) -> None:
 
 
 def test_kinds_of_normalisation() -> None:
-    batch, frozen, group = (norm_layer(kind, 1e-3)(32) for kind in ("batch", "frozen", "group"))
+    batch, frozen, group = (make_norm_layer(kind, 1e-3)(32) for kind in ("batch", "frozen", "group"))
     assert (
         isinstance(batch, nn.BatchNorm2d) and isinstance(frozen, FrozenBatchNorm2d) and isinstance(group, nn.GroupNorm)
     )

@@ -234,7 +234,7 @@ def test_a_backbone_exchanged_for_one_with_the_same_strides_works() -> None:
 @pytest.mark.parametrize(
     ("backbone", "message"),
     [
-        (nn.Conv2d(3, 8, 1), "must state `channels`"),
+        (nn.Conv2d(3, 8, 1), "must have `channels`"),
         (Strided([8, 4, 2]), r"positive and ascending, got \[8, 4, 2\]"),
         (Strided([0, 2, 4]), "positive and ascending"),
         (Strided([3, 6, 12]), r"powers of two that double, got \[3, 6, 12\]"),

@@ -6,12 +6,12 @@ from detector_toy import squares
 
 from maskrcnn.model.config import ImageConfig
 from maskrcnn.model.images import (
+    compute_input_size,
     group_by_padded_size,
     pad_images,
     prepare_image,
     resize_instances,
-    resized,
-    standardise,
+    standardize,
 )
 
 
@@ -20,12 +20,12 @@ def noise(*size: int) -> torch.Tensor:
 
 
 def test_std_gives_mean_zero_and_deviation_one() -> None:
-    image = standardise(noise(9, 11) * 0.2 + 0.7, "std")
+    image = standardize(noise(9, 11) * 0.2 + 0.7, "std")
     assert float(image.mean().abs()) < 1e-5 and float(image.std(unbiased=False)) == pytest.approx(1, abs=1e-5)
 
 
 def test_a_flat_image_stays_flat() -> None:
-    assert not standardise(torch.full((3, 4, 4), 0.3), "std").abs().gt(1e-5).any()
+    assert not standardize(torch.full((3, 4, 4), 0.3), "std").abs().gt(1e-5).any()
 
 
 @pytest.mark.parametrize(
@@ -33,11 +33,11 @@ def test_a_flat_image_stays_flat() -> None:
     [("none", 0.5), ("zerocentre", 0.0), ("zeromean", 0.0), ("imagenet", (0.5 - 0.485) / 0.229)],
 )
 def test_standardisations(how: str, wanted: float) -> None:
-    assert float(standardise(torch.full((3, 4, 4), 0.5), how)[0, 0, 0]) == pytest.approx(wanted, abs=1e-6)
+    assert float(standardize(torch.full((3, 4, 4), 0.5), how)[0, 0, 0]) == pytest.approx(wanted, abs=1e-6)
 
 
 def test_zeromean_is_by_channel() -> None:
-    assert standardise(noise(5, 5), "zeromean").mean(dim=(1, 2)).abs().max() < 1e-6
+    assert standardize(noise(5, 5), "zeromean").mean(dim=(1, 2)).abs().max() < 1e-6
 
 
 def test_uint8_and_float_are_prepared_alike() -> None:
@@ -62,7 +62,7 @@ def test_sizes_after_resizing(
     size: tuple[int, int], resize: str, limits: tuple[int, int], wanted: tuple[int, int]
 ) -> None:
     config = ImageConfig(resize=resize, min_size=limits[0], max_size=limits[1])
-    assert resized(size, config) == wanted
+    assert compute_input_size(size, config) == wanted
     if size[0] * size[1] < 10**5:
         assert prepare_image(noise(*size), config).shape == (3, *wanted)
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from benchmarks.slices import oracle
 from maskrcnn.inference.prediction import predict
 from maskrcnn.inference.views import tiles, whole
-from maskrcnn.model.limits import LimitCuts, describe_cuts, limit_factor, scaled_limit
-from maskrcnn.model.presets import preset
+from maskrcnn.model.limits import LimitCuts, compute_limit_factor, describe_cuts, scale_limit
+from maskrcnn.model.presets import get_preset
 from maskrcnn.model.rpn import RPN, RPNOutput
 from maskrcnn.ops.types import AnchorLevel
 from maskrcnn.structures.instances import Instances
@@ -32,12 +32,12 @@ from maskrcnn.structures.instances import Instances
 def test_limits_grow_with_the_area_above_that_of_the_limit_size(
     size: tuple[int, int], limit_size: int, factor: float
 ) -> None:
-    assert limit_factor(size, limit_size) == factor
-    assert scaled_limit(1000, factor) == 1000 * factor
+    assert compute_limit_factor(size, limit_size) == factor
+    assert scale_limit(1000, factor) == 1000 * factor
 
 
 def test_torchvision_has_the_same_limits_for_all_images() -> None:
-    assert preset("torchvision").limit_size == 0
+    assert get_preset("torchvision").limit_size == 0
 
 
 def same(a: Instances, b: Instances) -> bool:

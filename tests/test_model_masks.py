@@ -10,7 +10,7 @@ from torchvision.ops import roi_align
 
 from maskrcnn.config import UserError
 from maskrcnn.model.detector import Detector
-from maskrcnn.model.images import resize_instances, resized
+from maskrcnn.model.images import compute_input_size, resize_instances
 from maskrcnn.structures.instances import Instances
 
 ENLARGED = [(1.0, 0.0), (1.5, 0.0), (1.0, 4.0), (1.3, 2.0)]
@@ -18,7 +18,7 @@ ENLARGED = [(1.0, 0.0), (1.5, 0.0), (1.0, 4.0), (1.3, 2.0)]
 
 def make_perfect(detector: Detector, truths: Instances, monkeypatch: pytest.MonkeyPatch) -> None:
     """Boxes are the truths' and masks what the loss would teach, in the frame of the network's image."""
-    seen = resize_instances(truths, resized(truths.size, detector.config.image))
+    seen = resize_instances(truths, compute_input_size(truths.size, detector.config.image))
     perfect = Instances(seen.size, seen.boxes, seen.labels, torch.linspace(1, 0.5, len(seen)))
     head = detector.mask_head
     assert head is not None and detector.box_head is not None
@@ -129,7 +129,7 @@ def test_the_mask_loss_is_that_of_the_positives_alone() -> None:
     positive = samples.labels > 0
     chosen, labels = samples.boxes[positive], samples.labels[positive]
     logits = detector.mask_head(features, chosen, torch.zeros(len(chosen)).long(), labels)
-    targets = detector.mask_head.targets(chosen, [samples.truth[positive]], [truths])
+    targets = detector.mask_head.targets(chosen, [samples.targets[positive]], [truths])
     wanted = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets)
     torch.testing.assert_close(loss, wanted)
 

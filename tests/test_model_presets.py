@@ -10,12 +10,12 @@ from torchvision.models import WeightsEnum, detection
 from maskrcnn.config import UserError, from_dict, to_dict
 from maskrcnn.model.config import DetectorConfig
 from maskrcnn.model.detector import Detector
-from maskrcnn.model.presets import PRESETS, ancestor, preset, torchvision
+from maskrcnn.model.presets import PRESETS, ancestor, get_preset, torchvision
 
 
 def test_presets_are_found_by_name_and_small_is_the_default() -> None:
-    assert preset("small") == DetectorConfig()
-    assert preset("ancestor") == ancestor() and preset("torchvision") == torchvision()
+    assert get_preset("small") == DetectorConfig()
+    assert get_preset("ancestor") == ancestor() and get_preset("torchvision") == torchvision()
 
 
 @pytest.mark.parametrize(
@@ -23,12 +23,12 @@ def test_presets_are_found_by_name_and_small_is_the_default() -> None:
 )
 def test_unknown_preset_names_the_nearest(name: str, hint: str) -> None:
     with pytest.raises(UserError, match=hint):
-        preset(name)
+        get_preset(name)
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_hold_valid_settings(name: str) -> None:
-    config = preset(name)
+    config = get_preset(name)
     assert from_dict(DetectorConfig, to_dict(config), name) == config
 
 

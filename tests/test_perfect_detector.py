@@ -117,7 +117,7 @@ few = settings(max_examples=8, deadline=None, suppress_health_check=list(HealthC
 # ---- what is judged
 
 
-def truths_of(data: DetectionDataset) -> Objects:
+def find_targets(data: DetectionDataset) -> Objects:
     return {number: data[index][1] for index, number in enumerate(data.image_ids)}
 
 
@@ -136,7 +136,7 @@ def scored(objects: Mapping[int, Instances]) -> Objects:
 
 def assert_perfect(data: DetectionDataset, own: Mapping[int, Instances] | None = None) -> None:
     """``own``: the annotations as they were parsed here; default: as they are read."""
-    truths = truths_of(data)
+    truths = find_targets(data)
     found = scored(truths if own is None else own)
     kinds = ("box", "mask") if data.has_masks else ("box",)
     for kind in kinds:
@@ -295,13 +295,13 @@ def test_coco_converted_holds_what_was_given(objects, ids):
         given_ = Toy(objects, ids)
         data = written(given_, "coco", root)
         labels = torch.tensor([0, *(data.class_names.index(name) + 1 for name in CLASSES)])  # in the order of ids
-        own = {number: replace(each, labels=labels[each.labels]) for number, each in truths_of(given_).items()}
+        own = {number: replace(each, labels=labels[each.labels]) for number, each in find_targets(given_).items()}
         assert_perfect(data, own)
         counting = [~each.ignore for each in objects]
         if any(bool(each.any()) for each in counting):
             with contextlib.redirect_stdout(io.StringIO()):
                 truth = COCO(str(root / "annotations" / "instances_train.json"))
-                results = write_coco_results(root, scored(truths_of(data)), data.category_ids)
+                results = write_coco_results(root, scored(find_targets(data)), data.category_ids)
                 assert coco_ap(truth, results[0], "box") == pytest.approx(1)
                 if all(bool(each.has_mask().all()) for each in objects):
                     assert coco_ap(truth, results[1], "mask") == pytest.approx(1)
@@ -353,5 +353,5 @@ def test_generated_data_of_every_size(tmp_path, diameters):
         assert_perfect(again, own_annotations(again, tmp_path / to))
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(root / "train" / "annotations.json"))
-        results = write_coco_results(tmp_path, scored(truths_of(data)), category_ids_of(data))
+        results = write_coco_results(tmp_path, scored(find_targets(data)), category_ids_of(data))
         assert coco_ap(truth, results[0], "box") == coco_ap(truth, results[1], "mask") == pytest.approx(1)

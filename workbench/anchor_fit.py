@@ -84,9 +84,9 @@ def measure_crowding(objects: Mapping[str, Objects], config: ExperimentConfig) -
 def _find_max_density(objects: Objects, limit_size: int) -> int:
     """Find the maximum number of objects per image, divided by the factor that scales the image's limits."""
     from datasets.statistics import count_per_image
-    from maskrcnn.model.limits import limit_factor
+    from maskrcnn.model.limits import compute_limit_factor
 
-    factors = [limit_factor((height, width), limit_size) for height, width in objects.sizes.tolist()]
+    factors = [compute_limit_factor((height, width), limit_size) for height, width in objects.sizes.tolist()]
     return max(
         (math.ceil(n / factor) for n, factor in zip(count_per_image(objects).tolist(), factors, strict=True)), default=0
     )

@@ -24,7 +24,7 @@ from maskrcnn.config import (
 )
 from maskrcnn.inference.config import ViewsConfig
 from maskrcnn.model.config import HEADS, DetectorConfig
-from maskrcnn.model.presets import PRESETS, preset
+from maskrcnn.model.presets import PRESETS, get_preset
 from maskrcnn.training.config import BUDGET, TrainingConfig
 from workbench.command_line import Command, click_options
 
@@ -163,7 +163,7 @@ def resolve(
     )
     _settle_budget(layers)
     chosen = merge(ExperimentConfig(), *layers).preset
-    config = merge(ExperimentConfig(detector=preset(chosen)), *layers)
+    config = merge(ExperimentConfig(detector=get_preset(chosen)), *layers)
     if config.detector.backbone.name in WAITING_BACKBONES:
         raise UserError(f"backbone {config.detector.backbone.name} is not available yet; use resnet18 to resnet101")
     if "," in config.training.device:

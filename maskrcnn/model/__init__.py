@@ -1,1 +1,1 @@
-"""The detector: backbone, FPN, RPN, box head, mask head."""
+"""Detector: backbone, FPN, RPN, box head, mask head."""

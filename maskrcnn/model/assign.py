@@ -1,4 +1,4 @@
-"""Who is responsible for what: truths to anchors and proposals, and which of them the losses see."""
+"""Assignment of targets to anchors and proposals, and sampling for the losses."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,57 +13,88 @@ from maskrcnn.structures.instances import Instances
 
 
 class Assignment(NamedTuple):
-    """labels: int64 `[P]`, class of each prior, 0 background, -1 neither; truth: int64 `[P]`, its truth or -1."""
+    """Targets assigned to P priors (anchors or proposals).
+
+    Attributes:
+        labels: int64 `[P]`, class of each prior; 0 for background, -1 for priors that are not used.
+        targets: int64 `[P]`, index of the target of each prior, or -1.
+    """
 
     labels: Tensor
-    truth: Tensor
+    targets: Tensor
 
 
-def truths_of(instances: Instances) -> Tensor:
-    """int64 indices of the objects that are targets: not ignored, not degenerate."""
+def find_targets(instances: Instances) -> Tensor:
+    """Find the objects that are targets, neither ignored nor degenerate; returns their indices, int64."""
     boxes = instances.boxes
-    sound = torch.isfinite(boxes).all(dim=1) & (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-    return torch.nonzero(sound & ~instances.ignore).flatten()
+    valid = torch.isfinite(boxes).all(dim=1) & (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+    return torch.nonzero(valid & ~instances.ignore).flatten()
 
 
 def assign_anchors(
     levels: Sequence[AnchorLevel], anchors: Tensor, instances: Instances, config: RPNConfig
 ) -> Assignment:
-    """Ren et al., arXiv 1506.01497, section 3.1.2: positive above an IoU or best for a truth, negative below another.
+    """Assign targets to anchors (Ren et al., arXiv 1506.01497, section 3.1.2).
 
-    `anchors` `[P, 4]` are those of `levels`, which the caller has made already.
+    Anchors are positive if their IoU with a target is at least `positive_iou`, or if they are the best for a target,
+    and negative if their IoU is below `negative_iou`. Negatives inside ignored objects are not used.
+
+    Args:
+        levels: anchor grids of all levels.
+        anchors: `[P, 4]`, the anchors of `levels`, which the caller needs anyway.
+        instances: ground truth.
+        config: options.
+
+    Returns:
+        Labels are 1, 0, or -1.
     """
-    targets = truths_of(instances)
+    targets = find_targets(instances)
     match = match_anchors(levels, instances.boxes[targets], config.negative_iou, config.forced_ties)  # type: ignore[arg-type]
     labels = torch.where(match.iou >= config.positive_iou, 1, -1)
     labels[match.forced] = 1
     labels[(match.iou < config.negative_iou) & ~match.forced] = 0
     if instances.ignore.any():
         labels[(labels == 0) & covered(anchors, instances.boxes[instances.ignore])] = -1
-    return Assignment(labels, _original(match.index, targets))
+    return Assignment(labels, _to_instance_index(match.index, targets))
 
 
 def assign_proposals(proposals: Tensor, instances: Instances, config: BoxHeadConfig) -> Assignment:
-    """Girshick, arXiv 1504.08083, section 2.3: the class of the best truth from an IoU on, else background."""
-    targets = truths_of(instances)
+    """Assign targets to proposals (Girshick, arXiv 1504.08083, section 2.3).
+
+    A proposal gets the class of the target with the maximum IoU if it is at least `positive_iou`, otherwise background.
+    Negatives inside ignored objects are not used.
+
+    Args:
+        proposals: `[P, 4]`.
+        instances: ground truth.
+        config: options.
+    """
+    targets = find_targets(instances)
     match = match_boxes(proposals, instances.boxes[targets], config.positive_iou)
     positive = (match.index >= 0) & (match.iou >= config.positive_iou)
-    truth = _original(torch.where(positive, match.index, -1), targets)
-    labels = torch.where(positive, instances.labels[truth.clamp(min=0)] if len(instances) else 0, 0)
+    assigned = _to_instance_index(torch.where(positive, match.index, -1), targets)
+    labels = torch.where(positive, instances.labels[assigned.clamp(min=0)] if len(instances) else 0, 0)
     if instances.ignore.any():
         labels[~positive & covered(proposals, instances.boxes[instances.ignore])] = -1
-    return Assignment(labels, truth)
+    return Assignment(labels, assigned)
 
 
-def _original(index: Tensor, targets: Tensor) -> Tensor:
-    """Indices into the targets as indices into all instances; -1 stays."""
+def _to_instance_index(index: Tensor, targets: Tensor) -> Tensor:
+    """Convert indices of targets to indices of instances; -1 is kept."""
     return torch.where(index >= 0, targets[index.clamp(min=0)], -1) if len(targets) else torch.full_like(index, -1)
 
 
 def sample(labels: Tensor, count: int, positive_fraction: float, hardness: Tensor | None = None) -> Tensor:
-    """Indices int64 of at most `count` priors, positives first, at most `positive_fraction` of them positive.
+    """Sample priors for a loss, at random or by hardness.
 
-    Drawn at random, or, where `hardness` float `[P]` is given, those with the highest.
+    Args:
+        labels: int64 `[P]`, see `Assignment`.
+        count: maximum number of samples.
+        positive_fraction: maximum fraction of positives in `count`.
+        hardness: float `[P]`; if given, the priors with the highest values are taken.
+
+    Returns:
+        Indices int64, positives first.
     """
     key = torch.rand(len(labels), dtype=torch.float32, device=labels.device) if hardness is None else hardness
     positives, negatives = torch.nonzero(labels > 0).flatten(), torch.nonzero(labels == 0).flatten()
@@ -74,10 +105,14 @@ def sample(labels: Tensor, count: int, positive_fraction: float, hardness: Tenso
     )
 
 
-def mean_loss(values: Tensor, images: Tensor, counts: Tensor, per_sample: bool) -> Tensor:
-    """Reduce losses `values [K]` of `images [K]` by what each image counts, float `[B]`.
+def reduce_loss(values: Tensor, images: Tensor, counts: Tensor, per_sample: bool) -> Tensor:
+    """Reduce losses of samples to a scalar.
 
-    per_sample: each image's sum over its count, then the mean of the images; else all in one pool.
+    Args:
+        values: float `[K]`, loss of each sample.
+        images: int64 `[K]`, index of its image.
+        counts: float `[B]`, number of samples to divide by, per image.
+        per_sample: whether to average over each image, then over the images; otherwise over all samples.
     """
     if per_sample:
         return (values / counts.clamp(min=1)[images]).sum() / len(counts)

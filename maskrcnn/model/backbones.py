@@ -23,7 +23,7 @@ LAYERS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, ...]]] = {
 }
 
 
-def norm_layer(kind: str, eps: float) -> Callable[[int], nn.Module]:
+def make_norm_layer(kind: str, eps: float) -> Callable[[int], nn.Module]:
     """Return a constructor of normalization layers: "batch", "frozen", or "group".
 
     Groups have 16 channels (arXiv 1803.08494), or the next larger number that divides the number of channels.
@@ -44,7 +44,7 @@ class ResNet(nn.Module):
         if config.name not in LAYERS:
             raise UserError(f"backbone {config.name!r} is not available yet; known: {', '.join(LAYERS)}")
         block, depths = LAYERS[config.name]
-        norm = norm_layer(config.norm, config.norm_eps)
+        norm = make_norm_layer(config.norm, config.norm_eps)
         width = config.width
         kernel = 7 if config.stem == "conv7" else 3
         self.conv1 = nn.Conv2d(3, width, kernel, stride=2, padding=kernel // 2, bias=False)
@@ -116,7 +116,9 @@ class Backbone(nn.Module):
             self.body.channels,
             config.fpn_channels,
             extra_blocks=LastLevelMaxPool() if config.pool_level else None,
-            norm_layer=norm_layer("group" if config.norm == "group" else "batch", 1e-5) if config.fpn_norm else None,
+            norm_layer=make_norm_layer("group" if config.norm == "group" else "batch", 1e-5)
+            if config.fpn_norm
+            else None,
         )
         self.channels = config.fpn_channels
         self.num_roi_levels = config.num_levels

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from maskrcnn.model.anchors import check_anchors, make_base_sizes
 from maskrcnn.model.config import BackboneConfig, DetectorConfig, ImageConfig
-from maskrcnn.model.images import resized
+from maskrcnn.model.images import compute_input_size
 
 
 class TargetBoxes(NamedTuple):
@@ -43,7 +43,7 @@ class Gaps(NamedTuple):
 def resize_targets(boxes: Tensor, sizes: Tensor, config: ImageConfig) -> TargetBoxes:
     """Resize boxes `[N, 4]` in images of sizes `[N, 2]` (H, W) as the network's input."""
     unique, index = torch.unique(sizes, dim=0, return_inverse=True)
-    shown = [resized((int(height), int(width)), config) for height, width in unique.tolist()]
+    shown = [compute_input_size((int(height), int(width)), config) for height, width in unique.tolist()]
     shown_sizes = torch.tensor(shown, dtype=torch.int64).reshape(-1, 2)
     factors = (shown_sizes.double() / unique.clamp(min=1)).flip(1).repeat(1, 2).float()
     return TargetBoxes(boxes.float() * factors[index], shown_sizes[index])

@@ -1,4 +1,4 @@
-"""One detector of one, two or three stages."""
+"""Detector with one, two, or three stages: RPN, Faster R-CNN, or Mask R-CNN."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +12,7 @@ from maskrcnn.model.backbones import Backbone
 from maskrcnn.model.box_head import BoxHead
 from maskrcnn.model.config import HEADS, DetectorConfig
 from maskrcnn.model.images import (
-    Batch,
+    PaddedBatch,
     check_values,
     group_by_padded_size,
     image_size,
@@ -20,9 +20,9 @@ from maskrcnn.model.images import (
     prepare_image,
     resize_instances,
 )
-from maskrcnn.model.limits import LimitCuts, limit_factor
+from maskrcnn.model.limits import LimitCuts, compute_limit_factor
 from maskrcnn.model.mask_head import MaskHead
-from maskrcnn.model.rpn import RPN, image_index
+from maskrcnn.model.rpn import RPN, compute_image_index
 from maskrcnn.ops.masks import paste_masks
 from maskrcnn.structures.boxes import scale_boxes
 from maskrcnn.structures.instances import Instances
@@ -30,30 +30,31 @@ from maskrcnn.structures.masks import CroppedMasks
 
 
 class Detector(nn.Module):
-    """backbone → RPN → box head → mask head; `head` says how far.
+    """Detector with a backbone, an RPN, and, depending on `head`, a box head and a mask head.
 
-    `detector(images, instances)` returns losses and `detector(images)` detections, in training and evaluation mode.
-    Detection never changes state: normalization layers use their evaluation statistics, whatever the mode, and every
-    submodule keeps its mode. Losses use batch statistics, and update the running ones, only in training mode.
+    `detector(images, instances)` returns losses and `detector(images)` detections, in training and in evaluation mode.
+    Detection never changes state: normalization layers use their running statistics in either mode, and all submodules
+    keep their mode. Losses use batch statistics, and update the running statistics, only in training mode.
 
-    Images are `[3, H, W]`, of any sizes: uint8 or uint16, of which the full range is meant, or floating-point in
-    [0, 1]. Floating-point values that are clearly beyond [0, 1], and NaN, are rejected where looking at them does not
-    make a training step wait for a GPU: in detection always, for losses on the CPU.
+    Images are `[3, H, W]` of any size, uint8 or uint16 with the full range of the dtype, or floating-point in [0, 1].
+    Floating-point values clearly outside [0, 1], and NaN, are rejected, except for losses on a GPU, where the check
+    would synchronize in every training step.
 
-    Parameters are float32 whatever PyTorch's default dtype, because box coordinates need it: `half()`, `bfloat16()` and
-    `double()` are rejected. Use `torch.autocast` to compute in bfloat16 or float16.
+    Parameters are float32 regardless of PyTorch's default dtype, because box coordinates require it: `half()`,
+    `bfloat16()`, and `double()` are rejected. Use `torch.autocast` to compute in bfloat16 or float16.
 
     Args:
-        config: all that a researcher would vary.
-        num_classes: without the background.
-        head: "rpn", "faster_rcnn" or "mask_rcnn".
-        backbone: None builds the one of `config.backbone`; else a module `[B, 3, H, W]` → list of maps `[B, C, h, w]`,
-            finest first, with `strides` (pixels per cell of each map) and `channels` (C). Anchors and RoI levels follow
-            its strides. `num_roi_levels`, if it has it, is how many of the maps RoIs are pooled from (default: all).
+        config: options of the model.
+        num_classes: number of classes without the background.
+        head: "rpn", "faster_rcnn", or "mask_rcnn".
+        backbone: module that maps `[B, 3, H, W]` to a list of maps `[B, C, h, w]`, finest first, with the attributes
+            `strides` (pixels per cell of each map) and `channels` (C), and optionally `num_roi_levels`, the number of
+            maps that RoIs are pooled from (default: all). Anchors and RoI levels follow its strides. None builds the
+            backbone of `config.backbone`.
 
     Raises:
-        UserError: an unknown head; a backbone whose strides are not ascending or, with a box head, not powers of two
-            that double.
+        UserError: If the head is unknown, or the strides of the backbone are not ascending or, with a box head, not
+            powers of two that double.
     """
 
     def __init__(self, config: DetectorConfig, num_classes: int, head: str, backbone: nn.Module | None = None) -> None:
@@ -63,7 +64,7 @@ class Detector(nn.Module):
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1 (background not counted), got {num_classes}")
         self.config, self.num_classes, self.head = config, num_classes, head
-        self.limit_cuts = LimitCuts()  # what the limits cut since `limit_cuts.clear()`
+        self.limit_cuts = LimitCuts()  # what the limits have cut since `limit_cuts.clear()`
         with _default_float32():
             self._build(config, backbone)
 
@@ -84,14 +85,15 @@ class Detector(nn.Module):
         dtype = fn(torch.empty(0, dtype=torch.float32)).dtype
         if dtype != torch.float32:
             raise UserError(
-                f"a Detector computes boxes in float32 and cannot be converted to {dtype}; to compute in a half type, "
-                "use torch.autocast"
+                f"a Detector computes boxes in float32 and cannot be converted to {dtype}; to compute in half "
+                "precision, use torch.autocast"
             )
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
     @property
     def pad_multiple(self) -> int:
+        """Number of pixels that the padded height and width are multiples of."""
         return self.config.image.pad_multiple or self.strides[-1]
 
     def forward(
@@ -100,18 +102,25 @@ class Detector(nn.Module):
         instances: Sequence[Instances] | None = None,
         proposals_only: bool = False,
     ) -> dict[str, Tensor] | list[Instances]:
-        """Compute losses by name (scalars) if targets are given, else each image's detections, sorted by score.
+        """Compute losses if targets are given, otherwise detections.
 
-        `proposals_only`: the detections of the first stage alone, whatever the head: class-agnostic, labels all 1.
+        Args:
+            images: `[3, H, W]` each, see the class.
+            instances: ground truth of each image.
+            proposals_only: whether to return the proposals of the RPN, whose labels are all 1, for any head.
+
+        Returns:
+            Losses by name (scalars), or the detections of each image, sorted by score.
 
         Raises:
-            ValueError: an image of another shape, type or range, or targets for another size; names the image's index.
+            ValueError: If an image has an unsupported shape, dtype, or range, or its targets have another size; names
+                the index of the image.
         """
         return self.detect(images, proposals_only) if instances is None else self.losses(images, instances)
 
     def losses(self, images: Sequence[Tensor], instances: Sequence[Instances]) -> dict[str, Tensor]:
-        """Compute the losses by name, scalars float32; changes running statistics in training mode only."""
-        self._check_truths(images, instances)
+        """Compute the losses by name, float32 scalars; updates running statistics in training mode only."""
+        self._check_targets(images, instances)
         batch = self._batch(self._prepare(images))
         scaled = [resize_instances(t, size) for t, size in zip(instances, batch.sizes, strict=True)]
         per_sample = self.config.per_sample_loss
@@ -128,23 +137,23 @@ class Detector(nn.Module):
             losses |= self.mask_head.loss(features, samples, scaled, per_sample)
         return losses
 
-    def _check_truths(self, images: Sequence[Tensor], instances: Sequence[Instances]) -> None:
-        for i, (image, truths) in enumerate(zip(images, instances, strict=True)):
-            if image_size(image) != tuple(truths.size):
-                raise ValueError(f"image {i} is {image_size(image)} but its instances are for {tuple(truths.size)}")
-            wrong = truths.labels[(truths.labels < 1) | (truths.labels > self.num_classes)]
+    def _check_targets(self, images: Sequence[Tensor], instances: Sequence[Instances]) -> None:
+        for i, (image, targets) in enumerate(zip(images, instances, strict=True)):
+            if image_size(image) != tuple(targets.size):
+                raise ValueError(f"image {i} is {image_size(image)} but its instances are for {tuple(targets.size)}")
+            wrong = targets.labels[(targets.labels < 1) | (targets.labels > self.num_classes)]
             if len(wrong):
-                raise ValueError(f"image {i} has an object of label {int(wrong[0])}, beyond 1..{self.num_classes}")
+                raise ValueError(f"image {i} has an object with label {int(wrong[0])}, outside 1..{self.num_classes}")
 
     @torch.no_grad()
     def detect(self, images: Sequence[Tensor], proposals_only: bool = False) -> list[Instances]:
-        """Find the objects in each image, sorted by score; see `forward`. Changes no state, in either mode."""
+        """Detect objects; see `forward`. Does not change any state, in either mode."""
         with _evaluation_mode(self):
             return self._detect_all(images, proposals_only)
 
     def _detect_all(self, images: Sequence[Tensor], proposals_only: bool) -> list[Instances]:
         prepared = self._prepare(images, with_values=True)
-        groups = group_by_padded_size(prepared, self.pad_multiple, self._least_multiples)
+        groups = group_by_padded_size(prepared, self.pad_multiple, self._min_multiples)
         if self.config.image.pad_to_batch:
             groups = [list(range(len(images)))]
         results: dict[int, Instances] = {}
@@ -155,36 +164,36 @@ class Detector(nn.Module):
         return [results[i] for i in range(len(images))]
 
     def features(self, images: Sequence[Tensor]) -> list[Tensor]:
-        """Compute the maps of the pyramid, `[B, C, h, w]`, finest first, of images padded to one batch, as `detect`."""
+        """Compute the feature maps `[B, C, h, w]`, finest first, of images padded to one batch, as for detection."""
         with _evaluation_mode(self):
             return self._maps(self._batch(self._prepare(images, with_values=True)))
 
-    def _maps(self, batch: Batch) -> list[Tensor]:
-        """Maps of the backbone, checked: a backbone exchanged later may have other strides, and so other anchors."""
+    def _maps(self, batch: PaddedBatch) -> list[Tensor]:
+        """Compute and check the maps of the backbone, which may have been replaced by one with other strides."""
         maps: list[Tensor] = list(self.backbone(batch.pixels))
         sizes = [tuple(x.shape[-2:]) for x in maps]
         wanted = [tuple(-(-side // stride) for side in batch.padded) for stride in self.strides]
         if sizes != wanted:
             raise UserError(
-                f"the backbone returns maps of {_sizes(sizes)} cells for {_sizes([batch.padded])} pixels, but the "
-                f"detector was built for strides {self.strides}, that is {_sizes(wanted)}; pass the backbone to "
-                "Detector(...)"
+                f"the backbone returns maps of {_format_sizes(sizes)} cells for {_format_sizes([batch.padded])} pixels "
+                f"but the detector was built for strides {self.strides}, that is, {_format_sizes(wanted)}; pass the "
+                "backbone to Detector(...)"
             )
         return maps
 
     def propose(self, images: Sequence[Tensor]) -> list[Instances]:
-        """The RPN's proposals of each image, whatever the head: class-agnostic, labels all 1."""
+        """Compute the proposals of the RPN for any head; they are class-agnostic, and all labels are 1."""
         return self.detect(images, proposals_only=True)
 
-    def _batch(self, images: Sequence[Tensor]) -> Batch:
-        return pad_images(images, self.pad_multiple, self._least_multiples)
+    def _batch(self, images: Sequence[Tensor]) -> PaddedBatch:
+        return pad_images(images, self.pad_multiple, self._min_multiples)
 
     @property
-    def _least_multiples(self) -> int:
-        """Least sides of a padded image, in multiples."""
+    def _min_multiples(self) -> int:
+        """Minimum sides of a padded image, in multiples of `pad_multiple`."""
         if self.config.image.resize == "square":
             return -(-self.config.image.max_size // self.pad_multiple)
-        # Batch norm in training needs two values a channel, also of an image smaller than the coarsest stride.
+        # Training with batch norm requires two values per channel, also for one cell at the coarsest stride.
         return 2 if self.training else 1
 
     def _prepare(self, images: Sequence[Tensor], with_values: bool = False) -> list[Tensor]:
@@ -198,9 +207,9 @@ class Detector(nn.Module):
                 raise UserError(f"image {i}: {error}") from error
         return prepared
 
-    def _detect(self, batch: Batch, sizes: Sequence[tuple[int, int]], proposals_only: bool) -> list[Instances]:
+    def _detect(self, batch: PaddedBatch, sizes: Sequence[tuple[int, int]], proposals_only: bool) -> list[Instances]:
         features = self._maps(batch)
-        factors = [limit_factor(size, self.config.limit_size) for size in sizes]
+        factors = [compute_limit_factor(size, self.config.limit_size) for size in sizes]
         output = self.rpn(features, batch.padded)
         found = self.rpn.propose(output, batch.sizes, training=False, factors=factors, cuts=self.limit_cuts)
         if self.box_head is None or proposals_only:
@@ -210,29 +219,31 @@ class Detector(nn.Module):
         if self.mask_head is None:
             return [_map_back(f, size) for f, size in zip(found, sizes, strict=True)]
         boxes, labels = torch.cat([f.boxes for f in found]), torch.cat([f.labels for f in found])
-        masks = self.mask_head.predict(features, boxes, image_index([f.boxes for f in found]), labels)
+        masks = self.mask_head.predict(features, boxes, compute_image_index([f.boxes for f in found]), labels)
         counts = [len(f) for f in found]
-        frames = self.mask_head.frames(boxes)  # before mapping back: a border is in pixels of the network's image
+        frames = self.mask_head.frames(
+            boxes
+        )  # not mapped back yet, because borders are in pixels of the network's input
         parts = zip(found, sizes, torch.split(masks, counts), torch.split(frames, counts), strict=True)
         return [_paste(f, size, probabilities, frame) for f, size, probabilities, frame in parts]
 
     def pretrained_parameters(self) -> set[str]:
-        """Names of the parameters that start from ImageNet weights."""
+        """Return the names of parameters initialized from ImageNet weights."""
         if self.config.backbone.weights == "none" or not isinstance(self.backbone, Backbone):
             return set()
         return {f"backbone.body.{name}" for name, _ in self.backbone.body.named_parameters()}
 
 
 def check_backbone(backbone: nn.Module) -> tuple[int, list[int]]:
-    """The channels and the strides of a backbone.
+    """Return the channels and strides of a backbone.
 
     Raises:
-        UserError: it does not state them, or the strides are not ascending.
+        UserError: If it does not declare them, or the strides are not ascending.
     """
     channels, strides = getattr(backbone, "channels", None), getattr(backbone, "strides", None)
     if not isinstance(channels, int) or strides is None:
         raise UserError(
-            f"backbone {type(backbone).__name__} must state `channels` (of every map, an int) and `strides` (pixels "
+            f"backbone {type(backbone).__name__} must have `channels` (of every map, an int) and `strides` (pixels "
             f"per cell of each map, finest first), got {channels!r} and {strides!r}"
         )
     strides = [int(stride) for stride in strides]
@@ -243,7 +254,7 @@ def check_backbone(backbone: nn.Module) -> tuple[int, list[int]]:
 
 @contextmanager
 def _default_float32() -> Iterator[None]:
-    """float32 as PyTorch's default dtype, for modules that are built inside."""
+    """Set PyTorch's default dtype to float32 inside the context."""
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
     try:
@@ -254,7 +265,7 @@ def _default_float32() -> Iterator[None]:
 
 @contextmanager
 def _evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; afterwards every submodule has its own former mode again."""
+    """Switch to evaluation mode inside the context, and restore the mode of each submodule afterwards."""
     training = [part for part in module.modules() if part.training]
     module.eval()
     try:
@@ -264,18 +275,18 @@ def _evaluation_mode(module: nn.Module) -> Iterator[None]:
             part.training = True
 
 
-def _sizes(sizes: Sequence[tuple[int, ...]]) -> str:
+def _format_sizes(sizes: Sequence[tuple[int, ...]]) -> str:
     return ", ".join(f"{height} x {width}" for height, width in sizes)
 
 
 def _map_back(found: Instances, size: tuple[int, int]) -> Instances:
-    """Detections in the frame of the network's image → in the frame of the image given, of `size` (H, W)."""
+    """Map detections from the network's input to the original image of `size` (H, W)."""
     x, y = size[1] / found.size[1], size[0] / found.size[0]
     return Instances(size, scale_boxes(found.boxes, x, y), found.labels, found.scores)
 
 
 def _paste(found: Instances, size: tuple[int, int], probabilities: Tensor, frames: Tensor) -> Instances:
-    """`_map_back` with masks: probabilities `[K, S, S]` in their frames `[K, 4]` of the network's image."""
+    """Map detections back with masks, given as probabilities `[K, S, S]` in frames `[K, 4]` of the network's input."""
     result = _map_back(found, size)
     frames = scale_boxes(frames, size[1] / found.size[1], size[0] / found.size[0])
     result.masks = CroppedMasks(*paste_masks(probabilities, frames, size), size)

@@ -170,7 +170,7 @@ def torchvision(norm: str = "frozen") -> DetectorConfig:
 PRESETS = {"small": small, "ancestor": ancestor, "torchvision": torchvision}
 
 
-def preset(name: str) -> DetectorConfig:
+def get_preset(name: str) -> DetectorConfig:
     """Return a preset by name.
 
     Raises:

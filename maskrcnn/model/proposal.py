@@ -35,7 +35,7 @@ class Crowding(NamedTuple):
     """Numbers of objects close together.
 
     Attributes:
-        fullest: maximum per image, divided by the image's `maskrcnn.model.limits.limit_factor`.
+        fullest: maximum per image, divided by the image's `maskrcnn.model.limits.compute_limit_factor`.
         crop: 99th percentile in a training sample.
         typical: median in a training sample.
     """
@@ -103,7 +103,7 @@ def _iterate_candidates(
     for finest in finest_strides:
         for anchors in range(1, max_anchors + 1):
             for levels in range(config.backbone.num_levels, MAX_LEVELS + 1):
-                search = _Search(targets, _set_levels(config, finest, levels), wanted)
+                search = _AnchorSearch(targets, _set_levels(config, finest, levels), wanted)
                 results = [
                     search.run(anchors // ratios, ratios) for ratios in range(1, anchors + 1) if not anchors % ratios
                 ]
@@ -126,7 +126,7 @@ def _set_roi_levels(config: DetectorConfig) -> DetectorConfig:
     return dataclasses.replace(config, box=box)
 
 
-class _Search:
+class _AnchorSearch:
     """Hill climbing over anchor sizes and ratios, in steps of an eighth of an octave, for given levels."""
 
     def __init__(self, targets: TargetBoxes, config: DetectorConfig, wanted: float) -> None:

@@ -1,4 +1,4 @@
-"""Region proposal network: Ren et al., arXiv 1506.01497, on a feature pyramid."""
+"""Region proposal network (Ren et al., arXiv 1506.01497) on a feature pyramid."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,9 +9,9 @@ from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
 from maskrcnn.model.anchors import check_anchors, make_anchor_levels
-from maskrcnn.model.assign import assign_anchors, mean_loss, sample
+from maskrcnn.model.assign import assign_anchors, reduce_loss, sample
 from maskrcnn.model.config import RPNConfig
-from maskrcnn.model.limits import PLAUSIBLE_LOGIT, LimitCuts, scaled_limit
+from maskrcnn.model.limits import PLAUSIBLE_LOGIT, LimitCuts, scale_limit
 from maskrcnn.ops.matching import all_anchors, anchors_at
 from maskrcnn.ops.nms import nms
 from maskrcnn.ops.types import AnchorLevel
@@ -22,7 +22,13 @@ CODER_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 
 
 class RPNOutput(NamedTuple):
-    """For each level logits `[B, P_l]` and deltas `[B, P_l, 4]`, float32, in the order row, column, anchor."""
+    """Output of the RPN, in the order row, column, anchor.
+
+    Attributes:
+        logits: float32 `[B, P_l]` for each level.
+        deltas: float32 `[B, P_l, 4]` for each level.
+        levels: anchor grid of each level.
+    """
 
     logits: list[Tensor]
     deltas: list[Tensor]
@@ -30,7 +36,7 @@ class RPNOutput(NamedTuple):
 
 
 class RPN(nn.Module):
-    """First stage: objectness and box deltas of every anchor, and the proposals made of them."""
+    """First stage: predicts objectness and box deltas of all anchors, and computes proposals from them."""
 
     def __init__(self, config: RPNConfig, channels: int, strides: Sequence[int]) -> None:
         super().__init__()
@@ -47,7 +53,7 @@ class RPN(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, features: Sequence[Tensor], padded: tuple[int, int]) -> RPNOutput:
-        """Maps `[B, C, h, w]`, finest first, of images padded to `padded` (H, W)."""
+        """Compute the output for maps `[B, C, h, w]`, finest first, of images padded to `padded` (H, W)."""
         logits, deltas, hidden = [], [], []
         for x in features:
             for conv in self.convs:
@@ -67,19 +73,19 @@ class RPN(nn.Module):
         factors: Sequence[float] | None = None,
         cuts: LimitCuts | None = None,
     ) -> list[Instances]:
-        """Proposals of each image of size (h, w), sorted by score.
+        """Compute the proposals of each image, sorted by score.
 
         Args:
-            output: of the images.
+            output: output for the images.
             sizes: (h, w) of each image.
-            training: which limits to use.
-            factors: multiply the limits of each image; None: 1.
+            training: whether to use the limits for training.
+            factors: factors of the limits for each image (default: 1).
             cuts: counts the likely objects that the limits cut.
         """
         config = self.config
         factors = [1.0] * len(sizes) if factors is None else factors
         limit = (config.pre_nms_limit_training if training else 0) or config.pre_nms_limit
-        limits = [scaled_limit(limit, factor) for factor in factors]
+        limits = [scale_limit(limit, factor) for factor in factors]
         boxes, logits, groups = [], [], []
         for level, (level_logits, level_deltas) in enumerate(zip(output.logits, output.deltas, strict=True)):
             top, index = level_logits.topk(min(max(limits), level_logits.shape[1]), dim=1)
@@ -90,16 +96,16 @@ class RPN(nn.Module):
             groups.append(torch.full_like(index, level))
         if cuts is not None:
             for image, kept in enumerate(limits):
-                cut = torch.stack([_num_cut(level_logits[image], kept) for level_logits in output.logits])
+                cut = torch.stack([_count_cut(level_logits[image], kept) for level_logits in output.logits])
                 cuts.add("pre_nms_limit", cut.sum())
         keep = config.post_nms_training if training else config.post_nms_inference
-        found = []
+        proposals = []
         for i, (size, factor) in enumerate(zip(sizes, factors, strict=True)):
             parts = (torch.cat([part[i, : limits[i]] for part in parts]) for parts in (boxes, logits, groups))
             all_boxes, all_logits, all_groups = parts
             boxes_inside = clip_boxes(all_boxes, size)
-            found.append(self._select(boxes_inside, all_logits, all_groups, size, scaled_limit(keep, factor), cuts))
-        return found
+            proposals.append(self._select(boxes_inside, all_logits, all_groups, size, scale_limit(keep, factor), cuts))
+        return proposals
 
     def _select(
         self,
@@ -110,39 +116,39 @@ class RPN(nn.Module):
         limit: int,
         cuts: LimitCuts | None,
     ) -> Instances:
-        big = ((boxes[:, 2:] - boxes[:, :2]) >= self.config.min_size).all(dim=1) & torch.isfinite(logits)
-        boxes, logits, groups = boxes[big], logits[big], groups[big]
+        is_valid = ((boxes[:, 2:] - boxes[:, :2]) >= self.config.min_size).all(dim=1) & torch.isfinite(logits)
+        boxes, logits, groups = boxes[is_valid], logits[is_valid], groups[is_valid]
         keep = nms(boxes, logits, self.config.nms_threshold, groups)
         if cuts is not None:
-            cuts.add("post_nms_rois_inference", _num_cut(logits[keep], limit))
+            cuts.add("post_nms_rois_inference", _count_cut(logits[keep], limit))
         keep = keep[:limit]
         labels = torch.ones(len(keep), dtype=torch.int64, device=boxes.device)
         return Instances(size, boxes[keep], labels, logits[keep].sigmoid())
 
     def loss(self, output: RPNOutput, instances: Sequence[Instances], per_sample: bool) -> dict[str, Tensor]:
-        """`loss_objectness` and `loss_rpn_box_reg` of truths in the frame of the network's images."""
+        """Compute `loss_objectness` and `loss_rpn_box_reg` for targets in the coordinates of the network's input."""
         logits, deltas = torch.cat(output.logits, dim=1), torch.cat(output.deltas, dim=1)
         anchors = all_anchors(output.levels)
-        classes, boxes, targets, counts = [], [], [], []
-        for image, truths in enumerate(instances):
-            labels, truth = assign_anchors(output.levels, anchors, truths, self.config)
-            chosen = self._chosen(labels)
+        classes, boxes, box_targets, counts = [], [], [], []
+        for image, targets in enumerate(instances):
+            labels, index = assign_anchors(output.levels, anchors, targets, self.config)
+            chosen = self._choose_anchors(labels)
             positive = chosen[labels[chosen] > 0]
             counts.append(len(positive) if self.config.focal_loss else len(chosen))
             classes.append(self._objectness_loss(logits[image, chosen], (labels[chosen] > 0).float()))
             boxes.append(deltas[image, positive])
-            targets.append(encode_boxes(truths.boxes[truth[positive]], anchors[positive], CODER_WEIGHTS))
+            box_targets.append(encode_boxes(targets.boxes[index[positive]], anchors[positive], CODER_WEIGHTS))
         count = logits.new_tensor(counts)
         box_loss = F.smooth_l1_loss(
-            torch.cat(boxes), torch.cat(targets), beta=self.config.smooth_l1_beta, reduction="none"
+            torch.cat(boxes), torch.cat(box_targets), beta=self.config.smooth_l1_beta, reduction="none"
         ).sum(dim=1)
         return {
-            "loss_objectness": mean_loss(torch.cat(classes), image_index(classes), count, per_sample),
-            "loss_rpn_box_reg": mean_loss(box_loss, image_index(boxes), count, per_sample),
+            "loss_objectness": reduce_loss(torch.cat(classes), compute_image_index(classes), count, per_sample),
+            "loss_rpn_box_reg": reduce_loss(box_loss, compute_image_index(boxes), count, per_sample),
         }
 
-    def _chosen(self, labels: Tensor) -> Tensor:
-        """Focal loss weighs all anchors itself (Lin et al., arXiv 1708.02002); the cross-entropy needs a sample."""
+    def _choose_anchors(self, labels: Tensor) -> Tensor:
+        """Choose anchors for the loss: all for the focal loss (Lin et al., arXiv 1708.02002), otherwise a sample."""
         if self.config.focal_loss:
             return torch.nonzero(labels >= 0).flatten()
         return sample(labels, self.config.anchors_per_image, self.config.positive_fraction)
@@ -154,12 +160,12 @@ class RPN(nn.Module):
         return F.binary_cross_entropy_with_logits(logits, target, reduction="none")
 
 
-def _num_cut(logits: Tensor, limit: int) -> Tensor:
-    """How many likely objects are not among the `limit` best of `logits`, int64 scalar on their device."""
+def _count_cut(logits: Tensor, limit: int) -> Tensor:
+    """Count the likely objects beyond the best `limit` of `logits`; returns an int64 scalar on their device."""
     return ((logits >= PLAUSIBLE_LOGIT).sum() - limit).clamp(min=0)
 
 
-def image_index(parts: Sequence[Tensor]) -> Tensor:
-    """int64: for each row of the concatenated parts the number of its part."""
+def compute_image_index(parts: Sequence[Tensor]) -> Tensor:
+    """Return the index of its part for each row of the concatenated parts, int64."""
     counts = torch.tensor([len(part) for part in parts], device=parts[0].device)
     return torch.repeat_interleave(counts)
