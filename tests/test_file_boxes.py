@@ -128,7 +128,7 @@ def test_an_empty_mask_gives_box_targets_and_no_mask_targets():
     detector = toy_detector(box__rois_per_image=64)
     features = detector.features([torch.rand(3, *SIZE)])
     samples = detector.box_head.sample(features, [Instances.empty(SIZE)], [HOLLOW])
-    positive = detector.mask_head._positives(samples, 0, HOLLOW)
+    positive = detector.mask_head._find_positives(samples, 0, HOLLOW)
     assert set(samples.targets[samples.labels > 0].tolist()) == {0, 1}
     assert set(samples.targets[positive].tolist()) == {0}
     losses = detector.losses([torch.rand(3, *SIZE)], [HOLLOW[1:]])

@@ -141,7 +141,7 @@ def test_a_limit_on_masks_in_the_loss() -> None:
         assert detector.box_head is not None and detector.mask_head is not None
         features = detector.features([torch.rand(3, 64, 96)])
         samples = detector.box_head.sample(features, [Instances.empty((64, 96))], [truths])
-        assert len(detector.mask_head._positives(samples, 0, truths)) == wanted
+        assert len(detector.mask_head._find_positives(samples, 0, truths)) == wanted
 
 
 def test_an_odd_mask_size_is_refused() -> None:
