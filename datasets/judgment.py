@@ -56,10 +56,11 @@ def judge(survey: Survey) -> list[Finding]:
 def find_covering_object(survey: Survey) -> Finding | None:
     """Find an object that covers most of its image: the background, mostly."""
     objects = survey.objects
-    if not len(objects):
+    if objects.ignore.all():
         return None
     areas = np.where(np.isnan(objects.mask_areas), objects.sides.prod(axis=1), objects.mask_areas)
     covered = areas / np.maximum(objects.sizes[objects.image].prod(axis=1), 1)
+    covered[objects.ignore] = 0  # crowds and ignored regions may cover much
     largest = int(covered.argmax())
     if covered[largest] < MAX_COVERED:
         return None
@@ -88,7 +89,7 @@ def find_tiny_boxes(survey: Survey) -> Finding | None:
 
 def find_labels_in_pieces(survey: Survey) -> Finding | None:
     """Find masks in many pieces: classes instead of objects, or noise."""
-    pieces = np.array(survey.num_pieces)
+    pieces = np.where(survey.objects.ignore, 0, survey.num_pieces)  # crowds are in pieces
     many, drawn = pieces >= MANY_PIECES, pieces > 0
     if not drawn.any():
         return None

@@ -45,11 +45,12 @@ def survey_boxes(*images: Sequence[Sequence[float]], ignore: int = 0, counts: di
     return survey
 
 
-def survey_masks(*images: Sequence[Tensor]) -> Survey:
+def survey_masks(*images: Sequence[Tensor], ignore: int = 0) -> Survey:
     survey = Survey()
     for number, masks in enumerate(images):
         found = CroppedMasks.from_dense(torch.stack(list(masks)))
-        survey.add(f"image-{number}", NOISE, Instances.from_masks(found, torch.ones(len(masks), dtype=torch.int64)))
+        labels, is_ignored = torch.ones(len(masks), dtype=torch.int64), torch.arange(len(masks)) < ignore
+        survey.add(f"image-{number}", NOISE, Instances.from_masks(found, labels, ignore=is_ignored))
     return survey
 
 
@@ -104,6 +105,13 @@ def test_one_label_in_many_pieces() -> None:
     assert found_in(survey_masks([*many, occluded])) == {}
     assert set(found_in(survey_masks([*many[:5], occluded]))) == {"labels in pieces"}
     assert found_in(survey_masks([draw([1, 1, 5, 5], [5, 5, 9, 9])])) == {}  # touching at a corner: one piece
+
+
+def test_a_crowd_may_cover_much_and_be_in_pieces() -> None:
+    crowd = draw(*([8 * x, 0, 8 * x + 6, 64] for x in range(12)))
+    alone = [draw([x, 1, x + 2, 3]) for x in range(3, 27, 3)]
+    assert set(found_in(survey_masks([crowd, *alone]))) == {"covering object", "labels in pieces"}
+    assert found_in(survey_masks([crowd, *alone], ignore=1)) == {}
 
 
 def test_half_of_the_objects_are_crowds() -> None:
