@@ -181,9 +181,24 @@ def counts_by_split(splits: Mapping[str, DetectionDataset]) -> dict[str, Counter
 # ---- images that are one
 
 
-def image_groups(dataset: DetectionDataset) -> list[int]:
-    """A number per image, the same for images that are one file or whose files hold the same bytes."""
-    files = {index: file for index in range(len(dataset)) if (file := file_of(dataset, index)) is not None}
+def find_originals(train: DetectionDataset, others: Sequence[DetectionDataset]) -> list[int]:
+    """Places of the training images that are no copies of images in the other data sets.
+
+    Raises:
+        UserError: all of them are copies.
+    """
+    groups = image_groups(train, *others)
+    elsewhere = set(groups[len(train) :])
+    kept = [place for place in range(len(train)) if groups[place] not in elsewhere]
+    if not kept:
+        raise UserError("all training images are copies of validation or test images; choose other data")
+    return kept
+
+
+def image_groups(*datasets: DetectionDataset) -> list[int]:
+    """A number per image of all data sets, the same for images that are one file or whose files hold the same bytes."""
+    images = [(dataset, index) for dataset in datasets for index in range(len(dataset))]
+    files = {number: file for number, image in enumerate(images) if (file := file_of(*image)) is not None}
     alike = [list(files)]
     for fingerprint in (os.path.getsize, _read_ends, _hash):  # each reads more, of the files that are alike so far
         finer: list[list[int]] = []
@@ -193,7 +208,7 @@ def image_groups(dataset: DetectionDataset) -> list[int]:
                 by_fingerprint.setdefault(fingerprint(files[index]), []).append(index)
             finer += [each for each in by_fingerprint.values() if len(each) > 1]
         alike = finer
-    groups = list(range(len(dataset)))
+    groups = list(range(len(images)))
     for members in alike:
         for index in members:
             groups[index] = members[0]

@@ -21,7 +21,7 @@ from datasets.joined import Joined
 from datasets.readers.coco import Coco
 from datasets.readers.splitting import draw_places
 from datasets.registry import parse
-from datasets.splits import Splits, hold_out, image_groups, open_splits
+from datasets.splits import Splits, find_originals, hold_out, image_groups, open_splits
 from datasets.synthetic.recipes import Recipe
 from datasets.synthetic.writer import create
 from maskrcnn.config import UserError
@@ -278,6 +278,17 @@ def test_copies_are_one_image_in_joined_data_too(tmp_path):
     for seed in range(10):
         train, held = hold_out(both, 0.3, seed)
         assert not any(torch.equal(a[0], b[0]) for a in train for b in held)
+
+
+def test_copies_of_test_images_are_found_among_training_images(tmp_path):
+    for place in ("a", "b"):
+        (tmp_path / place).mkdir()
+        write_coco(tmp_path / place, "annotations.json", 7)
+    train, test = Coco(tmp_path / "a", "train"), Chosen(Coco(tmp_path / "b", "train"), [1, 6])
+    shutil.copyfile(tmp_path / "a/2.png", tmp_path / "b/1.png")
+    assert find_originals(train, [test]) == [0, 1, 3, 4], "2 is 1 of the other; 5 and 6 are copies of its 6"
+    with pytest.raises(UserError, match="all training images are copies"):
+        find_originals(Chosen(train, [2, 5]), [test])
 
 
 CLASS = """

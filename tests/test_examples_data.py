@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from programs_toy import call, fail, make_ellipses, make_nuclei, succeed
 
@@ -31,9 +32,9 @@ BOXES = [(6, 8, 18, 19), (30, 5, 39, 17), (22, 40, 34, 50)]
 SHORT = ("--num_epochs=1", "--eval_every_n_epochs=1")
 
 
-def picture(path: Path, shade: int) -> None:
+def picture(path: Path, shade: int, tone: int = 20) -> None:
     """A dark image of 64 x 64 with bright rectangles, of which `shade` moves one."""
-    pixels = np.full((64, 64, 3), 20 + shade, np.uint8)
+    pixels = np.full((64, 64, 3), tone + shade, np.uint8)
     for x1, y1, x2, y2 in BOXES:
         pixels[y1 : y2 + shade, x1 : x2 + shade] = 200
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +45,7 @@ def make_visdrone(root: Path) -> Path:
     for part, count in (("train", 4), ("val", 2)):
         folder = root / f"VisDrone2019-DET-{part}"
         for number in range(count):
-            picture(folder / "images" / f"{number}.jpg", number)
+            picture(folder / "images" / f"{number}.jpg", number, 30 if part == "train" else 40)
             rows = [f"{x1},{y1},{x2 - x1 + number},{y2 - y1 + number},1,4,0,0" for x1, y1, x2, y2 in BOXES]
             (folder / "annotations").mkdir(exist_ok=True)
             (folder / "annotations" / f"{number}.txt").write_text("\n".join([*rows, "60,60,9,9,1,4,0,0"]))
@@ -55,7 +56,7 @@ def make_coco(root: Path) -> Path:
     """Cats and dogs for training; the test file has the dogs first, and a cow."""
     for part, count, names in (("train", 3, ["cat", "dog"]), ("val", 2, ["dog", "cat", "cow"])):
         for number in range(count):
-            picture(root / part / f"{number}.png", number)
+            picture(root / part / f"{number}.png", number, 50 if part == "train" else 60)
         images = [{"id": n, "file_name": f"{n}.png", "width": 64, "height": 64} for n in range(count)]
         annotations = []
         for image in range(count):
@@ -72,7 +73,7 @@ def make_coco(root: Path) -> Path:
 
 def make_labels(root: Path) -> Path:
     for number in range(4):
-        picture(root / f"rgb_{number}.png", number)
+        picture(root / f"rgb_{number}.png", number, 70)
         labels = np.zeros((64, 64), np.uint16)
         for place, (x1, y1, x2, y2) in enumerate(BOXES, start=1):
             labels[y1 : y2 + number, x1 : x2 + number] = place
@@ -197,6 +198,21 @@ def test_joined_sets_train_with_masks(workplace: Path) -> None:
     assert data.train[5][1].labels.tolist() == [3, 3, 3]
     run = workplace / "runs/coco+labels-mask_rcnn-1"
     assert len(list((run / "plots/epoch-0001").glob("*.png"))) == 3
+
+
+def test_an_image_that_another_set_tests_on_is_not_trained_on(workplace: Path) -> None:
+    root = make_coco(workplace / "coco")
+    say_paths(workplace, coco_root=root, visdrone_root=make_visdrone(workplace / "drone"))
+    for part, name in (("train", "0"), ("val", "1")):
+        path = workplace / f"drone/VisDrone2019-DET-{part}/images/{name}.jpg"
+        shutil.copyfile(path, root / "val" / f"{name}.png")
+    said: list[str] = []
+    data = open_data(load_config(flags={"dataset": "coco+visdrone", "val_fraction": "0.5"}), said.append)
+    assert "1 training images are copies of validation or test images: they are not trained on" in said
+    assert len(data.train) + len(data.validation) == 3 + 4 - 1 and len(data.test) == 2 + 2
+    pixels = [data.test[index][0] for index in range(len(data.test))]
+    for split in (data.train, data.validation):
+        assert not any(torch.equal(split[index][0], each) for index in range(len(split)) for each in pixels)
 
 
 def test_classes_of_the_test_images_follow_those_of_training(workplace: Path) -> None:

@@ -18,7 +18,7 @@ from datasets.interface import DetectionDataset, category_ids_of
 from datasets.joined import Joined, joined_classes
 from datasets.notices import Preview, describe_notices, preview
 from datasets.registry import SOURCES, SYNTHETIC, Named, parse
-from datasets.splits import Splits, counts_by_split, file_of, hold_out, open_splits
+from datasets.splits import Splits, counts_by_split, file_of, find_originals, hold_out, open_splits
 from maskrcnn.config import UserError
 from maskrcnn.files import finish_exchange
 from maskrcnn.images.decoding import megapixel_limit
@@ -128,6 +128,12 @@ def open_data(config: ExperimentConfig, say: Say = print, head: str | None = Non
     if chosen["train"] is not whole["train"]:
         assert isinstance(chosen["train"], Chosen)
         has_val = [has_val[place] for place in chosen["train"].places]
+    if len(named) > 1:  # one set's training images may be another's test images
+        kept = find_originals(chosen["train"], [dataset for split, dataset in chosen.items() if split != "train"])
+        if copies := len(chosen["train"]) - len(kept):
+            say(f"{copies} training images are copies of validation or test images: they are not trained on")
+            has_val = [has_val[place] for place in kept]
+            chosen["train"] = Chosen(chosen["train"], kept)
     validated = Data(*_validation(config, chosen, has_val, say), chosen["test"], bad, levels)
     if category_ids_of(validated.train) != validated.category_ids:
         numbers = [", ".join(map(str, category_ids_of(each))) for each in (validated.train, validated.test)]
