@@ -12,6 +12,7 @@ from PIL import Image
 from readers_toy import loads, mutations, one_line
 
 from datasets.readers.label_images import LabelImages, read_numbers
+from datasets.readers.splitting import MissingSplit
 from maskrcnn.config import UserError
 
 NUMBERS = np.zeros((20, 30), np.int64)
@@ -187,7 +188,6 @@ BAD = [
     (lambda root: (root / "train/images/a.tif").unlink(), "masks/a.tif: labels have no image of that name"),
     (lambda root: Image.new("L", (3, 3)).save(root / "train/masks/a.png"), "a.png has the same name but for the suff"),
     (lambda root: (root / "train/labels").mkdir(), "train: has both masks and labels"),
-    (lambda root: (root / "test").rename(root / "elsewhere"), "holds train but no folder for 'test'"),
     (lambda root: (root / "train").rename(root / "elsewhere"), "holds test but no folder train"),
     (lambda root: (root / "train/masks").rename(root / "train/other"), "train: holds no images with labels"),
 ]
@@ -199,6 +199,14 @@ def test_broken_sets_are_named(tmp_path, spoil, words):
     with pytest.raises(UserError) as error:
         LabelImages(tmp_path, "train")[0]
     assert words in one_line(error)
+
+
+def test_a_set_without_a_test_folder_says_so_where_that_is_asked_for(tmp_path):
+    root = stardist(tmp_path)
+    (root / "test").rename(root / "elsewhere")
+    assert len(LabelImages(root, "train")) > 0
+    with pytest.raises(MissingSplit, match="holds train but no folder for 'test'"):
+        LabelImages(root, "test")
 
 
 def test_labels_that_jpeg_has_blurred_are_refused(tmp_path):

@@ -439,7 +439,7 @@ def test_recipes_that_are_none_are_refused(tmp_path):
             read_recipe(path)
         assert "recipe.toml" in str(error.value)
     with pytest.raises(UserError, match="n_val"):
-        OnTheFly(Recipe(), "val")
+        OnTheFly(Recipe(n_val=0), "val")
 
 
 @pytest.mark.parametrize(
