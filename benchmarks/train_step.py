@@ -29,7 +29,7 @@ from maskrcnn.ops.types import Matches
 from maskrcnn.ops.windows import window_pixels
 from maskrcnn.structures.masks import CroppedMasks
 from maskrcnn.training.config import TrainingConfig
-from maskrcnn.training.loading import KeyedSamples, training_batches
+from maskrcnn.training.loading import KeyedSamples, load_training_batches
 from maskrcnn.training.machine import set_up_machine
 
 
@@ -138,7 +138,8 @@ def main(steps: int, batch_size: int, side: int, groups: int) -> None:
         create(f"{folder}/ellipses", Recipe(n_train=4 * batch_size, n_test=1, scene=scene))
         samples = KeyedSamples(open_dataset("ellipses", f"{folder}/ellipses", "train"))
         batches = [
-            batch.to(machine.device) for batch, _ in zip(training_batches(samples, batch_size), range(4), strict=False)
+            batch.to(machine.device)
+            for batch, _ in zip(load_training_batches(samples, batch_size), range(4), strict=False)
         ]
 
         def step(operations: str, number: int) -> tuple[float, list[float]]:

@@ -73,7 +73,7 @@ def main(**flags: Any) -> None:
     proposals of each detector's RPN. The three runs lie in one new folder, beside the table and its picture.
     """
     from maskrcnn.plotting.curves import plot_heads
-    from maskrcnn.training.runlog import create_run, removed_if_empty
+    from maskrcnn.training.runlog import create_run, remove_if_empty
 
     config = load_config(flags=flags)
     check_trust(config.data.dataset, flags)
@@ -85,7 +85,7 @@ def main(**flags: Any) -> None:
     if not data.has_masks:
         click.echo(f"{config.data.dataset} has boxes only: mask_rcnn is left out")
     folder = create_run(config.output.output_dir, f"{short_name(config.data.dataset)}-heads")
-    with removed_if_empty(folder):
+    with remove_if_empty(folder):
         rows = [measure(trained(config, head, folder, data)) for head in heads]
     show(rows)
     write_csv(rows, folder / "heads.csv")

@@ -130,7 +130,7 @@ def main(image: str, **flags: Any) -> None:
     levels = find_gray_levels(paths, finder.config)
     check(paths, finder, levels)
     from maskrcnn.model.limits import describe_cuts
-    from maskrcnn.training.runlog import removed_if_empty
+    from maskrcnn.training.runlog import remove_if_empty
 
     log = open_log(paths, finder, program, Path(image), levels)
     folder = log.folder
@@ -145,7 +145,7 @@ def main(image: str, **flags: Any) -> None:
             f"note: the images have 16 bits, training had 8: the gray levels {low} to {high} are shown as black "
             f"to white, measured on these images (--gray_levels={low},{high})"
         )
-    with removed_if_empty(folder), log.kept():
+    with remove_if_empty(folder), log.kept():
         sizes = search_all(paths, finder, log, program.show_views, levels)
     if (cut := describe_cuts(finder.detector.limit_cuts, finder.config.detector)) is not None:
         click.echo(f"note: {cut}")

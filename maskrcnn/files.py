@@ -23,7 +23,7 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux' fcntl.h and fs.h
 
 
 @contextmanager
-def written_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a new path beside `path` to write to; rename it onto `path` when the block ends well.
 
     A reader sees the old file or the new one, never a half, also after a power cut. When the block raises, `path` is
@@ -60,7 +60,7 @@ def check_replaceable(path: str | os.PathLike[str]) -> None:
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write `text` as UTF-8 with Unix line ends to `path`, complete or not at all."""
-    with written_beside(path) as beside:
+    with atomic_write(path) as beside:
         beside.write_text(text, encoding="utf-8", newline="\n")
 
 
@@ -133,7 +133,7 @@ def check_archive(path: str | os.PathLike[str]) -> None:
 
 
 @contextmanager
-def made_whole(
+def atomic_folder(
     path: str | os.PathLike[str], overwrite: bool, find_stranger: Callable[[Path], str | None], flag: str = "--output"
 ) -> Iterator[Path]:
     """Give a new folder beside ``path``; rename it onto ``path`` when the block ends well, else remove it.

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def interrupts_blocked() -> Iterator[None]:
+def block_interrupts() -> Iterator[None]:
     """Hold Ctrl-C back while the block runs, also from the processes started in it, until they call `start_worker`.
 
     Without this, Ctrl-C would end those that still import their modules, with a traceback. Windows has no such mask.

@@ -15,7 +15,7 @@ from augment.training import make_training_transform
 from maskrcnn.config import UserError
 from maskrcnn.structures.edges import PAD_MODES
 from maskrcnn.structures.warping import Sample
-from maskrcnn.training.loading import KeyedSamples, training_batches
+from maskrcnn.training.loading import KeyedSamples, load_training_batches
 
 GEOMETRY = AugmentConfig(
     mosaic=0.7,
@@ -96,7 +96,7 @@ def test_every_change_together_gives_sound_samples(dtype: torch.dtype, source: S
 
 def test_samples_are_the_same_whatever_the_number_of_loaders(source: Source) -> None:
     samples = KeyedSamples(source, make_training_transform(LIGHT, source), seed=3)
-    none, two = (list(itertools.islice(training_batches(samples, 2, 0, loaders), 5)) for loaders in (0, 2))
+    none, two = (list(itertools.islice(load_training_batches(samples, 2, 0, loaders), 5)) for loaders in (0, 2))
     for first, second in zip(none, two, strict=True):
         assert first.ids == second.ids
         for one, other in zip(zip(*first[:2], strict=True), zip(*second[:2], strict=True), strict=True):

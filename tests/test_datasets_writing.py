@@ -24,7 +24,7 @@ from datasets.writing.names import file_names, safe_name
 from datasets.writing.sources import open_parts, recognise
 from datasets.writing.voc import palette
 from maskrcnn.config import UserError
-from maskrcnn.files import made_whole
+from maskrcnn.files import atomic_folder
 from maskrcnn.images.reading import read_image
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
@@ -509,7 +509,7 @@ def test_a_disk_that_says_no_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(UserError, match="cannot be written|cannot be read"),
-        made_whole(tmp_path / "file" / "out", False, lambda path: None),
+        atomic_folder(tmp_path / "file" / "out", False, lambda path: None),
     ):
         raise AssertionError("must not begin")
 

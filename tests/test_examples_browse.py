@@ -22,7 +22,7 @@ from maskrcnn.plotting import canvas
 from maskrcnn.plotting.samples import Panel, render_objects, render_sheet
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
-from maskrcnn.training.loading import training_batches
+from maskrcnn.training.loading import load_training_batches
 from maskrcnn.training.runlog import RunLog
 from workbench.config import load_config
 from workbench.data import open_data
@@ -173,7 +173,7 @@ def test_samples_are_those_that_training_is_shown(workplace: Path) -> None:
     data = open_data(config)
     log = RunLog(workplace / "runs", console=lambda line: None, tensorboard=False)
     experiment = Experiment(config, log, data, lambda training: None)
-    batches = itertools.islice(training_batches(experiment.samples, 2), N_TRAIN)  # two epochs, two images a batch
+    batches = itertools.islice(load_training_batches(experiment.samples, 2), N_TRAIN)  # two epochs, two images a batch
     shown: dict[tuple[int, str], tuple[torch.Tensor, Instances]] = {}
     for step, batch in enumerate(batches):
         for name, *sample in zip(experiment.samples.names(batch.ids), batch.images, batch.instances, strict=True):

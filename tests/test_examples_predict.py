@@ -402,7 +402,7 @@ def spoil_weights(place: Path, **changes: Any) -> None:
         (IMAGES, "", "--weights: which detector? | runs"),
         (IMAGES, "--weights=nothing", "--weights=nothing: no run there | runs"),
         (IMAGES, "--weights=nothing.pt", "no weights at nothing.pt"),
-        (IMAGES, f"--weights={IMAGES}/000000.png", "000000.png is damaged or no file of weights"),
+        (IMAGES, f"--weights={IMAGES}/000000.png", "000000.png is damaged or not a checkpoint"),
         (IMAGES, f"{RUN} --views=flip", "views: unknown view 'flip': did you mean 'flips'?"),
         (IMAGES, f"{RUN} --tile=32 --overlap=1", "overlap | below 1"),
         (IMAGES, f"{RUN} --tile=31", "tile | at least 32 pixels"),
@@ -432,7 +432,7 @@ def test_mistakes_are_one_line_and_leave_nothing(place: Path, image: str, flags:
         ({"class_names": []}, "copy.pt does not say what it was trained as"),
         ({"head": "yolo"}, "copy.pt does not say what it was trained as"),
         ({"config": {"trainig": {}}}, "copy.pt: unknown key 'trainig'"),
-        ({"head": "faster_rcnn"}, "copy.pt is of another architecture | mask_head"),
+        ({"head": "faster_rcnn"}, "copy.pt has another architecture | mask_head"),
     ],
 )
 def test_weights_of_something_else(place: Path, changes: dict[str, Any], words: str) -> None:

@@ -204,7 +204,7 @@ def test_a_run_that_stopped_before_its_first_checkpoint_blocks_nothing(whole: Pa
         os.utime(f"runs/{NAME}/config.toml", (0, 0))
         assert find_run("newest", "runs", "--weights") == Path("runs", NAME)
         lines = succeed(main, "--resume")
-    assert lines[0] == f"{younger} stopped before its first checkpoint; taking {Path('runs', NAME)}"
+    assert lines[0] == f"{younger} stopped before its first checkpoint; using {Path('runs', NAME)}"
     assert any(line.startswith("resumed after epoch 3") for line in lines)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from maskrcnn import files
 from maskrcnn.config import UserError
-from maskrcnn.files import finish_exchange, made_whole, write_text, written_beside
+from maskrcnn.files import atomic_folder, atomic_write, finish_exchange, write_text
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX files")
 
@@ -67,7 +67,7 @@ def test_a_file_is_on_the_disk_before_its_name_and_the_name_before_the_call_ends
 def test_all_files_and_folders_of_a_data_set_are_on_the_disk_before_its_name(
     tmp_path: Path, calls: list[tuple[str, str]]
 ) -> None:
-    with made_whole(tmp_path / "data", False, nothing_strange) as folder:
+    with atomic_folder(tmp_path / "data", False, nothing_strange) as folder:
         (folder / "train" / "images").mkdir(parents=True)
         for name in ("train/images/1.png", "train/images/2.png", "manifest.json"):
             (folder / name).write_text("x")
@@ -100,7 +100,7 @@ def test_devices_and_pipes_are_not_replaced(tmp_path: Path, link: bool) -> None:
     if link:
         (tmp_path / "link").symlink_to(tmp_path / "pipe")
     for path in (tmp_path / ("link" if link else "pipe"), Path("/dev/null")):
-        with pytest.raises(UserError, match=f"{path}: is a device or a pipe"), written_beside(path):
+        with pytest.raises(UserError, match=f"{path}: is a device or a pipe"), atomic_write(path):
             raise AssertionError("must not begin")
     assert (tmp_path / "pipe").is_fifo() and Path("/dev/null").is_char_device()
 
@@ -117,7 +117,7 @@ def test_a_name_of_any_length_that_the_system_takes(tmp_path: Path, name: str) -
 def build(
     path: Path, text: str, overwrite: bool = False, meanwhile: object = None, stranger: str | None = None
 ) -> None:
-    with made_whole(path, overwrite, lambda folder: stranger) as folder:
+    with atomic_folder(path, overwrite, lambda folder: stranger) as folder:
         (folder / "text").write_text(text)
         if callable(meanwhile):
             meanwhile()
@@ -172,7 +172,7 @@ def test_a_data_set_that_got_more_files_meanwhile_is_not_overwritten(tmp_path: P
 
     with (
         pytest.raises(UserError, match="it also holds notes; that is new"),
-        made_whole(tmp_path / "data", True, find_stranger) as folder,
+        atomic_folder(tmp_path / "data", True, find_stranger) as folder,
     ):
         (folder / "text").write_text("new")
         (tmp_path / "data/notes").write_text("mine")
@@ -218,7 +218,7 @@ def renaming(self, new):
     return rename(self, new)
 Path.rename = renaming
 files._exchange = lambda one, other: False
-with files.made_whole(sys.argv[1], True, lambda folder: None) as folder:
+with files.atomic_folder(sys.argv[1], True, lambda folder: None) as folder:
     (folder / "text").write_text("new")
 """
 

@@ -15,7 +15,7 @@ from training_toy import CONFIG, toy_training
 
 from examples.train import main as train
 from maskrcnn.config import UserError
-from maskrcnn.training.budget import EvaluationCost, estimate_cost, evaluation_interval, total_steps
+from maskrcnn.training.budget import EvaluationCost, compute_evaluation_interval, compute_total_steps, estimate_cost
 from maskrcnn.training.config import TrainingConfig
 from maskrcnn.training.loop import Training
 from maskrcnn.training.runlog import read_metrics
@@ -34,7 +34,7 @@ from workbench.config import load_config
     ],
 )
 def test_the_budget_in_steps(settings: dict[str, Any], steps_per_epoch: int, steps: int | None) -> None:
-    assert total_steps(TrainingConfig(**settings), steps_per_epoch) == steps
+    assert compute_total_steps(TrainingConfig(**settings), steps_per_epoch) == steps
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.floats(0.1, 1e4), st.floats(0, 1e4))
@@ -42,7 +42,7 @@ def test_evaluation_takes_a_fifth_of_the_time_at_most(
     steps: int, steps_per_epoch: int, validation: float, test: float
 ) -> None:
     config = TrainingConfig(num_steps=steps)
-    interval = evaluation_interval(config, steps_per_epoch, EvaluationCost(validation, test))
+    interval = compute_evaluation_interval(config, steps_per_epoch, EvaluationCost(validation, test))
     num_epochs = math.ceil(steps / steps_per_epoch)
     number = num_epochs // interval + (num_epochs % interval > 0)
     assert 1 <= number <= 10
@@ -53,10 +53,12 @@ def test_evaluation_takes_a_fifth_of_the_time_at_most(
 def test_the_interval_that_is_set_wins_and_the_default_data_is_evaluated_twice() -> None:
     per_step = 2 * 256 * 256
     costs = [estimate_cost(count * 256 * 256, per_step) for count in (16, 32)]
-    assert evaluation_interval(TrainingConfig(), 64, EvaluationCost(*costs)) == 5
+    assert compute_evaluation_interval(TrainingConfig(), 64, EvaluationCost(*costs)) == 5
     for every in (-1, 0, 1, 3):
-        assert evaluation_interval(TrainingConfig(eval_every_n_epochs=every), 64, EvaluationCost(*costs)) == every
-    by_clock = evaluation_interval(TrainingConfig(minutes=5.0), 64, EvaluationCost(*costs))
+        assert (
+            compute_evaluation_interval(TrainingConfig(eval_every_n_epochs=every), 64, EvaluationCost(*costs)) == every
+        )
+    by_clock = compute_evaluation_interval(TrainingConfig(minutes=5.0), 64, EvaluationCost(*costs))
     assert by_clock * 64 >= 4 * costs[0] > (by_clock - 1) * 64
 
 

@@ -25,11 +25,11 @@ from maskrcnn.training.loading import (
     KeyedSamples,
     LoadingError,
     ShuffledBatches,
-    evaluation_batches,
+    count_steps_per_epoch,
     key_seed,
-    keyed_generator,
-    num_steps_per_epoch,
-    training_batches,
+    load_evaluation_batches,
+    load_training_batches,
+    make_keyed_generator,
 )
 
 
@@ -40,13 +40,13 @@ def assert_same_batches(first: list[Batch], second: list[Batch]) -> None:
         assert all(torch.equal(x.boxes, y.boxes) for x, y in zip(a.instances, b.instances, strict=True))
 
 
-def batches(first_step: int, count: int, num_loaders: int = 0) -> list[Batch]:
+def batches(first_step: int, count: int, num_workers: int = 0) -> list[Batch]:
     samples = KeyedSamples(ToyImages(), jitter, seed=5)
-    return list(itertools.islice(training_batches(samples, 2, first_step, num_loaders), count))
+    return list(itertools.islice(load_training_batches(samples, 2, first_step, num_workers), count))
 
 
 def test_background_loaders_change_nothing() -> None:
-    assert_same_batches(batches(0, 9), batches(0, 9, num_loaders=2))
+    assert_same_batches(batches(0, 9), batches(0, 9, num_workers=2))
 
 
 def test_workers_end_with_the_batches_and_others_live_on() -> None:
@@ -55,7 +55,7 @@ def test_workers_end_with_the_batches_and_others_live_on() -> None:
     other.start()
     try:
         samples = KeyedSamples(SlowImages(), jitter, seed=5)
-        with closing(training_batches(samples, 2, num_loaders=2)) as loaded:
+        with closing(load_training_batches(samples, 2, num_workers=2)) as loaded:
             next(loaded)
             workers = set(multiprocessing.active_children()) - {other}
             assert len(workers) == 2
@@ -80,12 +80,12 @@ def test_whatever_a_dead_worker_breaks_is_one_error(monkeypatch: pytest.MonkeyPa
     with monkeypatch.context() as patch:
         patch.setattr(loading, "_iterate", lambda loader: started(broken(loader)))
         samples = KeyedSamples(ToyImages(), jitter, seed=5)
-        with closing(training_batches(samples, 2, num_loaders=2)) as loaded:
+        with closing(load_training_batches(samples, 2, num_workers=2)) as loaded:
             next(loaded)
             with pytest.raises(LoadingError, match=r"worker ended early \(process \d+, exit code -9\).* \(now 2\)$"):
                 next(loaded)
         patch.setattr(loading, "_iterate", lambda loader: failing(raised))
-        with closing(training_batches(samples, 2)) as loaded, pytest.raises(type(raised)):
+        with closing(load_training_batches(samples, 2)) as loaded, pytest.raises(type(raised)):
             next(loaded)  # no worker has ended: the error is another
 
 
@@ -135,7 +135,7 @@ def test_epochs_and_seeds_differ() -> None:
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 30), st.integers(1, 9), st.integers(0, 60))
 def test_every_epoch_sees_every_sample_once(num_samples: int, batch_size: int, first_step: int) -> None:
-    steps = num_steps_per_epoch(num_samples, batch_size)
+    steps = count_steps_per_epoch(num_samples, batch_size)
     all_keys = list(itertools.islice(ShuffledBatches(num_samples, batch_size, 0), steps * 3))
     for epoch in range(3):
         keys = list(itertools.chain.from_iterable(all_keys[epoch * steps : (epoch + 1) * steps]))
@@ -151,17 +151,17 @@ def test_an_epoch_shows_each_image_in_crops_of_its_own() -> None:
     crops = [three[0, index].image for index in range(6, 9)] + [three[1, 6].image]
     assert not any(torch.equal(a, b) for a, b in itertools.combinations(crops, 2))
     for samples, index in ((one, 6), (three, 18), (three, 20)):
-        image, _ = jitter(*ToyImages()[6], keyed_generator(5, "sample", 0, index))
+        image, _ = jitter(*ToyImages()[6], make_keyed_generator(5, "sample", 0, index))
         assert torch.equal(samples[0, index].image, image)
-    steps = num_steps_per_epoch(21, 2)
+    steps = count_steps_per_epoch(21, 2)
     for start in (0, steps):
-        ids = [i for batch in itertools.islice(training_batches(three, 2, start), steps) for i in batch.ids]
+        ids = [i for batch in itertools.islice(load_training_batches(three, 2, start), steps) for i in batch.ids]
         assert sorted(ids) == [100 + index // 3 for index in range(21)]
     assert three.names([104]) == one.names([104])
 
 
 def test_evaluation_goes_through_the_data_set_in_order_and_again() -> None:
-    loader = evaluation_batches(KeyedSamples(ToyImages()), 3)
+    loader = load_evaluation_batches(KeyedSamples(ToyImages()), 3)
     for _ in range(2):
         assert [batch.ids for batch in loader] == [[100, 101, 102], [103, 104, 105], [106]]
 

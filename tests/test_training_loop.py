@@ -17,11 +17,12 @@ from training_toy import CONFIG, ToyDetector, ToyImages, toy_metrics, toy_traini
 from maskrcnn.config import UserError
 from maskrcnn.structures.instances import Instances
 from maskrcnn.training.checkpoint import load_checkpoint, load_weights
-from maskrcnn.training.loading import KeyedSamples, evaluation_batches
-from maskrcnn.training.loop import Training, TrainingError, best_metric_name, is_better, validation_loss
+from maskrcnn.training.loading import KeyedSamples, load_evaluation_batches
+from maskrcnn.training.loop import Training, TrainingError
 from maskrcnn.training.machine import Machine
 from maskrcnn.training.progress import ProgressDisplay
 from maskrcnn.training.runlog import read_metrics
+from maskrcnn.training.validation import choose_best_metric, compute_validation_loss, is_better
 
 
 class Spoilt(ToyDetector):
@@ -135,10 +136,10 @@ def test_a_budget_of_minutes_counts_steps_alone(tmp_path: Path) -> None:
 
 def test_unknown_metric_is_named() -> None:
     with pytest.raises(UserError, match="no metric 'ap' here; use auto, box_ap, mask_ap"):
-        best_metric_name("ap", {"box_ap": 0.1, "mask_ap": 0.2})
-    assert best_metric_name("auto", {"box_ap": 0.1, "mask_ap": 0.2}) == "mask_ap"
-    assert best_metric_name("auto", {"recall": 0.1}) == "recall"
-    assert best_metric_name("box_ap", {}) is None
+        choose_best_metric("ap", {"box_ap": 0.1, "mask_ap": 0.2})
+    assert choose_best_metric("auto", {"box_ap": 0.1, "mask_ap": 0.2}) == "mask_ap"
+    assert choose_best_metric("auto", {"recall": 0.1}) == "recall"
+    assert choose_best_metric("box_ap", {}) is None
 
 
 def test_better_is_larger_except_for_losses() -> None:
@@ -150,11 +151,14 @@ def test_better_is_larger_except_for_losses() -> None:
 def test_validation_loss_is_a_mean_over_images_and_leaves_the_model_alone() -> None:
     model, machine = ToyDetector().train(), Machine(torch.device("cpu"))
     buffers = {name: value.clone() for name, value in model.named_buffers()}
-    losses = [validation_loss(model, evaluation_batches(KeyedSamples(ToyImages(5)), 2), machine) for _ in range(2)]
+    losses = [
+        compute_validation_loss(model, load_evaluation_batches(KeyedSamples(ToyImages(5)), 2), machine)
+        for _ in range(2)
+    ]
     assert losses[0] == losses[1]
     assert losses[0]["loss"] == pytest.approx(losses[0]["loss_box_reg"] + losses[0]["loss_objectness"])
     assert model.training and all(torch.equal(value, buffers[name]) for name, value in model.named_buffers())
-    alone = validation_loss(model, evaluation_batches(KeyedSamples(ToyImages(5)), 1), machine)
+    alone = compute_validation_loss(model, load_evaluation_batches(KeyedSamples(ToyImages(5)), 1), machine)
     assert alone["loss_objectness"] == pytest.approx(losses[0]["loss_objectness"], rel=1e-5)
 
 
@@ -168,7 +172,7 @@ def test_bfloat16_and_clipping_train(tmp_path: Path) -> None:
     )
     training = toy_training(tmp_path, config)
     before = flat(training.model)
-    batches = iter(evaluation_batches(training.samples, 2))
+    batches = iter(load_evaluation_batches(training.samples, 2))
     training.take_step(batches)
     moved = (flat(training.model) - before).norm()
     assert float(moved) == pytest.approx(1e-3 * training.state.learning_rate, rel=1e-2)
@@ -183,7 +187,7 @@ def test_progress_shows_lines_on_a_terminal_and_elsewhere(tmp_path: Path) -> Non
                 display.on_step(training)
 
             training = toy_training(tmp_path / str(is_terminal), on_step=on_step)
-            training.log.console = display.say
+            training.log.console = display.print
             training.run()
         assert "epoch 4/4" in stream.getvalue()
         assert ("\x1b[" in stream.getvalue()) == is_terminal

@@ -12,19 +12,21 @@ from training_toy import ToyDetector
 from maskrcnn.config import UserError
 from maskrcnn.training.config import TrainingConfig
 from maskrcnn.training.machine import choose_device
-from maskrcnn.training.optimizer import learning_rate, make_optimizer, parameter_groups, set_learning_rate
+from maskrcnn.training.optimizer import compute_learning_rate, make_optimizer, make_parameter_groups, set_learning_rate
 
 CONFIG = TrainingConfig(learning_rate=0.1, warmup_steps=0, final_lr_factor=0.2)
 
 
 @pytest.mark.parametrize(("fraction", "expected"), [(0.0, 0.1), (1 / 3, 0.08), (0.5, 0.06), (1.0, 0.02), (1.5, 0.02)])
 def test_cosine_falls_to_the_final_factor(fraction: float, expected: float) -> None:
-    assert learning_rate(CONFIG, 1000, fraction) == pytest.approx(expected)
+    assert compute_learning_rate(CONFIG, 1000, fraction) == pytest.approx(expected)
 
 
 def test_warmup_rises_linearly_and_ends() -> None:
     config = replace(CONFIG, warmup_steps=3, schedule="constant")
-    assert [learning_rate(config, step, 0.9) for step in range(5)] == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1])
+    assert [compute_learning_rate(config, step, 0.9) for step in range(5)] == pytest.approx(
+        [0.025, 0.05, 0.075, 0.1, 0.1]
+    )
 
 
 class Pretrained(ToyDetector):
@@ -39,7 +41,7 @@ def test_groups_split_decay_and_pretrained_parameters() -> None:
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     groups = {
         (group["lr_factor"], group["weight_decay"]): {names[id(parameter)] for parameter in group["params"]}
-        for group in parameter_groups(model, config)
+        for group in make_parameter_groups(model, config)
     }
     assert groups == {
         (0.1, 0.3): {"body.weight"},

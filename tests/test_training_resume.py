@@ -21,7 +21,7 @@ from training_toy import CONFIG, ToyDetector, assert_same_runs, toy_training
 from maskrcnn.config import UserError
 from maskrcnn.model.config import DetectorConfig
 from maskrcnn.model.detector import Detector
-from maskrcnn.training.checkpoint import first_not_finite, load_checkpoint
+from maskrcnn.training.checkpoint import find_nonfinite_tensor, load_checkpoint
 from maskrcnn.training.interrupt import SAME_KEY_PRESS
 from maskrcnn.training.loop import Training, TrainingError
 from maskrcnn.training.runlog import read_metrics
@@ -175,10 +175,10 @@ def test_missing_or_damaged_weights_give_one_line(tmp_path: Path, content: bytes
 
 def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "list.pt")
-    with pytest.raises(UserError, match="holds no model"):
+    with pytest.raises(UserError, match="contains no model"):
         load_checkpoint(tmp_path / "list.pt")
     torch.save({"model": torch.nn.Linear(1, 1)}, tmp_path / "object.pt")
-    with pytest.raises(UserError, match="damaged or no file of weights"):
+    with pytest.raises(UserError, match="damaged or not a checkpoint"):
         load_checkpoint(tmp_path / "object.pt")
 
 
@@ -248,7 +248,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path, how: str) -
     assert not training.state.finished
     for path in (tmp_path / "weights").iterdir():
         saved = load_checkpoint(path)
-        assert saved["state"]["step"] < at and first_not_finite(saved["model"]) is None
+        assert saved["state"]["step"] < at and find_nonfinite_tensor(saved["model"]) is None
 
 
 def test_figures_are_on_the_disk_before_the_weights_and_copies_before_the_last(

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from maskrcnn.config import UserError
-from maskrcnn.files import write_text, written_beside
+from maskrcnn.files import atomic_write, write_text
 from maskrcnn.training.checkpoint import save_checkpoint
 from maskrcnn.training.runlog import RunLog, create_run, read_metrics
 
@@ -36,7 +36,7 @@ def test_output_folder_that_cannot_be_written_gives_one_line(tmp_path: Path) -> 
     with pytest.raises(UserError, match=r"cannot write to .*file.*choose another --output_dir"):
         create_run(tmp_path / "file" / "runs", "a")
     with pytest.raises(UserError, match="cannot write to"):
-        RunLog(tmp_path / "missing", console=lambda line: None).say("hello")
+        RunLog(tmp_path / "missing", console=lambda line: None).info("hello")
     with pytest.raises(UserError, match="cannot write to"):
         RunLog(tmp_path / "missing", tensorboard=False).record("train", epoch=1, step=1, loss=1.0)
     with pytest.raises(UserError, match="cannot save"):
@@ -53,12 +53,12 @@ def test_read_only_folder_gives_one_line(tmp_path: Path) -> None:
 def test_file_is_complete_or_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     write_text(path, "old")
-    with pytest.raises(KeyError), written_beside(path) as beside:
+    with pytest.raises(KeyError), atomic_write(path) as beside:
         beside.write_text("half")
         assert beside.suffix == ".json" and path.read_text() == "old"
         raise KeyError
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
-    with written_beside(path) as beside:
+    with atomic_write(path) as beside:
         beside.write_text("new")
     assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
 
@@ -79,7 +79,7 @@ def test_cutting_back_keeps_what_the_checkpoint_has_seen(tmp_path: Path) -> None
         log.record("step", epoch=1 + (step > 4), step=step, loss=0.0)
         if step == 4:
             log.record("train", epoch=1, step=4, loss=0.0)
-    log.cut_back(epoch=0, step=4)  # saved after the last step of an epoch that was not closed yet
+    log.truncate(epoch=0, step=4)  # saved after the last step of an epoch that was not closed yet
     assert [(line["kind"], line["step"]) for line in read_metrics(log.metrics_file)] == [
         ("step", n) for n in range(1, 5)
     ]
@@ -88,9 +88,9 @@ def test_cutting_back_keeps_what_the_checkpoint_has_seen(tmp_path: Path) -> None
 def test_files_of_a_run(tmp_path: Path) -> None:
     log = RunLog(create_run(tmp_path, "a"), console=lambda line: None, log_file=tmp_path / "extra.log")
     log.start("[training]\nseed = 0\n", device="cpu")
-    log.say("hello")
+    log.info("hello")
     log.record("train", epoch=1, step=1, loss=1.0)
-    log.picture("predictions", torch.zeros(3, 4, 4, dtype=torch.uint8), 1)
+    log.add_image("predictions", torch.zeros(3, 4, 4, dtype=torch.uint8), 1)
     log.close()
     environment = json.loads((log.folder / "environment.json").read_text())
     assert environment["device"] == "cpu" and environment["packages"]["torch"] and environment["threads"] >= 1
@@ -113,9 +113,9 @@ def test_damaged_lines_of_the_metrics_are_left_out_and_counted(tmp_path: Path, d
         log.record("step", epoch=1, step=2, loss=2.0)
     steps = [1, 2] if damage.endswith("\n") else [1]
     assert [line["step"] for line in read_metrics(log.metrics_file)] == steps
-    log.cut_back(epoch=0, step=9)
+    log.truncate(epoch=0, step=9)
     assert log.metrics_file.read_text().count("\n") == len(steps)
-    assert said == ([f"{log.metrics_file}: 1 unreadable lines left out"] if damage.strip() and len(steps) == 2 else [])
+    assert said == ([f"{log.metrics_file}: skipped 1 unreadable lines"] if damage.strip() and len(steps) == 2 else [])
 
 
 def events(folder: Path) -> list[tuple[str, int]]:
@@ -141,7 +141,7 @@ def test_a_resumed_run_has_each_point_once(tmp_path: Path, torn: bytes) -> None:
             log.record("step", epoch=epoch, step=step, loss=1.0)
             if step % 2 == 0:
                 log.record("train", epoch=epoch, step=step, loss=1.0)
-                log.picture("test/a.png", picture, step)
+                log.add_image("test/a.png", picture, step)
         log.close()
 
     whole, log = (RunLog(tmp_path / name, lambda line: None) for name in ("whole", "stopped"))
@@ -152,8 +152,8 @@ def test_a_resumed_run_has_each_point_once(tmp_path: Path, torn: bytes) -> None:
     (file,) = (log.folder / "tensorboard").iterdir()
     with file.open("ab") as end:
         end.write(torn)
-    log.cut_back(epoch=1, step=4)  # saved after the last step of an epoch, before the epoch was closed
+    log.truncate(epoch=1, step=4)  # saved after the last step of an epoch, before the epoch was closed
     log.record("train", epoch=2, step=4, loss=1.0)
-    log.picture("test/a.png", picture, 4)
+    log.add_image("test/a.png", picture, 4)
     train(log, 5, 9)
     assert sorted(events(log.folder)) == sorted(events(whole.folder))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from maskrcnn.structures.instances import Instances
 from maskrcnn.training.checkpoint import load_checkpoint
 from maskrcnn.training.config import TrainingConfig
-from maskrcnn.training.loading import KeyedSamples, evaluation_batches
+from maskrcnn.training.loading import KeyedSamples, load_evaluation_batches
 from maskrcnn.training.loop import Callbacks, Training
 from maskrcnn.training.machine import set_up_machine
 from maskrcnn.training.runlog import RunLog, read_metrics
@@ -103,7 +103,7 @@ def toy_training(
     (folder / "weights").mkdir(parents=True, exist_ok=True)
     torch.manual_seed(1)
     samples = KeyedSamples(ToyImages(), jitter, config.seed)
-    validation = evaluation_batches(KeyedSamples(ToyImages(3)), 2)
+    validation = load_evaluation_batches(KeyedSamples(ToyImages(3)), 2)
     callbacks = dict[str, Any](evaluate=toy_metrics, validation=validation) | callbacks
     log = RunLog(folder, console=lambda line: None, tensorboard=False)
     machine = set_up_machine(config)

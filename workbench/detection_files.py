@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from maskrcnn.files import written_beside
+from maskrcnn.files import atomic_write
 from maskrcnn.inference.views import View
 from maskrcnn.plotting.canvas import WHITE, compute_display_gain, draw_box, make_vivid_colors, to_picture
 from maskrcnn.plotting.predictions import render_detections, save_picture
@@ -87,13 +87,13 @@ def write_labels(stem: Path, found: Instances, threshold: float, least_visible: 
     count = int(kept.sum())
     if count <= LARGEST_LABEL_IN_PNG:
         path = stem.with_name(f"{stem.name}_labels.png")
-        with written_beside(path) as beside:
+        with atomic_write(path) as beside:
             Image.fromarray(labels.numpy().astype(np.uint16)).save(beside, format="PNG")
         return path, count
     import tifffile
 
     path = stem.with_name(f"{stem.name}_labels.tif")
-    with written_beside(path) as beside:
+    with atomic_write(path) as beside:
         tifffile.imwrite(beside, labels.numpy(), compression="zlib", photometric="minisblack")
     return path, count
 

@@ -11,7 +11,7 @@ import torch
 from maskrcnn.config import to_toml
 from maskrcnn.model.detector import Detector
 from maskrcnn.text import escape
-from maskrcnn.training.loading import training_batches
+from maskrcnn.training.loading import load_training_batches
 from maskrcnn.training.machine import Machine, set_up_machine
 from workbench.config import ExperimentConfig
 from workbench.data import Data
@@ -26,7 +26,7 @@ def describe(config: ExperimentConfig, data: Data) -> None:
     machine.place(detector)
     detector.train()
     samples = training_samples(config, data)
-    batch = next(training_batches(samples, config.training.batch_size)).to(machine.device)
+    batch = next(load_training_batches(samples, config.training.batch_size)).to(machine.device)
     started = time.perf_counter()
     with machine.autocast():
         losses = detector.losses(batch.images, batch.instances)

@@ -19,7 +19,7 @@ from maskrcnn.config import UserError, to_toml
 from maskrcnn.evaluation.coco_format import write_coco_results
 from maskrcnn.evaluation.figures import Evaluation, evaluate, explain_metrics
 from maskrcnn.evaluation.operating_point import DEFAULT_THRESHOLD
-from maskrcnn.files import check_replaceable, written_beside
+from maskrcnn.files import atomic_write, check_replaceable
 from maskrcnn.inference.config import ViewsConfig
 from maskrcnn.inference.searching import AS_IT_IS, Detects, find, is_plain, search, views_of
 from maskrcnn.model.detector import Detector
@@ -31,10 +31,11 @@ from maskrcnn.text import to_file_name
 from maskrcnn.training.budget import EvaluationCost, estimate_cost
 from maskrcnn.training.checkpoint import load_checkpoint, load_weights
 from maskrcnn.training.identity import Identity, identify
-from maskrcnn.training.loading import KeyedSamples, evaluation_batches
-from maskrcnn.training.loop import Callbacks, Training, TrainingState, best_metric_name
+from maskrcnn.training.loading import KeyedSamples, load_evaluation_batches
+from maskrcnn.training.loop import Callbacks, Training, TrainingState
 from maskrcnn.training.machine import Machine, set_up_machine
 from maskrcnn.training.runlog import RunLog, read_metrics
+from maskrcnn.training.validation import choose_best_metric
 from maskrcnn.weights.classes import match_classes
 from maskrcnn.weights.torchvision import load_torchvision
 from workbench.config import ExperimentConfig
@@ -119,7 +120,7 @@ def _predict_batches(
     detector: Detects, samples: KeyedSamples, machine: Machine, batch_size: int, proposals_only: bool
 ) -> Predictions:
     found: Predictions = {}
-    for batch in evaluation_batches(samples, batch_size):
+    for batch in load_evaluation_batches(samples, batch_size):
         images = batch.to(machine.device).images
         with machine.autocast():
             results = find(detector, images, proposals_only)
@@ -152,13 +153,13 @@ class Experiment:
     def __init__(self, config: ExperimentConfig, log: RunLog, data: Data, on_step: Callable[[Training], None]) -> None:
         self.config, self.log, self.data = config, log, data
         self.machine = set_up_machine(config.training)
-        self.detector = build_detector(config, data, log.say)
+        self.detector = build_detector(config, data, log.info)
         self.samples = training_samples(config, data)
         self.test = EvaluationSet.read("test", data.test)
         self.validation = EvaluationSet("validation", *self.test[1:])
         if not data.validates_on_test:
             self.validation = EvaluationSet.read("validation", data.validation)
-        batches = evaluation_batches(self.validation.samples, config.training.batch_size)
+        batches = load_evaluation_batches(self.validation.samples, config.training.batch_size)
         self.training = Training(
             self.detector,
             self.samples,
@@ -218,7 +219,7 @@ class Experiment:
             truths = self.validation.ground_truth
             nothing = {image_id: no_detections(truth.size) for image_id, truth in truths.items()}
             metrics = self.measure(self.validation, nothing, None).metrics
-            best_metric_name(wanted, {"validation_loss": 0.0} | metrics)
+            choose_best_metric(wanted, {"validation_loss": 0.0} | metrics)
         output = self.config.output
         check_replaceable(output.model_file or "")
         for file in filter(None, (output.model_file, output.log_file)):
@@ -235,7 +236,7 @@ class Experiment:
         batch_size, views = self.config.training.batch_size, self.config.views
         found = predict(detector, images.samples, self.machine, batch_size, views)
         if (cut := describe_cuts(cuts, self.config.detector)) is not None:
-            self.log.say(f"note: {cut}")
+            self.log.info(f"note: {cut}")
         return found
 
     def predict_validation(self, detector: torch.nn.Module) -> Predictions:
@@ -324,14 +325,14 @@ class Experiment:
             save_picture(picture, folder / f"{name}.png")
             if i < PICTURES_IN_LOG:
                 step = self.training.state.step
-                self.log.picture(f"{images.name}/{name}", torch.tensor(picture).permute(2, 0, 1), step)
+                self.log.add_image(f"{images.name}/{name}", torch.tensor(picture).permute(2, 0, 1), step)
         write_coco_results(results, predictions, category_ids_of(dataset))
 
     def copy_weights(self, path: Path) -> None:
         """Also keep the best weights at `path`."""
         make_folder(path.parent)
         best = self.log.weights / "best.pt"
-        with written_beside(path) as beside:
+        with atomic_write(path) as beside:
             shutil.copyfile(best, beside)
 
     def plot_curves(self, tested: Evaluation, predictions: Predictions) -> None:

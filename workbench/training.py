@@ -26,7 +26,7 @@ def train(
     """Run an experiment to its end, on ``data`` if it is open already; None after a dry run."""
     from maskrcnn.training.lock import lock_run
     from maskrcnn.training.progress import ProgressDisplay
-    from maskrcnn.training.runlog import RunLog, create_run, removed_if_empty
+    from maskrcnn.training.runlog import RunLog, create_run, remove_if_empty
     from workbench.data import check_objects, open_data, with_gray_levels
     from workbench.experiment import Experiment
 
@@ -41,9 +41,9 @@ def train(
         return None
     output = config.output
     folder = resumed or create_run(output.output_dir, f"{short_name(config.data.dataset)}-{config.head}")
-    with removed_if_empty(folder), lock_run(folder):
+    with remove_if_empty(folder), lock_run(folder):
         with ProgressDisplay(output.hide_progress_bar) as display:
-            log = RunLog(folder, display.say, output.log_file)
+            log = RunLog(folder, display.print, output.log_file)
             experiment = Experiment(config, log, data, display.on_step)
             if resumed:
                 experiment.resume()
@@ -60,7 +60,7 @@ def say_what_runs(experiment: Experiment) -> None:
     config, data = experiment.config, experiment.data
     parameters = sum(p.numel() for p in experiment.detector.parameters())
     precision = "bfloat16" if experiment.machine.amp else "float32"
-    experiment.log.say(
+    experiment.log.info(
         f"{config.head} ({config.detector.backbone.name}, {parameters / 1e6:.1f} M parameters) on "
         f"{config.data.dataset}: {data.counted()}, {experiment.machine.device}, {precision}"
     )
@@ -70,9 +70,9 @@ def say_what_runs(experiment: Experiment) -> None:
         every = training.eval_interval
         when = f"every {every} epochs" if every > 1 else "after each epoch"
         when = when if 0 < every < epochs else "after the last epoch"
-        experiment.log.say(f"{training.total_steps} steps ({epochs:.3g} epochs), evaluated {when}")
+        experiment.log.info(f"{training.total_steps} steps ({epochs:.3g} epochs), evaluated {when}")
         if training.total_steps < FEW_STEPS and config.start_from is None:
-            experiment.log.say(
+            experiment.log.info(
                 f"note: {training.total_steps} steps are few for training from scratch; the default is at least "
                 f"{DEFAULT_NUM_STEPS} (--num_steps)"
             )
@@ -85,7 +85,7 @@ def say_notices(experiment: Experiment) -> None:
     data, log = experiment.data, experiment.log
     seen = data.seen_with_tests()
     for line in data.notes(seen):
-        (log.keep if line in data.shown else log.say)(line)
+        (log.write_line if line in data.shown else log.info)(line)
     write_notices(log.folder, data.splits(), seen)
 
 
@@ -99,10 +99,10 @@ def finish(experiment: Experiment) -> None:
     seen = Preview() if state.epoch else experiment.data.seen_with_tests()
     counts = write_notices(log.folder, experiment.data.splits(), seen)
     for line in experiment.data.notes(seen, counts):
-        log.say(line)
+        log.info(line)
     if not state.finished:
-        log.say(f"Stopped after step {state.step}; all is saved.")
-        log.say(f"Go on with: {shlex.join(['python', 'example_smallobject_train.py', f'--resume={log.folder}'])}")
+        log.info(f"Stopped after step {state.step}; all is saved.")
+        log.info(f"Go on with: {shlex.join(['python', 'example_smallobject_train.py', f'--resume={log.folder}'])}")
         log.close()
         return
     metrics = experiment.test_best().metrics
@@ -113,17 +113,17 @@ def finish(experiment: Experiment) -> None:
     images = "test" if experiment.data.validates_on_test else "validation"
     origin = "--plot_min_confidence" if given else f"best F1 on {images} images"
     chosen_on = "these same" if experiment.data.validates_on_test else "the validation"
-    log.say(
+    log.info(
         f"Test images: {headline(metrics)}   (weights of epoch {state.best_epoch or state.epoch}, the best of "
         f"{state.epoch} epochs on {chosen_on} images)"
     )
     for line in legend(metrics, origin):
-        log.say(f"    {line}")
-    log.say(f"Trained in {state.seconds:.0f} s (evaluation not counted)")
-    log.say(f"Weights      {log.weights / 'best.pt'}, last.pt")
-    log.say(f"Pictures     {experiment.plots}")
+        log.info(f"    {line}")
+    log.info(f"Trained in {state.seconds:.0f} s (evaluation not counted)")
+    log.info(f"Weights      {log.weights / 'best.pt'}, last.pt")
+    log.info(f"Pictures     {experiment.plots}")
     masks = f", {MASKS_FILE}" if experiment.config.head == "mask_rcnn" else ""
-    log.say(f"Predictions  {experiment.results / BOXES_FILE}{masks}")
+    log.info(f"Predictions  {experiment.results / BOXES_FILE}{masks}")
     log.close()
 
 

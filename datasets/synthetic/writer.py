@@ -31,8 +31,8 @@ from datasets.synthetic.painting import render
 from datasets.synthetic.recipes import GENERATORS, VERSION, Recipe
 from datasets.synthetic.scene import compose_scene
 from maskrcnn.config import UserError, to_toml
-from maskrcnn.files import made_whole
-from maskrcnn.processes import interrupts_blocked, start_worker
+from maskrcnn.files import atomic_folder
+from maskrcnn.processes import block_interrupts, start_worker
 
 Progress = Callable[[int, int], None]
 
@@ -73,7 +73,7 @@ def create(
     if min(recipe.counts.values()) < 0 or sum(recipe.counts.values()) == 0:
         counts = ", ".join(f"n_{split} {count}" for split, count in recipe.counts.items())
         raise UserError(f"{counts}: none may be negative and one must be above 0")
-    with made_whole(path, overwrite, _find_stranger, flag="--path") as building:
+    with atomic_folder(path, overwrite, _find_stranger, flag="--path") as building:
         _build(building, recipe, progress or (lambda done, total: None), processes, finish)
     return Path(path).resolve()
 
@@ -150,7 +150,7 @@ def _run(tasks: list[Task], processes: int) -> Iterator[list[Written]]:
             while True:
                 raise_interrupt()
                 more = itertools.islice(rest, 2 * processes - len(waiting))
-                with interrupts_blocked():  # the first call starts the processes
+                with block_interrupts():  # the first call starts the processes
                     waiting.extend(pool.submit(_write_chunk, task) for task in more)
                 if not waiting:
                     return

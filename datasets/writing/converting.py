@@ -23,7 +23,7 @@ from datasets.writing.names import file_names
 from datasets.writing.sample import Losses, Sample, Writer
 from datasets.writing.voc import VocWriter
 from maskrcnn.config import UserError
-from maskrcnn.files import made_whole
+from maskrcnn.files import atomic_folder
 from maskrcnn.images.reading import opened, orientation
 from maskrcnn.structures.instances import Instances
 
@@ -77,7 +77,7 @@ def convert(
     choice, done = choice or Choice(), Conversion()
     class_names = tuple(dict.fromkeys(name for data in parts.values() for name in data.class_names))
     has_masks = all(data.has_masks for data in parts.values())
-    with made_whole(path, overwrite, find_stranger) as folder:
+    with atomic_folder(path, overwrite, find_stranger) as folder:
         category_ids = joined_category_ids(list(parts.values()), class_names)
         ids = {"category_ids": category_ids} if to == "coco" else {}
         writer = _WRITERS[to](folder, class_names, has_masks, done.losses, **ids)

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from maskrcnn.config import UserError, from_dict
-from maskrcnn.files import written_beside
+from maskrcnn.files import atomic_write
 from maskrcnn.inference.config import ViewsConfig
 from maskrcnn.inference.predictor import Predictor
 from maskrcnn.model.config import HEADS, DetectorConfig
@@ -70,7 +70,7 @@ def save(predictor: Predictor, path: str | os.PathLike[str]) -> None:
     }
     weights = {name: value.detach().cpu().contiguous() for name, value in predictor.detector.state_dict().items()}
     try:
-        with written_beside(path) as beside:
+        with atomic_write(path) as beside:
             _safetensors().save_file(weights, beside, metadata={"smallobjects": json.dumps(about)})
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error

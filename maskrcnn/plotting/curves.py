@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 
-from maskrcnn.files import written_beside
+from maskrcnn.files import atomic_write
 from maskrcnn.plotting.matching import match_detections
 from maskrcnn.structures.instances import Instances
 
@@ -302,5 +302,5 @@ def finish_axes(
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as PNG, complete or not at all."""
     FigureCanvasAgg(figure)  # no display, and no global state of pyplot
-    with written_beside(path) as beside:
+    with atomic_write(path) as beside:
         figure.savefig(beside, format="png", dpi=_DPI)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from maskrcnn.files import written_beside
+from maskrcnn.files import atomic_write
 from maskrcnn.plotting.curves import COLORS
 
 _BINS = 40
@@ -58,5 +58,5 @@ def plot_factors(factors: Mapping[str, NDArray[np.float64]], path: str | os.Path
     for axis in axes[len(factors) :]:
         axis.set_axis_off()
     FigureCanvasAgg(figure)
-    with written_beside(path) as beside:
+    with atomic_write(path) as beside:
         figure.savefig(beside, format="png", dpi=100)

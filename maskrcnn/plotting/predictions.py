@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from maskrcnn.files import written_beside
+from maskrcnn.files import atomic_write
 from maskrcnn.plotting import canvas
 from maskrcnn.plotting.canvas import BACKGROUND, GRAY, GREEN, RED, WHITE, YELLOW, Color, Picture
 from maskrcnn.plotting.matching import DetectionMatches, match_detections
@@ -177,7 +177,7 @@ def contact_sheet(
 
 def save_picture(picture: Picture, path: str | os.PathLike[str]) -> None:
     """Write a picture, uint8 [H, W, 3], as PNG, complete or not at all."""
-    with written_beside(path) as beside:
+    with atomic_write(path) as beside:
         Image.fromarray(picture).save(beside, format="PNG", compress_level=4)
 
 

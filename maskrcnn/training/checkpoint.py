@@ -1,4 +1,4 @@
-"""Weights on disk: saved beside and renamed, loaded without running anything that is in the file."""
+"""Checkpoints: written atomically, and loaded without executing code from the file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from maskrcnn.config import UserError, differences, from_dict
-from maskrcnn.files import check_archive, written_beside
+from maskrcnn.files import atomic_write, check_archive
 from maskrcnn.training.config import BUDGET, MAY_DIFFER_ON_RESUME
 
 if TYPE_CHECKING:
@@ -21,42 +21,63 @@ if TYPE_CHECKING:
 
 
 def save_checkpoint(path: str | os.PathLike[str], contents: Mapping[str, Any]) -> None:
-    """Write tensors, numbers, strings, and dicts and lists of them. `UserError` where the file cannot be written."""
+    """Save a checkpoint.
+
+    Args:
+        path: output file.
+        contents: tensors, numbers, strings, and dicts and lists of these.
+
+    Raises:
+        UserError: If the file cannot be written.
+    """
     try:
-        with written_beside(path) as beside:
-            torch.save(dict(contents), beside)
+        with atomic_write(path) as temporary:
+            torch.save(dict(contents), temporary)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
         raise UserError(f"cannot save {path}: {error}; free space or choose another --output_dir") from error
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What `save_checkpoint` wrote, on the CPU. `UserError` where there is no such file, or it is damaged."""
+    """Load a checkpoint of `save_checkpoint` on the CPU.
+
+    Raises:
+        UserError: If the file does not exist, is damaged, or is not a checkpoint of this project.
+    """
     if not Path(path).is_file():
         raise UserError(f"no weights at {path}; give a .pt file from a run's weights folder")
     if zipfile.is_zipfile(path):
         check_archive(path)
     try:
-        with warnings.catch_warnings(action="ignore"):  # of what it takes the first bytes for
+        with warnings.catch_warnings(action="ignore"):  # torch.load warns about unknown magic bytes
             contents = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # other bytes can raise anything in there, and its advice is to run what is in the file
+    except Exception as error:  # any error is possible, and the messages recommend loading with code execution
         raise UserError(
-            f"{path} is damaged or no file of weights; give a .pt file from a run's weights folder"
+            f"{path} is damaged or not a checkpoint; give a .pt file from a run's weights folder"
         ) from error
     if not isinstance(contents, dict) or not isinstance(contents.get("model"), dict):
-        raise UserError(f"{path} holds no model of this workbench; give a .pt file from a run's weights folder")
+        raise UserError(f"{path} contains no model of this project; give a .pt file from a run's weights folder")
     return contents
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str | os.PathLike[str]) -> None:
-    """Copy `weights` into `model`; `UserError` naming the first layer that differs, in the model's order."""
-    difference = first_difference(model.state_dict(), weights)
+    """Copy weights to a model.
+
+    Args:
+        model: the model.
+        weights: state dict.
+        source: name of the weights in errors.
+
+    Raises:
+        UserError: If the weights do not match; names the first layer that differs, in the order of the model.
+    """
+    difference = find_difference(model.state_dict(), weights)
     if difference:
-        raise UserError(f"{source} is of another architecture: {difference}; build the model that it was trained as")
+        raise UserError(f"{source} has another architecture: {difference}; use the options that it was trained with")
     model.load_state_dict(dict(weights))
 
 
-def first_not_finite(weights: Mapping[str, Tensor]) -> str | None:
-    """The name of the first tensor that holds an infinite number or not-a-number; None where all are finite."""
+def find_nonfinite_tensor(weights: Mapping[str, Tensor]) -> str | None:
+    """Return the name of the first tensor with an infinite value or NaN; None if all are finite."""
     names = [name for name, value in weights.items() if value.is_floating_point()]
     if not names:
         return None
@@ -64,8 +85,8 @@ def first_not_finite(weights: Mapping[str, Tensor]) -> str | None:
     return None if bool(finite.all()) else names[int((~finite).nonzero()[0])]
 
 
-def first_difference(model: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str | None:
-    """The first layer in which `weights` do not fit `model`, in words; None where all fit."""
+def find_difference(model: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str | None:
+    """Describe the first layer in which two state dicts differ; None if they match."""
     for name, expected in model.items():
         shape = list(expected.shape)
         if name not in weights:
@@ -81,10 +102,16 @@ def first_difference(model: Mapping[str, Tensor], weights: Mapping[str, Tensor])
 def check_same_configuration(
     saved: Mapping[str, Any], current: DataclassInstance, source: str | Path, may_differ: Collection[str] = ()
 ) -> None:
-    """`UserError` naming each setting in which a resumed run would differ from the saved one.
+    """Check that a resumed run has the options of the saved run.
 
-    `saved` is `to_dict` of the saved configuration. Settings in `may_differ` (dotted keys, or sections such as
-    `paths`) and those of `MAY_DIFFER_ON_RESUME` are free.
+    Args:
+        saved: `to_dict` of the saved configuration.
+        current: configuration of the resumed run.
+        source: name of the checkpoint in errors.
+        may_differ: dotted keys, or sections such as `paths`, that may differ, in addition to `MAY_DIFFER_ON_RESUME`.
+
+    Raises:
+        UserError: If other options differ; names each of them.
     """
     before = from_dict(type(current), saved, source)
     forbidden = [line for line in differences(before, current) if not _is_free(line.split(":")[0], may_differ)]
@@ -92,10 +119,10 @@ def check_same_configuration(
         return
     reason = ""
     if any(line.split(":")[0].split(".")[-1] in BUDGET for line in forbidden):
-        reason = " (the learning rate follows a curve over the whole budget, so a longer run is another run)"
+        reason = " (the learning-rate schedule depends on the length of training, so a longer run is a different run)"
     raise UserError(
         f"cannot resume {source} with another configuration: {'; '.join(forbidden)}{reason}; "
-        "leave these settings as they were, or start a new run"
+        "use the options of the saved run, or start a new run"
     )
 
 

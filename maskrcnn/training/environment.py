@@ -1,4 +1,4 @@
-"""What a run ran on."""
+"""Description of the environment of a run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PACKAGES = ("torch", "torchvision", "numpy", "pillow", "scikit-image", "faster-c
 
 
 def describe_environment() -> dict[str, Any]:
-    """Versions, machine, threads and command line, in plain JSON types."""
+    """Describe versions, machine, threads, and command line, in JSON types."""
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
@@ -40,16 +40,16 @@ def _version(package: str) -> str | None:
 
 
 def _git_revision() -> str | None:
-    """The commit of the clone that this file belongs to, with `+changes` where files differ from it."""
+    """Return the git commit of this file, with `+changes` if tracked files are modified."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
-    revision = _output("git", "-C", str(root), "rev-parse", "HEAD")
-    changes = _output("git", "-C", str(root), "status", "--porcelain", "--untracked-files=no")
+    revision = _run("git", "-C", str(root), "rev-parse", "HEAD")
+    changes = _run("git", "-C", str(root), "status", "--porcelain", "--untracked-files=no")
     return f"{revision}+changes" if revision and changes else revision
 
 
-def _output(*command: str) -> str | None:
+def _run(*command: str) -> str | None:
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
@@ -58,7 +58,7 @@ def _output(*command: str) -> str | None:
 
 
 def _processor() -> str:
-    """The processor's name; `platform.processor()` is empty on many Linux systems."""
+    """Return the name of the processor; `platform.processor()` is empty on many Linux systems."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""TensorBoard's event files of a run that goes on from an earlier step."""
+"""Truncation of TensorBoard event files for runs resumed from an earlier step."""
 
 from __future__ import annotations
 
@@ -6,18 +6,22 @@ import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from maskrcnn.files import written_beside
+from maskrcnn.files import atomic_write
 
-_HEADER = struct.Struct("<QI")  # TFRecord: length of the data, checksum; after the data another checksum
-_CHECKSUM = 4
+_HEADER = struct.Struct("<QI")  # TFRecord: length of the data, checksum, data, checksum
+_CHECKSUM = 4  # bytes
 
 
-def cut_events(folder: Path, is_kept: Callable[[str, int], bool]) -> None:
-    """Remove the values for which `is_kept(tag, step)` is false, and what a killed program has half written.
+def truncate_events(folder: Path, is_kept: Callable[[str, int], bool]) -> None:
+    """Remove values, and records that a killed program wrote incompletely.
 
-    TensorBoard would show a step that is recorded again as a second point.
+    Otherwise TensorBoard would show two points for a step that is recorded again.
+
+    Args:
+        folder: folder with event files.
+        is_kept: called with the tag and the step of each value.
     """
-    from tensorboard.compat.proto.event_pb2 import Event  # takes a second to import
+    from tensorboard.compat.proto.event_pb2 import Event  # the import takes a second
 
     for path in folder.glob("events.out.tfevents.*"):
         kept = []
@@ -27,8 +31,8 @@ def cut_events(folder: Path, is_kept: Callable[[str, int], bool]) -> None:
                 kept.append(record)
         contents = b"".join(kept)
         if len(contents) < path.stat().st_size:
-            with written_beside(path) as beside:
-                beside.write_bytes(contents)
+            with atomic_write(path) as temporary:
+                temporary.write_bytes(contents)
 
 
 def _records(data: bytes) -> Iterator[bytes]:

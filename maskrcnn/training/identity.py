@@ -1,4 +1,4 @@
-"""Whether a resumed run has the data that it was trained on so far."""
+"""Checks that a resumed run uses the same data."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from maskrcnn.config import UserError
 from maskrcnn.structures.instances import Instances
 from maskrcnn.training.loading import ImageDataset
 
-MAX_IMAGE_FILES = 2_000  # whose beginnings are read
-MAX_ANNOTATION_FILES = 20_000  # that are read whole
-MAX_SAMPLES = 64  # images whose objects are compared where the data set does not say which files they are read from
-HEAD = 65_536  # bytes of an image file
+MAX_IMAGE_FILES = 2_000  # image files of which the first bytes are hashed
+MAX_ANNOTATION_FILES = 20_000  # annotation files that are hashed
+MAX_SAMPLES = 64  # images whose objects are hashed if the data set does not name its files
+HEAD_BYTES = 65_536  # hashed per image file
 Identity = dict[str, Any]
 
 
 def identify(dataset: ImageDataset) -> Identity:
-    """What a data set is, in plain values: classes, image ids and names, hashes of images and annotations.
+    """Return the identity of a data set: classes, image ids and names, hashes of images and annotations.
 
-    Files are compared by their contents, not by their paths, so data may be moved. Of very many files, evenly spaced
-    ones are read. A data set that does not name its files has `MAX_SAMPLES` images read; where these differ from one
-    reading to the next, nothing is compared but names.
+    Files are compared by their contents, not by their paths, so data may be moved. If there are many files, evenly
+    spaced ones are hashed. If a data set does not name its files, the objects of up to `MAX_SAMPLES` images are hashed,
+    unless they are different each time they are read.
     """
     places = range(len(dataset))
     images = dict.fromkeys(each for i in places if (each := _image_file(*_origin(dataset, i))) is not None)
@@ -35,7 +35,7 @@ def identify(dataset: ImageDataset) -> Identity:
         "class_names": list(getattr(dataset, "class_names", ())),
         "image_ids": torch.tensor(dataset.image_ids, dtype=torch.int64),
         "image_names": list(dataset.image_names),
-        "images": _hash_files(_spaced(list(images), MAX_IMAGE_FILES), HEAD),
+        "images": _hash_files(_spaced(list(images), MAX_IMAGE_FILES), HEAD_BYTES),
         "annotations": _hash_files(_spaced(list(annotations), MAX_ANNOTATION_FILES), None)
         if annotations
         else _hash_samples(dataset),
@@ -43,18 +43,20 @@ def identify(dataset: ImageDataset) -> Identity:
 
 
 def check_same_data(saved: Mapping[str, Identity], current: Mapping[str, Identity], source: str | Path) -> list[str]:
-    """Raise `UserError` that names the first difference between the data of a saved run and that of a resumed one.
+    """Check that a resumed run has the data of the saved run.
 
-    Image files whose contents have changed are no error: a run may have stopped at one that could not be read, and that
-    was repaired.
+    Changed image files are not an error, because a run may have stopped at a file that was then repaired.
 
     Args:
-        saved: `identify` of each part ("train", "test") when the checkpoint was saved.
-        current: The same now.
-        source: The checkpoint.
+        saved: identity of each part ("train", "test") when the checkpoint was saved.
+        current: current identity of each part.
+        source: name of the checkpoint in errors.
 
     Returns:
         A notice for each part with changed image files.
+
+    Raises:
+        UserError: If the data differs; names the first difference.
     """
     notices = []
     for part, before in saved.items():
@@ -95,7 +97,7 @@ def _listed(class_names: Sequence[str]) -> str:
 
 
 def _origin(dataset: Any, index: int) -> tuple[Any, int]:
-    """The data set that reads an image from its files, and the place there: subsets and joined sets only hand it on."""
+    """Resolve subsets and joined data sets to the data set that reads an image, and the index there."""
     while hasattr(dataset, "origin"):
         dataset, index = dataset.origin(index)
     return dataset, index
@@ -114,7 +116,7 @@ def _spaced(paths: Sequence[Path], count: int) -> list[Path]:
 
 
 def _hash_files(paths: Iterable[Path], size: int | None) -> str:
-    """A hash of the sizes and the contents (or their first `size` bytes); a file that is missing counts as empty."""
+    """Hash the lengths and contents (or the first `size` bytes) of files; missing files are hashed as such."""
     digest = hashlib.blake2b(digest_size=16)
     for path in paths:
         try:
@@ -134,7 +136,7 @@ def _hash_samples(dataset: ImageDataset) -> str | None:
     count = min(len(dataset), MAX_SAMPLES)
     places = [i * len(dataset) // count for i in range(count)]
     if _hash_objects(dataset[places[0]][1]) != _hash_objects(dataset[places[0]][1]):
-        return None  # drawn anew whenever it is read
+        return None  # the objects are random
     return hashlib.blake2b(b"".join(_hash_objects(dataset[i][1]) for i in places), digest_size=16).hexdigest()
 
 

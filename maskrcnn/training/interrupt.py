@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM that let the step finish, so that the run can be saved."""
+"""Handling of Ctrl-C and SIGTERM: the current step finishes, so that the run can be saved."""
 
 from __future__ import annotations
 
@@ -13,25 +13,31 @@ from dataclasses import dataclass
 from types import FrameType
 
 MESSAGE = b"\nstopping after this step, then saving; Ctrl-C again stops at once and loses what is not saved\n"
-SAME_KEY_PRESS = 0.3  # seconds: `timeout` and job schedulers send a signal to a process, then to its group again
+MAX_DUPLICATE_DELAY = 0.3  # seconds; `timeout` and job schedulers send a signal to a process and then to its group
 
 
 @dataclass
 class StopRequest:
-    """Whether a signal has asked the run to stop, and which."""
+    """Request to stop a run.
+
+    Attributes:
+        signal: number of the signal that requested it; None if none did.
+    """
 
     signal: int | None = None
 
     @property
     def made(self) -> bool:
+        """Whether the run was asked to stop."""
         return self.signal is not None
 
 
 @contextmanager
 def stop_on_signal() -> Iterator[StopRequest]:
-    """Inside, the first SIGINT, SIGTERM or SIGHUP is only noted; a second SIGINT raises `KeyboardInterrupt`.
+    """Record the first SIGINT, SIGTERM, or SIGHUP in the context; a second SIGINT raises `KeyboardInterrupt`.
 
-    The old handlers come back. Outside the main thread, where Python allows no handlers, nothing is caught.
+    The previous handlers are restored afterwards. Does nothing outside the main thread, where Python allows no
+    handlers.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
@@ -42,12 +48,14 @@ def stop_on_signal() -> Iterator[StopRequest]:
     def handle(number: int, frame: FrameType | None) -> None:
         nonlocal first
         if request.made:
-            if number == signal.SIGINT and time.monotonic() - first > SAME_KEY_PRESS:
+            if number == signal.SIGINT and time.monotonic() - first > MAX_DUPLICATE_DELAY:
                 raise KeyboardInterrupt
             return
         request.signal, first = number, time.monotonic()
         with suppress(OSError, ValueError):
-            os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, MESSAGE)  # print() may be what was interrupted
+            os.write(
+                sys.__stderr__.fileno() if sys.__stderr__ else 2, MESSAGE
+            )  # not print(), which may have been interrupted
 
     before = {number: signal.signal(number, handle) for number in _stopping_signals()}
     try:
@@ -58,7 +66,7 @@ def stop_on_signal() -> Iterator[StopRequest]:
 
 
 def _stopping_signals() -> list[int]:
-    """Not SIGHUP where it is ignored: `nohup` says so."""
+    """Return the handled signals, without SIGHUP if it is ignored, as with `nohup`."""
     hangup = getattr(signal, "SIGHUP", None)  # Windows has none
     hangups = [] if hangup is None or signal.getsignal(hangup) == signal.SIG_IGN else [hangup]
     return [signal.SIGINT, signal.SIGTERM, *hangups]

@@ -1,4 +1,4 @@
-"""One process per run folder: a lock of the operating system that ends with its process."""
+"""Lock of a run folder, so that only one process writes to it; the system releases it when the process ends."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from typing import BinaryIO
 
 from maskrcnn.config import UserError
 
-NAME = ".lock"
-_LOCKED_BYTE = 2**30  # far behind the text: on Windows nobody else can read a locked byte
-_held: set[Path] = set()  # the system's locks keep other processes out, not other threads
+FILE_NAME = ".lock"
+_LOCKED_BYTE = 2**30  # far beyond the text, because others cannot read a locked byte on Windows
+_held: set[Path] = set()  # locks of this process; system locks do not exclude other threads
 
 
 @contextmanager
 def lock_run(folder: Path) -> Iterator[None]:
-    """Keep all other processes from writing to a run folder while the block runs.
+    """Prevent other processes from writing to a run folder while the context is active.
 
-    The system releases the lock of a process that is killed, so a lock file that is left behind locks nothing. On file
-    systems without locks, nothing is locked.
+    The system releases the lock if the process is killed, so a stale lock file has no effect. File systems without
+    locks are not protected.
 
     Raises:
-        UserError: another process is writing to the folder; names the process and its computer.
+        UserError: If another process is using the folder; names the process and its host.
     """
-    path = (folder / NAME).resolve()
+    path = (folder / FILE_NAME).resolve()
     file = _acquire(path, folder)
     _held.add(path)
     try:
@@ -42,8 +42,10 @@ def lock_run(folder: Path) -> Iterator[None]:
 
 def _acquire(path: Path, folder: Path) -> BinaryIO:
     while True:
-        if path in _held:  # do not open it: closing a file releases all locks that its process has on it
-            raise UserError(f"{folder}: in use by another run of this process; wait until it ends, or name another")
+        if path in _held:  # do not open the file, because closing it would release all locks of this process on it
+            raise UserError(
+                f"{folder}: in use by another run of this process; wait until it ends or choose another folder"
+            )
         try:
             file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
         except OSError as error:
@@ -51,21 +53,21 @@ def _acquire(path: Path, folder: Path) -> BinaryIO:
         if not _lock(file):
             file.close()
             raise _in_use(folder, path)
-        if _is_there(file, path):
+        if _exists(file, path):
             return file
-        file.close()  # the process before has removed it in between
+        file.close()  # the previous process removed the file in the meantime
 
 
 def _remove(path: Path, file: BinaryIO) -> None:
     """Remove the lock file while it is locked, so that no other process locks a file that is then removed."""
-    if sys.platform == "win32":  # an open file cannot be removed there, nor one that another process has opened
+    if sys.platform == "win32":  # open files cannot be removed on Windows
         file.close()
     with suppress(OSError):
         path.unlink()
     file.close()
 
 
-def _is_there(file: BinaryIO, path: Path) -> bool:
+def _exists(file: BinaryIO, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
@@ -73,7 +75,7 @@ def _is_there(file: BinaryIO, path: Path) -> bool:
 
 
 def _lock(file: BinaryIO) -> bool:
-    """Whether the lock could be taken. It belongs to this process alone: processes forked from it do not hold it."""
+    """Try to lock a file; returns whether it succeeded. Forked processes do not inherit the lock."""
     if sys.platform == "win32":
         import msvcrt
 
@@ -106,6 +108,6 @@ def _in_use(folder: Path, path: Path) -> UserError:
     try:
         holder = json.loads(path.read_text(encoding="utf-8"))
         who = f"process {holder['pid']} on {holder['host']}, running since {holder['since']}"
-    except (OSError, ValueError, KeyError, TypeError):  # it has just started, or just ended
+    except (OSError, ValueError, KeyError, TypeError):  # the other process has just started or just ended
         who = "another process"
-    return UserError(f"{folder}: in use by {who}; wait until it ends or stop it, or name another run")
+    return UserError(f"{folder}: in use by {who}; wait until it ends, stop it, or choose another run")

@@ -1,4 +1,4 @@
-"""What a run computes on: device, precision, memory format, threads."""
+"""Device, precision, memory format, and threads of a run."""
 
 from __future__ import annotations
 
@@ -15,33 +15,40 @@ from maskrcnn.training.config import TrainingConfig
 
 @dataclass(frozen=True)
 class Machine:
-    """Where and how tensors are computed. Final logits and boxes stay float32 by the model's own care."""
+    """Device and number formats of a run. The model computes final logits and boxes in float32 in any case.
+
+    Attributes:
+        device: device of the model.
+        amp: whether to use bfloat16 mixed precision.
+        channels_last: whether to use the channels-last memory format.
+    """
 
     device: torch.device
     amp: bool = False
     channels_last: bool = False
 
     def place(self, model: nn.Module) -> nn.Module:
-        """Move `model` to the device, in place, with convolution weights channels-last where that is faster."""
+        """Move a model to the device and to the memory format, in place."""
         model.to(self.device)
         if self.channels_last:
             model.to(memory_format=torch.channels_last)
         return model
 
     def autocast(self) -> AbstractContextManager[None]:
-        """bfloat16 where it is safe, if the run uses it; needs no loss scaling, unlike float16."""
+        """Return a context for mixed precision in bfloat16, which, unlike float16, requires no loss scaling."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.amp)
 
 
 def set_up_machine(config: TrainingConfig) -> Machine:
     """Choose device and precision, and set PyTorch's threads and determinism for the whole process.
 
-    Raises `UserError` when the device does not exist.
+    Raises:
+        UserError: If the device does not exist.
     """
     if config.torch_threads:
         torch.set_num_threads(config.torch_threads)
     if config.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats exactly only with this
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required for deterministic cuBLAS
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True)
     device = choose_device(config.device)
@@ -51,7 +58,11 @@ def set_up_machine(config: TrainingConfig) -> Machine:
 
 
 def choose_device(text: str) -> torch.device:
-    """`auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1` or `1`; `UserError` where it does not exist."""
+    """Parse a device: `auto` (a GPU if available), `cpu`, `cuda`, `cuda:1`, or `1`.
+
+    Raises:
+        UserError: If it does not exist.
+    """
     text = text.strip().lower()
     if "," in text:
         raise UserError(f"--device={text}: several GPUs are not available yet; give one, such as --device=0")
@@ -61,7 +72,7 @@ def choose_device(text: str) -> torch.device:
         return torch.device("cpu")
     number = text.removeprefix("cuda").removeprefix(":") or "0"
     if not number.isdecimal():
-        raise UserError(f"--device={text}: unknown device; use auto, cpu, cuda, or the number of a GPU")
+        raise UserError(f"--device={text}: unknown device; use auto, cpu, cuda, or the index of a GPU")
     if not torch.cuda.is_available():
         raise UserError(f"--device={text}: PyTorch finds no CUDA GPU here; use --device=cpu or --device=auto")
     if int(number) >= torch.cuda.device_count():
@@ -70,7 +81,7 @@ def choose_device(text: str) -> torch.device:
 
 
 def _has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 is computed by the hardware; emulated, it is slower than float32."""
+    """Return whether the hardware supports bfloat16; emulated bfloat16 is slower than float32."""
     if device.type == "cuda":
         with torch.cuda.device(device):
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))

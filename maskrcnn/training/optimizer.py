@@ -1,4 +1,4 @@
-"""Parameter groups, the optimiser, and the learning rate as a function of progress."""
+"""Parameter groups, optimizer, and learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -12,23 +12,30 @@ from torch import Tensor, nn
 from maskrcnn.training.config import TrainingConfig
 
 
-def learning_rate(config: TrainingConfig, step: int, fraction: float) -> float:
-    """The learning rate of step `step` (from 0) when `fraction` in [0, 1] of the budget is used.
+def compute_learning_rate(config: TrainingConfig, step: int, fraction: float) -> float:
+    """Compute the learning rate of a step.
 
-    Linear warm-up, times a half cosine from 1 to `final_lr_factor` (Loshchilov and Hutter, SGDR, eq. 5, no restarts).
+    The schedule is a linear warm-up times a half cosine from 1 to `final_lr_factor` (Loshchilov and Hutter, SGDR, eq.
+    5, without restarts).
+
+    Args:
+        config: options.
+        step: step, from 0.
+        fraction: fraction of the budget that is used, in [0, 1].
     """
     warmup = min(1.0, (step + 1) / (config.warmup_steps + 1))
     if config.schedule == "constant":
         return config.learning_rate * warmup
-    falling = 0.5 * (1.0 + math.cos(math.pi * min(1.0, fraction)))
-    return config.learning_rate * warmup * (config.final_lr_factor + (1.0 - config.final_lr_factor) * falling)
+    cosine = 0.5 * (1.0 + math.cos(math.pi * min(1.0, fraction)))
+    return config.learning_rate * warmup * (config.final_lr_factor + (1.0 - config.final_lr_factor) * cosine)
 
 
-def parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
-    """Trainable parameters, grouped by learning-rate factor and weight decay; empty groups are left out.
+def make_parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
+    """Group trainable parameters by learning-rate factor and weight decay.
 
-    Vectors (biases, norm layers) do not decay. If the model has a method `pretrained_parameters() -> names`, the
-    parameters it names learn at `pretrained_lr_factor` times the learning rate. A factor of 0 freezes them.
+    Biases and parameters of normalization layers have no weight decay. If the model has a method
+    `pretrained_parameters() -> names`, the learning rate of these parameters is multiplied by `pretrained_lr_factor`; a
+    factor of 0 freezes them.
     """
     pretrained = _pretrained_names(model)
     groups: dict[tuple[float, float], list[Tensor]] = {}
@@ -49,14 +56,14 @@ def _pretrained_names(model: nn.Module) -> set[str]:
 
 
 def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """AdamW or SGD over `parameter_groups`. The fused versions make one pass over many small tensors."""
-    groups = parameter_groups(model, config)
+    """Create AdamW or SGD, fused because there are many small tensors."""
+    groups = make_parameter_groups(model, config)
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, config.learning_rate, config.momentum, fused=True)
     return torch.optim.AdamW(groups, config.learning_rate, fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the rate of every group to `rate` times its factor."""
+    """Set the learning rate of each group to `rate` times its factor."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["lr_factor"]

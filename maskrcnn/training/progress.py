@@ -1,4 +1,4 @@
-"""What the user sees while a run trains."""
+"""Progress display of training."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from maskrcnn.training.loop import Training
 
 
 class ProgressDisplay:
-    """A bar below the lines that have been said. Where the output is no terminal, or `hidden`, only the lines.
+    """Progress bar below the printed lines; without the bar if `hidden` or if the output is not a terminal.
 
-    Use as a context manager; give `say` to `RunLog` and `on_step` to `Callbacks`.
+    Use it as a context manager; pass `print` to `RunLog` and `on_step` to `Callbacks`.
     """
 
     def __init__(self, hidden: bool = False, console: Console | None = None) -> None:
@@ -40,11 +40,11 @@ class ProgressDisplay:
     ) -> None:
         self._progress.stop()
 
-    def say(self, line: str) -> None:
-        """Print one line as it is, above the bar."""
+    def print(self, line: str) -> None:
+        """Print a line above the bar, without markup."""
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def on_step(self, training: Training) -> None:
-        """Move the bar to where the run is."""
+        """Update the bar."""
         epoch, loss = str(training.state.epoch + 1), f"{training.losses['loss']:.3f}"
         self._progress.update(self._task, completed=training.fraction(), epoch=epoch, loss=loss)

@@ -1,4 +1,4 @@
-"""The run folder: never overwritten, and every figure in it is in `metrics.jsonl` first."""
+"""Run folders and their logs. Folders are never overwritten, and all metrics are in `metrics.jsonl`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from maskrcnn.config import UserError
 from maskrcnn.files import sync_file, sync_folder, write_text
 from maskrcnn.text import escape
 from maskrcnn.training.environment import describe_environment
-from maskrcnn.training.events import cut_events
+from maskrcnn.training.events import truncate_events
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -26,9 +26,12 @@ NEWEST = "newest"
 
 
 def create_run(output_dir: str | os.PathLike[str], name: str) -> Path:
-    """Make and return `output_dir/name-1`, or with the number after the highest there is.
+    """Create the folder of a new run, `output_dir/name-N`, where N follows the highest existing number.
 
-    Two programs that start together get two folders. `UserError` where the folder cannot be made.
+    Programs that start at the same time get different folders.
+
+    Raises:
+        UserError: If the folder cannot be created.
     """
     parent = Path(output_dir)
     try:
@@ -47,23 +50,30 @@ def create_run(output_dir: str | os.PathLike[str], name: str) -> Path:
         raise _not_writable(parent, error) from error
 
 
-def find_run(name: str, output_dir: str, flag: str = "--resume", say: Callable[[str], None] = print) -> Path:
-    """The folder of a run by its path or its name; the newest with weights where `name` says so.
+def find_run(name: str, output_dir: str, flag: str = "--resume", notify: Callable[[str], None] = print) -> Path:
+    """Find the folder of a run.
 
-    Errors begin with `flag`. Only `--resume` needs the state that is in `weights/last.pt`.
+    Args:
+        name: path or name of the run, or `NEWEST` for the newest run with weights.
+        output_dir: folder of runs.
+        flag: option that errors name; `--resume` requires `weights/last.pt`.
+        notify: called with a line if a newer run has no weights.
+
+    Raises:
+        UserError: If there is no such run.
     """
     weights = ("last.pt",) if flag == "--resume" else ("best.pt", "last.pt")
     if name == NEWEST:
         runs = sorted(Path(output_dir).glob("*/config.toml"), key=lambda path: path.stat().st_mtime)
         usable = [path.parent for path in runs if any((path.parent / "weights" / each).is_file() for each in weights)]
         if not usable:
-            left = f" ({len(runs)} stopped before their first checkpoint)" if runs else ""
+            skipped = f" ({len(runs)} stopped before their first checkpoint)" if runs else ""
             raise UserError(
-                f"{flag}: no run with weights in {output_dir}{left}; name one, or train one with "
+                f"{flag}: no run with weights in {output_dir}{skipped}; give the path of a run, or train one with "
                 "example_smallobject_train.py"
             )
         if usable[-1] != runs[-1].parent:
-            say(f"{runs[-1].parent} stopped before its first checkpoint; taking {usable[-1]}")
+            notify(f"{runs[-1].parent} stopped before its first checkpoint; using {usable[-1]}")
         return usable[-1]
     for path in (Path(name), Path(output_dir) / name):
         if (path / "config.toml").is_file():
@@ -74,12 +84,12 @@ def find_run(name: str, output_dir: str, flag: str = "--resume", say: Callable[[
 
 
 @contextmanager
-def removed_if_empty(folder: Path) -> Iterator[None]:
-    """Take a new run's folder away again when the block raises before anything lies in it."""
+def remove_if_empty(folder: Path) -> Iterator[None]:
+    """Remove the folder of a new run if the context raises an error and the folder is empty."""
     try:
         yield
     except BaseException:
-        with suppress(OSError):  # raised where something lies in it, which then stays
+        with suppress(OSError):  # the folder is not empty
             folder.rmdir()
         raise
 
@@ -94,10 +104,15 @@ def _not_writable(path: Path, error: OSError) -> UserError:
 
 
 class RunLog:
-    """Writes what happens in one run: `metrics.jsonl`, `train.log`, TensorBoard events, configuration, environment.
+    """Log of a run: `metrics.jsonl`, `train.log`, TensorBoard events, configuration, and environment.
 
-    `console` shows a line to the user. `log_file` gets the lines of `train.log`, too. All methods that
-    write raise `UserError` where the folder cannot be written.
+    All methods that write raise `UserError` if the folder is not writable.
+
+    Args:
+        folder: folder of the run.
+        console: prints a line.
+        log_file: additional file for the lines of `train.log`.
+        tensorboard: whether to write TensorBoard events.
     """
 
     def __init__(
@@ -115,12 +130,12 @@ class RunLog:
 
     @property
     def weights(self) -> Path:
-        """The folder of weights."""
+        """Folder of the weights."""
         return self.folder / "weights"
 
     @property
     def metrics_file(self) -> Path:
-        """`metrics.jsonl`: one JSON object a line."""
+        """`metrics.jsonl`, with one JSON object per line."""
         return self.folder / "metrics.jsonl"
 
     def start(self, config_toml: str, **environment: str) -> None:
@@ -133,13 +148,13 @@ class RunLog:
         except OSError as error:
             raise _not_writable(self.folder, error) from error
 
-    def say(self, line: str) -> None:
-        """Show one line, and keep it with the time of day in `train.log`."""
+    def info(self, line: str) -> None:
+        """Print a line, and write it to `train.log`."""
         self.console(escape(line))
-        self.keep(line)
+        self.write_line(line)
 
-    def keep(self, line: str) -> None:
-        """Keep one line with the time of day in `train.log`."""
+    def write_line(self, line: str) -> None:
+        """Write a line to `train.log` with the current time."""
         line = escape(line)
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
         for path in self.log_files:
@@ -149,32 +164,32 @@ class RunLog:
         """Add a line to `metrics.jsonl` and its numbers to TensorBoard, under `kind/` or `split/`.
 
         Args:
-            kind: what the values are: "step", "train", "validation" (losses) or "evaluation" (metrics).
-            epoch: counts from 1.
-            step: the number of steps taken.
-            split: the images that were evaluated, "validation" or "test"; None for training images.
-            **values: by name; those that are not finite become null.
+            kind: "step", "train", or "validation" for losses, or "evaluation" for metrics.
+            epoch: epoch, from 1.
+            step: number of steps so far.
+            split: evaluated split, "validation" or "test"; None for training images.
+            **values: values by name; values that are not finite are written as null.
         """
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        where = {"kind": kind} | ({"split": split} if split is not None else {})
-        line = where | {"epoch": epoch, "step": step} | finite
+        source = {"kind": kind} | ({"split": split} if split is not None else {})
+        line = source | {"epoch": epoch, "step": step} | finite
         _append(self.metrics_file, json.dumps(line, allow_nan=False) + "\n")
         if self.tensorboard:
             for name, value in values.items():
                 self._events().add_scalar(f"{split or kind}/{name}", value, step)
 
-    def picture(self, name: str, image: Tensor, step: int) -> None:
-        """Show an image `[3, H, W]` (uint8, or float32 in [0, 1]) in TensorBoard."""
+    def add_image(self, name: str, image: Tensor, step: int) -> None:
+        """Write an image `[3, H, W]` (uint8, or float32 in [0, 1]) to TensorBoard."""
         if self.tensorboard:
             self._events().add_image(name, image.detach().cpu(), step)
 
-    def cut_back(self, epoch: int, step: int) -> None:
-        """Forget what was recorded after `epoch` epochs and `step` steps; a resumed run writes it again."""
+    def truncate(self, epoch: int, step: int) -> None:
+        """Discard what was recorded after `epoch` epochs and `step` steps; a resumed run records it again."""
         lines, num_bad = _parse_metrics(self.metrics_file)
         kept = [line for line in lines if _is_before(line, epoch, step)]
         recorded = {(line["kind"], line["step"]) for line in kept}
         kinds = {line["kind"] for line in lines}
-        epoch_ends = {line["step"] for line in kept if line["kind"] != "step"}  # when pictures are drawn
+        epoch_ends = {line["step"] for line in kept if line["kind"] != "step"}  # steps at which images are added
 
         def is_kept(tag: str, step: int) -> bool:
             kind = tag.partition("/")[0]
@@ -183,14 +198,14 @@ class RunLog:
         self.close()
         try:
             write_text(self.metrics_file, "".join(json.dumps(line) + "\n" for line in kept))
-            cut_events(self.folder / "tensorboard", is_kept)
+            truncate_events(self.folder / "tensorboard", is_kept)
         except OSError as error:
             raise _not_writable(self.folder, error) from error
         if num_bad:
-            self.say(f"{self.metrics_file}: {num_bad} unreadable lines left out")
+            self.info(f"{self.metrics_file}: skipped {num_bad} unreadable lines")
 
     def sync(self) -> None:
-        """Wait until all that was recorded is on the disk: a power cut must not leave weights without their figures."""
+        """Flush all records to the disk, so that a power failure cannot leave weights without their metrics."""
         if self._writer is not None:
             self._writer.flush()
         try:
@@ -202,14 +217,14 @@ class RunLog:
             raise _not_writable(self.folder, error) from error
 
     def close(self) -> None:
-        """Finish the TensorBoard file."""
+        """Close the TensorBoard file."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
 
     def _events(self) -> SummaryWriter:
         if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter  # takes a second to import
+            from torch.utils.tensorboard import SummaryWriter  # the import takes a second
 
             try:
                 self._writer = SummaryWriter(self.folder / "tensorboard")
@@ -219,12 +234,12 @@ class RunLog:
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl`, in order; those that a killed program or a power cut has damaged are left out."""
+    """Read the lines of `metrics.jsonl`; damaged lines (after a kill or a power failure) are skipped."""
     return _parse_metrics(path)[0]
 
 
 def _parse_metrics(path: str | os.PathLike[str]) -> tuple[list[dict[str, Any]], int]:
-    """The lines, and how many others are damaged; an empty line, and a last one without its end, are not counted."""
+    """Return the lines and the number of damaged ones, not counting empty lines and an unfinished last line."""
     if not Path(path).is_file():
         return [], 0
     texts = Path(path).read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
@@ -242,14 +257,14 @@ def _parse_line(text: str) -> dict[str, Any] | None:
 
 
 def _is_before(line: dict[str, Any], epoch: int, step: int) -> bool:
-    """Lines of kind `step` belong to a step; all others are written when their epoch is complete."""
+    """Return whether a line precedes a checkpoint; all kinds except `step` are written at the end of an epoch."""
     if line["kind"] == "step":
         return bool(line["step"] <= step)
     return bool(line["epoch"] <= epoch)
 
 
 def _append(path: Path, text: str) -> None:
-    """Opened for each line: nothing is lost in a buffer, and on Windows nobody is locked out."""
+    """Append to a file, which is opened each time, so that nothing is lost in a buffer or locked on Windows."""
     try:
         with path.open("a", encoding="utf-8", newline="\n") as file:
             file.write(text)
