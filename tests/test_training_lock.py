@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from maskrcnn.config import UserError
-from maskrcnn.training.lock import NAME, lock_run
+from maskrcnn.training.lock import FILE_NAME, lock_run
 
 HOLD = """
 import os, sys
@@ -44,7 +44,7 @@ def test_a_second_process_is_told_which_one_holds_the_lock(tmp_path: Path) -> No
             with pytest.raises(UserError, match=f"process {process.pid} on {socket.gethostname()}"), lock_run(tmp_path):
                 pass
     with lock_run(tmp_path):
-        assert (tmp_path / NAME).is_file()
+        assert (tmp_path / FILE_NAME).is_file()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -54,7 +54,7 @@ def test_a_killed_process_leaves_no_lock_behind(tmp_path: Path, options: tuple[s
     with holder(tmp_path, *options) as process:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        assert (tmp_path / NAME).is_file()
+        assert (tmp_path / FILE_NAME).is_file()
         with lock_run(tmp_path):  # though a process that it forked may live on
             pass
 
