@@ -22,7 +22,7 @@ from maskrcnn.config import UserError
 from maskrcnn.model.config import DetectorConfig
 from maskrcnn.model.detector import Detector
 from maskrcnn.training.checkpoint import find_nonfinite_tensor, load_checkpoint
-from maskrcnn.training.interrupt import SAME_KEY_PRESS
+from maskrcnn.training.interrupt import MAX_DUPLICATE_DELAY
 from maskrcnn.training.loop import Training, TrainingError
 from maskrcnn.training.runlog import read_metrics
 from maskrcnn.weights.torchvision import load_torchvision
@@ -98,7 +98,7 @@ def test_second_interrupt_aborts_and_the_handler_comes_back(tmp_path: Path) -> N
     def twice(training: Training) -> None:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)  # at once: sent by one program to the process and to its group
-        time.sleep(2 * SAME_KEY_PRESS)
+        time.sleep(2 * MAX_DUPLICATE_DELAY)
         signal.raise_signal(signal.SIGTERM)  # is no second Ctrl-C
         aborted.append(False)
         signal.raise_signal(signal.SIGINT)
