@@ -110,7 +110,7 @@ def test_a_crashed_run_goes_on_from_the_middle_of_its_epoch(
     [
         ("--head=rpn", ['head: "mask_rcnn" -> "rpn"']),
         ("--learning_rate=0.5 --no-hflip", ["training.learning_rate: 0.003 -> 0.5", "augment.hflip: true -> false"]),
-        ("--num_epochs=30", ["training.num_epochs: 3 -> 30", "whole budget"]),
+        ("--num_epochs=30", ["training.num_epochs: 3 -> 30", "length of training"]),
         ("--backbone=resnet34", ['detector.backbone.name: "resnet18" -> "resnet34"']),
         ("--plot_dir=smallobjects.toml", ["smallobjects.toml", "cannot make the folder"]),
     ],

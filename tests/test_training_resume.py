@@ -148,7 +148,7 @@ def test_another_architecture_is_named_by_its_first_layer(whole: Path) -> None:
     ("change", "message"),
     [
         ({"learning_rate": 0.01}, "learning_rate: 0.05 -> 0.01"),
-        ({"num_epochs": 8}, "num_epochs: 4 -> 8.*learning rate follows a curve"),
+        ({"num_epochs": 8}, "num_epochs: 4 -> 8.*learning-rate schedule depends"),
         ({"seed": 3, "batch_size": 3}, "batch_size: 2 -> 3; seed: 0 -> 3"),
     ],
 )
