@@ -25,7 +25,7 @@ from augment.config import AugmentConfig
 from augment.training import make_training_transform
 from benchmarks.ops import cost, describe
 from benchmarks.quality import write_results
-from datasets.readers.generated import masks_of_labels
+from datasets.readers.generated import extract_masks
 from datasets.synthetic.config import SceneConfig, update_config
 from datasets.synthetic.painting import render
 from datasets.synthetic.scene import compose_scene
@@ -46,7 +46,7 @@ def sample(side: int, groups: int, members: int, free: int) -> Sample:
         SceneConfig(), width=side, height=side, n_groups=groups, n_objects_per_group=members, n_free=free
     )
     drawn = render(compose_scene(config, "train", 0))
-    masks, ids = masks_of_labels(torch.from_numpy(drawn.labels.astype(np.int32)))
+    masks, ids = extract_masks(torch.from_numpy(drawn.labels.astype(np.int32)))
     image = torch.from_numpy(drawn.image).permute(2, 0, 1).contiguous()
     return image, Instances.from_masks(masks, torch.ones_like(ids), ids=ids)
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.quality import write_results
-from datasets.readers.generated import masks_of_labels
+from datasets.readers.generated import extract_masks
 from datasets.synthetic.config import SceneConfig, update_config
 from datasets.synthetic.painting import render
 from datasets.synthetic.scene import compose_scene
@@ -53,7 +53,7 @@ def make_scenes(count: int, times: int) -> Scenes:
 def make_scene(config: SceneConfig, number: int) -> tuple[Tensor, Instances]:
     """Make one test scene."""
     drawn = render(compose_scene(config, "test", number))
-    masks, ids = masks_of_labels(torch.from_numpy(drawn.labels.astype(np.int32)))
+    masks, ids = extract_masks(torch.from_numpy(drawn.labels.astype(np.int32)))
     image = torch.from_numpy(drawn.image).permute(2, 0, 1).contiguous()
     return image, Instances.from_masks(masks, torch.ones_like(ids), ids=ids)
 

@@ -36,6 +36,7 @@ class Chosen:
 
     @property
     def counts(self) -> Mapping[str, int]:
+        """Number of dropped or corrected annotations so far, by rule."""
         return self.dataset.counts
 
     def __len__(self) -> int:
@@ -97,13 +98,13 @@ def values_of(
 def choose(
     dataset: DetectionDataset, expression: Expression | None, skip_bad: bool, over: Over = iter
 ) -> tuple[DetectionDataset, BadImages]:
-    """The images for which the expression holds, and, with ``skip_bad``, that can be read; and those that cannot.
+    """The images for which the expression holds, and, with `skip_bad`, that can be read; and those that cannot.
 
-    Images are read only where the expression asks for what is in them, or to find the bad ones. ``over`` shows the
+    Images are read only where the expression asks for what is in them, or to find the bad ones. `over` shows the
     progress of that.
 
     Raises:
-        UserError: a bad image without ``skip_bad``; an expression that makes no sense; no images left.
+        UserError: a bad image without `skip_bad`; an expression that makes no sense; no images left.
     """
     bad, kept, places = BadImages(), [], range(len(dataset))
     ids, names = dataset.image_ids, dataset.image_names

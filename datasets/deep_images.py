@@ -15,7 +15,7 @@ from maskrcnn.images.levels import FULL_RANGE, Levels, count_outliers, scale_lev
 from maskrcnn.images.reading import large_images_left_open
 from maskrcnn.structures.instances import Instances
 
-RULE = "16-bit images with values beyond the gray levels shown (--gray_levels)"
+RULE = "16-bit images with values outside the gray levels shown (--gray_levels)"
 
 
 class DeepImages:
@@ -36,6 +36,7 @@ class DeepImages:
 
     @property
     def counts(self) -> Counter[str]:
+        """Number of dropped or corrected annotations so far, by rule."""
         return Counter(self._dataset.counts) + self._tallies.counts
 
     def origin(self, index: int) -> tuple[DetectionDataset, int]:

@@ -11,12 +11,12 @@ from maskrcnn.structures.instances import Instances
 class DetectionDataset(Protocol):
     """Images with their objects, read when asked for.
 
-    ``class_names[k]`` is the name of label k + 1; ``image_ids`` (all different) and ``image_names`` have one entry per
-    image. ``has_masks`` is false where the annotations hold boxes only. ``counts`` says what reading dropped or clipped
-    so far, by rule. Where each image is a file of its own, a reader also has ``image_file(index)``, the file's path,
-    and ``annotation_files(index)``, those that its objects are read from: a resumed run compares their contents.
-    Where the annotations number their classes otherwise than 1 to K, a data set also has ``category_ids``, parallel to
-    ``class_names``: ask ``category_ids_of``.
+    `class_names[k]` is the name of label k + 1; `image_ids` (all different) and `image_names` have one entry per
+    image. `has_masks` is false where the annotations hold boxes only. `counts` says what reading dropped or clipped
+    so far, by rule. Where each image is a file of its own, a reader also has `image_file(index)`, the file's path,
+    and `annotation_files(index)`, those that its objects are read from: a resumed run compares their contents.
+    Where the annotations number their classes otherwise than 1 to K, a data set also has `category_ids`, parallel to
+    `class_names`: ask `category_ids_of`.
     """
 
     class_names: tuple[str, ...]

@@ -38,7 +38,7 @@ class Joined:
 
     Image ids stay as they are, unless one of a part is also in a part before it: then all ids of that part are raised
     above the highest before. A name that is in several parts gets its part's name in front. There are masks only if
-    all parts have them. Category ids are as ``joined_category_ids`` says.
+    all parts have them. Category ids are as `joined_category_ids` says.
     """
 
     def __init__(
@@ -49,8 +49,8 @@ class Joined:
         with_masks: bool = True,
         others: Sequence[DetectionDataset] = (),
     ) -> None:
-        """``class_names``: of all parts and maybe ``others``, in the order that gives the labels; default
-        ``joined_classes``. Without ``with_masks`` masks are left out."""
+        """`class_names`: of all parts and maybe `others`, in the order that gives the labels; default
+        `joined_classes`. Without `with_masks` masks are left out."""
         self.parts = list(parts)
         self.class_names = class_names or joined_classes(parts)
         self.category_ids = joined_category_ids([*parts, *others], self.class_names)
@@ -63,6 +63,7 @@ class Joined:
 
     @property
     def counts(self) -> Counter[str]:
+        """Number of dropped or corrected annotations so far, by rule."""
         return sum((Counter(part.counts) for part in self.parts), Counter[str]())
 
     def __len__(self) -> int:

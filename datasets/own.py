@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from datasets.checks import Tally, TallyByImage, in_words, usable_boxes
+from datasets.checks import Tally, TallyByImage, clip_boxes, format_size
 from datasets.readers.splitting import SPLITS, MissingSplit, check_split
 from maskrcnn.config import UserError
 from maskrcnn.structures.instances import Instances
@@ -26,9 +26,9 @@ _MOST_WORDS = 300  # characters of somebody else's error
 
 
 def open_class(name: str, root: str | Path, split: str) -> "OwnData":
-    """``MyData(root, split)`` of ``name``, my_module:MyData, where my_module may lie in the working directory.
+    """`MyData(root, split)` of `name`, my_module:MyData, where my_module may lie in the working directory.
 
-    The class is asked for the splits that its attribute ``splits`` names, by default "train" and "test".
+    The class is asked for the splits that its attribute `splits` names, by default "train" and "test".
 
     Raises:
         UserError: whatever goes wrong in there.
@@ -82,6 +82,7 @@ class OwnData:
 
     @property
     def counts(self) -> Mapping[str, int]:
+        """Number of dropped or corrected annotations so far, by rule."""
         return self._tallies.counts + Counter(getattr(self._data, "counts", {}))
 
     def __len__(self) -> int:
@@ -106,7 +107,9 @@ class OwnData:
         if not isinstance(target, Instances):
             raise UserError(f"{where}: its objects must be Instances, not {type(target).__name__}")
         if tuple(target.size) != size:
-            raise UserError(f"{where}: is {in_words(size)} but its objects are in an image of {in_words(target.size)}")
+            raise UserError(
+                f"{where}: is {format_size(size)} but its objects are in an image of {format_size(target.size)}"
+            )
         if not len(target):
             return replace(Instances.empty(size, self.has_masks), ids=torch.zeros(0, dtype=torch.int64))
         if self.has_masks and target.masks is None:
@@ -125,7 +128,7 @@ class OwnData:
             raise UserError(f"{where}: has label {wrong}; use 1 to {count}, as in class_names")
         ids = torch.arange(1, len(target) + 1) if target.ids is None else target.ids
         target = replace(target, size=size, masks=target.masks if self.has_masks else None, ids=ids)
-        inside, kept = usable_boxes(boxes.double().numpy(), size, tally, where)
+        inside, kept = clip_boxes(boxes.double().numpy(), size, tally, where)
         return replace(target[torch.from_numpy(kept)], boxes=torch.from_numpy(inside))
 
 
@@ -172,7 +175,7 @@ def _offers(found: type[Any], attribute: str) -> bool:
 
 
 def _guarded(where: str, call: Callable[..., Any], *arguments: Any) -> Any:
-    """What a user's code gives; UserError that begins with ``where``, for whatever it raises but its own UserError."""
+    """What a user's code gives; UserError that begins with `where`, for whatever it raises but its own UserError."""
     try:
         return call(*arguments)
     except UserError:

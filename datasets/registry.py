@@ -22,7 +22,7 @@ _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 @dataclass(frozen=True)
 class Request:
-    """What a data set is opened with; ``variant`` is what was said after the colon, "" for a bare name."""
+    """What a data set is opened with; `variant` is what was said after the colon, "" for a bare name."""
 
     root: str | Path
     split: str
@@ -47,9 +47,9 @@ class Source:
 
 @dataclass(frozen=True)
 class Named:
-    """One data set as it was named: ``name`` is a key of ``SOURCES``, `synthetic`, or a class as module:Class.
+    """One data set as it was named: `name` is a key of `SOURCES`, `synthetic`, or a class as module:Class.
 
-    ``rest`` is the variant, the recipe's file, or the folder that was given for a class.
+    `rest` is the variant, the recipe's file, or the folder that was given for a class.
     """
 
     text: str
@@ -73,7 +73,7 @@ class Named:
 
 
 def parse(text: str) -> list[Named]:
-    """The data sets that ``a+b`` names, in that order. A ``+`` in a path joins only what has a data set's form.
+    """The data sets that `a+b` names, in that order. A `+` in a path joins only what has a data set's form.
 
     Raises:
         UserError: an unknown name, with the nearest; a data set that is named twice; a name that is left out.
@@ -112,7 +112,7 @@ def _is_class(module: str, name: str) -> bool:
 
 
 def short_name(text: str) -> str:
-    """What a run on the data set ``text`` is called, fit for a folder's name."""
+    """What a run on the data set `text` is called, fit for a folder's name."""
     return "+".join(each.short for each in parse(text))[:80]
 
 
@@ -127,7 +127,7 @@ def open_dataset(
     skip_bad: bool = False,
     test_fraction: float = 0.25,
 ) -> DetectionDataset:
-    """The ``split`` ("train", "val" or "test") of one data set in the folder ``root``; `synthetic:FILE` needs no root.
+    """The `split` ("train", "val" or "test") of one data set in the folder `root`; `synthetic:FILE` needs no root.
 
     Raises:
         UserError: unknown name or split; a missing or empty folder; an option that this data set has no use for.

@@ -31,7 +31,7 @@ class Splits:
 
 
 def open_splits(named: Named, root: str | Path, config: DataConfig, reading: ReadingConfig | None = None) -> Splits:
-    """The splits of one data set: of ``config.split_file``, else its own; a test set that is not there is drawn.
+    """The splits of one data set: of `config.split_file`, else its own; a test set that is not there is drawn.
 
     Raises:
         UserError: as `open_dataset`; a split file that is broken, names unknown images or leaves a split empty.
@@ -110,7 +110,7 @@ def _has_folders(root: str | Path) -> bool:
 
 
 def _split_by_file(named: Named, root: str | Path, config: DataConfig, reading: ReadingConfig | None) -> Splits:
-    """All images of the data, whatever their own split, as ``config.split_file`` says."""
+    """All images of the data, whatever their own split, as `config.split_file` says."""
     file = config.split_file
     assert file is not None
     opened = {split: _open(named, root, split, config, reading) for split in SPLITS}
@@ -140,7 +140,7 @@ def hold_out(
     """The training images without those held out for validation, and these; None where too few are there.
 
     Which images are held out depends on the seed and their names alone; images that are the same file, or copies, are
-    held out together. ``may_go`` tells which images may be held out (default: all).
+    held out together. `may_go` tells which images may be held out (default: all).
     """
     candidates = [place for place in range(len(train)) if may_go is None or may_go[place]]
     pool = Chosen(train, candidates)

@@ -86,7 +86,7 @@ def main(path: str, dataset: str | None, **flags: Any) -> None:
     for line in (*seen.notes, *(line for lines in seen.findings.values() for line in lines)):
         click.echo(escape(line))
     if problems := len(seen.problems):
-        raise UserError(f"{path}: {problems} problem{'s' * (problems > 1)}; mend the files or make them again")
+        raise UserError(f"{path}: {problems} problem{'s' * (problems > 1)}; fix the files or create them again")
     readable = "unchanged and readable" if seen.compared else "readable"
     click.echo(f"{path}: {readable}, {format_judgment(seen.findings)}")
 

@@ -19,7 +19,7 @@ _PIECES = [*_SIGNS, *_NUMBERS, *_PATHS, b"<!DOCTYPE a [<!ENTITY b 'c'>]>", b"<a>
 
 
 def mutations(content: bytes, count: int, seed: int = 0) -> Iterator[bytes]:
-    """``count`` versions of a file, each with one to four changes.
+    """`count` versions of a file, each with one to four changes.
 
     Bytes are flipped, cut, doubled, moved or put in, and, as that leaves files well-formed, numbers exchanged.
     """

@@ -93,7 +93,7 @@ def test_degenerate_outlines_are_dropped_and_the_object_keeps_its_box(tmp_path, 
     found = data[0][1]
     assert found.ids.tolist() == [1, 2] and found.has_mask().tolist() == [True, False]
     assert found.boxes.tolist() == [[10, 8, 20, 16]] * 2
-    assert counted(data, "fewer than three points") == dropped and counted(data, "count for boxes only") == 1
+    assert counted(data, "fewer than three points") == dropped and counted(data, "used for boxes only") == 1
 
 
 BROKEN = {
@@ -120,7 +120,7 @@ def test_a_broken_annotation_is_an_error_or_skipped_alone(tmp_path, kind):
     assert "\n" not in str(error.value) and "annotation 2" in str(error.value)
     data = Coco(root, "train", skip_bad=True)
     assert data[0][1].ids.tolist() == [1, 3] and data[0][1].has_mask().all()
-    assert data.counts == {"annotations that are broken skipped": 1}
+    assert data.counts == {"invalid annotations skipped": 1}
 
 
 # ---- numbers, boxes and names
@@ -143,17 +143,17 @@ def test_ids_of_annotations_that_repeat_or_are_missing_are_numbered_anew(tmp_pat
     entries = [entry(number, bbox=[k, 8, 10, 8]) for k, number in enumerate(ids)]
     data = Coco(write(tmp_path, entries), "train")
     assert data[0][1].ids.tolist() == [1, 2, 3]
-    assert counted(data, "of 3 annotation ids are missing or there twice") == count
+    assert counted(data, "of 3 annotation ids are missing or duplicated") == count
 
 
 def test_doubtful_lists_are_counted(tmp_path):
     two = [{"id": k, "file_name": "a.png", "width": SIZE[1], "height": SIZE[0]} for k in (1, 2)]
     data = Coco(write(tmp_path, [entry(), entry(2), entry(3, image_id=2)], images=two), "train")
-    assert counted(data, "of 2 images have a file that is listed before") == 1
+    assert counted(data, "of 2 images have the file of an image listed before") == 1
     assert counted(data, "of 3 objects repeat another one") == 1
     fractions = [entry(k, bbox=[0.1 * k, 0.2, 0.05, 0.1], segmentation=[]) for k in range(1, 4)]
     data = Coco(write(tmp_path / "b", fractions), "train")
-    assert counted(data, "of 3 boxes lie between 0 and 1") == 3
+    assert counted(data, "of 3 boxes are between 0 and 1") == 3
     assert not counted(Coco(write(tmp_path / "c", [entry()]), "train"), "of ")
 
 
@@ -187,9 +187,9 @@ def test_crowds_are_counted_and_can_be_objects(tmp_path):
     entries.append(entry(9, iscrowd=1, ignore=1))
     data = Coco(write(tmp_path, entries), "train")
     assert data[0][1].ignore.tolist() == [True, False, True, False, True]
-    assert data.counts["of 5 objects are crowds and ignored (--crowds=objects takes them as objects)"] == 2
+    assert data.counts["of 5 objects are crowds and ignored (use --crowds=objects to keep them)"] == 2
     taken = Coco(tmp_path, "train", reading=ReadingConfig(crowds="objects"))
-    assert taken[0][1].ignore.tolist() == [False] * 4 + [True] and counted(taken, "crowds and taken as objects") == 2
+    assert taken[0][1].ignore.tolist() == [False] * 4 + [True] and counted(taken, "crowds and kept as objects") == 2
     assert torch.equal(taken[0][1].masks.to_dense(), data[0][1].masks.to_dense())
 
 
@@ -219,24 +219,24 @@ def test_images_are_found_by_the_last_part_of_their_name(tmp_path, kind):
     data = Coco(write(tmp_path, [entry()], name, disk), "train")
     assert data.image_file(0).resolve() == (tmp_path / disk).resolve() and len(data[0][1]) == 1
     direct = name.replace("\\", "/").removeprefix("./") == disk
-    assert counted(data, "of 1 images are found by the last part") == (0 if direct else 1)
+    assert counted(data, "of 1 images are found by the last component") == (0 if direct else 1)
 
 
 def test_other_folders_are_never_looked_at(tmp_path):
     root = write(tmp_path / "set", [entry()], "../secret.png", "images/a.png")
     Image.new("RGB", SIZE[::-1]).save(tmp_path / "secret.png")
-    with pytest.raises(UserError, match="leads out of the data folder"):
+    with pytest.raises(UserError, match="points out of the data folder"):
         Coco(root, "train")
 
 
 def test_what_is_not_unique_or_differs_in_case_is_said(tmp_path):
     root = write(tmp_path / "a", [entry()], "x/cell.png", "images/1/cell.png")
     Image.new("RGB", SIZE[::-1]).save(root / "images" / "cell.png")
-    with pytest.raises(UserError, match=r"several files are called cell\.png.*--image_folder"):
+    with pytest.raises(UserError, match=r"several files are named cell\.png.*--image_folder"):
         Coco(root, "train")
     assert Coco(root, "train", reading=ReadingConfig(image_folder=str(root / "images/1")))[0]
     root = write(tmp_path / "b", [entry()], "images/CELL_01.PNG", "images/cell_01.png")
-    with pytest.raises(UserError, match=r"there is cell_01\.png: upper and lower case differ"):
+    with pytest.raises(UserError, match=r"cell_01\.png exists: upper and lower case differ"):
         Coco(root, "train")
 
 
@@ -266,9 +266,9 @@ def test_convert_and_check_data_count_and_take_the_options(tmp_path):
     result = CliRunner().invoke(convert, [str(root), "--to=coco", f"--output={tmp_path / 'b'}"])
     assert result.exit_code == 0 and "1 of 2 objects are crowds and ignored" in result.output, result.output
     result = CliRunner().invoke(convert, [str(root), "--to=coco", f"--output={tmp_path / 'c'}", "--crowds=objects"])
-    assert result.exit_code == 0 and "1 of 2 objects are crowds and taken" in result.output, result.output
+    assert result.exit_code == 0 and "1 of 2 objects are crowds and kept" in result.output, result.output
     assert not Coco(tmp_path / "c", "train")[0][1].ignore.any() and Coco(tmp_path / "b", "train")[0][1].ignore.any()
     result = CliRunner().invoke(check_data, [str(root)])
     assert "1 of 2 objects are crowds and ignored" in result.output
     result = CliRunner().invoke(check_data, [str(root), "--crowds=objects"])
-    assert "crowds and taken as objects" in result.output
+    assert "crowds and kept as objects" in result.output

@@ -55,7 +55,7 @@ def small() -> dict[str, Any]:
 
 
 def write(folder: Path, content: Any, images: bool = True) -> Path:
-    """``content``, as JSON unless it is text or bytes already, with grey images beside."""
+    """`content`, as JSON unless it is text or bytes already, with grey images beside."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "annotations.json"
     content = content if isinstance(content, str | bytes) else json.dumps(content)
@@ -239,7 +239,7 @@ def test_what_other_tools_write(tmp_path, encoding):
     data = Coco(tmp_path, "train")
     assert data.image_ids == [7, 5, 9] and data[0][1].labels.tolist() == [1]
     assert data[1][1].ignore.tolist() == [False, False] and data[1][1].has_mask().tolist() == [False, True]
-    assert data.counts["objects without a mask, which count for boxes only"] == 1
+    assert data.counts["objects without a mask, used for boxes only"] == 1
     for each in content["annotations"]:
         each["segmentation"] = [[]]
     write(tmp_path, content, images=False)
@@ -270,7 +270,7 @@ def test_objects_without_mask_or_area_are_counted(tmp_path, caplog):
     assert counts == {
         "inverted or empty boxes dropped": 1,
         "boxes clipped to the image": 1,
-        "objects without a mask, which count for boxes only": 3,
+        "objects without a mask, used for boxes only": 3,
         "objects with an empty mask and no box dropped": 1,
     }
     assert all("image 7" in record.getMessage() for record in caplog.records) and len(caplog.records) == 4
@@ -319,25 +319,25 @@ WRONG_OUTLINES = [
     ([["1", "2", "3", "4", "5", "nan"]], "finite numbers"),
     ([[1, 2, 3, 4, 5, None]], "finite numbers"),
     ([[1, 2, [3, 4], 5, 6, 7]], "finite numbers"),
-    ([square(1, 1), {}], "size of [40, 60]"),
-    ([{"counts": "1"}], "size of [40, 60]"),
+    ([square(1, 1), {}], "must be [40, 60]"),
+    ([{"counts": "1"}], "must be [40, 60]"),
     ([[1, 2, 3, 4, 5, float("nan")]], "finite numbers"),
     ([[1, 2, 3, 4, 5, 10**400]], "finite numbers"),
-    ([[1, 2, 3, 4, 1e9, 5]], "pixels away"),
-    ([[-1e300, 2, 1e300, 4, 5, 9]], "pixels away"),
-    ([[2e9, 2e9, 2e9 + 1, 2e9, 2e9, 2e9 + 1]], "pixels away"),
-    ([[0, 0, 60_000, 1] * 50], "pixels away or along"),
-    ({"counts": "1"}, "size of [40, 60]"),
-    ({"size": [60, 40], "counts": [2400]}, "size of [40, 60]"),
-    ({"size": 40, "counts": [2400]}, "size of [40, 60]"),
-    ({"size": [40, 60]}, "does not fill"),
-    ({"size": [40, 60], "counts": [2399]}, "does not fill"),
-    ({"size": [40, 60], "counts": [1, -1, 2400]}, "does not fill"),
-    ({"size": [40, 60], "counts": [2**63, 2**63]}, "does not fill"),
-    ({"size": [40, 60], "counts": [2400.5]}, "does not fill"),
-    ({"size": [40, 60], "counts": "é"}, "does not fill"),
-    ({"size": [40, 60], "counts": {"a": 1}}, "does not fill"),
-    ({"size": [40, 60], "counts": [[2400]]}, "does not fill"),
+    ([[1, 2, 3, 4, 1e9, 5]], "more than 2000000 pixels"),
+    ([[-1e300, 2, 1e300, 4, 5, 9]], "more than 2000000 pixels"),
+    ([[2e9, 2e9, 2e9 + 1, 2e9, 2e9, 2e9 + 1]], "more than 2000000 pixels"),
+    ([[0, 0, 60_000, 1] * 50], "coordinates or a length of more than"),
+    ({"counts": "1"}, "must be [40, 60]"),
+    ({"size": [60, 40], "counts": [2400]}, "must be [40, 60]"),
+    ({"size": 40, "counts": [2400]}, "must be [40, 60]"),
+    ({"size": [40, 60]}, "does not cover"),
+    ({"size": [40, 60], "counts": [2399]}, "does not cover"),
+    ({"size": [40, 60], "counts": [1, -1, 2400]}, "does not cover"),
+    ({"size": [40, 60], "counts": [2**63, 2**63]}, "does not cover"),
+    ({"size": [40, 60], "counts": [2400.5]}, "does not cover"),
+    ({"size": [40, 60], "counts": "é"}, "does not cover"),
+    ({"size": [40, 60], "counts": {"a": 1}}, "does not cover"),
+    ({"size": [40, 60], "counts": [[2400]]}, "does not cover"),
 ]
 
 
@@ -371,13 +371,13 @@ def test_missing_images_are_named(tmp_path, caplog):
     (tmp_path / "5.png").unlink()
     with caplog.at_level(logging.WARNING, logger="datasets"):
         data = Coco(tmp_path, "train")
-    assert "1 of 3 images are not there: 5.png" in caplog.text
+    assert "1 of 3 images are missing: 5.png" in caplog.text
     assert data[0] and data[2]
     with pytest.raises(UserError, match=r"5\.png: no such image"):
         data[1]
     for number in (7, 9):
         (tmp_path / f"{number}.png").unlink()
-    with pytest.raises(UserError, match=r"none of its 3 images, 7\.png first"):
+    with pytest.raises(UserError, match=r"none of its 3 images \(7\.png, …\)"):
         Coco(tmp_path, "train")
 
 
@@ -471,19 +471,19 @@ WRONG = [
     (put("images", 0, file_name=None), "image 7: 'file_name'"),
     (put("images", 0, file_name="a\nb.png"), "image 7: 'file_name'"),
     (put("images", 0, file_name="\ud800.png"), "image 7: 'file_name'"),
-    (put("images", 0, file_name=""), "image 7: file name '' leads out"),
-    (put("images", 0, file_name="."), "leads out"),
-    (put("images", 0, file_name="../8.png"), "image 7: file name '../8.png' leads out"),
-    (put("images", 0, file_name="a/../../8.png"), "leads out"),
-    (put("images", 0, file_name="..\\8.png"), "leads out"),
-    (put("images", 0, file_name="/etc/passwd"), "leads out"),
-    (put("images", 0, file_name="C:\\8.png"), "leads out"),
+    (put("images", 0, file_name=""), "image 7: file name '' points out"),
+    (put("images", 0, file_name="."), "points out"),
+    (put("images", 0, file_name="../8.png"), "image 7: file name '../8.png' points out"),
+    (put("images", 0, file_name="a/../../8.png"), "points out"),
+    (put("images", 0, file_name="..\\8.png"), "points out"),
+    (put("images", 0, file_name="/etc/passwd"), "points out"),
+    (put("images", 0, file_name="C:\\8.png"), "points out"),
     (put("images", 0, height=-1), "image 7: 'height'"),
     (put("images", 0, width="60 px"), "image 7: 'width'"),
     (put("images", 0, width=float("nan")), "image 7: 'width'"),
     (put("images", 0, width=float("inf")), "image 7: 'width'"),
     (put("images", 0, width=60.5), "image 7: 'width'"),
-    (put("images", 0, id=5), "image 5 is there twice"),
+    (put("images", 0, id=5), "image 5 appears twice"),
     (put("annotations", 0, image_id=8), "annotation 1: image_id 8 does not exist"),
     (put("annotations", 0, image_id="7.png"), "annotation 1: 'image_id'"),
     (put("annotations", 0, category_id=4), "annotation 1: category_id 4 does not exist"),
@@ -498,7 +498,7 @@ WRONG = [
     (put("annotations", 0, bbox=[1, 2, 3, "4 px"]), "annotation 1: 'bbox'"),
     (put("annotations", 0, bbox=[1, 2, 3, 10**400]), "annotation 1: 'bbox'"),
     (put("annotations", 0, bbox=None, segmentation=None), "annotation 1: has neither"),
-    (put("categories", 0, id=3), "category 3: this id is there twice"),
+    (put("categories", 0, id=3), "category 3: this id appears twice"),
     (put("categories", 0, name=None), "category 90: 'name'"),
     (put("categories", 0, id=1.5), "category at byte"),
     (lambda content: content["images"].append(7), "image at byte"),
@@ -521,7 +521,7 @@ def test_wrong_values_are_named_by_file_and_object(tmp_path, spoil, words):
 
 
 def put_set(annotations: Path, images: Path, name: str) -> None:
-    """A set whose one class is called ``name``."""
+    """A set whose one class is called `name`."""
     content = small()
     content["categories"] = [{"id": 3, "name": name}, {"id": 90, "name": "cat"}]
     written = write(images, content)

@@ -29,7 +29,7 @@ class Toy:
     def __getitem__(self, index):
         self.read.append(index)
         if index in self.bad:
-            raise UserError(f"folder/{index}.png: is {index} x 7 but (its image '{index}') is 9; mend it")
+            raise UserError(f"folder/{index}.png: is {index} x 7 but (its image '{index}') is 9; fix it")
         labels = torch.arange(index) % len(self.class_names) + 1
         corners = torch.arange(index).float()[:, None] * torch.tensor([2.0, 0, 2, 0]) + torch.tensor([0.0, 0, 2, 3])
         masks = CroppedMasks.from_windows(corners.int(), [torch.full((3, 2), 255, dtype=torch.uint8)] * index, (8, 20))

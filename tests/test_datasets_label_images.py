@@ -171,25 +171,25 @@ def imagej(root: Path) -> None:
 
 
 BAD = [
-    (labelled(NUMBERS.astype(np.float32) + 0.5), "masks/a.tif: instance numbers must be whole"),
-    (labelled(np.where(NUMBERS > 0, np.nan, 0).astype(np.float32)), "masks/a.tif: instance numbers must be whole"),
+    (labelled(NUMBERS.astype(np.float32) + 0.5), "masks/a.tif: instance numbers must be integers"),
+    (labelled(np.where(NUMBERS > 0, np.nan, 0).astype(np.float32)), "masks/a.tif: instance numbers must be integers"),
     (labelled(NUMBERS.astype(np.float32) * 1e9), "masks/a.tif: has instance numbers out of range"),
     (labelled(-NUMBERS.astype(np.int32)), "masks/a.tif: has instance numbers out of range"),
     (labelled(NUMBERS * 10**10), "masks/a.tif: has instance numbers out of range"),
     (labelled(NUMBERS[:9].astype(np.uint8)), "masks/a.tif: is 30 x 9 but its image is 30 x 20"),
-    (labelled(np.zeros((20, 30, 3), np.uint8)), "masks/a.tif: labels must be one channel of instance numbers"),
-    (labelled(np.zeros((20, 30, 4), np.uint8)), "masks/a.tif: labels must be one channel of instance numbers"),
-    (stack("masks"), "masks/a.tif: holds several pages"),
-    (stack("images"), "images/a.tif: holds several pages"),
-    (imagej, "images/a.tif: holds several pages"),
+    (labelled(np.zeros((20, 30, 3), np.uint8)), "masks/a.tif: labels must have one channel of instance numbers"),
+    (labelled(np.zeros((20, 30, 4), np.uint8)), "masks/a.tif: labels must have one channel of instance numbers"),
+    (stack("masks"), "masks/a.tif: has several pages"),
+    (stack("images"), "images/a.tif: has several pages"),
+    (imagej, "images/a.tif: has several pages"),
     (lambda root: (root / "train/masks/a.tif").write_bytes(b"II*\0"), "masks/a.tif: not a readable image"),
     (lambda root: (root / "train/masks/a.tif").write_bytes(b""), "masks/a.tif: not a readable image"),
     (lambda root: (root / "train/masks/a.tif").unlink(), "images/a.tif: image has no labels of that name"),
     (lambda root: (root / "train/images/a.tif").unlink(), "masks/a.tif: labels have no image of that name"),
-    (lambda root: Image.new("L", (3, 3)).save(root / "train/masks/a.png"), "a.png has the same name but for the suff"),
+    (lambda root: Image.new("L", (3, 3)).save(root / "train/masks/a.png"), "differs from a.png only in suff"),
     (lambda root: (root / "train/labels").mkdir(), "train: has both masks and labels"),
-    (lambda root: (root / "train").rename(root / "elsewhere"), "holds test but no folder train"),
-    (lambda root: (root / "train/masks").rename(root / "train/other"), "train: holds no images with labels"),
+    (lambda root: (root / "train").rename(root / "elsewhere"), "has test but no folder train"),
+    (lambda root: (root / "train/masks").rename(root / "train/other"), "train: has no images with labels"),
 ]
 
 
@@ -214,19 +214,19 @@ def test_labels_that_jpeg_has_blurred_are_refused(tmp_path):
     (tmp_path / "train/masks/a.tif").unlink()
     (tmp_path / "test").mkdir()
     Image.fromarray(NUMBERS.astype(np.uint8)).save(tmp_path / "train/masks/a.jpg")
-    with pytest.raises(UserError, match=r"a\.jpg: JPEG blurs instance numbers"):
+    with pytest.raises(UserError, match=r"a\.jpg: JPEG alters instance numbers"):
         LabelImages(tmp_path, "train")[0]
 
 
 FLAT = [
     (lambda root: (root / "000_masks.png").unlink(), "000.png: image has no labels"),
     (lambda root: (root / "000.png").unlink(), "000_masks.png: labels have no image"),
-    (lambda root: Image.new("L", (3, 3)).save(root / "000_img.png"), "000 and 000_img would both be the image"),
+    (lambda root: Image.new("L", (3, 3)).save(root / "000_img.png"), "000 and 000_img both match"),
     (lambda root: (root / "split.json").write_text("[]"), "split.json: has no list 'train'"),
-    (lambda root: (root / "split.json").write_text('{"train": ["009"], "test": []}'), "names image '009'"),
+    (lambda root: (root / "split.json").write_text('{"train": ["009"], "test": []}'), "lists image '009'"),
     (lambda root: (root / "classes.csv").write_text("filename\n"), "classes.csv:1: has no column 'foreground'"),
     (lambda root: (root / "classes.csv").write_text("filename,foreground,background\n"), "no row for 8 images"),
-    (lambda root: [path.unlink() for path in root.glob("*.png")], "holds no images with labels"),
+    (lambda root: [path.unlink() for path in root.glob("*.png")], "has no images with labels"),
 ]
 
 

@@ -16,11 +16,11 @@ from datasets.readers.label_kinds import LabelKind, find_kind
 from maskrcnn.config import UserError
 
 SIZE = (64, 96)
-BINARY = "label images of one value read as masks, split into connected pieces"
-BACKGROUND = "label images with a background of another number than 0 read"
-BORDER = "label images whose border of 255 is taken for no object"
-COVERS = "images of which one object covers most"
-PIECES = "numbers in many pieces (classes instead of objects?) in the label images looked at first"
+BINARY = "label images of one value read as masks, split into connected components"
+BACKGROUND = "label images read with a background other than 0"
+BORDER = "label images whose border of 255 is not read as an object"
+COVERS = "images mostly covered by one object"
+PIECES = "numbers in many pieces (classes instead of objects?) in a sample of the label images"
 
 
 def numbered() -> NDArray[np.uint8]:
@@ -175,5 +175,5 @@ def test_yolo_folders_are_named_as_such(tmp_path: Path, layout: str) -> None:
             folder.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (9, 9)).save(images / f"{part}.png")
         (labels / f"{part}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
-    with pytest.raises(UserError, match=r"\.txt: .*YOLO's format.*--dataset=coco"):
+    with pytest.raises(UserError, match=r"\.txt: .*YOLO format.*--dataset=coco"):
         LabelImages(tmp_path, "train")

@@ -230,7 +230,7 @@ BAD_ELLIPSES = [
     (lambda root: (root / "train/annotations.json").write_text("{\n\nx}"), "annotations.json:3"),
     (lambda root: (root / "train/annotations.json").write_text("[1]"), "annotations.json"),
     (lambda root: (root / "train/annotations.json").write_bytes(b"\xff\xfe"), "annotations.json"),
-    (remove_images, "holds no images"),
+    (remove_images, "has no images"),
     (lambda root: (root / "train").rename(root / "elsewhere"), "no such folder"),
 ]
 
@@ -287,7 +287,7 @@ def test_nuclei_keep_overlaps_and_drop_empty_masks_with_a_word(bowl, caplog):
         image, instances = data[0]
         data[0]
     assert [record.getMessage() for record in caplog.records] == [
-        "a: empty masks dropped (the first; others are counted)"
+        "a: empty masks dropped (first of its kind; others are only counted)"
     ]
     assert data.counts == {"empty masks dropped": 1} and data.has_masks
     assert image[:, 0, 0].tolist() == [10, 20, 30] and image.shape == (3, 20, 30)
@@ -337,7 +337,7 @@ BAD_BOWLS = [
     (lambda bowl: truncated(bowl / "stage1_train/a/masks/0.png"), "masks/0.png"),
     (lambda bowl: (bowl / "stage1_train/a/images/a.png").write_text(""), "images/a.png"),
     (lambda bowl: (bowl / "stage1_train/a/images/a.png").unlink(), "stage1_train/a"),
-    (lambda bowl: (bowl / "stage1_train/a/masks").rename(bowl / "gone"), "no folder masks"),
+    (lambda bowl: (bowl / "stage1_train/a/masks").rename(bowl / "gone"), "no folder 'masks'"),
     (lambda bowl: (bowl / "stage1_train").rename(bowl / "stage9"), "stage1_train"),
     (write_split("{"), "split.json:1"),
     (write_split('{"train": ["a"]}'), "'test'"),

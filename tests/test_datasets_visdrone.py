@@ -108,7 +108,7 @@ def write(text: str | bytes):
 
 
 BAD = [
-    (write("1,2,3,4,1,4,0,0\n1,2,3,4,1,4,0\n"), "a.txt:2: has 7 numbers; there must be 8"),
+    (write("1,2,3,4,1,4,0,0\n1,2,3,4,1,4,0\n"), "a.txt:2: has 7 numbers; 8 are expected"),
     (write("1,2,3,4,1,4,0,0,0,,\n"), "a.txt:1: has 9 numbers"),
     (write("\n1,2,x,4,1,4,0,0"), "a.txt:2: w is 'x', not a number"),
     (write("1,2,,4,1,4,0,0"), "a.txt:1: w is '', not a number"),
@@ -121,11 +121,11 @@ BAD = [
     (lambda folder: (folder / "annotations/a.txt").unlink(), "images/a.jpg: image has no annotations of that name"),
     (lambda folder: (folder / "images/a.jpg").unlink(), "annotations/a.txt: annotations have no image of that name"),
     (lambda folder: (folder / "images/a.jpg").write_bytes(b"no"), "images/a.jpg: not a readable image"),
-    (lambda folder: Image.new("L", (3, 3)).save(folder / "images/a.png"), "a.jpg has the same name"),
-    (lambda folder: (folder / "annotations").rename(folder / "gone"), "annotations: cannot be read"),
+    (lambda folder: Image.new("L", (3, 3)).save(folder / "images/a.png"), "differs from a.jpg only in suffix"),
+    (lambda folder: (folder / "annotations").rename(folder / "gone"), "annotations: cannot list folder"),
     (
         lambda folder: folder.rename(folder.with_name("other")),
-        "holds no folder VisDrone2019-DET-train with images (but",
+        "has no folder VisDrone2019-DET-train with images (but",
     ),
 ]
 

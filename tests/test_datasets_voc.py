@@ -100,7 +100,7 @@ def test_an_object_without_pixels_keeps_its_box_and_is_counted_once(folder, capl
     data = Voc(folder, "train", masks=True)
     with caplog.at_level(logging.WARNING, logger="datasets"):
         assert [data[0][1].ids.tolist() for _ in range(3)] == [[1, 2]] * 3
-    assert data.counts["objects without a mask, which count for boxes only"] == 1
+    assert data.counts["objects without a mask, used for boxes only"] == 1
     instances = data[0][1]
     assert instances.has_mask().tolist() == [False, True] and instances.boxes[0].tolist() == [4, 6, 12, 20]
 
@@ -199,7 +199,7 @@ def put(name: str, text: str | bytes):
 
 XML = "Annotations/2007_000032.xml"
 BAD = [
-    (put(XML, xml(an_object(1, 1, 2, 2, name="zebra"))), "2007_000032.xml:4: object 1 is a 'zebra'"),
+    (put(XML, xml(an_object(1, 1, 2, 2, name="zebra"))), "2007_000032.xml:4: object 1 has class 'zebra'"),
     (put(XML, xml(an_object("two", 1, 2, 2))), "2007_000032.xml:4: xmin of object 1 is 'two'"),
     (put(XML, xml(an_object(1, "", 2, 2))), "2007_000032.xml:4: object 1 has no <ymin>"),
     (put(XML, xml("<object><name>cat</name></object>")), "2007_000032.xml:4: object 1 has no <bndbox>"),
@@ -207,30 +207,33 @@ BAD = [
     (put(XML, xml(an_object(1, 1, 2, 2, difficult="very"))), "2007_000032.xml:4: difficult of object 1 is 'very'"),
     (put(XML, xml(size=(30, 41))), "<size> is 41 x 30 but the image is 40 x 30"),
     (put(XML, xml(size=(0, 40))), "<size> is 40 x 0 but the image is 40 x 30"),
-    (put(XML, xml(size=(-1, 40))), "2007_000032.xml:3: height is '-1'; it must be a whole number from 0 to"),
+    (put(XML, xml(size=(-1, 40))), "2007_000032.xml:3: height is '-1'; it must be an integer from 0 to"),
     (put(XML, "<annotation><size><width>4</width></size></annotation>"), "2007_000032.xml:1: <size> has no <height>"),
     (put(XML, xml()[:-15]), "2007_000032.xml:3: is not valid XML (no element found)"),
     (put(XML, "<annotation>\n<a></b>\n</annotation>"), "2007_000032.xml:2: is not valid XML (mismatched tag)"),
     (put(XML, ""), "2007_000032.xml:1: is not valid XML"),
-    (put(XML, "<html/>"), "2007_000032.xml:1: is no VOC annotation but <html>"),
+    (put(XML, "<html/>"), "2007_000032.xml:1: is not a VOC annotation but <html>"),
     (put(XML, b"<annotation>\n\xff</annotation>"), "2007_000032.xml:2: is not valid XML (not well-formed"),
     (put(XML, "<?xml version='1.0' encoding='utf-7'?>\n<annotation/>"), "2007_000032.xml:1: is not valid XML"),
     (put(XML, "<?xml version='1.0' encoding='no-such'?>\n<annotation/>"), "2007_000032.xml:1: is not valid XML"),
-    (put(XML, "\n<!DOCTYPE a [<!ENTITY b 'bb'>]>\n<annotation>&b;</annotation>"), "2007_000032.xml:2: declares a doc"),
-    (put(XML, "\ufeff<!DOCTYPE annotation><annotation/>".encode("utf-16-le")), "2007_000032.xml:1: declares a doc"),
-    (put(XML, "<annotation>" + "<a>" * 10**5 + "</a>" * 10**5 + "</annotation>"), "nested more than 50 deep"),
+    (
+        put(XML, "\n<!DOCTYPE a [<!ENTITY b 'bb'>]>\n<annotation>&b;</annotation>"),
+        "2007_000032.xml:2: document type decl",
+    ),
+    (put(XML, "\ufeff<!DOCTYPE annotation><annotation/>".encode("utf-16-le")), "2007_000032.xml:1: document type decl"),
+    (put(XML, "<annotation>" + "<a>" * 10**5 + "</a>" * 10**5 + "</annotation>"), "nested more than 50 levels deep"),
     (lambda folder: (folder / XML).unlink(), "2007_000032.xml: no such annotation file"),
     (lambda folder: (folder / "JPEGImages/2007_000032.jpg").unlink(), "2007_000032.jpg: no such image file"),
     (put("ImageSets/Main/train.txt", ""), "train.txt: lists no images"),
-    (put("ImageSets/Main/train.txt", "a\nb\n\na\n"), "train.txt:4: image 'a' is there twice, first in line 1"),
-    (put("ImageSets/Main/train.txt", "a\n../b\n"), "train.txt:2: file name '../b' leads out"),
-    (put("ImageSets/Main/train.txt", "/etc/passwd\n"), "train.txt:1: file name '/etc/passwd' leads out"),
+    (put("ImageSets/Main/train.txt", "a\nb\n\na\n"), "train.txt:4: image 'a' appears twice, first on line 1"),
+    (put("ImageSets/Main/train.txt", "a\n../b\n"), "train.txt:2: file name '../b' points out"),
+    (put("ImageSets/Main/train.txt", "/etc/passwd\n"), "train.txt:1: file name '/etc/passwd' points out"),
     (put("ImageSets/Main/train.txt", b"a\nb\xff\n"), "train.txt:2: is not UTF-8"),
     (put("ImageSets/Main/train.txt", "x" * 300), "cannot be read"),
     (put("labels.txt", "\n"), "labels.txt: is empty"),
-    (put("classes.txt", "a\nb\na\n"), "classes.txt:3: class 'a' is there twice"),
+    (put("classes.txt", "a\nb\na\n"), "classes.txt:3: class 'a' appears twice"),
     (lambda folder: rename_lists(folder / "ImageSets/Main"), "ImageSets/Main: has neither"),
-    (lambda folder: (folder / "Annotations").rename(folder / "elsewhere"), "holds no VOC2012 with Annotations"),
+    (lambda folder: (folder / "Annotations").rename(folder / "elsewhere"), "has no VOC2012 with Annotations"),
     (lambda folder: folder.rename(folder.with_name("VOC2010")), "no VOC2012 with Annotations, but VOC2010"),
 ]
 

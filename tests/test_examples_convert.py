@@ -246,7 +246,7 @@ def test_a_users_own_class_is_a_source(here, monkeypatch):
         (("--to=coco", "--output=."), "is or holds the source"),
         (("--to=cst", "--output=o"), "holds circle, square, triangle only, this data has 'ellipse'"),
         (("--to=coco", "--output=o", "--parts=val"), "has no part 'val'; use train, test"),
-        (("--to=coco", "--output=o", "--dataset=voc"), "holds no VOC2012"),
+        (("--to=coco", "--output=o", "--dataset=voc"), "has no VOC2012"),
         (("--to=coco", "--output=o", "--dataset=coko"), "did you mean 'coco'?"),
         (("--to=coco", "--output=o", "--dataset=coco+voc"), "one data set at a time"),
         (("--to=coco", "--output=o", "--exclude_ids=none.txt"), "none.txt: cannot be read"),

@@ -237,7 +237,7 @@ def test_masks_go_where_one_set_has_none(workplace: Path) -> None:
         ("--dataset=ellipses+cst", "where is cst? Give cst_root in [paths] of smallobjects.toml"),
         ("--dataset=cst", "where is cst? Give --dataset_root=FOLDER, or cst_root"),
         ("--dataset=ellipses+elipses", "did you mean 'ellipses'?"),
-        ("--dataset=voc --dataset_root=data", "data: holds no VOC2012"),
+        ("--dataset=voc --dataset_root=data", "data: has no VOC2012"),
         ("--dataset=synthetic:none.toml", "none.toml | cannot be read"),
         ("--dataset=synthetic:smallobjects.toml", "smallobjects.toml | unknown key"),
         ("--dataset=synthetic:a.toml --dataset_root=data", "needs no folder"),
@@ -281,7 +281,7 @@ def test_recipes_need_nothing_on_disk(workplace: Path) -> None:
 @pytest.mark.usefixtures("own_modules")
 def test_the_class_of_the_readme_trains(workplace: Path) -> None:
     section = README.read_text(encoding="utf-8").split("### Your own data")[1]
-    code, settings = (re.search(rf"```{kind}\n(.*?)```", section, re.S)[1] for kind in ("python", "toml"))
+    code, settings = (re.search(rf"``{kind}\n(.*?)``", section, re.S)[1] for kind in ("python", "toml"))
     assert len([line for line in code[code.index("class ") :].splitlines() if line.strip()]) <= 20
     Path("my_module.py").write_text(code)
     with Path("smallobjects.toml").open("a") as file:

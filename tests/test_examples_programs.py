@@ -148,7 +148,10 @@ def test_overlapping_nuclei_are_kept_and_the_path_may_stand_in_the_settings(work
     assert result.returncode == 0, result.stderr
     assert "data         1 training and 2 test images, classes nucleus" in result.stdout
     assert re.search(r"image        nucleus-2: \[3, (40, 48|48, 40)\], 3 objects\n", result.stdout)
-    said = [f"{name}: empty masks dropped (the first; others are counted)" for name in ("nucleus-2", "nucleus-0")]
+    said = [
+        f"{name}: empty masks dropped (first of its kind; others are only counted)"
+        for name in ("nucleus-2", "nucleus-0")
+    ]
     assert result.stderr.splitlines() == said  # by the training images and by the test images
 
 

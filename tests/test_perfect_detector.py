@@ -135,7 +135,7 @@ def scored(objects: Mapping[int, Instances]) -> Objects:
 
 
 def assert_perfect(data: DetectionDataset, own: Mapping[int, Instances] | None = None) -> None:
-    """``own``: the annotations as they were parsed here; default: as they are read."""
+    """`own`: the annotations as they were parsed here; default: as they are read."""
     truths = find_targets(data)
     found = scored(truths if own is None else own)
     kinds = ("box", "mask") if data.has_masks else ("box",)

@@ -22,7 +22,7 @@ ZERO_BASED = "count pixels from 0"
 
 
 def write(folder: Path, boxes: list[list[tuple[object, ...]]], source: str = "", name: str = NAME) -> Path:
-    """Two images of 128 x 64, in train.txt and val.txt; ``boxes`` of each."""
+    """Two images of 128 x 64, in train.txt and val.txt; `boxes` of each."""
     for part in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (folder / part).mkdir(parents=True)
     for image, part, rows in zip("ab", ("train", "val"), boxes, strict=True):
@@ -89,7 +89,7 @@ def test_converted_boxes_are_read_as_they_were(tmp_path):
 
 def test_cvats_label_map_names_the_classes(tmp_path):
     write(tmp_path, INNER, CVAT, "live")
-    with pytest.raises(UserError, match="'live', none of the 20 classes"):
+    with pytest.raises(UserError, match="'live', which is none of the 20 classes"):
         Voc(tmp_path, "train")[0]
     text = "# label:color_rgb:parts:actions\nbackground:0,0,0::\ndead:128,0,0::\nlive:0,128,0::\n"
     (tmp_path / "labelmap.txt").write_text(text)

@@ -94,7 +94,7 @@ def open_data(config: ExperimentConfig, say: Say = print, head: str | None = Non
     """The images that the settings choose, by split; ellipses are made first where none are and no folder was given.
 
     Raises:
-        UserError: the data set is unknown, missing, empty or broken; an expression is wrong; ``head`` needs masks that
+        UserError: the data set is unknown, missing, empty or broken; an expression is wrong; `head` needs masks that
             the data set lacks.
     """
     data = config.data

@@ -23,7 +23,7 @@ FEW_STEPS = 200  # below, a detector with random weights has hardly learned anyt
 def train(
     config: ExperimentConfig, resumed: Path | None = None, dry_run: bool = False, data: Data | None = None
 ) -> Experiment | None:
-    """Run an experiment to its end, on ``data`` if it is open already; None after a dry run."""
+    """Run an experiment to its end, on `data` if it is open already; None after a dry run."""
     from maskrcnn.training.lock import lock_run
     from maskrcnn.training.progress import ProgressDisplay
     from maskrcnn.training.runlog import RunLog, create_run, remove_if_empty
@@ -128,7 +128,7 @@ def finish(experiment: Experiment) -> None:
 
 
 def what_next(config: ExperimentConfig, file: str | None = None) -> str:
-    """What to type next, with the settings of ``file`` if they were used."""
+    """What to type next, with the settings of `file` if they were used."""
     names: tuple[str, ...] = ("dataset", "dataset_root", "split_file", "subsetseed", "test_fraction", "val_fraction")
     names += ("subset", "test_subset", "skip_bad")
     given = {name: getattr(config.data, name) for name in names}

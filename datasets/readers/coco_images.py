@@ -1,4 +1,4 @@
-"""Where the images of a COCO file are: as it names them, or found by the last part of a name."""
+"""Image files of a COCO annotation file, located by name or by the last component of the name."""
 
 import logging
 import os
@@ -15,14 +15,21 @@ _log = logging.getLogger("datasets")
 
 
 def find_images(folders: Sequence[Path], index: CocoIndex) -> tuple[Path, dict[int, Path]]:
-    """The folder of the images, and the files of those images that are not in it under their name.
+    """Locate the image files.
 
-    It is the folder that holds the first image of the list, or the first that holds any. What is not there under its
-    name is looked for by the last part of the name, percent-encoded or not, in all the folders and those within; no
-    other folder is looked at. Logs how many are missing; counts in `index` how many were found so.
+    The image folder is the one that contains the first image of the list, or else the first that contains any. Images
+    that are not there under their name are searched for by the last component of the name, percent-encoded or not, in
+    all folders and their subfolders. Logs how many are missing.
+
+    Args:
+        folders: candidate folders.
+        index: the annotations; `index.counts` is updated with the number of images found by their last component.
+
+    Returns:
+        The image folder, and, by image index, the paths of images that are not in it under their name.
 
     Raises:
-        UserError: no image is there; one is missing whose name leads out of the folder.
+        UserError: If no image is found, or a missing image has a name that points out of the folder.
     """
     names = [(name + suffix).replace("\\", "/") for name, suffix in zip(index.names, index.suffixes, strict=True)]
     plain = ["" if place in index.outside else name for place, name in enumerate(names)]
@@ -32,7 +39,7 @@ def find_images(folders: Sequence[Path], index: CocoIndex) -> tuple[Path, dict[i
     if missing:
         files = _Files(there)
         found = {place: path for place in missing if (path := files.find(names[place])) is not None}
-        index.counts[f"of {len(names):,} images are found by the last part of their file name"] = len(found)
+        index.counts[f"of {len(names):,} images are found by the last component of their file name"] = len(found)
         missing = [place for place in missing if place not in found]
         if missing:
             holds_any = len(missing) < len(names)
@@ -41,7 +48,7 @@ def find_images(folders: Sequence[Path], index: CocoIndex) -> tuple[Path, dict[i
 
 
 def _choose_folder(there: Sequence[Path], names: Sequence[str]) -> tuple[Path, list[int]]:
-    """The folder, and the places of the images that are not in it; any folder where none holds one."""
+    """Return the folder and the indices of the images missing from it; any folder if none contains an image."""
     ordered = sorted(there, key=lambda folder: not (names[0] and os.path.isfile(folder / names[0])))
     for folder in ordered:
         missing = _missing(folder, names)
@@ -51,7 +58,7 @@ def _choose_folder(there: Sequence[Path], names: Sequence[str]) -> tuple[Path, l
 
 
 def _missing(folder: Path, names: Sequence[str]) -> list[int]:
-    """Places of the files that are not in the folder; asks for lists of files, which is cheaper than for each."""
+    """Return the indices of the files missing from the folder, from directory listings: faster than one stat each."""
     present: dict[str, set[str]] = {}
     missing = []
     for place, name in enumerate(names):
@@ -67,7 +74,7 @@ def _missing(folder: Path, names: Sequence[str]) -> list[int]:
 
 
 class _Files:
-    """The files in some folders and below, by the last part of their path."""
+    """Files in some folders and their subfolders, by the last component of their path."""
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self._paths: dict[str, set[str]] = {}
@@ -78,7 +85,7 @@ class _Files:
                     self._paths.setdefault(normalize("NFC", name), set()).add(path)
 
     def find(self, name: str) -> Path | None:
-        """The only file whose name is the last part of this one."""
+        """Return the file whose name is the last component of this name, if there is exactly one."""
         for last in _last_parts(name):
             paths = self._paths.get(last, set())
             if len(paths) == 1:
@@ -86,13 +93,13 @@ class _Files:
         return None
 
     def hint(self, name: str) -> str:
-        """Why a file is not found, where that can be told."""
+        """Return the reason why a file is not found, if it is known."""
         for last in _last_parts(name):
             if len(self._paths.get(last, ())) > 1:
-                return f" (several files are called {last}: name the folder with --image_folder)"
+                return f" (several files are named {last}: set --image_folder)"
             other = next((each for each in self._paths if each.lower() == last.lower()), None)
             if other is not None:
-                return f" (there is {other}: upper and lower case differ)"
+                return f" ({other} exists: upper and lower case differ)"
         return ""
 
 
@@ -103,15 +110,14 @@ def _last_parts(name: str) -> Iterator[str]:
 
 
 def _report_missing(
-    index: CocoIndex, looked: Sequence[Path], names: Sequence[str], missing: Sequence[int], files: _Files
+    index: CocoIndex, folders: Sequence[Path], names: Sequence[str], missing: Sequence[int], files: _Files
 ) -> None:
     outside = next((place for place in missing if place in index.outside), None)
     if outside is not None:
         raise UserError(index.outside[outside])
-    hint, where = files.hint(names[missing[0]]), ", ".join(map(str, looked))
+    hint, where = files.hint(names[missing[0]]), ", ".join(map(str, folders))
     if len(missing) == len(names):
         raise UserError(
-            f"{index.path}: none of its {len(names)} images, {names[0]} first, is in {where}{hint}; name the folder "
-            "with --image_folder"
+            f"{index.path}: none of its {len(names)} images ({names[0]}, …) is in {where}{hint}; set --image_folder"
         )
-    _log.warning("%s: %d of %d images are not there: %s%s", where, len(missing), len(names), names[missing[0]], hint)
+    _log.warning("%s: %d of %d images are missing: %s%s", where, len(missing), len(names), names[missing[0]], hint)

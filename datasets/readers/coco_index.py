@@ -1,4 +1,4 @@
-"""What an instances JSON says, as arrays: all but the outlines, of which only the places in the file are kept."""
+"""COCO annotations as arrays. Segmentations are not kept, only their position in the file."""
 
 import math
 import os
@@ -14,65 +14,65 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.checks import inside_folder
+from datasets.checks import resolve_inside
 from datasets.readers.coco_segmentation import has_outline
-from datasets.readers.json_stream import Entry, JsonStream, Stamp, line_of
+from datasets.readers.json_stream import FileStamp, JsonEntry, JsonStream, find_line
 from maskrcnn.config import UserError
 
 _LISTS = ("categories", "images", "annotations")
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]")  # they would break a message's one line
-_DOUBTFUL = re.compile(r"[/\\:]|\.\.")  # in a file name: there inside_folder decides
+_SUSPICIOUS = re.compile(r"[/\\:]|\.\.")  # file names that resolve_inside has to check
 _NO_BOX = (math.nan,) * 4
 _FLAGS = {0: False, 1: True, "0": False, "1": True, "false": False, "true": True, None: False}
 _MAX_SIDE = 2**31 - 1
 _WHOLE = re.compile(r"\s*-?[0-9]{1,19}\s*")
-_FIX_ANNOTATION = "fix the file, or --skip_bad leaves the annotation out"
-SKIPPED = "annotations that are broken skipped"
+_FIX_ANNOTATION = "fix the file, or use --skip_bad to leave the annotation out"
+SKIPPED = "invalid annotations skipped"
 Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class CocoIndex:
-    """I images in the order of the file, and their A annotations, image by image, each's in the order of the file.
+    """Index of I images in file order and their A annotations, sorted by image and then in file order.
 
-    A few dozen bytes an annotation: nothing of Python's is kept for it.
+    Takes a few dozen bytes per annotation, because it stores arrays and no Python objects per annotation.
     """
 
     path: Path
-    stamp: Stamp
+    stamp: FileStamp
     class_names: tuple[str, ...]
-    category_ids: tuple[int, ...]  # of the classes; of categories that share a name the lowest
+    category_ids: tuple[int, ...]  # per class; the lowest of categories that share a name
     image_ids: list[int]
-    names: list[str]  # of the images' files, without suffix
+    names: list[str]  # of the image files, without suffix
     suffixes: list[str]
-    sizes: Ints  # [I, 2], H and W; 0 where the file does not say
+    sizes: Ints  # [I, 2], H and W; 0 where the file gives none
     starts: Ints  # [I + 1]: annotations starts[i] to starts[i + 1] belong to image i
     ids: Ints  # [A]
     labels: NDArray[np.int32]  # [A]
     crowd: NDArray[np.bool_]  # [A]
-    ignore: NDArray[np.bool_]  # [A], marked to be ignored
+    ignore: NDArray[np.bool_]  # [A], marked as ignored
     boxes: NDArray[np.float64]  # [A, 4], x y width height; NaN where there is none
     outlined: NDArray[np.bool_]  # [A], whether there is a segmentation
-    offsets: Ints  # [A], of the annotation's text in the file
-    lengths: Ints  # [A]
-    outside: dict[int, str]  # by image: why its file name cannot be taken as a path in the data folder
-    counts: Counter[str]  # what is doubtful, by rule
+    offsets: Ints  # [A], byte offset of the annotation in the file
+    lengths: Ints  # [A], in bytes
+    outside: dict[int, str]  # by image: error if its file name points out of the data folder
+    counts: Counter[str]  # number of suspicious entries, by rule
 
 
 def read_index(path: Path, skip_bad: bool = False) -> CocoIndex:
-    """Read the file once, as a stream.
+    """Read the annotations in one streaming pass. Segmentations are not checked.
 
     Args:
         path: the JSON file.
-        skip_bad: leave annotations out that are broken, and count them.
+        skip_bad: leave out invalid annotations, and count them.
 
     Raises:
-        UserError: not JSON; a list, key or value that is missing or of the wrong type; an id of an image or category
-            that is there twice or does not exist. Outlines are not looked at.
+        UserError: If the file is not JSON, a list, key or value is missing or has the wrong type, or an image or
+            category id appears twice or does not exist.
     """
     columns = _Columns(path, skip_bad)
     with JsonStream(path) as stream:
-        take: dict[str, Callable[[Entry], None]] = {
+        take: dict[str, Callable[[JsonEntry], None]] = {
             "categories": columns.add_category,
             "images": columns.add_image,
             "annotations": columns.add_annotation,
@@ -81,14 +81,14 @@ def read_index(path: Path, skip_bad: bool = False) -> CocoIndex:
             take[entry.key](entry)
         for key in _LISTS:
             if key not in stream.keys:
-                raise UserError(f"{path}: has no list '{key}'; this reads COCO's instances files")
+                raise UserError(f"{path}: has no list '{key}'; a COCO instances file is expected")
     if not columns.names:
         raise UserError(f"{path}: lists no images")
     return columns.index(stream.stamp)
 
 
 class _Columns:
-    """The arrays while they grow."""
+    """The arrays while the file is read."""
 
     def __init__(self, path: Path, skip_bad: bool) -> None:
         self.path, self.skip_bad = path, skip_bad
@@ -103,25 +103,27 @@ class _Columns:
         self.boxes = array("d")
         self.has_id, self.crowd, self.ignore, self.outlined = bytearray(), bytearray(), bytearray(), bytearray()
 
-    def add_category(self, entry: Entry) -> None:
+    def add_category(self, entry: JsonEntry) -> None:
+        """Add a category."""
         value = self._object(entry)
         number, name = self._whole(entry, "id"), value.get("name")
         if isinstance(name, int | float) and not isinstance(name, bool):
             name = str(name)
         if not isinstance(name, str) or _UNPRINTABLE.search(name):
-            self._refuse(entry, "'name' must be a line of text")
+            self._raise_error(entry, "'name' must be a single line of text")
         if number in self.categories:
-            self._refuse(entry, "this id is there twice")
+            self._raise_error(entry, "this id appears twice")
         self.categories[number] = name
 
-    def add_image(self, entry: Entry) -> None:
+    def add_image(self, entry: JsonEntry) -> None:
+        """Add an image."""
         value = self._object(entry)
         number, name = self._whole(entry, "id"), value.get("file_name")
         if not isinstance(name, str) or _UNPRINTABLE.search(name):
-            self._refuse(entry, "'file_name' must be a line of text")
-        if not name.strip(". ") or _DOUBTFUL.search(name):
+            self._raise_error(entry, "'file_name' must be a single line of text")
+        if not name.strip(". ") or _SUSPICIOUS.search(name):
             try:
-                inside_folder(Path(), name, f"{self.path}: image {number}")
+                resolve_inside(Path(), name, f"{self.path}: image {number}")
             except UserError as error:
                 self.outside[len(self.names)] = str(error)
         stem, suffix = os.path.splitext(name)
@@ -130,7 +132,8 @@ class _Columns:
         self.image_ids.append(number)
         self.sizes.extend((self._side(entry, "height"), self._side(entry, "width")))
 
-    def add_annotation(self, entry: Entry) -> None:
+    def add_annotation(self, entry: JsonEntry) -> None:
+        """Add an annotation; invalid ones are skipped and counted if `skip_bad`."""
         try:
             value = self._object(entry)
             outlined = has_outline(value.get("segmentation"))
@@ -154,56 +157,57 @@ class _Columns:
         self.offsets.append(entry.offset)
         self.lengths.append(entry.length)
 
-    def _flag(self, entry: Entry, key: str) -> bool:
+    def _flag(self, entry: JsonEntry, key: str) -> bool:
         value = entry.value.get(key)
         value = value.strip().lower() if isinstance(value, str) else value
         if not isinstance(value, int | float | str | None) or value not in _FLAGS:
-            self._refuse(entry, f"'{key}' must be 0 or 1")
+            self._raise_error(entry, f"'{key}' must be 0 or 1")
         return _FLAGS[value]
 
-    def _object(self, entry: Entry) -> dict[str, Any]:
+    def _object(self, entry: JsonEntry) -> dict[str, Any]:
         if not isinstance(entry.value, dict):
-            self._refuse(entry, "must be an object in braces")
+            self._raise_error(entry, "must be a JSON object")
         return entry.value
 
-    def _whole(self, entry: Entry, key: str) -> int:
-        """An id."""
+    def _whole(self, entry: JsonEntry, key: str) -> int:
+        """Return an id."""
         number = _as_whole(entry.value.get(key))
         if number is None:
-            self._refuse(entry, f"'{key}' must be a whole number")
+            self._raise_error(entry, f"'{key}' must be an integer")
         return number
 
-    def _side(self, entry: Entry, key: str) -> int:
-        """Height or width of an image; 0 where the file does not say, or says that."""
+    def _side(self, entry: JsonEntry, key: str) -> int:
+        """Return the height or width of an image; 0 if the file gives none or 0."""
         value = entry.value.get(key)
         if value is None:
             return 0
         number = _as_whole(value)
         if number is None or not 0 <= number <= _MAX_SIDE:
-            self._refuse(entry, f"'{key}' must be a whole number of pixels")
+            self._raise_error(entry, f"'{key}' must be an integer number of pixels")
         return number
 
-    def _box(self, entry: Entry, outlined: bool) -> tuple[float, ...]:
+    def _box(self, entry: JsonEntry, outlined: bool) -> tuple[float, ...]:
         box = entry.value.get("bbox")
         if not box and (box is None or isinstance(box, list)):
             if not outlined:
-                self._refuse(entry, "has neither 'bbox' nor 'segmentation'")
+                self._raise_error(entry, "has neither 'bbox' nor 'segmentation'")
             return _NO_BOX
         if isinstance(box, list) and len(box) == 4 and {int, float, str}.issuperset(map(type, box)):
             try:
                 return float(box[0]), float(box[1]), float(box[2]), float(box[3])
             except (OverflowError, ValueError):
                 pass
-        self._refuse(entry, "'bbox' must be four numbers [x, y, width, height]")
+        self._raise_error(entry, "'bbox' must be four numbers [x, y, width, height]")
 
-    def _refuse(self, entry: Entry, reason: str) -> NoReturn:
+    def _raise_error(self, entry: JsonEntry, reason: str) -> NoReturn:
         kind = {"categories": "category", "images": "image", "annotations": "annotation"}[entry.key]
         number = entry.value.get("id") if isinstance(entry.value, dict) else None
-        place = f"{self.path}:{line_of(self.path, entry.offset)}"
+        place = f"{self.path}:{find_line(self.path, entry.offset)}"
         name = f"{kind} {number}" if type(number) is int else f"{kind} at byte {entry.offset}"
         raise UserError(f"{place}: {name}: {reason}; {_FIX_ANNOTATION if kind == 'annotation' else 'fix the file'}")
 
-    def index(self, stamp: Stamp) -> CocoIndex:
+    def index(self, stamp: FileStamp) -> CocoIndex:
+        """Build the index."""
         images = _whole_array(self.image_ids)
         self._check_once(images, "image")
         image, known_image = self._places(images, self.images, "image_id")
@@ -233,22 +237,22 @@ class _Columns:
             outside=self.outside,
             counts=self.counts,
         )
-        _count_doubtful(index)
+        _count_suspicious(index)
         return index
 
     def _numbers(self) -> Ints:
-        """The annotations' ids, or their places from 1 where some are missing or there twice."""
+        """Return the annotation ids; 1, 2, … if some are missing or duplicated."""
         ids = _whole_array(self.ids)
         count = len(ids) - len(np.unique(ids[np.frombuffer(self.has_id, np.bool_)]))
         if not count:
             return ids
-        self.counts[f"of {len(ids):,} annotation ids are missing or there twice: all are numbered anew"] = count
+        self.counts[f"of {len(ids):,} annotation ids are missing or duplicated; all are renumbered"] = count
         return np.arange(1, len(ids) + 1)
 
     def _labels(self) -> tuple[NDArray[np.int32], NDArray[np.bool_], tuple[str, ...], tuple[int, ...]]:
-        """Categories in the order of their ids are labels 1, 2, …; those of one name are one class."""
+        """Assign labels 1, 2, … to the categories sorted by id; categories with the same name are one class."""
         used = set(self.kinds)
-        # LabelMe's tools list what no object is.
+        # LabelMe's tools list a background category that no object has.
         numbers = sorted(n for n, name in self.categories.items() if name != "_background_" or n in used)
         class_names = tuple(dict.fromkeys(self.categories[number] for number in numbers))
         label_of = {name: label for label, name in enumerate(class_names, start=1)}
@@ -256,52 +260,52 @@ class _Columns:
         labels = np.array([label_of[self.categories[number]] for number in numbers], np.int32)
         if len(class_names) < len(numbers):
             count = len(numbers) - len(class_names)
-            self.counts[f"of {len(numbers)} categories share their name with another: they are one class"] = count
+            self.counts[f"of {len(numbers)} categories have the name of another one and are merged with it"] = count
         places, known = self._places(np.array(numbers, np.int64), self.kinds, "category_id")
         found = labels[places] if len(labels) else np.zeros(len(places), np.int32)
         return found, known, class_names, tuple(id_of[name] for name in class_names)
 
     def _places(self, known: Ints, asked: array, key: str) -> tuple[Ints, NDArray[np.bool_]]:
-        """Where each number asked for stands among the known ones, and whether it does."""
+        """Return the position of each requested id among the known ones, and whether it is known."""
         wanted, order = _whole_array(asked), np.argsort(known)
         place = np.searchsorted(known, wanted, sorter=order)
         place = order[place.clip(max=len(known) - 1)] if len(known) else np.zeros_like(wanted)
-        strange = known[place] != wanted if len(known) else np.ones(len(wanted), np.bool_)
-        if strange.any() and not self.skip_bad:
-            first = int(strange.argmax())
+        unknown = known[place] != wanted if len(known) else np.ones(len(wanted), np.bool_)
+        if unknown.any() and not self.skip_bad:
+            first = int(unknown.argmax())
             raise UserError(
                 f"{self.path}: annotation {self.ids[first]}: {key} {wanted[first]} does not exist; {_FIX_ANNOTATION}"
             )
-        return place, ~strange
+        return place, ~unknown
 
     def _check_once(self, ids: Ints, kind: str) -> None:
-        rising = np.sort(ids)
-        twice = rising[1:] == rising[:-1]
+        ascending = np.sort(ids)
+        twice = ascending[1:] == ascending[:-1]
         if twice.any():
-            raise UserError(f"{self.path}: {kind} {rising[1:][twice][0]} is there twice; ids must differ")
+            raise UserError(f"{self.path}: {kind} {ascending[1:][twice][0]} appears twice; ids must be unique")
 
 
-def _count_doubtful(index: CocoIndex) -> None:
-    """Count what is read as it stands, though it may not be meant so."""
+def _count_suspicious(index: CocoIndex) -> None:
+    """Count entries that are read as they are, but may be mistakes."""
     total, counts = len(index.ids), index.counts
     files: Counter[str] = Counter(map(str.__add__, index.names, index.suffixes))
     repeated = len(index.names) - len(files)
-    counts[f"of {len(index.names):,} images have a file that is listed before under another id"] = repeated
+    counts[f"of {len(index.names):,} images have the file of an image listed before under another id"] = repeated
     boxed = ~np.isnan(index.boxes).any(axis=1)
     boxes = index.boxes[boxed]
     with np.errstate(over="ignore", invalid="ignore"):
         far = boxes[:, :2] + boxes[:, 2:]
         fractions = int(((boxes >= 0).all(axis=1) & (far <= 1).all(axis=1)).sum())
     if 2 * fractions > len(boxes):
-        words = f"of {len(boxes):,} boxes lie between 0 and 1: pixels are expected, not fractions of the image"
-        counts[words] = fractions
+        rule = f"of {len(boxes):,} boxes are between 0 and 1: pixels are expected, not fractions of the image"
+        counts[rule] = fractions
     rows = np.column_stack([np.repeat(np.arange(len(index.names)), np.diff(index.starts)), index.labels])[boxed]
     same = len(boxes) - len(np.unique(np.column_stack([rows, boxes]), axis=0))
-    counts[f"of {total:,} objects repeat another one of the same image, class and box"] = same
+    counts[f"of {total:,} objects repeat another one: same image, class and box"] = same
 
 
 def _as_whole(value: Any) -> int | None:
-    """A whole number of 64 bits; None for anything else. Tables that had gaps write 7.0 for 7, others "7"."""
+    """Return a 64-bit integer, or None for anything else. Some tools write 7.0 or "7" for 7."""
     if (isinstance(value, str) and _WHOLE.fullmatch(value)) or (type(value) is float and value.is_integer()):
         value = int(value)
     return value if type(value) is int and -(2**63) <= value < 2**63 else None

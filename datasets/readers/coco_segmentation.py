@@ -1,4 +1,4 @@
-"""Segmentations of COCO's annotation files, in the forms in which tools write them, as run-length codes."""
+"""Conversion of COCO segmentations, in all forms that common tools write, to run-length encoding (RLE)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,37 +8,40 @@ from numpy.typing import NDArray
 
 from maskrcnn.structures.masks import CroppedMasks
 
-MAX_OUTLINE = 2_000_000  # pixels: coordinates beyond, or longer outlines, would take the memory when drawn
-_CORNER_TOLERANCE = 1.0  # pixels between two corners and the box, for the corners to be those of a rectangle
+MAX_OUTLINE = 2_000_000  # pixels; rasterizing larger coordinates or longer polygons would exhaust memory
+_CORNER_TOLERANCE = 1.0  # pixels between two points and the box corners, for the points to denote a rectangle
 Floats = NDArray[np.float64]
 
 
 def has_outline(segmentation: Any) -> bool:
-    """Whether a segmentation holds anything; tools write nothing as null, 0, "", [], [[]] or {}."""
+    """Return whether a segmentation is not empty; tools write empty ones as null, 0, "", [], [[]] or {}."""
     if isinstance(segmentation, list):
         return any(each != [] for each in segmentation)
     return segmentation not in (None, {}, "", 0)
 
 
-def code_of(segmentation: Any, size: tuple[int, int], box: Floats) -> tuple[dict[str, Any], int]:
-    """Run-length code of a segmentation for an image of `size` (H, W), and how many of its outlines are degenerate.
+def to_rle(segmentation: Any, size: tuple[int, int], box: Floats) -> tuple[dict[str, Any], int]:
+    """Convert a segmentation to RLE.
 
-    Outlines come as lists of rings, as one flat ring, with nested points, or with numbers in quotes; a ring of two
-    corners is a rectangle if it is the only one and the object's box agrees. Other rings of fewer than three points are
-    left out. Codes may come in a list. Nothing but left-out rings is the code of an empty mask.
+    Polygons may be a list of rings, one flat ring, nested points, or have quoted numbers. A single ring of two points
+    is a rectangle if it agrees with the box of the object; other rings of fewer than three points are dropped. A list
+    may also contain RLE masks. If all rings are dropped, the mask is empty.
 
     Args:
         segmentation: the value in the file.
-        size: of the image, (H, W).
-        box: float64 [4], x y width height of the object's box; NaN where it has none.
+        size: image size (H, W).
+        box: float64 [4], box of the object as x, y, width, height; NaN if it has none.
+
+    Returns:
+        The RLE, and the number of dropped rings.
 
     Raises:
-        ValueError: anything else.
+        ValueError: If the segmentation is invalid.
     """
     if isinstance(segmentation, dict):
         return _run_lengths(segmentation, size), 0
     if not isinstance(segmentation, list):
-        raise ValueError("'segmentation' must be a list of outlines or a run-length code")
+        raise ValueError("'segmentation' must be a list of polygons or a run-length code")
     if any(isinstance(each, dict) for each in segmentation):
         return _merge([_run_lengths(each, size) for each in segmentation]), 0
     rings = [_points(ring) for ring in _rings(segmentation)]
@@ -52,8 +55,8 @@ def code_of(segmentation: Any, size: tuple[int, int], box: Floats) -> tuple[dict
     return _fill(whole, size), len(rings) - len(whole)
 
 
-def fills(code: dict[str, Any], size: tuple[int, int]) -> bool:
-    """Whether a run-length code covers an image of `size` (H, W) exactly."""
+def covers_image(code: dict[str, Any], size: tuple[int, int]) -> bool:
+    """Return whether an RLE covers an image of `size` (H, W) exactly."""
     try:
         CroppedMasks.from_rle([code], size)
     except ValueError:
@@ -74,8 +77,8 @@ def _is_point(value: list[Any]) -> bool:
 
 
 def _points(ring: Any) -> Floats:
-    """Coordinates x1 y1 x2 y2 … of a ring of numbers or of points; numbers may be in quotes."""
-    wrong = ValueError("an outline must be a list of finite numbers [x1, y1, x2, y2, …]")
+    """Return the coordinates x1 y1 x2 y2 … of a ring of numbers or points; numbers may be quoted."""
+    wrong = ValueError("a polygon must be a list of finite numbers [x1, y1, x2, y2, …]")
     if not isinstance(ring, list):
         raise wrong
     if all(isinstance(each, list) and _is_point(each) for each in ring):
@@ -89,12 +92,12 @@ def _points(ring: Any) -> Floats:
     if not np.isfinite(points).all():
         raise wrong
     if len(points) % 2:
-        raise ValueError(f"an outline has {len(points)} numbers, an odd count: each point must have an x and a y")
+        raise ValueError(f"a polygon has {len(points)} numbers, an odd count: each point must have an x and a y")
     return points
 
 
 def _are_corners(points: Floats, box: Floats) -> bool:
-    """Whether two points are opposite corners of the object's box, or of any rectangle where it has no box."""
+    """Return whether two points are opposite corners of the box, or of any rectangle if there is no box."""
     low, high = np.minimum(points[:2], points[2:]), np.maximum(points[:2], points[2:])
     if np.isnan(box).any():
         return bool((high > low).all())
@@ -108,11 +111,11 @@ def _check_lengths(rings: Sequence[Floats]) -> None:
         steps = np.diff(points.reshape(-1, 2), axis=0, append=points[None, :2])
         length += float(np.abs(steps).max(axis=1).sum())
         if length > MAX_OUTLINE or np.abs(points).max() > MAX_OUTLINE:
-            raise ValueError(f"an outline leads more than {MAX_OUTLINE} pixels away or along")
+            raise ValueError(f"a polygon has coordinates or a length of more than {MAX_OUTLINE} pixels")
 
 
 def _fill(rings: Sequence[Floats], size: tuple[int, int]) -> dict[str, Any]:
-    """Drawn on the whole canvas: COCO rounds to fifths of a pixel, which a moved origin would do differently."""
+    """Rasterize on the whole image: COCO rounds to fifths of a pixel, so another origin would round differently."""
     from faster_coco_eval import mask as coco_mask
 
     return _merge(coco_mask.frPyObjects([ring.tolist() for ring in rings], *size))
@@ -128,9 +131,9 @@ def _merge(codes: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _run_lengths(code: Any, size: tuple[int, int]) -> dict[str, Any]:
-    said = code.get("size") if isinstance(code, dict) else None
-    if not isinstance(said, list) or said != list(size):
-        raise ValueError(f"its run-length code must be for a size of {list(size)}, that of the image")
+    code_size = code.get("size") if isinstance(code, dict) else None
+    if not isinstance(code_size, list) or code_size != list(size):
+        raise ValueError(f"the size of its run-length code must be {list(size)}, that of the image")
     counts = code.get("counts")
     if isinstance(counts, list) and all(type(each) is float and each.is_integer() for each in counts):
         counts = [int(each) for each in counts]

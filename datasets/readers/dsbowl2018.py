@@ -1,4 +1,4 @@
-"""The 2018 Data Science Bowl in Kaggle's folders: one image, and one file for each nucleus."""
+"""2018 Data Science Bowl (Kaggle): one folder per image, with one mask file per nucleus."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from datasets.checks import Tally, TallyByImage, in_words
+from datasets.checks import Tally, TallyByImage, format_size
 from datasets.readers.dsbowl_solution import Solution, read_solution
-from datasets.readers.folders import files_in, folders_in
+from datasets.readers.folders import list_files, list_folders
 from datasets.readers.mask_files import read_masks
 from datasets.readers.splitting import TEST_FRACTION, EmptySplit, MissingSplit, check_split, split_images
-from datasets.readers.tables import quoted
+from datasets.readers.tables import quote
 from maskrcnn.config import UserError
 from maskrcnn.images.reading import read_image
 from maskrcnn.structures.instances import Instances
@@ -27,8 +27,8 @@ _TESTS = {
 
 
 @dataclass(frozen=True)
-class _Entry:
-    """An image: its number among all of the folder's, its id, its file, and its nuclei as files or as solution."""
+class _Record:
+    """An image: its index in the folder, name, file, and nuclei as mask files or from the solution file."""
 
     number: int
     name: str
@@ -38,11 +38,11 @@ class _Entry:
 
 
 class DSBowl2018:
-    """One split of ``stage1_train/<id>/images/<id>.png`` and ``stage1_train/<id>/masks/*``, or of a test stage.
+    """One split of `stage1_train/<id>/images/<id>.png` and `stage1_train/<id>/masks/*`, or a test stage.
 
-    Masks that overlap are kept as they are; empty ones are dropped and counted. Instance ids count the mask files by
-    name, or an image's rows in the solution file, from 1. What is decoded stays in memory, up to ``cache_mb``: an
-    image can have 300 files.
+    Overlapping masks are kept as they are; empty ones are dropped and counted. Instance ids number the mask files
+    sorted by name, or the rows of an image in the solution file, from 1. Decoded images and masks are cached in memory,
+    because an image can have 300 mask files.
     """
 
     class_names: tuple[str, ...] = ("nucleus",)
@@ -58,18 +58,27 @@ class DSBowl2018:
         variant: str = VARIANTS[0],
         test_fraction: float = TEST_FRACTION,
     ) -> None:
-        """``root`` holds ``stage1_train`` or is that folder.
+        """Open the split.
 
-        ``variant`` "s1_train_val" splits ``stage1_train`` by ``split_file``, else by ``split.json`` or ``classes.csv``
-        beside it; else ``subsetseed`` draws ``test_fraction`` of the images for the test split. A CSV file (columns
-        filename, foreground, background) has that share drawn from each kind of image. Only a JSON file can list
-        images for "val". "stage1" and "stage2" train on all of
-        ``stage1_train``; they test on ``stage1_test`` with ``stage1_solution.csv``, and on the images that counted of
-        ``stage2_test_final`` with ``stage2_solution_final.csv``. Without such a file, a test stage needs mask files.
+        The variant "s1_train_val" splits `stage1_train` according to `split_file`, or else `split.json` or
+        `classes.csv` next to it, or else at random. A CSV file (columns filename, foreground, background) stratifies
+        the random split by class. Only a JSON file can list images for "val". The variants "stage1" and "stage2" train
+        on all of `stage1_train`. "stage1" tests on `stage1_test` with `stage1_solution.csv`; "stage2" tests on the
+        scored images of `stage2_test_final` with `stage2_solution_final.csv`. Without a solution file, the test stage
+        needs mask files.
+
+        Args:
+            root: folder that contains `stage1_train`, or that folder itself.
+            split: "train", "val" or "test".
+            split_file: JSON or CSV file of the split.
+            subsetseed: random seed of the split.
+            cache_mb: memory for decoded images and masks, in MiB.
+            variant: one of `VARIANTS`.
+            test_fraction: fraction of the images drawn for the test split.
 
         Raises:
-            UserError: no such folder, images or split; an image without masks or masks without image; a split or
-                solution file that is broken or names an image that is not there.
+            UserError: If a folder, the images or the split do not exist, images and masks do not match, or a split or
+                solution file is invalid or lists an unknown image.
         """
         check_split(split)
         if variant not in VARIANTS:
@@ -77,7 +86,7 @@ class DSBowl2018:
         if variant in _TESTS and split_file is not None:
             raise UserError(f"--split_file {split_file}: {variant} has its own test images; use {VARIANTS[0]}")
         if variant in _TESTS and split == "val":
-            raise MissingSplit(f"{root}: {variant} of dsbowl2018 has no part 'val'")
+            raise MissingSplit(f"{root}: {variant} of dsbowl2018 has no split 'val'")
         opening = Tally()
         self._solutions: list[Path] = []
         if variant in _TESTS and split == "test":
@@ -87,7 +96,7 @@ class DSBowl2018:
                 self._solutions = [_find_stage(Path(root), folder).parent / name]
         else:
             stage = _find_stage(Path(root), _TRAIN)
-            numbers = _folders(stage)
+            numbers = _number_folders(stage)
             parts = {"train": list(numbers)}
             if variant not in _TESTS:
                 parts = split_images(numbers, stage, stage.parent, split_file, subsetseed, test_fraction)
@@ -101,42 +110,52 @@ class DSBowl2018:
 
     @property
     def image_ids(self) -> list[int]:
+        """Index of each image in the folder."""
         return [entry.number for entry in self._entries]
 
     @property
     def image_names(self) -> list[str]:
+        """Kaggle's id of each image."""
         return [entry.name for entry in self._entries]
 
     @property
     def counts(self) -> Counter[str]:
+        """Number of dropped or corrected annotations so far, by rule."""
         return self._tallies.counts
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def image_file(self, index: int) -> Path:
-        """The file of an image."""
+        """Return the path of the image file."""
         return self._entries[index].image
 
     def annotation_files(self, index: int) -> list[Path]:
-        """The files from which the objects of an image are read."""
+        """Return the paths of the files that the objects of an image are read from."""
         return [*self._entries[index].masks, *self._solutions]
 
     def __getitem__(self, index: int) -> tuple[Tensor, Instances]:
-        """Image uint8 [3, H, W] and its nuclei. UserError for an unreadable file or sizes that differ."""
+        """Read an image and its nuclei.
+
+        Returns:
+            Image uint8 [3, H, W], and its instances.
+
+        Raises:
+            UserError: If a file is unreadable or a mask differs in size from the image.
+        """
         image, masks, ids = self._cache[index] if index in self._cache else self._read(index)
         return image.clone(), Instances.from_masks(masks, torch.ones_like(ids), ids=ids)
 
     def _read(self, index: int) -> tuple[Tensor, CroppedMasks, Tensor]:
         entry = self._entries[index]
-        image = read_image(entry.image, whole=True)  # it is kept
+        image = read_image(entry.image, whole=True)  # because it is cached
         shape = (int(image.shape[1]), int(image.shape[2]))
         if entry.solution is None:
             masks, ids = read_masks(entry.masks, shape)
             self._tallies.of(index).add("empty masks dropped", entry.name, len(entry.masks) - len(ids))
         elif entry.solution.size != shape:
-            here, there = in_words(shape), in_words(entry.solution.size)
-            raise UserError(f"{entry.image}: is {here} but line {entry.solution.line} of its solution says {there}")
+            here, there = format_size(shape), format_size(entry.solution.size)
+            raise UserError(f"{entry.image}: is {here}, but {there} in line {entry.solution.line} of the solution file")
         else:
             masks, ids = entry.solution.masks()
         size = image.numel() + masks.data.numel() + 40 * len(ids)
@@ -147,27 +166,27 @@ class DSBowl2018:
 
 
 def _find_stage(root: Path, stage: str) -> Path:
-    """The folder of a stage, in ``root`` or, if this is a stage itself, beside it."""
+    """Return the folder of a stage in `root`, or next to it if `root` is `stage1_train` itself."""
     if not root.is_dir():
-        raise UserError(f"{root}: no such folder; give the one that holds {stage} as --dataset_root")
+        raise UserError(f"{root}: no such folder; set --dataset_root to the folder that contains {stage}")
     if (root / stage).is_dir():
         return root / stage
     if root.name == _TRAIN and (root.parent / stage).is_dir():
         return root.parent / stage
-    raise UserError(f"{root}: holds no folder {stage}; give the one that does as --dataset_root")
+    raise UserError(f"{root}: has no folder {stage}; set --dataset_root to the folder that contains it")
 
 
-def _folders(stage: Path) -> dict[str, int]:
-    """Names of the images' folders, and their numbers."""
-    names = folders_in(stage)
+def _number_folders(stage: Path) -> dict[str, int]:
+    """Number the image folders, sorted by name, from 0."""
+    names = list_folders(stage)
     if not names:
-        raise UserError(f"{stage}: holds no images; it should have a folder for each")
+        raise UserError(f"{stage}: has no images; it should contain a folder per image")
     return {name: number for number, name in enumerate(names)}
 
 
-def _test_entries(root: Path, stage_name: str, file_name: str, tally: Tally) -> list[_Entry]:
+def _test_entries(root: Path, stage_name: str, file_name: str, tally: Tally) -> list[_Record]:
     stage = _find_stage(root, stage_name)
-    numbers, path = _folders(stage), stage.parent / file_name
+    numbers, path = _number_folders(stage), stage.parent / file_name
     if not path.is_file():
         if not any((stage / name / "masks").is_dir() for name in numbers):
             raise UserError(f"{path}: no such file, and {stage} has no masks; put Kaggle's solution file there")
@@ -175,24 +194,24 @@ def _test_entries(root: Path, stage_name: str, file_name: str, tally: Tally) -> 
     solutions = read_solution(path)
     for name, solution in solutions.items():
         if solution is not None and name not in numbers:
-            raise UserError(f"{path}:{solution.line}: names image {quoted(name)}, which is not in {stage}")
+            raise UserError(f"{path}:{solution.line}: lists image {quote(name)}, which is not in {stage}")
     chosen = {name: solution for name in numbers if (solution := solutions.get(name)) is not None}
     if not chosen:
-        raise UserError(f"{path}: holds no image that counts")
+        raise UserError(f"{path}: has no scored image")
     missing = [name for name in numbers if name not in solutions]
     tally.add("images without a row in the solution file left out", f"{path}: {missing[:1]}", len(missing))
-    return [_Entry(numbers[name], name, _only_image(stage / name), [], each) for name, each in chosen.items()]
+    return [_Record(numbers[name], name, _only_image(stage / name), [], each) for name, each in chosen.items()]
 
 
-def _with_masks(folder: Path, number: int) -> _Entry:
+def _with_masks(folder: Path, number: int) -> _Record:
     image = _only_image(folder)
     if not (folder / "masks").is_dir():
-        raise UserError(f"{folder}: image without labels: there is no folder masks")
-    return _Entry(number, folder.name, image, files_in(folder / "masks"))
+        raise UserError(f"{folder}: image without labels: there is no folder 'masks'")
+    return _Record(number, folder.name, image, list_files(folder / "masks"))
 
 
 def _only_image(folder: Path) -> Path:
-    images = files_in(folder / "images") if (folder / "images").is_dir() else []
+    images = list_files(folder / "images") if (folder / "images").is_dir() else []
     if len(images) != 1:
         raise UserError(f"{folder}: has {len(images)} images in images/; it must have one")
     return images[0]

@@ -1,7 +1,7 @@
-"""A large JSON object read piece by piece: its lists entry by entry, each with its place in the file.
+"""Streaming reader for large JSON files: yields the entries of lists one by one, with their offset in the file.
 
-The pieces are decoded as Latin-1, so that a place in the text is a place in the file; an entry that holds other than
-ASCII is decoded again, as UTF-8.
+Chunks are decoded as Latin-1, so that offsets in the text are offsets in the file. Entries with non-ASCII characters
+are then decoded again as UTF-8.
 """
 
 import json
@@ -15,15 +15,15 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn
 from maskrcnn.config import UserError
 
 CHUNK = 1 << 20  # bytes read at a time
-MAX_ENTRY = 1 << 26  # bytes: what a broken file can make us hold
+MAX_ENTRY = 1 << 26  # bytes; limits the memory that an invalid file can take
 _BOM = b"\xef\xbb\xbf"
-_LONGEST_NUMBER_TAIL = 3  # of what is not yet seen to be part of a number: "1e+"
+_MAX_NUMBER_TAIL = 3  # characters after a number that may still belong to it, as in "1e+"
 _SPACE = re.compile(r"[ \t\n\r]*")
 _decode = json.JSONDecoder().raw_decode
 
 
-class Entry(NamedTuple):
-    """An entry of the list ``key``: its value, and where its text lies in the file, in bytes."""
+class JsonEntry(NamedTuple):
+    """An entry of the list `key`: its value, and its offset and length in the file in bytes."""
 
     key: str
     value: Any
@@ -31,17 +31,18 @@ class Entry(NamedTuple):
     length: int
 
 
-class Stamp(NamedTuple):
-    """What tells that a file is still the one that was read."""
+class FileStamp(NamedTuple):
+    """Size and modification time, to detect that a file has changed."""
 
     size: int
     modified: int
 
 
 class JsonStream:
-    """The JSON object in the file ``path``; to be used in a ``with`` block, once.
+    """Reader of the JSON object in the file `path`, to be used once, in a `with` block.
 
-    ``keys`` holds the object's keys met so far. UserError, with file and line, for what cannot be read or is not JSON.
+    `keys` holds the keys of the object read so far. Unreadable files and invalid JSON raise a `UserError` with file and
+    line.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -64,13 +65,13 @@ class JsonStream:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
         self._file.close()
 
-    def entries(self, wanted: Sequence[str]) -> Iterator[Entry]:
-        """Every entry of the lists under the keys ``wanted``, in the order of the file; other keys are skipped."""
+    def entries(self, wanted: Sequence[str]) -> Iterator[JsonEntry]:
+        """Yield every entry of the lists under the keys `wanted`, in file order; other keys are skipped."""
         if self._peek() != "{":
-            self._fail("the file must hold an object in braces")
+            self._fail("the file must contain a JSON object")
         for key in self._members():
             if key in self.keys and key in wanted:
-                self._fail(f"key '{key}' is there twice")
+                self._fail(f"key '{key}' appears twice")
             self.keys.add(key)
             if key not in wanted:
                 self._skip()
@@ -78,12 +79,12 @@ class JsonStream:
                 self._fail(f"'{key}' must be a list")
             else:
                 for _ in self._elements():
-                    yield Entry(key, *self._value())
+                    yield JsonEntry(key, *self._value())
         if self._peek():
             self._fail("extra data")
 
     def _members(self) -> Iterator[str]:
-        """The keys of the object that begins here; the caller takes each one's value."""
+        """Yield the keys of the object that starts here; the caller consumes the values."""
         for _ in self._elements():
             if self._peek() != '"':
                 self._fail("expecting a key in double quotes")
@@ -95,7 +96,7 @@ class JsonStream:
             yield key
 
     def _elements(self) -> Iterator[None]:
-        """Stops at the begin of each element of the list or object that begins here; the caller takes it."""
+        """Stop at the start of each element of the list or object that starts here; the caller consumes it."""
         closing = "]" if self._peek() == "[" else "}"
         self._at += 1
         if self._peek() == closing:
@@ -112,7 +113,7 @@ class JsonStream:
                 return
 
     def _skip(self, depth: int = 0) -> None:
-        """Past the value that begins here, by parts, so that a large one needs no memory."""
+        """Skip the value that starts here in parts, so that a large one needs no memory."""
         sign = self._peek()
         if depth > 1 or sign not in ("[", "{"):
             self._value()
@@ -121,20 +122,20 @@ class JsonStream:
             self._skip(depth + 1)
 
     def _value(self) -> tuple[Any, int, int]:
-        """The value that begins here, its place and its length."""
+        """Return the value that starts here, its offset and its length."""
         while True:
             try:
                 value, end = _decode(self._text, self._at)
             except json.JSONDecodeError as error:
-                # Perhaps only because the rest of it is not read yet.
+                # The value may be incomplete only because the rest has not been read yet.
                 if not self._grow():
                     self._fail(error.msg, error.pos)
                 continue
             except RecursionError:
                 self._fail("nested too deeply")
             except ValueError:
-                self._fail("a number of thousands of digits")
-            if isinstance(value, dict | list | str) or end + _LONGEST_NUMBER_TAIL <= len(self._text):
+                self._fail("a number with thousands of digits")
+            if isinstance(value, dict | list | str) or end + _MAX_NUMBER_TAIL <= len(self._text):
                 break
             if not self._grow():
                 break
@@ -150,20 +151,20 @@ class JsonStream:
             self._fail("its text is not UTF-8", begin + error.start)
 
     def _peek(self) -> str:
-        """The next sign that is no space, which becomes the place; empty at the end of the file."""
+        """Advance to the next character that is not whitespace and return it; empty at the end of the file."""
         while True:
             sign = self._text[self._at : self._at + 1]
             if sign and sign not in " \t\n\r":
                 return sign
-            self._at = _SPACE.match(self._text, self._at).end()  # type: ignore[union-attr]  # it matches nothing, too
+            self._at = _SPACE.match(self._text, self._at).end()  # type: ignore[union-attr]  # also matches the empty string
             if self._at == len(self._text) and not self._grow():
                 return ""
 
     def _grow(self) -> bool:
-        """Reads on, more the longer the entry is, and lets go of what is done; false at the end of the file."""
+        """Drop the consumed text and read more, in proportion to the current entry; false at the end of the file."""
         rest = self._text[self._at :]
         if len(rest) >= MAX_ENTRY:
-            self._fail(f"broken, or an entry of more than {MAX_ENTRY >> 20} MiB")
+            self._fail(f"invalid, or an entry of more than {MAX_ENTRY >> 20} MiB")
         try:
             more = self._file.read(max(CHUNK, len(rest)))
         except OSError as error:
@@ -177,28 +178,36 @@ class JsonStream:
     def _fail(self, reason: str, at: int | None = None) -> NoReturn:
         place = self._base + (self._at if at is None else at)
         raise UserError(
-            f"{self.path}:{line_of(self.path, place)}: is not valid JSON of the kind expected "
-            f"({reason}, at byte {place}); mend or fetch it again"
+            f"{self.path}:{find_line(self.path, place)}: is not valid JSON of the expected form "
+            f"({reason}, at byte {place}); fix the file or download it again"
         )
 
 
-def line_of(path: Path, offset: int) -> int:
-    """The line, from 1, of the byte at ``offset``."""
+def find_line(path: Path, offset: int) -> int:
+    """Return the line number, from 1, of the byte at `offset`."""
     line = 1
     try:
         with open(path, "rb") as file:
             while offset > 0 and (piece := file.read(min(CHUNK, offset))):
                 line, offset = line + piece.count(b"\n"), offset - len(piece)
     except OSError:
-        pass  # the file has gone since; there is something more important to say
+        pass  # the file is gone; the caller reports a more important error
     return line
 
 
-def read_places(path: Path, stamp: Stamp, places: Sequence[tuple[int, int]]) -> list[Any]:
-    """The values at ``places`` (offset, length) of a file that was streamed before.
+def read_entries(path: Path, stamp: FileStamp, places: Sequence[tuple[int, int]]) -> list[Any]:
+    """Read entries of a file that was streamed before.
+
+    Args:
+        path: the file.
+        stamp: its stamp at the time.
+        places: offset and length of each entry, in bytes.
+
+    Returns:
+        The value of each entry.
 
     Raises:
-        UserError: the file cannot be read, or is not the same any more.
+        UserError: If the file cannot be read, or has changed since.
     """
     values = []
     try:
@@ -216,9 +225,9 @@ def read_places(path: Path, stamp: Stamp, places: Sequence[tuple[int, int]]) -> 
     return values
 
 
-def _stamp_of(file: BinaryIO) -> Stamp:
+def _stamp_of(file: BinaryIO) -> FileStamp:
     status = os.fstat(file.fileno())
-    return Stamp(status.st_size, status.st_mtime_ns)
+    return FileStamp(status.st_size, status.st_mtime_ns)
 
 
 def _unreadable(path: Path, error: OSError | ValueError) -> UserError:

@@ -1,4 +1,4 @@
-"""What the numbers of a set of label images mean: which is the background, and whether they number objects at all."""
+"""Detection of what the values of label images mean: which one is background, and whether they number objects."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from skimage.measure import label
 
 Numbers = NDArray[np.integer]
 BACKGROUNDS = (0, 1, 255, 65_535)
-MIN_BACKGROUND = 0.2  # share of an image, so that one number of a crowded image is not taken for the background
+MIN_BACKGROUND = 0.2  # fraction of an image, so that an object in a crowded image is not taken for background
 VOID = 255
 MANY_PIECES = 4
 
@@ -20,25 +20,26 @@ MANY_PIECES = 4
 class LabelKind:
     """How to read the label images of one data set.
 
-    background: the number of pixels without an object.
-    is_binary: there is one number beside it; objects are then the connected components (8 neighbors).
+    Attributes:
+        background: value of pixels without an object.
+        is_binary: whether there is only one other value; objects are then the connected components (8 neighbors).
     """
 
     background: int = 0
     is_binary: bool = False
 
     def to_objects(self, numbers: Numbers) -> Numbers:
-        """Object numbers int32 [H, W], 0 for background."""
+        """Convert values [H, W] to object numbers int32 [H, W], 0 for background."""
         if self.is_binary:
             return np.asarray(label(numbers != self.background, connectivity=2), dtype=np.int32)
         return np.asarray(np.where(numbers == self.background, 0, numbers), dtype=np.int32)
 
 
 def find_kind(samples: Iterable[Numbers]) -> LabelKind:
-    """The kind that fits all of some label images [H, W]; the one without surprises where there are none.
+    """Find the kind that fits all of the sampled label images [H, W]; the default if there are none.
 
-    Another background than 0 needs to be in every image, where no pixel is 0 and nothing else covers more. Binary are
-    images that have no more than one and the same number beside the background, in more than one piece somewhere.
+    A background other than 0 must be the most frequent value of every image, and no pixel may be 0. Images are binary
+    if they have the same single value besides the background, in more than one piece in at least one image.
     """
     images = [numbers for numbers in samples if numbers.size]
     counted = [dict(zip(*map(np.ndarray.tolist, np.unique(each, return_counts=True)), strict=True)) for each in images]
@@ -52,17 +53,23 @@ def find_kind(samples: Iterable[Numbers]) -> LabelKind:
 def _is_background(number: int, counted: list[dict[int, int]]) -> bool:
     if number == 0:
         return any(0 in counts for counts in counted) or not counted
-    alone = all(len(counts) == 1 for counts in counted)  # one object that fills its image looks the same
+    alone = all(len(counts) == 1 for counts in counted)  # could as well be one object that fills the image
     return not alone and all(
         counts.get(number, 0) == max(counts.values()) and counts[number] >= MIN_BACKGROUND * sum(counts.values())
         for counts in counted
     )
 
 
-def without_void(numbers: Numbers) -> Numbers:
-    """Object numbers int32 [H, W] without the border of 255 that VOC's label images draw around objects.
+def remove_void(numbers: Numbers) -> Numbers:
+    """Remove the border of 255 that VOC's label images draw around objects.
 
-    255 is a border where it is the highest number and in several pieces, each of which touches an object.
+    255 is a border if it is the highest number and has several pieces, each of which touches an object.
+
+    Args:
+        numbers: int32 [H, W], object numbers.
+
+    Returns:
+        int32 [H, W].
     """
     border = numbers == VOID
     if not border.any() or int(numbers.max()) != VOID:
@@ -78,7 +85,7 @@ def without_void(numbers: Numbers) -> Numbers:
 
 
 def count_in_many_pieces(objects: Numbers) -> int:
-    """How many object numbers have `MANY_PIECES` connected pieces or more."""
+    """Count the object numbers with at least `MANY_PIECES` connected components."""
     pieces, count = label(objects, connectivity=2, return_num=True)
     owner = np.zeros(count + 1, np.int64)
     owner[pieces.ravel()] = objects.ravel()

@@ -1,4 +1,4 @@
-"""Masks kept as one image file each."""
+"""Masks stored as one image file each."""
 
 from pathlib import Path
 
@@ -16,12 +16,19 @@ _SINGLE_CHANNEL = ("1", "L", "I", "I;16", "I;16B", "I;16L", "F")
 
 
 def read_masks(paths: list[Path], size: tuple[int, int], threshold: int | None = None) -> tuple[CroppedMasks, Tensor]:
-    """Masks from one image file each, inside where its gray is ``threshold`` or more, on a canvas ``size`` (H, W).
+    """Read masks from one image file each, one decoded file in memory at a time.
 
-    Without a threshold inside is what is above 0, and in lossy files, such as JPEG, what is above half of the maximum:
-    compression leaves levels above 0 around an object. Returns the masks that are not empty and their places in
-    ``paths`` counted from 1, int64 [N]. Only one decoded file is in memory at a time. UserError for an unreadable file
-    or another size.
+    Args:
+        paths: the mask files.
+        size: image size (H, W).
+        threshold: minimum gray level of mask pixels. Default: above 0, and in lossy files such as JPEG above half of
+            the maximum, since compression leaves levels above 0 around objects.
+
+    Returns:
+        The N masks that are not empty, and their positions in `paths`, counted from 1, int64 [N].
+
+    Raises:
+        UserError: If a file is unreadable or has another size.
     """
     windows, levels, ids = [], [], []
     for number, path in enumerate(paths, start=1):

@@ -1,4 +1,4 @@
-"""Splits: which images are for training, which for validation and which for the test."""
+"""Assignment of images to the training, validation and test splits."""
 
 import hashlib
 import json
@@ -7,24 +7,25 @@ from pathlib import Path
 from unicodedata import normalize
 
 from datasets.readers.folders import IMAGE_SUFFIXES
-from datasets.readers.tables import quoted, read_table, read_text
+from datasets.readers.tables import quote, read_table, read_text
 from maskrcnn.config import UserError
 
 SPLITS = ("train", "val", "test")
-TEST_FRACTION = 0.25  # of the images, where no file gives the split
+TEST_FRACTION = 0.25  # of the images, if no file defines the split
 SPLIT_FILE, CLASS_FILE = "split.json", "classes.csv"
 _CLASS_COLUMNS = ("filename", "foreground", "background")
 
 
-class MissingSplit(UserError):  # noqa: N818  # callers ask for what is missing, too
-    """The data has no such split: it is drawn, or another one serves instead."""
+class MissingSplit(UserError):  # noqa: N818  # callers catch it and draw the split
+    """The data set does not have this split; callers may draw it or use another one."""
 
 
 class EmptySplit(MissingSplit):
-    """A split file gives no image to this split."""
+    """The split file lists no image for this split."""
 
 
 def check_split(split: str, splits: tuple[str, ...] = SPLITS) -> None:
+    """Raise a UserError if the name of a split is unknown."""
     if split not in splits:
         raise UserError(f"split '{split}' is unknown: use one of {', '.join(splits)}")
 
@@ -37,14 +38,24 @@ def split_images(
     seed: int,
     test_fraction: float = TEST_FRACTION,
 ) -> dict[str, list[str]]:
-    """Names for "train", "val" and "test", of the images ``known`` in ``folder``.
+    """Split images according to a file, or at random.
 
-    From ``split_file``, else the first of `split.json` and `classes.csv` in the folder ``beside``, else drawn from all.
-    A JSON file lists the names ("val" may be missing); a CSV file has columns filename, foreground, background, and
-    each kind of image gives ``test_fraction`` of its images to the test split.
+    A JSON file lists the names of each split ("val" is optional). A CSV file (columns filename, foreground, background)
+    stratifies the random split by class.
+
+    Args:
+        known: names of the images.
+        folder: their folder, for error messages.
+        beside: folder in which `split.json` or `classes.csv` is searched for.
+        split_file: file to use instead of these.
+        seed: random seed.
+        test_fraction: fraction of the images drawn for the test split.
+
+    Returns:
+        Image names for "train", "val" and "test".
 
     Raises:
-        UserError: a file that is broken, names an image that is not there (JSON) or leaves one out (CSV).
+        UserError: If the file is invalid, a JSON file lists an unknown image, or a CSV file lacks an image.
     """
     given = [Path(split_file)] if split_file is not None else []
     found = given or [path for path in (beside / SPLIT_FILE, beside / CLASS_FILE) if path.is_file()]
@@ -58,20 +69,38 @@ def split_images(
 
 
 def check_lists(split: dict[str, list[str]], known: Collection[str], file: Path, where: str | Path) -> None:
-    """UserError for a name in a split that is not ``known`` in ``where``, or is in two lists."""
+    """Check the lists of a split file.
+
+    Args:
+        split: image names by split.
+        known: names of the images.
+        file: the split file, for error messages.
+        where: where the images are, for error messages.
+
+    Raises:
+        UserError: If a name is unknown or in two splits.
+    """
     seen: dict[str, str] = {}
     for part, names in split.items():
         for name in names:
             if name not in known:
-                raise UserError(f"{file}: names image {quoted(name)}, which is not in {where}")
+                raise UserError(f"{file}: lists image {quote(name)}, which is not in {where}")
             if seen.setdefault(name, part) != part:
-                raise UserError(f"{file}: image {quoted(name)} is in both {seen[name]} and {part}")
+                raise UserError(f"{file}: image {quote(name)} is in both {seen[name]} and {part}")
 
 
 def draw_split(names: Collection[str], seed: int, test_fraction: float = TEST_FRACTION) -> dict[str, list[str]]:
-    """``test_fraction`` of ``names`` (at least one of two or more) for the test split, by a hash of seed and name.
+    """Draw the test split by a hash of seed and name; it has at least one of two or more images.
 
-    The order of the names does not matter, and adding some hardly moves others.
+    The order of the names does not matter, and adding images hardly changes the split of the others.
+
+    Args:
+        names: image names.
+        seed: random seed.
+        test_fraction: fraction of the images drawn for the test split.
+
+    Returns:
+        Image names for "train", "val" (empty) and "test".
     """
     ordered = sorted(names)
     test = set(draw_places(ordered, test_fraction, seed))
@@ -84,17 +113,17 @@ def draw_split(names: Collection[str], seed: int, test_fraction: float = TEST_FR
 def draw_places(
     names: Sequence[str], fraction: float, seed: int, groups: Sequence[int] | None = None, key: str = ""
 ) -> list[int]:
-    """Places of ``fraction`` of the images, by a hash of seed, key and name; at least one where there are two or more.
+    """Draw a fraction of the images by a hash of seed, key and name; at least one of two or more.
 
     Args:
-        names: the images' names.
-        fraction: share of the images to draw.
-        seed: another seed draws other images.
-        groups: a number per image; images of one group are drawn together or not at all. Default: each is its own.
+        names: image names.
+        fraction: fraction of the images to draw.
+        seed: random seed.
+        groups: group number per image; images of one group are drawn together or not at all. Default: one group each.
         key: another key draws independently.
 
     Returns:
-        Rising places; never those of all groups, and none where there is one group.
+        Indices in ascending order; never those of all groups, so none if there is one group.
     """
     members: dict[int, list[int]] = {}
     for place, group in enumerate(range(len(names)) if groups is None else groups):
@@ -111,7 +140,16 @@ def draw_places(
 def draw_by_class(
     classes: dict[str, tuple[str, ...]], seed: int, test_fraction: float = TEST_FRACTION
 ) -> dict[str, list[str]]:
-    """`draw_split` within each class of image; the names by image."""
+    """Draw the test split within each class of images.
+
+    Args:
+        classes: class of each image, by name.
+        seed: random seed.
+        test_fraction: fraction of the images drawn for the test split.
+
+    Returns:
+        Image names for "train", "val" (empty) and "test".
+    """
     members: dict[tuple[str, ...], list[str]] = {}
     for name, kind in classes.items():
         members.setdefault(kind, []).append(name)
@@ -124,24 +162,24 @@ def _digest(seed: int, name: str) -> bytes:
 
 
 def _read_classes(path: Path, known: Collection[str], folder: Path) -> dict[str, tuple[str, ...]]:
-    """The class of each known image. Rows of others are passed over: such files describe more than is there."""
+    """Read the class of each known image. Rows of other images are skipped: such files may cover several data sets."""
     classes: dict[str, tuple[str, ...]] = {}
-    known_as = _spelling(known)
+    spell = _make_speller(known)
     for line, (file_name, *kind) in read_table(path, _CLASS_COLUMNS):
         stem, dot, suffix = file_name.rpartition(".")
         name = stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else file_name
-        name = known_as(name)
+        name = spell(name)
         if name in classes:
-            raise UserError(f"{path}:{line}: names image {quoted(name)} a second time; remove one of the rows")
+            raise UserError(f"{path}:{line}: lists image {quote(name)} a second time; remove one of the rows")
         if name in known:
             classes[name] = tuple(kind)
     if missing := sorted(set(known) - classes.keys()):
-        raise UserError(f"{path}: has no row for {len(missing)} images of {folder}, such as {quoted(missing[0])}")
+        raise UserError(f"{path}: has no row for {len(missing)} images of {folder}, such as {quote(missing[0])}")
     return classes
 
 
-def _spelling(known: Collection[str]) -> Callable[[str], str]:
-    """Names as the files have them, whichever of Unicode's forms they are given in."""
+def _make_speller(known: Collection[str]) -> Callable[[str], str]:
+    """Return a function that maps a name in any Unicode normalization form to the known name."""
     own = {normalize("NFC", name): name for name in known if not name.isascii()}
     return lambda name: own.get(normalize("NFC", name), name)
 
@@ -158,5 +196,5 @@ def _read_split(path: Path, known: Collection[str]) -> dict[str, list[str]]:
         names = data.get(key, [] if key == "val" else None) if isinstance(data, dict) else None
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise UserError(f"{path}: has no list '{key}' of image names")
-        split[key] = sorted(set(map(_spelling(known), names)))
+        split[key] = sorted(set(map(_make_speller(known), names)))
     return split

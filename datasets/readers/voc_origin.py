@@ -1,13 +1,13 @@
-"""Whether the boxes of VOC's XML files count pixels from 1, as PASCAL's do, or from 0, as most tools of today."""
+"""Detection of whether boxes in VOC XML files count pixels from 1, as PASCAL VOC does, or from 0, as most tools do."""
 
 import re
 from pathlib import Path
 
-from datasets.readers.folders import files_in
+from datasets.readers.folders import list_files
 from maskrcnn.config import UserError
 
 _PASCAL = re.compile(rb"<database>\s*The VOC\d{4} Database\s*</database>")
-# Roboflow and Label Studio say their names; CVAT writes three times Unknown.
+# Roboflow and Label Studio write their names; CVAT writes Unknown three times.
 _FROM_ZERO = re.compile(
     rb"<database>\s*roboflow\.\w+\s*</database>"
     rb"|<name>\s*Label Studio\s*</name>"
@@ -17,12 +17,15 @@ _ZERO = re.compile(rb"<[xy]min>\s*0*(?:0|\.0|0\.\d*)\s*</[xy]min>")
 
 
 def find_first_pixel(folder: Path) -> tuple[int, int]:
-    """The number of the first pixel, 0 or 1, and how many of the files say that it is 0.
+    """Detect whether boxes count pixels from 0 or 1.
 
     Args:
-        folder: of the XML files. If the first of them is PASCAL's, no other is looked at.
+        folder: folder of the XML files. If the first file is PASCAL VOC's, the others are not read.
+
+    Returns:
+        The number of the first pixel, 0 or 1, and the number of files that indicate 0.
     """
-    files = files_in(folder, (".xml",))
+    files = list_files(folder, (".xml",))
     count = 0
     for path in files:
         try:

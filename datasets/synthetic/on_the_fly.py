@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from datasets.readers.generated import masks_of_labels
+from datasets.readers.generated import extract_masks
 from datasets.readers.splitting import MissingSplit, check_split
 from datasets.synthetic.outlines import check_letters
 from datasets.synthetic.painting import render
@@ -70,7 +70,7 @@ class OnTheFly:
         scene = compose_scene(self._recipe.scene, self._split, index)
         rendering = render(scene)
         labels = torch.from_numpy(rendering.labels.astype("int32"))
-        masks, numbers = masks_of_labels(labels)
+        masks, numbers = extract_masks(labels)
         visible = torch.bincount(labels.flatten(), minlength=len(scene.labels) + 1)[numbers]
         classes = torch.from_numpy(scene.labels)[numbers - 1]
         ignore = visible < self._recipe.scene.min_visible_pixels

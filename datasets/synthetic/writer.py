@@ -59,15 +59,15 @@ def create(
     processes: int | None = None,
     finish: Callable[[Path], None] = lambda folder: None,
 ) -> Path:
-    """Make the data set at ``path`` and return its resolved path.
+    """Make the data set at `path` and return its resolved path.
 
-    It is built in a folder beside and renamed as a whole, so ``path`` holds all of it or what was there before.
-    ``progress`` is called with (images done, images in all), ``finish`` with the folder when all images are in
-    it: what it adds becomes part of the data set. ``processes``: default one for each core, at most 8; more
-    than one needs the caller's script to guard its main part with ``if __name__ == "__main__"``, as spawning does.
+    It is built in a folder beside and renamed as a whole, so `path` holds all of it or what was there before.
+    `progress` is called with (images done, images in all), `finish` with the folder when all images are in
+    it: what it adds becomes part of the data set. `processes`: default one for each core, at most 8; more
+    than one needs the caller's script to guard its main part with `if __name__ == "__main__"`, as spawning does.
 
     Raises:
-        UserError: there is something at ``path`` (without ``overwrite``), or something that is not such a data set
+        UserError: there is something at `path` (without `overwrite`), or something that is not such a data set
             (with it); the folder cannot be written; no images asked for.
     """
     if min(recipe.counts.values()) < 0 or sum(recipe.counts.values()) == 0:

@@ -66,12 +66,12 @@ def convert(
     overwrite: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> Conversion:
-    """Write the parts ("train", "val", "test") into the folder ``path`` in the format ``to``, whole or not at all.
+    """Write the parts ("train", "val", "test") into the folder `path` in the format `to`, whole or not at all.
 
-    Classes are joined by name. ``progress`` is called with (images done, images in all).
+    Classes are joined by name. `progress` is called with (images done, images in all).
 
     Raises:
-        UserError: the format cannot hold this data; ``path`` is taken or cannot be written; no image is left. An image
+        UserError: the format cannot hold this data; `path` is taken or cannot be written; no image is left. An image
             that cannot be read, unless bad ones are skipped: `BadImagesError`, when all have been looked at.
     """
     choice, done = choice or Choice(), Conversion()
@@ -104,11 +104,11 @@ def convert(
 
 
 class BadImagesError(UserError):
-    """Images that cannot be read; ``bad`` has all of them."""
+    """Images that cannot be read; `bad` has all of them."""
 
     def __init__(self, bad: BadImages) -> None:
         super().__init__(
-            f"{len(bad)} images cannot be read, such as: {bad.reasons[0]}; mend them, or --skip_bad leaves them out"
+            f"{len(bad)} images cannot be read, such as: {bad.reasons[0]}; fix them or use --skip_bad to leave them out"
             if len(bad) > 1
             else f"{bad.reasons[0]}; or --skip_bad leaves the image out"
         )
@@ -152,7 +152,7 @@ def _place_of(line: str, names: Mapping[str, int], ids: Mapping[int, int]) -> in
 def _samples(
     parts: Parts, class_names: Sequence[str], one_folder: bool, choice: Choice, done: Conversion, progress: Progress
 ) -> Iterator[tuple[str, Sample]]:
-    """Samples of all chosen images that can be read, part by part; others are noted in ``done``."""
+    """Samples of all chosen images that can be read, part by part; others are noted in `done`."""
     names = file_names({part: data.image_names for part, data in parts.items()}, one_folder)
     total, count = sum(map(len, parts.values())), 0
     for part, data in parts.items():

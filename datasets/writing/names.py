@@ -20,7 +20,7 @@ def safe_name(name: str) -> str:
 def file_names(names: Mapping[str, Sequence[str]], one_folder: bool) -> dict[str, list[str]]:
     """Safe names of the images of each part, in their order.
 
-    They differ, in capitals and small letters too, within a part and, with ``one_folder``, between all parts: where
+    They differ, in capitals and small letters too, within a part and, with `one_folder`, between all parts: where
     they would not, they begin with their part's name.
     """
     safe = {part: [safe_name(name) for name in each] for part, each in names.items()}
@@ -38,7 +38,7 @@ def file_names(names: Mapping[str, Sequence[str]], one_folder: bool) -> dict[str
 
 
 def _distinct(names: Sequence[str], taken: set[str]) -> list[str]:
-    """The names, those that are ``taken`` with a number; adds them to these."""
+    """The names, those that are `taken` with a number; adds them to these."""
     wanted = {name.casefold() for name in names}
     found = []
     for name in names:

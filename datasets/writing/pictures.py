@@ -18,7 +18,7 @@ Numbers = NDArray[np.int64]
 
 
 def write_image(folder: Path, sample: Sample, copied: Collection[str]) -> str:
-    """The image as a PNG file, or, with a suffix among ``copied``, its own file byte for byte; returns the name.
+    """The image as a PNG file, or, with a suffix among `copied`, its own file byte for byte; returns the name.
 
     Colors of 16 bits are written as TIFF, because Pillow writes no such PNG.
     """
@@ -41,7 +41,7 @@ def write_image(folder: Path, sample: Sample, copied: Collection[str]) -> str:
 
 
 def write_levels(path: Path, levels: NDArray[Any], palette: list[int] | None = None) -> None:
-    """One channel, uint8 or uint16 [H, W], as PNG; with a ``palette`` of r, g, b for each level."""
+    """One channel, uint8 or uint16 [H, W], as PNG; with a `palette` of r, g, b for each level."""
     image = Image.fromarray(levels)
     if palette is not None:
         image.putpalette(palette)

@@ -15,7 +15,7 @@ from maskrcnn.structures.instances import Instances
 class Sample:
     """An image, uint8 [3, H, W], with its objects.
 
-    ``name`` is a file's name without suffix, fit for every system and like no other in its part. ``file``: where the
+    `name` is a file's name without suffix, fit for every system and like no other in its part. `file`: where the
     image came from, if that file holds nothing else.
     """
 
@@ -44,10 +44,10 @@ class Losses:
 
 
 class Writer:
-    """Writes samples into a folder as they come; what it keeps open meanwhile is in ``open_files``.
+    """Writes samples into a folder as they come; what it keeps open meanwhile is in `open_files`.
 
-    With ``one_folder``, the images of all parts lie in one folder, and their names must differ. Where boxes are not
-    held (``holds_boxes``), samples come with objects that have a mask, and its extent as their box.
+    With `one_folder`, the images of all parts lie in one folder, and their names must differ. Where boxes are not
+    held (`holds_boxes`), samples come with objects that have a mask, and its extent as their box.
     """
 
     one_folder = False

@@ -48,9 +48,9 @@ def open_parts(
     reading: ReadingConfig | None = None,
     skip_bad: bool = False,
 ) -> dict[str, DetectionDataset]:
-    """The parts of a data set that are there, or those ``wanted``, by the names "train", "val" and "test".
+    """The parts of a data set that are there, or those `wanted`, by the names "train", "val" and "test".
 
-    "val" is told from "test" where the layout does; else "test" is what the reader of data set ``name`` takes for it.
+    "val" is told from "test" where the layout does; else "test" is what the reader of data set `name` takes for it.
 
     Raises:
         UserError: unknown name; a part that is broken, or wanted but not there.

@@ -82,7 +82,7 @@ def read_labels(path: Path) -> Tensor:
     """Instance numbers, int32 [H, W], 0 for background; gaps between them are fine.
 
     Raises:
-        UserError: as ``opened``; a colour image; a number below 0 or above 65,535.
+        UserError: as `opened`; a colour image; a number below 0 or above 65,535.
     """
     with opened(path) as image:
         if image.mode not in _LABEL_MODES:
