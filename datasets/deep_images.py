@@ -1,4 +1,4 @@
-"""Data sets whose images have more than 8 bits a channel, shown on one scale (`maskrcnn.images.levels`)."""
+"""Data sets of images with more than 8 bits per channel, mapped to gray levels (`maskrcnn.images.levels`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from datasets.checks import TallyByImage
-from datasets.interface import DetectionDataset, category_ids_of
+from datasets.interface import DetectionDataset, get_category_ids
 from maskrcnn.images.decoding import MAX_MEGAPIXELS, megapixel_limit
 from maskrcnn.images.large import LargeImage
 from maskrcnn.images.levels import FULL_RANGE, Levels, count_outliers, scale_levels
@@ -19,10 +19,10 @@ RULE = "16-bit images with values outside the gray levels shown (--gray_levels)"
 
 
 class DeepImages:
-    """A data set whose images uint16 become float32 in [0, 1] by `levels`; others stay as they are.
+    """Data set that maps uint16 images to float32 in [0, 1] by gray levels; other images are unchanged.
 
-    Images that many pixels leave at an end of the scale are counted. `max_megapixels` is the limit for images that
-    have to be decoded whole.
+    Images with many pixels outside the levels are counted. `max_megapixels` limits the size of images that have to be
+    decoded as a whole.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class DeepImages:
         self._dataset, self.levels, self._max_megapixels = dataset, levels or FULL_RANGE, max_megapixels
         self._tallies = TallyByImage(len(dataset))
         self.class_names, self.has_masks = dataset.class_names, dataset.has_masks
-        self.category_ids = category_ids_of(dataset)
+        self.category_ids = get_category_ids(dataset)
         self.image_ids, self.image_names = list(dataset.image_ids), list(dataset.image_names)
 
     @property
@@ -40,20 +40,27 @@ class DeepImages:
         return Counter(self._dataset.counts) + self._tallies.counts
 
     def origin(self, index: int) -> tuple[DetectionDataset, int]:
-        """The data set that an image is read by, and its place there."""
+        """Return the underlying data set, and the index of an image in it."""
         return self._dataset, index
 
     def __len__(self) -> int:
         return len(self._dataset)
 
     def read_by_window(self, index: int) -> tuple[Tensor | LargeImage, Instances]:
-        """As `[index]`, but large images that can be read by window are left open, with the gray levels they show."""
+        """Read an image like `[index]`, but leave large images open that can be read by window."""
         with large_images_left_open():
             image, instances = self[index]
         return image, instances
 
     def __getitem__(self, index: int) -> tuple[Tensor, Instances]:
-        """Image [3, H, W], uint8 or float32 in [0, 1], and its instances. UserError as in the data set."""
+        """Read an image and its objects.
+
+        Returns:
+            Image [3, H, W], uint8 or float32 in [0, 1], and its instances.
+
+        Raises:
+            UserError: If a file is unreadable or invalid.
+        """
         with megapixel_limit(self._max_megapixels):
             image, instances = self._dataset[index]
         if isinstance(image, LargeImage):

@@ -1,4 +1,4 @@
-"""Several data sets as one: classes are joined by name."""
+"""Concatenation of data sets; classes are joined by name."""
 
 import itertools
 from bisect import bisect_right
@@ -9,22 +9,22 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from datasets.interface import DetectionDataset, category_ids_of
+from datasets.interface import DetectionDataset, get_category_ids
 from maskrcnn.structures.instances import Instances
 
 
-def joined_classes(parts: Iterable[DetectionDataset]) -> tuple[str, ...]:
-    """The names of all classes, in the order in which they first appear."""
+def join_class_names(parts: Iterable[DetectionDataset]) -> tuple[str, ...]:
+    """Return the names of all classes, in order of first appearance."""
     return tuple(dict.fromkeys(name for part in parts for name in part.class_names))
 
 
-def joined_category_ids(parts: Sequence[DetectionDataset], class_names: Sequence[str]) -> tuple[int, ...]:
-    """Category ids of classes that are joined by name.
+def join_category_ids(parts: Sequence[DetectionDataset], class_names: Sequence[str]) -> tuple[int, ...]:
+    """Return category ids for classes that are joined by name.
 
-    A class keeps the id of the first part that has it. Where that id belongs to another class already, or no part has
-    the class, it gets the next number above all ids of all parts.
+    A class keeps the id of the first part that has it. If that id already belongs to another class, or no part has the
+    class, it gets the next number above all ids of all parts.
     """
-    numbered = [pair for part in parts for pair in zip(part.class_names, category_ids_of(part), strict=True)]
+    numbered = [pair for part in parts for pair in zip(part.class_names, get_category_ids(part), strict=True)]
     free = itertools.count(max((number for _, number in numbered), default=0) + 1)
     ids: dict[str, int] = {}
     for name, number in numbered:
@@ -33,12 +33,12 @@ def joined_category_ids(parts: Sequence[DetectionDataset], class_names: Sequence
     return tuple(ids[name] if name in ids else next(free) for name in class_names)
 
 
-class Joined:
+class JoinedDataset:
     """The images of all parts, one part after the other, with one list of classes.
 
-    Image ids stay as they are, unless one of a part is also in a part before it: then all ids of that part are raised
-    above the highest before. A name that is in several parts gets its part's name in front. There are masks only if
-    all parts have them. Category ids are as `joined_category_ids` says.
+    If an image id of a part is already in a previous part, all ids of that part are shifted above the highest one.
+    Image names that are in several parts are prefixed with the name of their part. There are masks only if all parts
+    have them.
     """
 
     def __init__(
@@ -49,17 +49,24 @@ class Joined:
         with_masks: bool = True,
         others: Sequence[DetectionDataset] = (),
     ) -> None:
-        """`class_names`: of all parts and maybe `others`, in the order that gives the labels; default
-        `joined_classes`. Without `with_masks` masks are left out."""
+        """Concatenate data sets.
+
+        Args:
+            parts: the data sets.
+            part_names: their names.
+            class_names: class names in the order of the labels. Default: `join_class_names`.
+            with_masks: keep masks, if all parts have them.
+            others: other data sets whose category ids are taken into account.
+        """
         self.parts = list(parts)
-        self.class_names = class_names or joined_classes(parts)
-        self.category_ids = joined_category_ids([*parts, *others], self.class_names)
+        self.class_names = class_names or join_class_names(parts)
+        self.category_ids = join_category_ids([*parts, *others], self.class_names)
         self.has_masks = with_masks and all(part.has_masks for part in parts)
         places = {name: label for label, name in enumerate(self.class_names, start=1)}
         self._labels = [torch.tensor([0, *(places[name] for name in part.class_names)]) for part in parts]
         self._ends = list(itertools.accumulate(len(part) for part in parts))
-        self.image_ids = _joined_ids([list(part.image_ids) for part in parts])
-        self.image_names = _joined_names([list(part.image_names) for part in parts], part_names)
+        self.image_ids = _join_ids([list(part.image_ids) for part in parts])
+        self.image_names = _join_names([list(part.image_names) for part in parts], part_names)
 
     @property
     def counts(self) -> Counter[str]:
@@ -70,7 +77,7 @@ class Joined:
         return self._ends[-1]
 
     def origin(self, index: int) -> tuple[DetectionDataset, int]:
-        """The part that an image is in, and its place there."""
+        """Return the part that contains an image, and the index of the image in it."""
         number = bisect_right(self._ends, index)
         return self.parts[number], index - self._ends[number] + len(self.parts[number])
 
@@ -84,7 +91,7 @@ class Joined:
         return image, replace(instances, labels=self._labels[number][instances.labels], masks=masks)
 
 
-def _joined_ids(parts: list[list[int]]) -> list[int]:
+def _join_ids(parts: list[list[int]]) -> list[int]:
     joined: list[int] = []
     taken: set[int] = set()
     for ids in parts:
@@ -94,7 +101,7 @@ def _joined_ids(parts: list[list[int]]) -> list[int]:
     return joined
 
 
-def _joined_names(parts: list[list[str]], part_names: Sequence[str]) -> list[str]:
+def _join_names(parts: list[list[str]], part_names: Sequence[str]) -> list[str]:
     counts = Counter(name for names in parts for name in set(names))
     return [
         f"{part_name}-{name}" if counts[name] > 1 else name

@@ -10,8 +10,8 @@ import numpy as np
 
 from datasets.checks import RULES as CHECKS
 from datasets.interface import DetectionDataset
-from datasets.joined import Joined
-from datasets.splits import file_of, image_groups
+from datasets.joined import JoinedDataset
+from datasets.splits import find_image_file, group_identical_images
 from datasets.survey import Survey
 
 MAX_COVERED = 0.5  # of an image, by one object
@@ -215,11 +215,11 @@ RULES: tuple[Callable[[Survey], Finding | None], ...] = (
 
 def find_repeated_images(splits: Mapping[str, DetectionDataset]) -> Finding | None:
     """Find images of any split that are the same file, or a copy, as another one under its own id."""
-    joined = Joined(list(splits.values()), list(splits))
+    joined = JoinedDataset(list(splits.values()), list(splits))
     members: dict[int, list[int]] = {}
-    for index, group in enumerate(image_groups(joined)):
+    for index, group in enumerate(group_identical_images(joined)):
         members.setdefault(group, []).append(index)
-    repeated = [each for each in members.values() if len(each) > 1 and _is_filled(file_of(joined, each[0]))]
+    repeated = [each for each in members.values() if len(each) > 1 and _is_filled(find_image_file(joined, each[0]))]
     if not repeated:
         return None
     split_of = [name for name, dataset in splits.items() for _ in range(len(dataset))]
@@ -229,7 +229,7 @@ def find_repeated_images(splits: Mapping[str, DetectionDataset]) -> Finding | No
     return Finding(
         "repeated images",
         f"{sum(len(each) - 1 for each in repeated):,} of {len(joined):,} images are there before under another id",
-        f"{file_of(joined, first)}: {ids[0]} and {ids[1]}",
+        f"{find_image_file(joined, first)}: {ids[0]} and {ids[1]}",
         "merge the annotations of each image under one id"
         + (", and keep training and test images apart" if across else ""),
     )
@@ -240,6 +240,6 @@ def _is_filled(path: Path | None) -> bool:
     return path is not None and path.stat().st_size > 0
 
 
-def _own_id(joined: Joined, index: int) -> int:
+def _own_id(joined: JoinedDataset, index: int) -> int:
     part, place = joined.origin(index)
     return part.image_ids[place]

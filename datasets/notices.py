@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.interface import DetectionDataset
-from datasets.splits import counts_by_split
+from datasets.splits import collect_counts
 from datasets.statistics import choose_evenly_spaced
 from maskrcnn.config import UserError
 from maskrcnn.files import write_text
@@ -41,7 +41,7 @@ class Preview:
     """What was known before and after the preview.
 
     Attributes:
-        opening: counts by names of splits, as `counts_by_split`, from before any image was read.
+        opening: counts by names of splits, as `collect_counts`, from before any image was read.
         partial: how much was read of the splits that were not read whole.
     """
 
@@ -54,7 +54,7 @@ def preview(splits: Mapping[str, DetectionDataset]) -> Preview:
 
     Images that cannot be read are left out, since the error is raised where they are used.
     """
-    opening, until, extents = counts_by_split(splits), time.monotonic() + PREVIEW_SECONDS, {}
+    opening, until, extents = collect_counts(splits), time.monotonic() + PREVIEW_SECONDS, {}
     # The smallest first, so that the time they leave goes to the largest.
     for place, name in enumerate(sorted(splits, key=lambda name: len(splits[name]))):
         now = time.monotonic()
@@ -79,7 +79,7 @@ def describe_notices(counts_by_names: Mapping[str, Mapping[str, int]], seen: Pre
     """Iterate over the notices, one line each.
 
     Args:
-        counts_by_names: counts by names of splits, as `counts_by_split`.
+        counts_by_names: counts by names of splits, as `collect_counts`.
         seen: lines about images of splits that were not read whole tell how many were.
     """
     seen = seen or Preview()
@@ -106,7 +106,7 @@ def write_notices(
     path = folder / FILE
     before = _read_notices(path)
     known = before.get("notices", {})
-    notices = {names: Counter(known.get(names)) | counts for names, counts in counts_by_split(splits).items()}
+    notices = {names: Counter(known.get(names)) | counts for names, counts in collect_counts(splits).items()}
     read = {name: seen.partial[name].images if name in seen.partial else len(each) for name, each in splits.items()}
     contents = {
         "images": {name: len(each) for name, each in splits.items()},

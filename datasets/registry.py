@@ -1,4 +1,4 @@
-"""Data sets by name. Importing this needs neither PyTorch nor NumPy; opening a data set does."""
+"""Registry of data sets by name. Importing it needs neither PyTorch nor NumPy; opening a data set does."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 @dataclass(frozen=True)
-class Request:
-    """What a data set is opened with; `variant` is what was said after the colon, "" for a bare name."""
+class OpenRequest:
+    """Arguments for opening a data set; `variant` is the part of the name after the colon, "" without one."""
 
     root: str | Path
     split: str
@@ -36,20 +36,30 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Source:
-    """A kind of data set: its key in [paths], what may stand after a colon, and whether it is split by our files."""
+class DatasetFormat:
+    """A data set format.
+
+    Attributes:
+        path_key: key of its folder in [paths].
+        open: function that opens a data set.
+        variants: allowed variants after a colon.
+        takes_split_file: whether the reader splits the images according to a split file.
+    """
 
     path_key: str
-    open: Callable[[Request], DetectionDataset]
+    open: Callable[[OpenRequest], DetectionDataset]
     variants: tuple[str, ...] = ()
     takes_split_file: bool = False
 
 
 @dataclass(frozen=True)
-class Named:
-    """One data set as it was named: `name` is a key of `SOURCES`, `synthetic`, or a class as module:Class.
+class DatasetName:
+    """A parsed data set name.
 
-    `rest` is the variant, the recipe's file, or the folder that was given for a class.
+    Attributes:
+        text: the name as given.
+        name: a key of `FORMATS`, `synthetic`, or a class as module:Class.
+        rest: the variant, the file of the recipe, or the folder given for a class.
     """
 
     text: str
@@ -58,25 +68,27 @@ class Named:
 
     @property
     def is_class(self) -> bool:
+        """Whether this is a custom class."""
         return ":" in self.name
 
     @property
     def path_key(self) -> str | None:
-        return SOURCES[self.name].path_key if self.name in SOURCES else None
+        """Key of the folder in [paths]; None if it has none."""
+        return FORMATS[self.name].path_key if self.name in FORMATS else None
 
     @property
     def short(self) -> str:
-        """For names of files and images."""
+        """Short name for files and images."""
         if self.name == SYNTHETIC:
-            return f"{SYNTHETIC}-{_plain(Path(self.rest).stem)}"
-        return _plain(self.name.partition(":")[2] if self.is_class else self.text)
+            return f"{SYNTHETIC}-{_to_file_name(Path(self.rest).stem)}"
+        return _to_file_name(self.name.partition(":")[2] if self.is_class else self.text)
 
 
-def parse(text: str) -> list[Named]:
-    """The data sets that `a+b` names, in that order. A `+` in a path joins only what has a data set's form.
+def parse_names(text: str) -> list[DatasetName]:
+    """Parse data sets joined as `a+b`. A `+` inside a path is part of the path, unless a data set name follows.
 
     Raises:
-        UserError: an unknown name, with the nearest; a data set that is named twice; a name that is left out.
+        UserError: If a name is unknown, missing or given twice.
     """
     parts = _split(text)
     if len(parts) > 1 and not all(part.strip() for part in parts):
@@ -84,7 +96,7 @@ def parse(text: str) -> list[Named]:
     named = [_parse_one(part.strip()) for part in parts]
     for place, each in enumerate(named):
         if each in named[:place]:
-            raise UserError(f"--dataset={text}: names {each.text} twice")
+            raise UserError(f"--dataset={text}: lists {each.text} twice")
     return named
 
 
@@ -93,7 +105,7 @@ def _split(text: str) -> list[str]:
     parts = [first]
     for part in others:
         base, colon, rest = part.strip().partition(":")
-        is_named = base in SOURCES or (colon and (base == SYNTHETIC or _is_class(base, rest.partition(":")[0])))
+        is_named = base in FORMATS or (colon and (base == SYNTHETIC or _is_class(base, rest.partition(":")[0])))
         if is_named or not part.strip() or not _takes_more(parts[-1]):
             parts.append(part)
         else:
@@ -102,18 +114,18 @@ def _split(text: str) -> list[str]:
 
 
 def _takes_more(part: str) -> bool:
-    """Whether it ends in a path that may go on: that of a recipe before its suffix, or the folder for a class."""
+    """Return whether the text ends in a path that may continue: a recipe without its suffix, or a class's folder."""
     base, _, rest = part.strip().partition(":")
     return not rest.endswith(".toml") if base == SYNTHETIC else ":" in rest
 
 
 def _is_class(module: str, name: str) -> bool:
-    return module not in SOURCES and bool(_DOTTED.fullmatch(module)) and name.isidentifier()
+    return module not in FORMATS and bool(_DOTTED.fullmatch(module)) and name.isidentifier()
 
 
 def short_name(text: str) -> str:
-    """What a run on the data set `text` is called, fit for a folder's name."""
-    return "+".join(each.short for each in parse(text))[:80]
+    """Return a short name of the data set `text` that can be part of a folder name."""
+    return "+".join(each.short for each in parse_names(text))[:80]
 
 
 def open_dataset(
@@ -127,54 +139,66 @@ def open_dataset(
     skip_bad: bool = False,
     test_fraction: float = 0.25,
 ) -> DetectionDataset:
-    """The `split` ("train", "val" or "test") of one data set in the folder `root`; `synthetic:FILE` needs no root.
+    """Open a split of one data set.
+
+    Args:
+        name: name of the data set.
+        root: its folder; not used for `synthetic:FILE`.
+        split: "train", "val" or "test".
+        split_file: JSON or CSV file of the split.
+        subsetseed: random seed of the split.
+        cache_mb: memory for decoded masks, in MiB.
+        reading: options for reading annotations.
+        skip_bad: leave out invalid annotations, and count them.
+        test_fraction: fraction of the images drawn for the test split.
 
     Raises:
-        UserError: unknown name or split; a missing or empty folder; an option that this data set has no use for.
-        MissingSplit: the data has no such split; see `datasets.splits.open_splits`.
+        UserError: If the name or split is unknown, a folder is missing or empty, or the data set does not support an
+            option.
+        MissingSplit: If the data set does not have this split; see `datasets.splits.open_splits`.
     """
     named = _parse_one(name)
-    if split_file is not None and not (named.name in SOURCES and SOURCES[named.name].takes_split_file):
+    if split_file is not None and not (named.name in FORMATS and FORMATS[named.name].takes_split_file):
         raise UserError(f"--split_file {split_file}: data set '{named.text}' has its own train and test folders")
     if named.name == SYNTHETIC:
         from datasets.synthetic.on_the_fly import OnTheFly
 
-        return _with_printable_classes(OnTheFly(named.rest, split))
+        return _escape_class_names(OnTheFly(named.rest, split))
     if named.is_class:
-        from datasets.own import open_class
+        from datasets.custom import open_custom
 
-        return _with_printable_classes(open_class(named.name, named.rest or root, split))
+        return _escape_class_names(open_custom(named.name, named.rest or root, split))
     reading = reading or ReadingConfig()
-    request = Request(root, split, named.rest, split_file, subsetseed, cache_mb, reading, skip_bad, test_fraction)
-    return _with_printable_classes(SOURCES[named.name].open(request))
+    request = OpenRequest(root, split, named.rest, split_file, subsetseed, cache_mb, reading, skip_bad, test_fraction)
+    return _escape_class_names(FORMATS[named.name].open(request))
 
 
-def _with_printable_classes(dataset: DetectionDataset) -> DetectionDataset:
-    """The data set, with class names in which no character acts on a terminal."""
+def _escape_class_names(dataset: DetectionDataset) -> DetectionDataset:
+    """Escape control characters in class names, so that printing them is safe."""
     names = tuple(escape(name) for name in dataset.class_names)
     if names != tuple(dataset.class_names):
         dataset.class_names = names
     return dataset
 
 
-def _parse_one(text: str) -> Named:
+def _parse_one(text: str) -> DatasetName:
     base, _, rest = text.partition(":")
-    if base in SOURCES and rest in ("", *SOURCES[base].variants):
-        return Named(text, base, rest)
+    if base in FORMATS and rest in ("", *FORMATS[base].variants):
+        return DatasetName(text, base, rest)
     if base == SYNTHETIC:
         if not rest:
             raise UserError(f"dataset '{text}' needs the TOML file of a recipe: {SYNTHETIC}:FILE.toml")
         if Path(rest).is_dir():
-            raise UserError(_of_folder(text, Path(rest)))
-        return Named(text, base, rest)
+            raise UserError(_explain_folder(text, Path(rest)))
+        return DatasetName(text, base, rest)
     name, _, folder = rest.partition(":")
     if _is_class(base, name):
-        return Named(text, f"{base}:{name}", folder)
-    raise UserError(f"unknown dataset '{text}': {_hint(text)}")
+        return DatasetName(text, f"{base}:{name}", folder)
+    raise UserError(f"unknown dataset '{text}': {_suggest(text)}")
 
 
-def _of_folder(text: str, folder: Path) -> str:
-    """What to say where a folder is given for a recipe's file."""
+def _explain_folder(text: str, folder: Path) -> str:
+    """Return the error message for a folder given instead of a recipe file."""
     if (folder / "dataset.toml").is_file():
         return (
             f"dataset '{text}': is a folder; {text.rstrip('/')}/dataset.toml draws its images anew, "
@@ -183,86 +207,86 @@ def _of_folder(text: str, folder: Path) -> str:
     return f"dataset '{text}': is a folder; name the TOML file of a recipe, {SYNTHETIC}:FILE.toml"
 
 
-def _hint(text: str) -> str:
-    variants = [f"{base}:{variant}" for base, source in SOURCES.items() for variant in source.variants]
-    near = difflib.get_close_matches(text.lower(), [*SOURCES, SYNTHETIC, *variants], n=1)
+def _suggest(text: str) -> str:
+    variants = [f"{base}:{variant}" for base, source in FORMATS.items() for variant in source.variants]
+    near = difflib.get_close_matches(text.lower(), [*FORMATS, SYNTHETIC, *variants], n=1)
     base = text.partition(":")[0]
-    if near and not (base in SOURCES and near[0] == base):
+    if near and not (base in FORMATS and near[0] == base):
         return f"did you mean '{near[0]}'?"
     own = [variant for variant in variants if variant.startswith(f"{base}:")]
-    if base in SOURCES:
+    if base in FORMATS:
         return f"use {' or '.join([base, *own])}"
-    return f"use one of {', '.join(SOURCES)}, {SYNTHETIC}:FILE.toml, or a class of yours, my_module:MyData"
+    return f"use one of {', '.join(FORMATS)}, {SYNTHETIC}:FILE.toml, or your own class, my_module:MyData"
 
 
-def _plain(text: str) -> str:
+def _to_file_name(text: str) -> str:
     return re.sub(r"[^\w.-]+", "-", text).strip("-.") or "data"
 
 
-# ---- the table: imports wait until a data set is opened
+# ---- formats; readers are imported only when a data set is opened
 
 
-def _generated(request: Request) -> DetectionDataset:
+def _generated(request: OpenRequest) -> DetectionDataset:
     from datasets.readers.generated import Generated
 
     return Generated(request.root, request.split)
 
 
-def _coco(request: Request) -> DetectionDataset:
+def _coco(request: OpenRequest) -> DetectionDataset:
     from datasets.readers.coco import Coco
 
     year = int(request.variant) if request.variant else None
     return Coco(request.root, request.split, year=year, reading=request.reading, skip_bad=request.skip_bad)
 
 
-def _voc(request: Request) -> DetectionDataset:
+def _voc(request: OpenRequest) -> DetectionDataset:
     from datasets.readers.voc import Voc
 
     year, _, masks = (request.variant or "2012").partition("-")
     return Voc(request.root, request.split, year, masks=bool(masks), counts_from=request.reading.voc_from)
 
 
-def _dsbowl2018(request: Request) -> DetectionDataset:
+def _dsbowl2018(request: OpenRequest) -> DetectionDataset:
     from datasets.readers.dsbowl2018 import VARIANTS, DSBowl2018
 
     options = (request.split_file, request.subsetseed, request.cache_mb)
     return DSBowl2018(request.root, request.split, *options, request.variant or VARIANTS[0], request.test_fraction)
 
 
-def _labels(request: Request) -> DetectionDataset:
+def _labels(request: OpenRequest) -> DetectionDataset:
     from datasets.readers.label_images import LabelImages
 
     options = (request.split_file, request.subsetseed)
     return LabelImages(request.root, request.split, *options, test_fraction=request.test_fraction)
 
 
-def _cst(request: Request) -> DetectionDataset:
+def _cst(request: OpenRequest) -> DetectionDataset:
     from datasets.readers.cst import Cst
 
     return Cst(request.root, request.split)
 
 
-def _aitod(request: Request) -> DetectionDataset:
+def _aitod(request: OpenRequest) -> DetectionDataset:
     from datasets.readers.coco import AiTod
 
     version = 2 if request.variant == "v2" else 1
     return AiTod(request.root, request.split, version, reading=request.reading, skip_bad=request.skip_bad)
 
 
-def _visdrone(request: Request) -> DetectionDataset:
+def _visdrone(request: OpenRequest) -> DetectionDataset:
     from datasets.readers.visdrone import VisDrone
 
     return VisDrone(request.root, request.split, request.variant or "val")
 
 
-SOURCES = {
-    "ellipses": Source("ellipses_root", _generated),
-    "shapes": Source("shapes_root", _generated),
-    "coco": Source("coco_root", _coco, ("2017", "2014")),
-    "voc": Source("voc_root", _voc, ("2012", "2007", "2012-masks", "2007-masks")),
-    "dsbowl2018": Source("kaggle_dsbowl2018_root", _dsbowl2018, ("s1_train_val", "stage1", "stage2"), True),
-    "labels": Source("labels_root", _labels, takes_split_file=True),
-    "cst": Source("cst_root", _cst),
-    "aitod": Source("aitod_root", _aitod, ("v1", "v2")),
-    "visdrone": Source("visdrone_root", _visdrone, ("val", "test-dev")),
+FORMATS = {
+    "ellipses": DatasetFormat("ellipses_root", _generated),
+    "shapes": DatasetFormat("shapes_root", _generated),
+    "coco": DatasetFormat("coco_root", _coco, ("2017", "2014")),
+    "voc": DatasetFormat("voc_root", _voc, ("2012", "2007", "2012-masks", "2007-masks")),
+    "dsbowl2018": DatasetFormat("kaggle_dsbowl2018_root", _dsbowl2018, ("s1_train_val", "stage1", "stage2"), True),
+    "labels": DatasetFormat("labels_root", _labels, takes_split_file=True),
+    "cst": DatasetFormat("cst_root", _cst),
+    "aitod": DatasetFormat("aitod_root", _aitod, ("v1", "v2")),
+    "visdrone": DatasetFormat("visdrone_root", _visdrone, ("val", "test-dev")),
 }

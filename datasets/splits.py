@@ -1,4 +1,4 @@
-"""Training, validation and test images of a data set: its own splits, those of a file, and those that are drawn."""
+"""Training, validation and test sets: a data set's own splits, splits from a file, and random splits."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from datasets.chosen import Chosen
 from datasets.config import DataConfig, ReadingConfig
 from datasets.interface import DetectionDataset
-from datasets.joined import Joined, joined_classes
+from datasets.joined import JoinedDataset, join_class_names
 from datasets.readers.splitting import SPLITS, EmptySplit, MissingSplit, draw_places, split_images
-from datasets.registry import SOURCES, Named, open_dataset
+from datasets.registry import FORMATS, DatasetName, open_dataset
+from datasets.selection import Subset
 from maskrcnn.config import UserError
 
-_SAMPLE = 4096  # bytes at each end that tell most files of one size apart
+_SAMPLE = 4096  # bytes at each end of a file, which distinguish most files of the same size
 
 
 @dataclass(frozen=True)
 class Splits:
-    """The splits of one data set, and how they came about where that is not plain, a line each."""
+    """The splits of one data set, with notes on how they were made if that is not obvious."""
 
     train: DetectionDataset
     val: DetectionDataset | None
@@ -30,11 +30,14 @@ class Splits:
     notes: list[str] = field(default_factory=list)
 
 
-def open_splits(named: Named, root: str | Path, config: DataConfig, reading: ReadingConfig | None = None) -> Splits:
-    """The splits of one data set: of `config.split_file`, else its own; a test set that is not there is drawn.
+def open_splits(
+    named: DatasetName, root: str | Path, config: DataConfig, reading: ReadingConfig | None = None
+) -> Splits:
+    """Open the splits of one data set: those of `config.split_file`, or else its own; a missing test set is drawn.
 
     Raises:
-        UserError: as `open_dataset`; a split file that is broken, names unknown images or leaves a split empty.
+        UserError: If the data set cannot be opened, or the split file is invalid, lists unknown images or leaves a
+            split empty.
     """
     if config.split_file is not None and not _reads_split_file(named, root):
         return _split_by_file(named, root, config, reading)
@@ -48,10 +51,10 @@ def open_splits(named: Named, root: str | Path, config: DataConfig, reading: Rea
         val, test = None, None
     if test is not None:
         return Splits(train, val, test)
-    places = set(draw_places(train.image_names, config.test_fraction, config.subsetseed, image_groups(train)))
+    places = set(draw_places(train.image_names, config.test_fraction, config.subsetseed, group_identical_images(train)))
     if not places:
         raise UserError(f"{root}: {named.text} has no test set, and one image cannot be split; add images")
-    drawn = [Chosen(train, [i for i in range(len(train)) if (i in places) == is_test]) for is_test in (False, True)]
+    drawn = [Subset(train, [i for i in range(len(train)) if (i in places) == is_test]) for is_test in (False, True)]
     note = (
         f"{named.text} has no test set: {len(places)} of its {len(train)} images are drawn for it "
         f"(--test_fraction={config.test_fraction:g}, --subsetseed={config.subsetseed})"
@@ -71,14 +74,14 @@ def _are_same(train: DetectionDataset, test: DetectionDataset) -> bool:
 
 
 def _open(
-    named: Named,
+    named: DatasetName,
     root: str | Path,
     split: str,
     config: DataConfig,
     reading: ReadingConfig | None = None,
     split_file: str | None = None,
 ) -> DetectionDataset | None:
-    """One split; None where the data has none. UserError for a split file that leaves it empty, but for "val"."""
+    """Open one split; return None if the data set does not have it. An empty "val" is allowed, other splits are not."""
     try:
         return open_dataset(
             named.text,
@@ -99,9 +102,9 @@ def _open(
         return None
 
 
-def _reads_split_file(named: Named, root: str | Path) -> bool:
-    """Whether the reader itself splits by a file: one folder of images, without training and test folders."""
-    takes = named.name in SOURCES and SOURCES[named.name].takes_split_file
+def _reads_split_file(named: DatasetName, root: str | Path) -> bool:
+    """Return whether the reader itself uses the split file: for one folder of images without split folders."""
+    takes = named.name in FORMATS and FORMATS[named.name].takes_split_file
     return takes and named.rest not in ("stage1", "stage2") and not (named.name == "labels" and _has_folders(root))
 
 
@@ -109,8 +112,8 @@ def _has_folders(root: str | Path) -> bool:
     return (Path(root) / "train").is_dir()
 
 
-def _split_by_file(named: Named, root: str | Path, config: DataConfig, reading: ReadingConfig | None) -> Splits:
-    """All images of the data, whatever their own split, as `config.split_file` says."""
+def _split_by_file(named: DatasetName, root: str | Path, config: DataConfig, reading: ReadingConfig | None) -> Splits:
+    """Split all images of the data set, whatever their own split, according to `config.split_file`."""
     file = config.split_file
     assert file is not None
     opened = {split: _open(named, root, split, config, reading) for split in SPLITS}
@@ -120,14 +123,14 @@ def _split_by_file(named: Named, root: str | Path, config: DataConfig, reading: 
     whole: DetectionDataset = next(iter(parts.values()))
     if len(parts) > 1:
         with_masks = all(part.has_masks for part in parts.values())
-        whole = Joined(list(parts.values()), list(parts), joined_classes(parts.values()), with_masks)
+        whole = JoinedDataset(list(parts.values()), list(parts), join_class_names(parts.values()), with_masks)
     names = whole.image_names
     listed = split_images(set(names), Path(root), Path(root), file, config.subsetseed, config.test_fraction)
     place_of = {name: place for place, name in enumerate(names)}
-    chosen = {split: Chosen(whole, [place_of[name] for name in each]) for split, each in listed.items() if each}
+    chosen = {split: Subset(whole, [place_of[name] for name in each]) for split, each in listed.items() if each}
     for split in ("train", "test"):
         if split not in chosen:
-            raise UserError(f"{file}: the split leaves no image for '{split}'")
+            raise UserError(f"{file}: the split has no image for '{split}'")
     return Splits(chosen["train"], chosen.get("val"), chosen["test"])
 
 
@@ -137,38 +140,48 @@ def _split_by_file(named: Named, root: str | Path, config: DataConfig, reading: 
 def hold_out(
     train: DetectionDataset, fraction: float, seed: int, may_go: Sequence[bool] | None = None
 ) -> tuple[DetectionDataset, DetectionDataset | None]:
-    """The training images without those held out for validation, and these; None where too few are there.
+    """Hold out training images for validation.
 
-    Which images are held out depends on the seed and their names alone; images that are the same file, or copies, are
-    held out together. `may_go` tells which images may be held out (default: all).
+    The choice depends only on the seed and the image names. Identical images are held out together.
+
+    Args:
+        train: the training set.
+        fraction: fraction of the images to hold out.
+        seed: random seed.
+        may_go: which images may be held out. Default: all.
+
+    Returns:
+        The remaining training set, and the validation set, or None if there are too few images.
     """
     candidates = [place for place in range(len(train)) if may_go is None or may_go[place]]
-    pool = Chosen(train, candidates)
-    drawn = draw_places(pool.image_names, fraction, seed, image_groups(pool), "validation/") if fraction else []
+    pool = Subset(train, candidates)
+    drawn = (
+        draw_places(pool.image_names, fraction, seed, group_identical_images(pool), "validation/") if fraction else []
+    )
     if not drawn:
         return train, None
     held = [candidates[place] for place in drawn]
     kept = sorted(set(range(len(train))) - set(held))
-    return Chosen(train, kept), Chosen(train, held)
+    return Subset(train, kept), Subset(train, held)
 
 
-# ---- what readers counted
+# ---- counts of readers
 
 
-def readers_of(dataset: DetectionDataset) -> list[DetectionDataset]:
-    """What reads the images of a data set that is joined or chosen from others."""
-    if isinstance(dataset, Chosen):
-        return readers_of(dataset.dataset)
-    if isinstance(dataset, Joined):
-        return [reader for part in dataset.parts for reader in readers_of(part)]
+def list_readers(dataset: DetectionDataset) -> list[DetectionDataset]:
+    """List the readers behind a data set that is a concatenation or subset."""
+    if isinstance(dataset, Subset):
+        return list_readers(dataset.dataset)
+    if isinstance(dataset, JoinedDataset):
+        return [reader for part in dataset.parts for reader in list_readers(part)]
     return [dataset]
 
 
-def counts_by_split(splits: Mapping[str, DetectionDataset]) -> dict[str, Counter[str]]:
-    """What reading dropped or clipped so far, by split; splits that share a reader share its counts."""
+def collect_counts(splits: Mapping[str, DetectionDataset]) -> dict[str, Counter[str]]:
+    """Collect the counts of the readers by split; splits that share a reader share its counts."""
     found: dict[int, tuple[list[str], DetectionDataset]] = {}
     for name, dataset in splits.items():
-        for reader in readers_of(dataset):
+        for reader in list_readers(dataset):
             names, _ = found.setdefault(id(reader), ([], reader))
             names.append(name)
     counts: dict[str, Counter[str]] = {}
@@ -178,16 +191,16 @@ def counts_by_split(splits: Mapping[str, DetectionDataset]) -> dict[str, Counter
     return counts
 
 
-# ---- images that are one
+# ---- identical images
 
 
 def find_originals(train: DetectionDataset, others: Sequence[DetectionDataset]) -> list[int]:
-    """Places of the training images that are no copies of images in the other data sets.
+    """Return the indices of the training images that are not copies of images in the other data sets.
 
     Raises:
-        UserError: all of them are copies.
+        UserError: If all of them are copies.
     """
-    groups = image_groups(train, *others)
+    groups = group_identical_images(train, *others)
     elsewhere = set(groups[len(train) :])
     kept = [place for place in range(len(train)) if groups[place] not in elsewhere]
     if not kept:
@@ -195,42 +208,42 @@ def find_originals(train: DetectionDataset, others: Sequence[DetectionDataset]) 
     return kept
 
 
-def image_groups(*datasets: DetectionDataset) -> list[int]:
-    """A number per image of all data sets, the same for images that are one file or whose files hold the same bytes."""
+def group_identical_images(*datasets: DetectionDataset) -> list[int]:
+    """Return a group number per image of all data sets, the same for images with the same or identical files."""
     images = [(dataset, index) for dataset in datasets for index in range(len(dataset))]
-    files = {number: file for number, image in enumerate(images) if (file := file_of(*image)) is not None}
-    alike = [list(files)]
-    for fingerprint in (os.path.getsize, _read_ends, _hash):  # each reads more, of the files that are alike so far
+    files = {number: file for number, image in enumerate(images) if (file := find_image_file(*image)) is not None}
+    candidates = [list(files)]
+    for fingerprint in (os.path.getsize, _read_ends, _hash):  # each reads more, of the files that may be identical
         finer: list[list[int]] = []
-        for members in alike:
+        for members in candidates:
             by_fingerprint: dict[int | bytes, list[int]] = {}
             for index in members:
                 by_fingerprint.setdefault(fingerprint(files[index]), []).append(index)
             finer += [each for each in by_fingerprint.values() if len(each) > 1]
-        alike = finer
+        candidates = finer
     groups = list(range(len(images)))
-    for members in alike:
+    for members in candidates:
         for index in members:
             groups[index] = members[0]
     return groups
 
 
-def file_of(dataset: DetectionDataset, index: int) -> Path | None:
-    """The file of an image; None where it has none of its own, or none that can be read."""
+def find_image_file(dataset: DetectionDataset, index: int) -> Path | None:
+    """Return the file of an image; None if it has no separate, readable file."""
     while (origin := getattr(dataset, "origin", None)) is not None:
         dataset, index = origin(index)
-    named = getattr(dataset, "image_file", None)
-    if named is None:
+    image_file = getattr(dataset, "image_file", None)
+    if image_file is None:
         return None
     try:
-        path = Path(named(index))
+        path = Path(image_file(index))
     except UserError:
         return None
     return path if path.is_file() and os.access(path, os.R_OK) else None
 
 
 def _read_ends(path: Path) -> bytes:
-    """The first and the last bytes of a file."""
+    """Read the first and last bytes of a file."""
     with path.open("rb") as file:
         start = file.read(_SAMPLE)
         file.seek(max(0, os.path.getsize(path) - _SAMPLE))

@@ -124,9 +124,9 @@ def find_folders(folder: Path) -> list[Path]:
 
 
 def recognised(folder: Path) -> str:
-    from datasets.writing.sources import recognise
+    from datasets.writing.discovery import recognize_layout
 
-    name = recognise(folder)
+    name = recognize_layout(folder)
     if name == "shapes":
         raise UserError(
             f"{folder / 'manifest.json'}: is missing, so there is nothing to compare this data with; "
@@ -162,9 +162,9 @@ def judge_made(folder: Path, splits: Sequence[str], seen: Seen) -> None:
     """Note what looks wrong in some images of each split that was made here."""
     from datasets.statistics import choose_evenly_spaced
     from datasets.survey import Survey
-    from datasets.writing.sources import find_parts
+    from datasets.writing.discovery import find_openers
 
-    openers = find_parts(folder, "shapes")
+    openers = find_openers(folder, "shapes")
     parts, surveys = {part: openers[part]() for part in splits if part in openers}, {}
     for part, data in parts.items():
         surveys[part] = survey = Survey()
@@ -177,10 +177,10 @@ def check_read(folder: Path, dataset: str, seen: Seen, reading: ReadingConfig) -
     """Parts and images that cannot be read; what was dropped or clipped, and what looks wrong, are noted."""
     from datasets.notices import NAMES, describe_notices
     from datasets.survey import Survey
-    from datasets.writing.sources import find_parts
+    from datasets.writing.discovery import find_openers
 
     parts, surveys = {}, {}
-    for part, opener in find_parts(folder, dataset, reading).items():
+    for part, opener in find_openers(folder, dataset, reading).items():
         try:
             parts[part] = data = opener()
         except UserError as error:

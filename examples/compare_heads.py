@@ -132,7 +132,7 @@ def measure(experiment: Experiment) -> Row:
 
 def predict_timed(experiment: Experiment) -> tuple[Predictions, float]:
     """Detections in the test images, and the median seconds per image of the batches."""
-    from datasets.chosen import Chosen
+    from datasets.selection import Subset
     from maskrcnn.training.loading import KeyedSamples
     from workbench.experiment import predict
 
@@ -142,7 +142,7 @@ def predict_timed(experiment: Experiment) -> tuple[Predictions, float]:
     for start in range(0, len(dataset), size):
         places = range(start, min(start + size, len(dataset)))
         started = time.perf_counter()
-        samples = KeyedSamples(Chosen(dataset, places))
+        samples = KeyedSamples(Subset(dataset, places))
         found |= predict(experiment.detector, samples, experiment.machine, size, experiment.config.views)
         seconds.append((time.perf_counter() - started) / len(places))
     return found, statistics.median(seconds)

@@ -18,7 +18,7 @@ from workbench.progress import progress_bar
 
 if TYPE_CHECKING:
     from datasets.interface import DetectionDataset
-    from datasets.writing.converting import Choice, Conversion
+    from datasets.writing.conversion import Conversion, ImageSelection
 
 PARTS = ("train", "val", "test")
 
@@ -58,10 +58,10 @@ def main(source: str, **flags: Any) -> None:
     reading = merge(ReadingConfig(), flag_values(ReadingConfig, own))
     convert_config = merge(ConvertConfig(), flag_values(ConvertConfig, flags))
     target = check_target(source, convert_config)
-    from datasets.writing.converting import BadImagesError, convert
-    from datasets.writing.sources import open_parts, recognise
+    from datasets.writing.conversion import BadImagesError, convert
+    from datasets.writing.discovery import open_parts, recognize_layout
 
-    name = convert_config.dataset or recognise(Path(source))
+    name = convert_config.dataset or recognize_layout(Path(source))
     parts = open_parts(Path(source), name, convert_config.parts or (), reading, convert_config.skip_bad)
     click.echo(f"{source}: {name} with {describe_counts({part: len(data) for part, data in parts.items()})}")
     choice = choice_of(convert_config, parts)
@@ -87,20 +87,20 @@ def check_target(source: str, config: ConvertConfig) -> Path:
     return Path(config.output)
 
 
-def choice_of(config: ConvertConfig, parts: Mapping[str, DetectionDataset]) -> Choice:
+def choice_of(config: ConvertConfig, parts: Mapping[str, DetectionDataset]) -> ImageSelection:
     """Which images to convert; says how many --exclude_ids leaves out. UserError for a bad file or expression."""
     from datasets.expressions import Expression
-    from datasets.writing.converting import Choice, find_excluded
+    from datasets.writing.conversion import ImageSelection, find_excluded
 
     subset = None if config.subset is None else Expression(config.subset)
     if config.exclude_ids is None:
-        return Choice(subset=subset, skip_bad=config.skip_bad)
+        return ImageSelection(subset=subset, skip_bad=config.skip_bad)
     excluded, strange = find_excluded(parts, config.exclude_ids)
     unknown = f" ({strange:,} of its lines name no image here)" if strange else ""
     click.echo(
         f"{config.exclude_ids}: leaves out {describe_counts({part: len(e) for part, e in excluded.items()})}{unknown}"
     )
-    return Choice(excluded, subset, config.skip_bad)
+    return ImageSelection(excluded, subset, config.skip_bad)
 
 
 def report(config: ConvertConfig, parts: Mapping[str, DetectionDataset], done: Conversion) -> None:

@@ -120,8 +120,8 @@ def check_also(folders: Mapping[str, str], recipe: Recipe, overwrite: bool) -> N
 
 def write_also(path: str, to: str, folder: str, overwrite: bool) -> None:
     """Write the data set in another format."""
-    from datasets.writing.converting import convert
-    from datasets.writing.sources import open_parts
+    from datasets.writing.conversion import convert
+    from datasets.writing.discovery import open_parts
 
     with progress_bar(f"Writing {to}") as progress:
         done = convert(open_parts(Path(path), "shapes"), folder, to, None, overwrite, progress)

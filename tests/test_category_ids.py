@@ -16,12 +16,12 @@ from programs_toy import SETTINGS, succeed
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from datasets.chosen import Chosen
-from datasets.interface import category_ids_of
-from datasets.joined import Joined
-from datasets.own import OwnData
+from datasets.custom import CustomDataset
+from datasets.interface import get_category_ids
+from datasets.joined import JoinedDataset
 from datasets.readers.coco import Coco
-from datasets.writing.converting import convert
+from datasets.selection import Subset
+from datasets.writing.conversion import convert
 from maskrcnn.config import UserError
 from maskrcnn.evaluation.coco import evaluate_coco
 from maskrcnn.evaluation.coco_format import write_coco_results
@@ -109,13 +109,13 @@ def test_convert_keeps_category_ids(tmp_path):
 def test_parts_of_a_data_set_keep_theirs_and_chosen_images_too(tmp_path):
     write_set(tmp_path, "train", (0, 1), NAMES[:2])
     data = Coco(tmp_path, "train")
-    assert category_ids_of(Chosen(data, [1])) == (0, 1)
+    assert get_category_ids(Subset(data, [1])) == (0, 1)
 
 
 def test_joined_classes_keep_the_first_id_and_others_get_free_ones(tmp_path):
     write_set(tmp_path / "a", "train", (3, 7), ("small", "large"))
     write_set(tmp_path / "b", "train", (7, 3, 9), ("other", "small", "more"))
-    joined = Joined([Coco(tmp_path / each, "train") for each in "ab"], ["a", "b"])
+    joined = JoinedDataset([Coco(tmp_path / each, "train") for each in "ab"], ["a", "b"])
     ids = dict(zip(joined.class_names, joined.category_ids, strict=True))
     assert ids == {"small": 3, "large": 7, "more": 9, "other": 10}
 
@@ -141,11 +141,11 @@ class Mine:
 
 
 def test_a_class_of_the_users_may_have_ids():
-    assert OwnData("mine:Mine", Mine()).category_ids == (1, 2)
-    assert OwnData("mine:Mine", Mine([0, 4])).category_ids == (0, 4)
+    assert CustomDataset("mine:Mine", Mine()).category_ids == (1, 2)
+    assert CustomDataset("mine:Mine", Mine([0, 4])).category_ids == (0, 4)
     for ids in ([1, 1], [1], ["x", "y"]):
-        with pytest.raises(UserError, match="category_ids must be 2 different whole numbers"):
-            OwnData("mine:Mine", Mine(ids))
+        with pytest.raises(UserError, match="category_ids must be 2 unique integers"):
+            CustomDataset("mine:Mine", Mine(ids))
 
 
 def test_a_run_writes_the_ids_of_the_data(tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ from datasets.readers.voc import Voc
 from datasets.synthetic.config import SceneConfig, update_config
 from datasets.synthetic.recipes import Recipe, read_recipe
 from datasets.synthetic.writer import create
-from datasets.writing.converting import convert
+from datasets.writing.conversion import convert
 from maskrcnn.config import UserError, to_toml
 
 

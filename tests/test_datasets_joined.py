@@ -7,9 +7,9 @@ import pytest
 import torch
 from readers_toy import check_sound, one_line
 
-from datasets.chosen import BadImages, Chosen, choose
 from datasets.expressions import Expression
-from datasets.joined import Joined, joined_classes
+from datasets.joined import JoinedDataset, join_class_names
+from datasets.selection import BadImages, Subset, select_images
 from maskrcnn.config import UserError
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
@@ -46,8 +46,8 @@ class Toy:
 
 def test_classes_are_joined_by_name_in_the_order_of_their_appearance():
     a, b = Toy(["cat", "dog"], [0, 1, 2, 3]), Toy(["dog", "cow"], [7, 8, 9])
-    data = Joined([a, b], ["a", "b"])
-    assert data.class_names == joined_classes([a, b]) == ("cat", "dog", "cow")
+    data = JoinedDataset([a, b], ["a", "b"])
+    assert data.class_names == join_class_names([a, b]) == ("cat", "dog", "cow")
     assert len(data) == 7 and data.image_ids == [0, 1, 2, 3, 7, 8, 9] and data.has_masks
     assert data.image_names == ["000", "001", "002", "003", "007", "008", "009"]
     assert data[3][1].labels.tolist() == [1, 2, 1] and data[6][1].labels.tolist() == [2, 3]
@@ -61,16 +61,16 @@ def test_classes_are_joined_by_name_in_the_order_of_their_appearance():
 
 def test_ids_and_names_that_clash():
     parts = [Toy("x", [3, 5]), Toy("x", [1, 5]), Toy("x", [20, 2]), Toy("x", [4, 30])]
-    data = Joined(parts, ["a", "b", "c", "d"])
+    data = JoinedDataset(parts, ["a", "b", "c", "d"])
     assert data.image_ids == [3, 5, 6, 10, 20, 2, 4, 30], "a part moves as one, and only if it must"
     assert data.image_names == ["003", "a-005", "001", "b-005", "020", "002", "004", "030"]
 
 
 def test_masks_only_if_all_have_them():
     parts = [Toy("x", [0, 1]), Toy("x", [2, 3], has_masks=False)]
-    data = Joined(parts, ["a", "b"])
+    data = JoinedDataset(parts, ["a", "b"])
     assert not data.has_masks and data[1][1].masks is None and data[1][1].boxes.tolist() == [[0, 0, 2, 3]]
-    alone = Joined(parts[:1], ["a"], ("w", "x"), with_masks=False)
+    alone = JoinedDataset(parts[:1], ["a"], ("w", "x"), with_masks=False)
     assert not alone.has_masks and alone[1][1].masks is None and alone[1][1].labels.tolist() == [2]
 
 
@@ -107,7 +107,7 @@ def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 )
 def test_expressions_choose_images(text, expected):
     toy = Toy("x", [100, 101, 102, 103, 104])
-    chosen, bad = choose(toy, Expression(text), False)
+    chosen, bad = select_images(toy, Expression(text), False)
     assert [int(chosen[i][0][0, 0, 0]) for i in range(len(chosen))] == expected and not len(bad)
     assert chosen.image_ids == [100 + each for each in expected]
     assert chosen.image_names == [str(each) for each in chosen.image_ids]
@@ -122,10 +122,10 @@ def test_images_are_read_only_where_that_is_asked_for(text, read):
         seen.extend(places)
         return places
 
-    chosen, _ = choose(toy, text and Expression(text), False, over)
-    assert toy.read == read and seen == read and isinstance(chosen, Chosen if text else Toy)
+    chosen, _ = select_images(toy, text and Expression(text), False, over)
+    assert toy.read == read and seen == read and isinstance(chosen, Subset if text else Toy)
     toy.read.clear()
-    choose(toy, Expression("index == 1 and num_objects == 1"), False)
+    select_images(toy, Expression("index == 1 and num_objects == 1"), False)
     assert toy.read == [1]
 
 
@@ -181,7 +181,7 @@ def test_images_are_read_only_where_that_is_asked_for(text, read):
 def test_expressions_that_make_no_sense_say_where(text, words):
     toy = Toy("x", [0, 1])
     with pytest.raises(UserError) as error:
-        choose(toy, Expression(text), True)
+        select_images(toy, Expression(text), True)
         assert not words, "some are fine for one Python and too deep for another"
         raise UserError("--subset")
     assert words in one_line(error) and "--subset" in str(error.value)
@@ -193,16 +193,16 @@ def test_expressions_that_make_no_sense_say_where(text, words):
 def test_bad_images_are_left_out_and_grouped():
     toy = Toy("x", [0, 1, 2, 3, 4, 5, 6], bad=(1, 2, 4, 5, 6))
     with pytest.raises(UserError, match="folder/1.png"):
-        choose(toy, Expression("num_objects >= 0"), False)
-    assert choose(toy, None, False)[0] is toy
-    chosen, bad = choose(toy, None, True)
+        select_images(toy, Expression("num_objects >= 0"), False)
+    assert select_images(toy, None, False)[0] is toy
+    chosen, bad = select_images(toy, None, True)
     assert chosen.image_ids == [0, 3] and len(bad) == 5
     (line,) = bad.lines()
     assert line.startswith("5 like 001, 002, 004 and 2 more: folder/1.png: is 1 x 7")
-    chosen, bad = choose(toy, Expression("index < 3 and num_objects >= 0"), True)
+    chosen, bad = select_images(toy, Expression("index < 3 and num_objects >= 0"), True)
     assert chosen.image_ids == [0] and bad.names == ["001", "002"]
     with pytest.raises(UserError, match="leaves none of the 7 images, such as: folder/1.png"):
-        choose(toy, Expression("index == 1"), True)
+        select_images(toy, Expression("index == 1"), True)
 
 
 def test_different_reasons_are_different_groups():

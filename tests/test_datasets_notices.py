@@ -13,9 +13,9 @@ from torch import Tensor
 
 from datasets import notices
 from datasets.checks import Tally, TallyByImage
-from datasets.chosen import Chosen
 from datasets.notices import Extent, Preview, describe_notices, preview, write_notices
-from datasets.splits import counts_by_split
+from datasets.selection import Subset
+from datasets.splits import collect_counts
 from maskrcnn.config import UserError
 from maskrcnn.structures.instances import Instances
 
@@ -64,7 +64,7 @@ def test_a_small_set_is_read_whole_and_its_notices_are_final() -> None:
     splits = {"training": Toy(7), "test": Toy(3, bad=(1,))}
     seen = preview(splits)
     assert seen.partial == {} and sorted(splits["training"].read) == list(range(7))
-    assert list(describe_notices(counts_by_split(splits), seen)) == [
+    assert list(describe_notices(collect_counts(splits), seen)) == [
         f"training images: 5 {EMPTY}",
         f"training images: 7 {CLIPPED}",
         f"test images: 5 {EMPTY}",
@@ -78,7 +78,7 @@ def test_of_a_large_set_evenly_spaced_images_are_read_and_counted_as_such(monkey
     seen = preview({"training": toy})
     assert sorted(toy.read) == list(range(0, 1000, 5))
     assert seen.partial == {"training": Extent(200, 1000, 400)}
-    assert list(describe_notices(counts_by_split({"training": toy}), seen)) == [
+    assert list(describe_notices(collect_counts({"training": toy}), seen)) == [
         f"training images: 5 {EMPTY}",  # known without reading any image
         f"training images: 200 {CLIPPED} (read so far: 200 of 1,000 training images, 400 objects)",
     ]
@@ -105,11 +105,11 @@ def test_the_time_that_small_splits_leave_goes_to_the_largest(monkeypatch: pytes
 
 def test_splits_of_one_reader_share_a_line_that_names_what_was_read_of_each() -> None:
     toy = Toy(10)
-    splits = {"training": Chosen(toy, range(8)), "validation": Chosen(toy, range(8, 10))}
-    seen = Preview(counts_by_split(splits), {"training": Extent(3, 8, 6)})
+    splits = {"training": Subset(toy, range(8)), "validation": Subset(toy, range(8, 10))}
+    seen = Preview(collect_counts(splits), {"training": Extent(3, 8, 6)})
     for index in (0, 1, 2, 8, 9):
         toy[index]
-    assert list(describe_notices(counts_by_split(splits), seen)) == [
+    assert list(describe_notices(collect_counts(splits), seen)) == [
         f"training and validation images: 5 {EMPTY}",
         f"training and validation images: 5 {CLIPPED} (read so far: 3 of 8 training images, 6 objects)",
     ]

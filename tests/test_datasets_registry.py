@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from readers_toy import check_sound, one_line
 
-from datasets.registry import SOURCES, Named, open_dataset, parse, short_name
+from datasets.registry import FORMATS, DatasetName, open_dataset, parse_names, short_name
 from maskrcnn.config import UserError, settings
 from maskrcnn.structures.instances import Instances
 from workbench.config import PathsConfig
@@ -49,12 +49,15 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_a_name_says_set_and_variant():
-    assert parse("coco") == [Named("coco", "coco")]
-    assert parse("voc:2007-masks + ellipses") == [Named("voc:2007-masks", "voc", "2007-masks"), parse("ellipses")[0]]
-    assert parse("synthetic:a/b.toml")[0].rest == "a/b.toml"
-    own = parse("deep.module:MyData:C:/folder")[0]
+    assert parse_names("coco") == [DatasetName("coco", "coco")]
+    assert parse_names("voc:2007-masks + ellipses") == [
+        DatasetName("voc:2007-masks", "voc", "2007-masks"),
+        parse_names("ellipses")[0],
+    ]
+    assert parse_names("synthetic:a/b.toml")[0].rest == "a/b.toml"
+    own = parse_names("deep.module:MyData:C:/folder")[0]
     assert (own.name, own.rest, own.is_class, own.path_key) == ("deep.module:MyData", "C:/folder", True, None)
-    assert parse("dsbowl2018:stage2")[0].path_key == "kaggle_dsbowl2018_root"
+    assert parse_names("dsbowl2018:stage2")[0].path_key == "kaggle_dsbowl2018_root"
 
 
 @pytest.mark.parametrize(
@@ -92,7 +95,7 @@ def test_runs_are_named_after_it(name, short):
 )
 def test_what_is_no_name_gets_a_hint(name, words):
     with pytest.raises(UserError) as error:
-        parse(name)
+        parse_names(name)
     assert words in one_line(error)
 
 
@@ -107,13 +110,13 @@ def test_what_is_no_name_gets_a_hint(name, words):
     ],
 )
 def test_a_plus_in_a_path_joins_nothing(text, parts):
-    assert [each.text for each in parse(text)] == parts
+    assert [each.text for each in parse_names(text)] == parts
 
 
 def test_a_folder_for_a_recipe_is_answered_with_its_recipe(tmp_path):
     (tmp_path / "dataset.toml").touch()
     with pytest.raises(UserError) as error:
-        parse(f"synthetic:{tmp_path}")
+        parse_names(f"synthetic:{tmp_path}")
     assert f"synthetic:{tmp_path}/dataset.toml draws" in one_line(error) and "--dataset_root=" in str(error.value)
 
 
@@ -126,12 +129,12 @@ def test_the_other_version_of_aitod_is_pointed_out(tmp_path):
 
 
 def test_every_set_has_its_key_in_paths():
-    keys = {source.path_key for source in SOURCES.values()}
+    keys = {source.path_key for source in FORMATS.values()}
     assert keys == set(settings(PathsConfig))
 
 
 @pytest.mark.parametrize(
-    "name", [*SOURCES, *(f"{name}:{variant}" for name, source in SOURCES.items() for variant in source.variants)]
+    "name", [*FORMATS, *(f"{name}:{variant}" for name, source in FORMATS.items() for variant in source.variants)]
 )
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_every_name_opens_its_reader(tmp_path, name, split):
@@ -211,8 +214,8 @@ def test_an_image_without_objects_needs_no_masks(place):
         ),
         ("1 / 0", "ZeroDivisionError: division by zero (bad.py:1)"),
         ("class MyDataset: pass", "has no class MyData; did you mean 'MyDataset'?"),
-        ("MyData = 3", "is no class but int"),
-        ("def MyData(*arguments): raise SystemExit", "is no class but function"),
+        ("MyData = 3", "is int, not a class"),
+        ("def MyData(*arguments): raise SystemExit", "is function, not a class"),
         ("class MyData: pass", "has no class_names, __len__, __getitem__"),
         ("class MyData(dict):\n    def __init__(self, *words): raise SystemExit", "has no class_names"),
         (OWN.replace("def __init__(self, root, split)", "def __init__(self)"), "bad:MyData('.', 'train'): TypeError"),
@@ -220,12 +223,12 @@ def test_an_image_without_objects_needs_no_masks(place):
         (OWN.replace("self.root, self.split =", "raise KeyError('a\\nb')\n        _ ="), "KeyError"),
         (OWN.replace("def __len__", "def size"), "has no __len__"),
         (OWN.replace("class_names = ", "names = "), "has no class_names"),
-        (OWN.replace('["a", "b"]', '"ab"'), "class_names must be a list of texts"),
-        (OWN.replace('["a", "b"]', "[1]"), "class_names must be a list of texts"),
-        (OWN.replace('["a", "b"]', '["a", "a"]'), "it must hold different names"),
-        (OWN.replace("has_masks", "image_ids = [5, 5]\n    has_masks"), "image_ids must be 2 different whole numbers"),
+        (OWN.replace('["a", "b"]', '"ab"'), "class_names must be a list of strings"),
+        (OWN.replace('["a", "b"]', "[1]"), "class_names must be a list of strings"),
+        (OWN.replace('["a", "b"]', '["a", "a"]'), "it must be one or more unique names"),
+        (OWN.replace("has_masks", "image_ids = [5, 5]\n    has_masks"), "image_ids must be 2 unique integers"),
         (OWN.replace("has_masks", "image_ids = [5, 6.0]\n    has_masks"), "image_ids must be 2 different"),
-        (OWN.replace("has_masks", "image_ids = 5\n    has_masks"), "image_ids must be 2 different whole numbers"),
+        (OWN.replace("has_masks", "image_ids = 5\n    has_masks"), "image_ids must be 2 unique integers"),
         (OWN.replace("has_masks", "image_names = ['x']\n    has_masks"), "2 images but 1 image_names"),
     ],
 )
@@ -257,7 +260,7 @@ def test_a_module_that_is_not_there(place):
         ("tensor([2])", "tensor([2.0])", "labels must be torch.int64"),
         ("5, 6]", "1, 6]", "x1 < x2"),
         ("5, 6]", "float('nan'), 6]", "box 0 is 1, 2, nan, 6"),
-        ("has_masks = False", "has_masks = True", "has no masks; give them, or say has_masks = False"),
+        ("has_masks = False", "has_masks = True", "has no masks; add them, or set has_masks = False"),
     ],
 )
 def test_samples_that_are_none_name_the_image(place, old, new, words):
@@ -284,7 +287,7 @@ def test_user_errors_of_the_class_are_passed_on(place):
     "name", ["pty:spawn", "os:system", "subprocess:Popen", "mailbox:mbox", "shelve:DbfilenameShelf"]
 )
 def test_only_the_class_of_a_data_set_is_called(place, name):
-    with pytest.raises(UserError, match="is no class|has no class_names"):
+    with pytest.raises(UserError, match="not a class|has no class_names"):
         open_dataset(name, "echo", "train")
     assert sorted(path.name for path in place.iterdir() if path.suffix == ".py") == ["mine.py"]
     assert not (place / "echo").exists() and not (place / "train").exists()

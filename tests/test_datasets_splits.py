@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from programs_toy import SCENES, make_nuclei
 
-from datasets.chosen import Chosen
 from datasets.config import DataConfig
-from datasets.joined import Joined
+from datasets.joined import JoinedDataset
 from datasets.readers.coco import Coco
 from datasets.readers.splitting import draw_places
-from datasets.registry import parse
-from datasets.splits import Splits, find_originals, hold_out, image_groups, open_splits
+from datasets.registry import parse_names
+from datasets.selection import Subset
+from datasets.splits import Splits, find_originals, group_identical_images, hold_out, open_splits
 from datasets.synthetic.recipes import Recipe
 from datasets.synthetic.writer import create
 from maskrcnn.config import UserError
@@ -36,7 +36,7 @@ def names_of(splits: Splits) -> dict[str, list[str]]:
 
 
 def open_named(name: str, root: Path, **settings: Any) -> Splits:
-    return open_splits(parse(name)[0], root, DataConfig(**settings))
+    return open_splits(parse_names(name)[0], root, DataConfig(**settings))
 
 
 def write_picture(path: Path, shade: int) -> None:
@@ -211,7 +211,7 @@ def test_a_split_file_serves_any_data(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('{"train": ["0"], "test": ["7"]}', "names image '7', which is not in"),
+        ('{"train": ["0"], "test": ["7"]}', "lists image '7', which is not in"),
         ('{"train": ["0", "1"], "val": ["1"], "test": ["2"]}', "image '1' is in both train and val"),
         ('{"train": ["0"], "test": []}', "leaves no image for 'test'"),
         ('{"train": ["0"]}', "has no list 'test'"),
@@ -257,7 +257,7 @@ def test_held_out_images_leave_training_in_its_order_and_follow_their_names():
     train, held = hold_out(Plain(100), 0.15, 7)
     assert len(held) == 15 and train.image_ids == sorted(train.image_ids)
     assert sorted(train.image_ids + held.image_ids) == list(range(100))
-    some = Chosen(Plain(100), range(0, 100, 2))
+    some = Subset(Plain(100), range(0, 100, 2))
     held_of_some = hold_out(some, 0.3, 7)[1]
     assert len(held_of_some) == 15 and len(set(held_of_some.image_names) & set(held.image_names)) >= 5, "by name"
     assert hold_out(Plain(100), 0, 7)[1] is None and hold_out(Plain(1), 0.5, 7)[1] is None
@@ -270,8 +270,8 @@ def test_copies_are_one_image_in_joined_data_too(tmp_path):
         (tmp_path / place).mkdir()
         write_coco(tmp_path / place, "annotations.json", 7)
     shutil.copyfile(tmp_path / "a/0.png", tmp_path / "b/3.png")
-    both = Joined([Coco(tmp_path / "a", "train"), Coco(tmp_path / "b", "train")], ["a", "b"])
-    groups = image_groups(both)
+    both = JoinedDataset([Coco(tmp_path / "a", "train"), Coco(tmp_path / "b", "train")], ["a", "b"])
+    groups = group_identical_images(both)
     pairs = {(i, j) for i in range(14) for j in range(i) if groups[i] == groups[j]}
     same = {(i, j) for i in range(14) for j in range(i) if torch.equal(both[i][0], both[j][0])}
     assert pairs == same and (10, 0) in pairs

@@ -19,10 +19,10 @@ from datasets.readers.cst import Cst
 from datasets.readers.dsbowl2018 import DSBowl2018
 from datasets.readers.label_images import LabelImages
 from datasets.readers.voc import Voc
-from datasets.writing.converting import BadImagesError, Choice, convert, find_excluded
-from datasets.writing.names import file_names, safe_name
-from datasets.writing.sources import open_parts, recognise
-from datasets.writing.voc import palette
+from datasets.writing.conversion import BadImagesError, ImageSelection, convert, find_excluded
+from datasets.writing.discovery import open_parts, recognize_layout
+from datasets.writing.names import make_file_names, make_safe_name
+from datasets.writing.voc import make_palette
 from maskrcnn.config import UserError
 from maskrcnn.files import atomic_folder
 from maskrcnn.images.reading import read_image
@@ -101,7 +101,7 @@ def test_coco_holds_ids_names_classes_overlaps_and_what_to_ignore(tmp_path):
 
 def test_coco_numbers_objects_anew_where_their_ids_are_of_the_image(tmp_path):
     done = convert({"train": Listed([with_masks([BIG, FAR])] * 2)}, tmp_path / "out", "coco")
-    assert lost(done) == 'the ids of 2 objects, which are numbered anew ("instance" has the old)'
+    assert lost(done) == 'the ids of 2 objects, which are renumbered (old ids in "instance")'
     entries = json.loads((tmp_path / "out/annotations/instances_train.json").read_text())["annotations"]
     assert [(each["id"], each["instance"]) for each in entries] == [(1, 1), (2, 2), (3, 1), (4, 2)]
 
@@ -140,7 +140,7 @@ def test_labels_hold_ids_and_put_small_objects_on_top(tmp_path):
 
 def test_an_object_wholly_hidden_is_said(tmp_path):
     done = convert({"train": Listed([with_masks([SMALL, SMALL])])}, tmp_path / "out", "labels")
-    assert "1 object that smaller ones hide wholly" in lost(done) and "overlapped pixels" not in lost(done)
+    assert "1 object completely covered by smaller ones" in lost(done) and "overlapped pixels" not in lost(done)
 
 
 @pytest.mark.parametrize(("to", "reader"), [("labels", LabelImages), ("dsb", DSBowl2018)])
@@ -184,7 +184,7 @@ def test_cst_holds_overlaps_to_the_pixel(tmp_path):
     speck, comb = (1, 1, 2, 2), [(x, 3, x + 1, 30) for x in range(20, 40, 2)]
     truth = with_masks([BIG, SMALL, speck, *comb], [1, 2, 3, *[1] * 10], [True, *[False] * 12])
     done = convert({"val": Listed([truth], ("triangle", "circle", "square"), names=["cst-3"])}, tmp_path / "out", "cst")
-    assert "exact pixels of 1 image" in lost(done) and "1 object to ignore" in lost(done)
+    assert "exact pixels of 1 image" in lost(done) and "the ignore flags of 1 object" in lost(done)
     data = Cst(tmp_path / "out", "val")
     image, found = data[0]
     assert data.image_names == ["cst-3"] and data.image_ids == [3] and same_masks(found, truth)
@@ -195,7 +195,7 @@ def test_cst_holds_overlaps_to_the_pixel(tmp_path):
 def test_voc_holds_masks_classes_and_difficult_objects(tmp_path):
     truth = with_masks([BIG, FAR], [2, 1], [False, True])
     done = convert({"train": Listed([truth], ("a<&", "b"))}, tmp_path / "out", "voc")
-    assert lost(done) == "the ids of 1 image, which are known by name"
+    assert lost(done) == "the ids of 1 image, which are identified by name"
     boxes, masks = Voc(tmp_path / "out", "train"), Voc(tmp_path / "out", "train", masks=True)
     assert boxes.class_names == ("a<&", "b") and boxes.image_names == ["img-0"]
     for data in (boxes, masks):
@@ -220,15 +220,15 @@ def test_voc_says_which_masks_have_no_number_left(tmp_path):
     windows = [(x, y, x + 1, y + 1) for y in range(0, 20, 2) for x in range(0, 48, 2)] + [(0, 25, 48, 26)] * 17
     windows = windows[:240] + [(x, 30, x + 1, 31) for x in range(0, 34, 2)]
     done = convert({"train": Listed([with_masks(windows)])}, tmp_path / "out", "voc")
-    assert len(windows) == 257 and "the masks of 3 objects: an image holds 254" in lost(done)
+    assert len(windows) == 257 and "the masks of 3 objects beyond 254 per image" in lost(done)
     data = Voc(tmp_path / "out", "train", masks=True)
     assert len(data[0][1]) == 257 and int(data[0][1].has_mask().sum()) == 254
     assert (np.asarray(Image.open(tmp_path / "out/SegmentationObject/img-0.png")) == 255).sum() == 3
 
 
 def test_the_palette_is_vocs():
-    colours = np.array(palette()).reshape(256, 3)
-    assert colours[[0, 1, 2, 3, 8, 255]].tolist() == [
+    colors = np.array(make_palette()).reshape(256, 3)
+    assert colors[[0, 1, 2, 3, 8, 255]].tolist() == [
         [0, 0, 0],
         [128, 0, 0],
         [0, 128, 0],
@@ -236,18 +236,18 @@ def test_the_palette_is_vocs():
         [64, 0, 0],
         [224, 224, 192],
     ]
-    assert len({tuple(colour) for colour in colours.tolist()}) == 256
+    assert len({tuple(color) for color in colors.tolist()}) == 256
 
 
 @pytest.mark.parametrize("to", ["labels", "dsb", "cst"])
 def test_boxes_only_are_refused_where_masks_must_be(tmp_path, to):
-    with pytest.raises(UserError, match=f"--to={to}: holds masks, but this data has boxes only"):
+    with pytest.raises(UserError, match=f"--to={to}: stores masks, but this data has only boxes"):
         convert({"train": Listed([with_boxes([(1, 2, 3, 4)])])}, tmp_path / "out", to)
     assert not list(tmp_path.iterdir())
 
 
 def test_cst_refuses_other_classes(tmp_path):
-    with pytest.raises(UserError, match="circle, square, triangle only, this data has 'cat'"):
+    with pytest.raises(UserError, match="supports only the classes circle, square, triangle, not 'cat'"):
         convert({"train": Listed([with_masks([BIG])], ("circle", "cat"))}, tmp_path / "out", "cst")
 
 
@@ -305,7 +305,7 @@ def test_the_image_file_itself_is_kept_where_a_reader_names_it(tmp_path):
 def test_every_reader_names_the_files_of_its_images(tmp_path, to):
     truth = with_masks([BIG, SMALL])
     convert({"train": Listed([truth] * 3, ("circle",)), "test": Listed([truth], ("circle",))}, tmp_path / "a", to)
-    (part,) = open_parts(tmp_path / "a", recognise(tmp_path / "a"), ("train",)).values()
+    (part,) = open_parts(tmp_path / "a", recognize_layout(tmp_path / "a"), ("train",)).values()
     assert len({part.image_file(index) for index in range(3)}) == 3
     for index in range(3):
         assert torch.equal(read_image(part.image_file(index)), part[index][0])
@@ -346,10 +346,10 @@ def test_16_bits_are_kept_where_the_format_has_them(tmp_path, channels):
     data = LabelImages(tmp_path / "a", "train")
     for to in ("voc", "dsb", "coco", "labels"):
         lost_bits = [words for words in lost(convert({"train": data}, tmp_path / to, to)) if "bits" in words]
-        (part,) = open_parts(tmp_path / to, recognise(tmp_path / to), ("train",)).values()
+        (part,) = open_parts(tmp_path / to, recognize_layout(tmp_path / to), ("train",)).values()
         assert torch.equal(part[0][0], data[0][0]) and not lost_bits
     circles = LabelImages(tmp_path / "a", "train", class_name="circle")
-    assert "the lower bits of 1 image, which have 16: JPEG holds 8" in lost(
+    assert "the lower 8 bits of 1 image with 16 bits: JPEG has 8" in lost(
         convert({"train": circles}, tmp_path / "cst", "cst")
     )
 
@@ -366,14 +366,14 @@ def test_layouts_are_recognised_by_what_only_they_have(tmp_path, files, name):
     for file in files:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).touch()
-    assert recognise(tmp_path) == name
+    assert recognize_layout(tmp_path) == name
 
 
 def test_both_versions_of_aitod_are_told_apart(tmp_path):
     for name in ("aitod_test_v1.json", "aitodv2_test.json"):
         (tmp_path / name).touch()
-    with pytest.raises(UserError, match="could be aitod or aitod:v2; say which with --dataset=aitod"):
-        recognise(tmp_path)
+    with pytest.raises(UserError, match="could be aitod or aitod:v2; choose one, as with --dataset=aitod"):
+        recognize_layout(tmp_path)
 
 
 def test_parts_of_voc_are_found_by_lists_that_begin_with_a_mark(tmp_path):
@@ -395,12 +395,12 @@ def test_exclude_file_names_images_by_id_by_name_and_by_file(tmp_path):
     (tmp_path / "ids.txt").write_text("\ufeff11\r\n\n 7 \nd.v2.JPG\n99\nnobody\n123456789012345678901234\n")
     excluded, strange = find_excluded(parts, tmp_path / "ids.txt")
     assert excluded == {"train": [1, 2, 3], "test": [0]} and strange == 2  # "7" is a name, and so no id
-    done = convert(parts, tmp_path / "out", "coco", Choice(excluded))
+    done = convert(parts, tmp_path / "out", "coco", ImageSelection(excluded))
     assert done.images == {"train": 2} and Coco(tmp_path / "out", "train").image_names == ["a", "e"]
 
 
 @pytest.mark.parametrize(
-    ("text", "error"), [("", "is empty"), ("nobody\n", "names no image"), (None, "cannot be read")]
+    ("text", "error"), [("", "is empty"), ("nobody\n", "matches no image"), (None, "cannot be read")]
 )
 def test_exclude_files_that_make_no_sense(tmp_path, text, error):
     if text is not None:
@@ -411,10 +411,10 @@ def test_exclude_files_that_make_no_sense(tmp_path, text, error):
 
 def test_subsets_by_expression(tmp_path):
     truths = [with_masks([BIG]), None, with_masks([BIG, FAR]), with_masks([FAR, BIG])]
-    choice = Choice(subset=Expression("index != 1 and num_objects > 1 and id < 3"))
+    choice = ImageSelection(subset=Expression("index != 1 and num_objects > 1 and id < 3"))
     assert convert({"train": Listed(truths)}, tmp_path / "out", "coco", choice).images == {"train": 1}
     with pytest.raises(UserError, match="no image is left"):
-        convert({"train": Listed(truths)}, tmp_path / "no", "coco", Choice(subset=Expression("id > 9")))
+        convert({"train": Listed(truths)}, tmp_path / "no", "coco", ImageSelection(subset=Expression("id > 9")))
 
 
 def test_bad_images_are_all_named_and_nothing_is_left_behind(tmp_path):
@@ -422,10 +422,10 @@ def test_bad_images_are_all_named_and_nothing_is_left_behind(tmp_path):
     with pytest.raises(BadImagesError, match="2 images cannot be read, such as: img-1.png: is broken; mend") as error:
         convert({"train": data}, tmp_path / "out", "coco")
     assert error.value.bad.names == ["img-1", "img-3"] and not list(tmp_path.iterdir())
-    done = convert({"train": data}, tmp_path / "out", "coco", Choice(skip_bad=True))
+    done = convert({"train": data}, tmp_path / "out", "coco", ImageSelection(skip_bad=True))
     assert done.images == {"train": 2} and done.bad.reasons == ["img-1.png: is broken", "img-3.png: is broken"]
     with pytest.raises(UserError, match="no image is left to write, such as: img-0.png: is broken"):
-        convert({"train": Listed([None])}, tmp_path / "none", "coco", Choice(skip_bad=True))
+        convert({"train": Listed([None])}, tmp_path / "none", "coco", ImageSelection(skip_bad=True))
 
 
 # ---- names
@@ -450,13 +450,13 @@ def test_bad_images_are_all_named_and_nothing_is_left_behind(tmp_path):
     ],
 )
 def test_safe_names(name, safe):
-    assert safe_name(name) == safe
+    assert make_safe_name(name) == safe
 
 
 def test_names_differ_after_being_made_safe():
     names = {"train": ["a/b", "a:b", "A_B", "a_b_2"], "test": ["a_b"]}
-    assert file_names(names, one_folder=False) == {"train": ["a_b", "a_b_3", "A_B_4", "a_b_2"], "test": ["a_b"]}
-    together = [name.casefold() for each in file_names(names, one_folder=True).values() for name in each]
+    assert make_file_names(names, one_folder=False) == {"train": ["a_b", "a_b_3", "A_B_4", "a_b_2"], "test": ["a_b"]}
+    together = [name.casefold() for each in make_file_names(names, one_folder=True).values() for name in each]
     assert len(set(together)) == 5
 
 
@@ -479,9 +479,9 @@ def test_what_is_there_is_replaced_only_if_it_was_made_here_and_is_untouched(tmp
     with pytest.raises(UserError, match="already exists; --overwrite replaces it"):
         convert(data, out, "labels")
     convert(data, out, "labels", overwrite=True)
-    assert recognise(out) == "labels"
+    assert recognize_layout(out) == "labels"
     (out / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match="its files are no longer those that were written"):
+    with pytest.raises(UserError, match="files have been added or removed since it was written"):
         convert(data, out, "coco", overwrite=True)
     (out / "conversion.json").unlink()
     with pytest.raises(UserError, match="has no conversion.json of this program"):
@@ -502,7 +502,7 @@ def test_an_end_in_the_middle_leaves_what_was_there(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         convert({"train": data}, out, "labels", overwrite=True, progress=stop)
-    assert recognise(out) == "coco" and [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert recognize_layout(out) == "coco" and [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_a_disk_that_says_no_is_one_line(tmp_path):
@@ -516,14 +516,14 @@ def test_a_disk_that_says_no_is_one_line(tmp_path):
 
 def test_recognising_what_is_ambiguous_or_unknown(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
-        recognise(tmp_path / "none")
-    with pytest.raises(UserError, match="in no layout that is known; say what it is with --dataset"):
-        recognise(tmp_path)
+        recognize_layout(tmp_path / "none")
+    with pytest.raises(UserError, match="the layout is unknown; set --dataset"):
+        recognize_layout(tmp_path)
     for name in ("images", "masks", "annotations"):
         (tmp_path / name).mkdir()
     (tmp_path / "annotations.json").write_text("{}")
-    with pytest.raises(UserError, match="could be coco or labels; say which with --dataset=coco"):
-        recognise(tmp_path)
+    with pytest.raises(UserError, match="could be coco or labels; choose one, as with --dataset=coco"):
+        recognize_layout(tmp_path)
 
 
 def test_memory_holds_few_images_at_a_time(tmp_path):

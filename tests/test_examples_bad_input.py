@@ -136,7 +136,7 @@ MASK = f"{NUCLEUS}/masks/a.png"
         (
             lambda place: (place / "bowl/split.json").write_text('{"train": ["other"], "test": ["nucleus-0"]}'),
             "--dataset_root=bowl",
-            "split.json | names image 'other'",
+            "split.json | lists image 'other'",
         ),
         (nothing, "--dataset_root=bowl --split_file=nothing.json", "nothing.json | cannot be read"),
         (nothing, "--dataset=dsbowl2018:s1_train --dataset_root=bowl", "did you mean 'dsbowl2018:s1_train_val'?"),

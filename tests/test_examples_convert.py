@@ -146,14 +146,14 @@ def test_boxes_only_coco_to_voc_and_back(here):
     assert found.boxes.tolist() == [[1, 2, 11, 13], [3, 4, 8, 9]] and found.ignore.tolist() == [False, True]
     coco = pycoco(Path("back/annotations/instances_train.json"))
     assert [each["area"] for each in coco.loadAnns(coco.getAnnIds())] == [110, 25]
-    assert "this data has boxes only" in fail(main, "src", "--to=labels", "--output=no")
+    assert "this data has only boxes" in fail(main, "src", "--to=labels", "--output=no")
 
 
 def test_overlaps_are_lost_in_labels_alone_and_said(here):
     make_nuclei(here / "nuclei")
     assert not any("overlapped" in line for line in succeed(main, "nuclei", "--to=coco", "--output=coco"))
     lines = succeed(main, "nuclei", "--to=labels", "--output=labels")
-    assert "Not held by labels: the overlapped pixels of 4 objects: one pixel holds one" in lines
+    assert "Not held by labels: the overlapped pixels of 4 objects: a pixel has one label" in lines
     assert "training images: 3 empty masks dropped" in lines
     for part in ("train", "test"):
         source = DSBowl2018("nuclei", part)
@@ -201,7 +201,9 @@ def test_layouts_are_recognised_and_others_named(here, tiny_ellipses):
         succeed(main, "coco", f"--to={to}", f"--output={to}")
         assert succeed(main, to, "--to=coco", f"--output=from-{to}")[0].startswith(f"{to}: {name} with 6 training")
     shutil.copytree("coco/annotations", "labels/annotations")
-    assert "could be coco or labels; say which with --dataset=coco" in fail(main, "labels", "--to=voc", "--output=x")
+    assert "could be coco or labels; choose one, as with --dataset=coco" in fail(
+        main, "labels", "--to=voc", "--output=x"
+    )
     succeed(main, "labels", "--to=voc", "--output=x", "--dataset=labels")
 
 
@@ -230,7 +232,7 @@ def test_a_users_own_class_is_a_source(here, monkeypatch):
         "        return torch.zeros(3, 20, 30, dtype=torch.uint8), Instances((20, 30), boxes, torch.tensor([1]))\n"
     )
     lines = succeed(main, "folder", "--dataset=my_convertible:Mine", "--to=coco", "--output=out")
-    assert "Not held by coco: the names of 2 images, which are written otherwise" in lines
+    assert "Not held by coco: the names of 2 images, which are changed" in lines
     assert lines[-1].endswith("--dataset=coco --dataset_root=out --head=faster_rcnn")
     data = Coco("out", "test")
     assert data.image_names == ["test_x"] and data.image_ids == [4]
@@ -244,11 +246,11 @@ def test_a_users_own_class_is_a_source(here, monkeypatch):
         (("--to=yolo", "--output=o"), "must be one of coco, voc, dsb, labels, cst"),
         (("--to=coco", "--output=src"), "is or holds the source"),
         (("--to=coco", "--output=."), "is or holds the source"),
-        (("--to=cst", "--output=o"), "holds circle, square, triangle only, this data has 'ellipse'"),
+        (("--to=cst", "--output=o"), "supports only the classes circle, square, triangle, not 'ellipse'"),
         (("--to=coco", "--output=o", "--parts=val"), "has no part 'val'; use train, test"),
         (("--to=coco", "--output=o", "--dataset=voc"), "has no VOC2012"),
         (("--to=coco", "--output=o", "--dataset=coko"), "did you mean 'coco'?"),
-        (("--to=coco", "--output=o", "--dataset=coco+voc"), "one data set at a time"),
+        (("--to=coco", "--output=o", "--dataset=coco+voc"), "only one data set can be read"),
         (("--to=coco", "--output=o", "--exclude_ids=none.txt"), "none.txt: cannot be read"),
         (("--to=coco", "--output=o", "--subset=index +"), "--subset"),
         (("--to=coco", "--output=o", "--subset=index > 99"), "no image is left"),

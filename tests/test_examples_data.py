@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from programs_toy import call, fail, make_ellipses, make_nuclei, succeed
 
-from datasets.joined import Joined
+from datasets.joined import JoinedDataset
 from examples.browse import main as browse
 from examples.check_data import main as check_data
 from examples.compare_heads import main as compare_heads
@@ -218,7 +218,7 @@ def test_an_image_that_another_set_tests_on_is_not_trained_on(workplace: Path) -
 def test_classes_of_the_test_images_follow_those_of_training(workplace: Path) -> None:
     say_paths(workplace, coco_root=make_coco(workplace / "coco"))
     data = open_data(load_config(flags={"dataset": "coco"}))
-    assert data.test.class_names == ("cat", "dog", "cow") and isinstance(data.test.origin(0)[0], Joined)
+    assert data.test.class_names == ("cat", "dog", "cow") and isinstance(data.test.origin(0)[0], JoinedDataset)
     assert data.test[1][1].labels.tolist() == [1, 1, 1] and data.test.image_names == ["0", "1"]
 
 

@@ -303,7 +303,7 @@ def test_counts_and_empty_parts_are_noted(here: Path) -> None:
     assert any(line.startswith("looks wrong: test images: no image holds an object, so that") for line in lines)
     assert lines[-1].startswith("bowl: readable, but ") and lines[-1].endswith(" wrong")
     (here / "void").mkdir()
-    assert "void: is in no layout that is known" in fail(check_data, "void")
+    assert "void: the layout is unknown" in fail(check_data, "void")
 
 
 def test_every_data_set_of_a_sweep_is_checked(here: Path) -> None:

@@ -26,9 +26,9 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from datasets.interface import DetectionDataset, category_ids_of
-from datasets.joined import Joined
-from datasets.own import OwnData
+from datasets.custom import CustomDataset
+from datasets.interface import DetectionDataset, get_category_ids
+from datasets.joined import JoinedDataset
 from datasets.readers.coco import AiTod, Coco
 from datasets.readers.cst import Cst
 from datasets.readers.dsbowl2018 import DSBowl2018
@@ -40,7 +40,7 @@ from datasets.synthetic.config import SceneConfig, update_config
 from datasets.synthetic.on_the_fly import OnTheFly
 from datasets.synthetic.recipes import Recipe
 from datasets.synthetic.writer import create
-from datasets.writing.converting import convert
+from datasets.writing.conversion import convert
 from maskrcnn.config import to_toml
 from maskrcnn.evaluation.coco import evaluate_coco
 from maskrcnn.evaluation.coco_format import to_coco_dataset, write_coco_results
@@ -152,7 +152,7 @@ def assert_perfect(data: DetectionDataset, own: Mapping[int, Instances] | None =
 
 def judge(truths: Objects, found: Objects, data: DetectionDataset, kind: str) -> float:
     """AP by pycocotools from the files that are written, with all detections counted."""
-    ids = category_ids_of(data)
+    ids = get_category_ids(data)
     if kind == "mask":  # it takes a detection without a mask for a false positive, whatever is there
         found = {i: each[each.has_mask()] for i, each in found.items()}
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
@@ -255,9 +255,9 @@ def own_annotations(data: DetectionDataset, root: Path) -> Objects | None:
 def test_a_users_own_class_and_joined_data(objects, ids, has_masks):
     if not has_masks:
         objects = [replace(each, masks=None) for each in objects]
-    data = OwnData("toy:Toy", Toy(objects, ids, has_masks))
+    data = CustomDataset("toy:Toy", Toy(objects, ids, has_masks))
     assert_perfect(data)
-    assert_perfect(Joined([data, Toy(objects[::-1], (7, 8, 9), has_masks)], ["a", "b"]))
+    assert_perfect(JoinedDataset([data, Toy(objects[::-1], (7, 8, 9), has_masks)], ["a", "b"]))
 
 
 @pytest.mark.parametrize("to", OPENERS)
@@ -353,5 +353,5 @@ def test_generated_data_of_every_size(tmp_path, diameters):
         assert_perfect(again, own_annotations(again, tmp_path / to))
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(root / "train" / "annotations.json"))
-        results = write_coco_results(tmp_path, scored(find_targets(data)), category_ids_of(data))
+        results = write_coco_results(tmp_path, scored(find_targets(data)), get_category_ids(data))
         assert coco_ap(truth, results[0], "box") == coco_ap(truth, results[1], "mask") == pytest.approx(1)

@@ -13,10 +13,10 @@ import pytest
 import torch
 from training_toy import ToyImages, toy_training
 
-from datasets.chosen import Chosen
 from datasets.readers.coco import Coco
 from datasets.readers.generated import Generated
 from datasets.readers.label_images import LabelImages
+from datasets.selection import Subset
 from maskrcnn.config import UserError
 from maskrcnn.structures.instances import Instances
 from maskrcnn.training import identity
@@ -143,12 +143,12 @@ def test_a_changed_coco_file_is_found(tmp_path: Path, change: Callable[[dict[str
 
 def test_only_chosen_images_are_compared(tmp_path: Path, tiny_ellipses: Path) -> None:
     shutil.copytree(tiny_ellipses, tmp_path / "data")
-    saved = {"training": identify(Chosen(Generated(tmp_path / "data", "train"), [1, 3]))}
+    saved = {"training": identify(Subset(Generated(tmp_path / "data", "train"), [1, 3]))}
 
     def change(kind: str, number: int) -> dict[str, Any]:
         path = tmp_path / "data/train" / kind / f"00000{number}.png"
         path.write_bytes(path.read_bytes() + b"\0")
-        return {"training": identify(Chosen(Generated(tmp_path / "data", "train"), [1, 3]))}
+        return {"training": identify(Subset(Generated(tmp_path / "data", "train"), [1, 3]))}
 
     for kind in ("images", "labels"):
         assert check_same_data(saved, change(kind, 2), "last.pt") == []
@@ -156,7 +156,7 @@ def test_only_chosen_images_are_compared(tmp_path: Path, tiny_ellipses: Path) ->
     assert notices == ["training images: some of the files have changed since the run was saved"]
     with pytest.raises(UserError, match="the annotations have changed"):
         check_same_data(saved, change("labels", 3), "last.pt")
-    other = {"training": identify(Chosen(Generated(tiny_ellipses, "train"), [1, 2]))}
+    other = {"training": identify(Subset(Generated(tiny_ellipses, "train"), [1, 2]))}
     with pytest.raises(UserError, match="number 2 was '000003' and is now '000002'"):
         check_same_data(saved, other, "last.pt")
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from datasets.readers.splitting import MissingSplit
 from datasets.readers.voc import CLASS_NAMES, Voc
-from datasets.writing.converting import convert
+from datasets.writing.conversion import convert
 from maskrcnn.config import UserError
 
 NAME = CLASS_NAMES[0]

@@ -9,7 +9,7 @@ import click
 from workbench.command_line import describe_counts
 
 if TYPE_CHECKING:
-    from datasets.writing.converting import Conversion
+    from datasets.writing.conversion import Conversion
 
 FORMATS = {"coco": "coco", "voc": "voc", "dsb": "dsbowl2018", "labels": "labels", "cst": "cst"}  # and their readers
 

@@ -11,14 +11,14 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.progress import track
 
-from datasets.chosen import BadImages, Chosen, Over, choose
 from datasets.deep_images import DeepImages
 from datasets.expressions import Expression
-from datasets.interface import DetectionDataset, category_ids_of
-from datasets.joined import Joined, joined_classes
+from datasets.interface import DetectionDataset, get_category_ids
+from datasets.joined import JoinedDataset, join_class_names
 from datasets.notices import Preview, describe_notices, preview
-from datasets.registry import SOURCES, SYNTHETIC, Named, parse
-from datasets.splits import Splits, counts_by_split, file_of, find_originals, hold_out, open_splits
+from datasets.registry import FORMATS, SYNTHETIC, DatasetName, parse_names
+from datasets.selection import BadImages, ProgressWrapper, Subset, select_images
+from datasets.splits import Splits, collect_counts, find_image_file, find_originals, hold_out, open_splits
 from maskrcnn.config import UserError
 from maskrcnn.files import finish_exchange
 from maskrcnn.images.decoding import megapixel_limit
@@ -52,7 +52,7 @@ class Data(NamedTuple):
     @property
     def category_ids(self) -> tuple[int, ...]:
         """Of the classes, in the annotations of the test images: what is predicted there is compared with these."""
-        return category_ids_of(self.test)
+        return get_category_ids(self.test)
 
     @property
     def has_masks(self) -> bool:
@@ -81,7 +81,7 @@ class Data(NamedTuple):
             if len(bad):
                 yield f"--skip_bad left out {len(bad)} {name} images:"
                 yield from (f"    {line}" for line in bad.lines())
-        yield from describe_notices(counts_by_split(self.splits()) if counts is None else counts, seen)
+        yield from describe_notices(collect_counts(self.splits()) if counts is None else counts, seen)
 
     def seen_with_tests(self) -> Preview:
         """What has been read once the test and validation images were read whole."""
@@ -98,7 +98,7 @@ def open_data(config: ExperimentConfig, say: Say = print, head: str | None = Non
             the data set lacks.
     """
     data = config.data
-    named = parse(data.dataset)
+    named = parse_names(data.dataset)
     expressions = {
         split: None if text is None else Expression(text, flag)
         for split, flag, text in (("train", "--subset", data.subset), ("test", "--test_subset", data.test_subset))
@@ -119,24 +119,24 @@ def open_data(config: ExperimentConfig, say: Say = print, head: str | None = Non
     for split, dataset in whole.items():
         over = _over(config, SPLITS[split], say)
         expression = expressions.get(split)
-        chosen[split], bad[SPLITS[split]] = choose(dataset, expression, data.skip_bad, over)
+        chosen[split], bad[SPLITS[split]] = select_images(dataset, expression, data.skip_bad, over)
         if expression is not None:
             say(f"{SPLITS[split]} images: {len(chosen[split])} of {len(dataset)} chosen")
     for line in (note for each in opened for note in each.notes):
         say(line)
     has_val = [each.val is not None for each in opened for _ in range(len(each.train))]
     if chosen["train"] is not whole["train"]:
-        assert isinstance(chosen["train"], Chosen)
+        assert isinstance(chosen["train"], Subset)
         has_val = [has_val[place] for place in chosen["train"].places]
     if len(named) > 1:  # one set's training images may be another's test images
         kept = find_originals(chosen["train"], [dataset for split, dataset in chosen.items() if split != "train"])
         if copies := len(chosen["train"]) - len(kept):
             say(f"{copies} training images are copies of validation or test images: they are not trained on")
             has_val = [has_val[place] for place in kept]
-            chosen["train"] = Chosen(chosen["train"], kept)
+            chosen["train"] = Subset(chosen["train"], kept)
     validated = Data(*_validation(config, chosen, has_val, say), chosen["test"], bad, levels)
-    if category_ids_of(validated.train) != validated.category_ids:
-        numbers = [", ".join(map(str, category_ids_of(each))) for each in (validated.train, validated.test)]
+    if get_category_ids(validated.train) != validated.category_ids:
+        numbers = [", ".join(map(str, get_category_ids(each))) for each in (validated.train, validated.test)]
         say(f"category ids of the classes differ: {numbers[0]} (training), {numbers[1]} (test, used in predictions)")
     seen = Preview() if data.skip_bad else preview(validated.splits())  # --skip_bad has read all images
     shown = list(validated.notes(seen))
@@ -160,7 +160,7 @@ def _validation(
             f"--subsetseed={config.data.subsetseed})"
         )
     if own is not None and held is not None:
-        return kept, Joined([own, held], ["val", "train"], train.class_names, train.has_masks)
+        return kept, JoinedDataset([own, held], ["val", "train"], train.class_names, train.has_masks)
     if (validation := own or held) is not None:
         return kept, validation
     why = "--val_fraction=0" if not fraction else "too few training images to hold one out"
@@ -178,7 +178,7 @@ def _gray_levels(config: ExperimentConfig, opened: Sequence[Splits], say: Say) -
         return check_gray_levels(config.data.gray_levels)
     for split in SPLITS:
         found = [dataset for splits in opened if (dataset := getattr(splits, split)) is not None]
-        paths = (file_of(dataset, index) for dataset in found for index in range(len(dataset)))
+        paths = (find_image_file(dataset, index) for dataset in found for index in range(len(dataset)))
         files = [path for path in paths if path is not None]
         with megapixel_limit(config.data.max_megapixels):
             levels = measure_levels(files)
@@ -234,7 +234,7 @@ def check_objects(data: Data, say: Say) -> None:
         )
 
 
-def check_head(head: str, boxes_only: Sequence[Named]) -> None:
+def check_head(head: str, boxes_only: Sequence[DatasetName]) -> None:
     """UserError for Mask R-CNN where some of the data has no masks."""
     if head != "mask_rcnn" or not boxes_only:
         return
@@ -246,8 +246,8 @@ def check_head(head: str, boxes_only: Sequence[Named]) -> None:
     )
 
 
-def _variants_with_masks(named: Named) -> list[str]:
-    variants = SOURCES[named.name].variants if named.name in SOURCES else ()
+def _variants_with_masks(named: DatasetName) -> list[str]:
+    variants = FORMATS[named.name].variants if named.name in FORMATS else ()
     return [each for each in variants if each.endswith("-masks") and each.startswith(named.rest or variants[0])]
 
 
@@ -262,7 +262,7 @@ def _check_options_of_one(config: ExperimentConfig) -> None:
         raise UserError(f"--split_file={data.split_file}: splits one data set; {data.dataset} names several")
 
 
-def _root(config: ExperimentConfig, named: Named, say: Say) -> str:
+def _root(config: ExperimentConfig, named: DatasetName, say: Say) -> str:
     """The folder of one data set; UserError where the settings do not say."""
     given = config.data.dataset_root
     if named.is_class:
@@ -290,7 +290,7 @@ def _root(config: ExperimentConfig, named: Named, say: Say) -> str:
 
 
 def _joined(
-    named: Sequence[Named], opened: Sequence[Splits], boxes_only: Sequence[Named], say: Say
+    named: Sequence[DatasetName], opened: Sequence[Splits], boxes_only: Sequence[DatasetName], say: Say
 ) -> dict[str, DetectionDataset]:
     """One data set for each split, all with the same classes; says what joining leaves out."""
     found = {
@@ -301,7 +301,7 @@ def _joined(
         }
         for split in ("train", "test", "val")
     }
-    classes = {split: joined_classes(parts.values()) for split, parts in found.items()}
+    classes = {split: join_class_names(parts.values()) for split, parts in found.items()}
     class_names = tuple(dict.fromkeys(name for names in classes.values() for name in names))
     if unseen := [name for name in class_names if name not in classes["train"]]:
         where = " and ".join(SPLITS[split] for split in ("val", "test") if set(unseen) & set(classes[split]))
@@ -315,11 +315,13 @@ def _joined(
         for part in parts.values():
             plain = len(parts) == 1 and part.class_names == class_names and part.has_masks == with_masks
             names = [one.short for one in named if one.text in parts]
-            whole[split] = part if plain else Joined(list(parts.values()), names, class_names, with_masks, others)
+            whole[split] = (
+                part if plain else JoinedDataset(list(parts.values()), names, class_names, with_masks, others)
+            )
     return whole
 
 
-def _over(config: ExperimentConfig, what: str, say: Say) -> Over:
+def _over(config: ExperimentConfig, what: str, say: Say) -> ProgressWrapper:
     """A bar for a pass over all images, where the output is a terminal."""
 
     def over(places: Sequence[int]) -> Iterator[int]:

@@ -14,7 +14,7 @@ from typing import NamedTuple, cast
 import torch
 
 from augment.training import make_training_transform
-from datasets.interface import DetectionDataset, category_ids_of
+from datasets.interface import DetectionDataset, get_category_ids
 from maskrcnn.config import UserError, to_toml
 from maskrcnn.evaluation.coco_format import write_coco_results
 from maskrcnn.evaluation.figures import Evaluation, evaluate, explain_metrics
@@ -170,7 +170,7 @@ class Experiment:
             {
                 "head": config.head,
                 "class_names": list(data.class_names),
-                "category_ids": list(category_ids_of(data.train)),
+                "category_ids": list(get_category_ids(data.train)),
             },
             config,
             identify_parts(data),
@@ -326,7 +326,7 @@ class Experiment:
             if i < PICTURES_IN_LOG:
                 step = self.training.state.step
                 self.log.add_image(f"{images.name}/{name}", torch.tensor(picture).permute(2, 0, 1), step)
-        write_coco_results(results, predictions, category_ids_of(dataset))
+        write_coco_results(results, predictions, get_category_ids(dataset))
 
     def copy_weights(self, path: Path) -> None:
         """Also keep the best weights at `path`."""

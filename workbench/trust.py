@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from datasets.registry import parse
+from datasets.registry import parse_names
 from maskrcnn.config import ENVIRONMENT_PREFIX, UserError
 
 
@@ -27,7 +27,7 @@ def check_trust(dataset: str, flags: Mapping[str, Any]) -> None:
         dataset: What the settings name as data.
         flags: Those of the command line, with "trust" and "dataset".
     """
-    names = [each.name for each in parse(dataset) if each.is_class]
+    names = [each.name for each in parse_names(dataset) if each.is_class]
     if not names:
         return
     known, entries = _read(), [[os.getcwd(), name] for name in names]

@@ -1,1 +1,1 @@
-"""Writers of data sets in the layouts that our readers and other tools read; `converting` puts them together."""
+"""Data set writers for common layouts, and conversion between them."""

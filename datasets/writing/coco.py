@@ -1,4 +1,4 @@
-"""COCO's instances files: `annotations/instances_<part>.json` with the images in `images/<part>`."""
+"""Writer of COCO annotations: `annotations/instances_<part>.json`, with the images in `images/<part>`."""
 
 import json
 import tempfile
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.readers.folders import IMAGE_SUFFIXES
-from datasets.writing.pictures import write_image
+from datasets.writing.images import write_image
 from datasets.writing.sample import Losses, Sample, Writer
 from maskrcnn.structures.instances import Instances
 
@@ -20,10 +20,10 @@ _DIGITS = (0, 2, 4)
 
 
 class CocoWriter(Writer):
-    """Masks as run-length codes, objects to ignore as crowds.
+    """Writes masks as RLE, and ignored objects as crowds.
 
-    Image ids and names are kept, and so are the objects' ids if they are above 0 and differ within the part; else the
-    objects are numbered from 1 and their ids stand under "instance". Category ids are kept, too.
+    Image ids, names and category ids are kept. Object ids are kept if they are positive and unique within the part;
+    otherwise the objects are numbered from 1 and their ids are stored as "instance".
     """
 
     holds_boxes = True
@@ -42,6 +42,7 @@ class CocoWriter(Writer):
         self._parts: dict[str, _Part] = {}
 
     def add(self, part: str, sample: Sample) -> None:
+        """Write the image and add its annotations."""
         folder = self.root / "images" / part
         if part not in self._parts:
             folder.mkdir(parents=True)
@@ -49,49 +50,57 @@ class CocoWriter(Writer):
         height, width = sample.instances.size
         name = write_image(folder, sample, IMAGE_SUFFIXES)
         entry = {"id": sample.image_id, "file_name": name, "width": width, "height": height}
-        self._parts[part].add(entry, annotations_of(sample.instances, sample.image_id, self._ids))
+        self._parts[part].add(entry, make_annotations(sample.instances, sample.image_id, self._ids))
 
     def finish(self) -> None:
+        """Write the annotation files."""
         (self.root / "annotations").mkdir()
         for name, part in self._parts.items():
             renumbered = part.write(self.root / "annotations" / f"instances_{name}.json")
-            self.losses.add('the ids of {n} objects, which are numbered anew ("instance" has the old)', renumbered)
+            self.losses.add('the ids of {n} objects, which are renumbered (old ids in "instance")', renumbered)
 
 
 class _Part:
-    """Entries as they come, in files: of an annotation, memory holds the id alone."""
+    """Entries of one part, in temporary files; only the ids of annotations are kept in memory."""
 
     def __init__(self, folder: Path, categories: list[dict[str, Any]], open_files: ExitStack) -> None:
         self._categories = categories
-        self._images, self._annotations = (open_files.enter_context(_scratch(folder)) for _ in range(2))
+        self._images, self._annotations = (open_files.enter_context(_open_temporary(folder)) for _ in range(2))
         self._ids = array("q")
 
     def add(self, image: dict[str, Any], annotations: list[dict[str, Any]]) -> None:
+        """Add an image and its annotations."""
         self._images.write(json.dumps(image, separators=(",", ":")) + "\n")
         for each in annotations:
             self._ids.append(each["instance"])
             self._annotations.write(json.dumps(each, separators=(",", ":")) + "\n")
 
     def write(self, path: Path) -> int:
-        """Write the file; returns how many objects could not keep their ids."""
+        """Write the annotation file; return the number of objects that could not keep their ids."""
         ids = np.frombuffer(self._ids, np.int64) if len(self._ids) else np.zeros(0, np.int64)
-        # pycocotools takes a match with number 0 for none.
+        # pycocotools treats a match with id 0 as no match.
         kept = bool((ids > 0).all()) and len(np.unique(ids)) == len(ids)
         numbers = ids if kept else np.arange(1, len(ids) + 1)
         with path.open("w", encoding="utf-8", newline="\n") as file:
             file.write(f'{{"info":{{}},\n"licenses":[],\n"categories":{json.dumps(self._categories)},\n"images":[')
-            _join(file, (line.rstrip("\n") for line in _rewound(self._images)))
+            _join(file, (line.rstrip("\n") for line in _rewind(self._images)))
             file.write('\n],\n"annotations":[')
-            lines = zip(numbers, _rewound(self._annotations), strict=True)
+            lines = zip(numbers, _rewind(self._annotations), strict=True)
             _join(file, (f'{{"id":{number},{line[1:-1]}' for number, line in lines))
             file.write("\n]}\n")
         return int((numbers != ids).sum())
 
 
-def annotations_of(instances: Instances, image_id: int, category_ids: Sequence[int]) -> list[dict[str, Any]]:
-    """COCO's entries without their ids; the objects' own are under "instance"."""
+def make_annotations(instances: Instances, image_id: int, category_ids: Sequence[int]) -> list[dict[str, Any]]:
+    """Make COCO annotations without ids.
+
+    Args:
+        instances: objects of the image; their ids are stored as "instance".
+        image_id: id of the image.
+        category_ids: category id of each label.
+    """
     ids = range(1, len(instances) + 1) if instances.ids is None else instances.ids.tolist()
-    corners, extents = _decimals(instances.boxes.numpy())
+    corners, extents = _round_boxes(instances.boxes.numpy())
     rows = zip(ids, instances.labels.tolist(), instances.ignore.tolist(), corners, extents, strict=True)
     entries: list[dict[str, Any]] = [
         {
@@ -112,8 +121,8 @@ def annotations_of(instances: Instances, image_id: int, category_ids: Sequence[i
     return entries
 
 
-def _decimals(boxes: NDArray[np.float32]) -> tuple[list[list[float]], list[list[float]]]:
-    """x y and width height, in the fewest decimals of a few that give the same float32 corners."""
+def _round_boxes(boxes: NDArray[np.float32]) -> tuple[list[list[float]], list[list[float]]]:
+    """Return x, y and width, height, rounded to as few decimals as preserve the float32 corners."""
     exact = boxes.astype(np.float64)
     best = np.concatenate([exact[:, :2], exact[:, 2:] - exact[:, :2]], axis=1)
     for digits in reversed(_DIGITS):
@@ -125,12 +134,12 @@ def _decimals(boxes: NDArray[np.float32]) -> tuple[list[list[float]], list[list[
     return best[:, :2].tolist(), best[:, 2:].tolist()
 
 
-def _scratch(folder: Path) -> TextIO:
-    """A file without a name; on the data's own disk, which must have the room anyway."""
+def _open_temporary(folder: Path) -> TextIO:
+    """Open a temporary file on the disk of the output, which needs the space anyway."""
     return tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n", dir=folder)  # type: ignore[return-value]
 
 
-def _rewound(file: TextIO) -> TextIO:
+def _rewind(file: TextIO) -> TextIO:
     file.seek(0)
     return file
 

@@ -1,4 +1,4 @@
-"""What a writer is given, image by image, and what it says of what its format cannot hold."""
+"""Base class of writers, the samples they write, and counts of what their formats cannot store."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -13,10 +13,14 @@ from maskrcnn.structures.instances import Instances
 
 @dataclass(frozen=True)
 class Sample:
-    """An image, uint8 [3, H, W], with its objects.
+    """An image with its objects.
 
-    `name` is a file's name without suffix, fit for every system and like no other in its part. `file`: where the
-    image came from, if that file holds nothing else.
+    Attributes:
+        name: file name without suffix, valid on every operating system and unique in its part.
+        image_id: id of the image.
+        image: uint8 [3, H, W].
+        instances: objects in the image.
+        file: file of the image, if it can be copied.
     """
 
     name: str
@@ -27,27 +31,31 @@ class Sample:
 
 
 class Losses:
-    """What a format could not hold: how often, by a sentence that has {n} where the number belongs."""
+    """Counts of what a format cannot store, by a description with a placeholder {n} for the count."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
 
-    def add(self, sentence: str, count: int = 1) -> None:
+    def add(self, description: str, count: int = 1) -> None:
+        """Add to the count of a description."""
         if count:
-            self.counts[sentence] += count
+            self.counts[description] += count
 
     def lines(self) -> Iterator[str]:
-        for sentence, count in self.counts.items():
+        """Yield the descriptions with their counts."""
+        for description, count in self.counts.items():
             for noun in ("image", "object", "part") if count == 1 else ():
-                sentence = sentence.replace(f"{{n}} {noun}s", f"{{n}} {noun}")
-            yield sentence.format(n=f"{count:,}")
+                description = description.replace(f"{{n}} {noun}s", f"{{n}} {noun}")
+            yield description.format(n=f"{count:,}")
 
 
 class Writer:
-    """Writes samples into a folder as they come; what it keeps open meanwhile is in `open_files`.
+    """Base class of writers, which write samples one by one.
 
-    With `one_folder`, the images of all parts lie in one folder, and their names must differ. Where boxes are not
-    held (`holds_boxes`), samples come with objects that have a mask, and its extent as their box.
+    Attributes:
+        one_folder: whether the images of all parts are written to one folder, so that their names must be unique.
+        holds_boxes: whether the format stores boxes; otherwise all objects have a mask, with its extent as their box.
+        open_files: files that are open until all samples are written.
     """
 
     one_folder = False
@@ -58,8 +66,9 @@ class Writer:
         self.open_files = ExitStack()
 
     def add(self, part: str, sample: Sample) -> None:
+        """Write a sample."""
         raise NotImplementedError
 
     def finish(self) -> None:
-        """Write what is known only when all samples are there."""
+        """Write the files that require all samples."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""PASCAL VOC's layout: XML boxes and, for data with masks, palette images of objects and classes."""
+"""Writer of the PASCAL VOC layout: XML files with boxes and, for data with masks, palette images."""
 
 import re
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.readers.voc import CLASS_FILES, VOID
-from datasets.writing.names import file_names
-from datasets.writing.pictures import Numbers, paint, write_image, write_levels
+from datasets.writing.images import Numbers, paint_label_image, write_image, write_levels
+from datasets.writing.names import make_file_names
 from datasets.writing.sample import Losses, Sample, Writer
 from maskrcnn.structures.instances import Instances
 
@@ -20,10 +20,10 @@ _NOT_XML = re.compile("[^\t\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 class VocWriter(Writer):
-    """`Annotations`, `JPEGImages`, `ImageSets/Main`, the classes in `labels.txt`; with masks `Segmentation*`.
+    """Writes `Annotations`, `JPEGImages`, `ImageSets`, class names in `labels.txt`, and `Segmentation*` for masks.
 
-    Objects to ignore are difficult. Boxes are whole pixels from 1, the last one inside. Border pixels are not void;
-    those of the objects from the 255th on, which have no number left, are.
+    Ignored objects are marked as difficult. Boxes are in whole pixels that count from 1 and include the last pixel.
+    Border pixels are not void. Pixels of the 255th and further objects are void, because no number is left for them.
     """
 
     one_folder = True
@@ -32,34 +32,35 @@ class VocWriter(Writer):
     def __init__(self, root: Path, class_names: Sequence[str], has_masks: bool, losses: Losses) -> None:
         super().__init__(root, losses)
         self._has_masks = has_masks
-        self._classes = _class_names(class_names, losses)
+        self._classes = _clean_class_names(class_names, losses)
         self._names: dict[str, list[str]] = {}
         self._kinds = ["SegmentationObject"] * has_masks
         if has_masks and len(self._classes) <= MAX_OBJECTS:
             self._kinds.append("SegmentationClass")
         for folder in ("Annotations", "JPEGImages", *self._kinds):
             (root / folder).mkdir()
-        self._palette = palette()
+        self._palette = make_palette()
 
     def add(self, part: str, sample: Sample) -> None:
+        """Write the image, its XML file and its masks."""
         name = write_image(self.root / "JPEGImages", sample, _SUFFIXES)
-        boxes = whole_boxes(sample.instances, self.losses)
+        boxes = round_boxes(sample.instances, self.losses)
         text = self._xml(name, sample.instances, boxes)
         (self.root / "Annotations" / f"{sample.name}.xml").write_text(text, encoding="utf-8", newline="\n")
         if self._has_masks:
             self._write_masks(sample)
         self._names.setdefault(part, []).append(sample.name)
-        self.losses.add("the ids of {n} images, which are known by name")
+        self.losses.add("the ids of {n} images, which are identified by name")
         ids, count = sample.instances.ids, len(sample.instances)
         renumbered = 0 if ids is None else int((ids.numpy() != np.arange(1, count + 1)).sum())
-        self.losses.add("the ids of {n} objects, which are numbered anew", renumbered)
+        self.losses.add("the ids of {n} objects, which are renumbered", renumbered)
 
     def _write_masks(self, sample: Sample) -> None:
         masks = sample.instances.masks
         assert masks is not None
-        objects = paint(masks, self.losses)
+        objects = paint_label_image(masks, self.losses)
         self.losses.add(
-            f"the masks of {{n}} objects: an image holds {MAX_OBJECTS}; their pixels are void, their boxes kept",
+            f"the masks of {{n}} objects beyond {MAX_OBJECTS} per image: their pixels are void, their boxes are kept",
             int((np.unique(objects) > MAX_OBJECTS).sum()),
         )
         labels = np.concatenate([[0], sample.instances.labels.numpy()])[objects]
@@ -90,19 +91,20 @@ class VocWriter(Writer):
         return "\n".join([*lines, "</annotation>", ""])
 
     def finish(self) -> None:
-        (self.root / CLASS_FILES[0]).write_text(_lines(self._classes), encoding="utf-8", newline="\n")
+        """Write the class names and image lists."""
+        (self.root / CLASS_FILES[0]).write_text(_join_lines(self._classes), encoding="utf-8", newline="\n")
         names = dict(self._names)
-        if len(names) == 1:  # readers look for a pair of lists: an empty one says that there is no other part
+        if len(names) == 1:  # readers expect a pair of lists; an empty one means that there is no other part
             names["val" if "train" in names else "train"] = []
         for kind in ("Main", "Segmentation")[: 1 + self._has_masks]:
             folder = self.root / "ImageSets" / kind
             folder.mkdir(parents=True)
             for part, each in names.items():
-                (folder / f"{part}.txt").write_text(_lines(each), encoding="utf-8", newline="\n")
+                (folder / f"{part}.txt").write_text(_join_lines(each), encoding="utf-8", newline="\n")
 
 
-def whole_boxes(instances: Instances, losses: Losses) -> Numbers:
-    """Boxes int64 [N, 4] at the nearest whole pixels, at least one pixel in size and within the image."""
+def round_boxes(instances: Instances, losses: Losses) -> Numbers:
+    """Round boxes to whole pixels, at least one pixel in size and within the image; return int64 [N, 4]."""
     boxes = instances.boxes.numpy().astype(np.float64)
     limits = np.array([instances.size[1], instances.size[0]])
     low = np.minimum(boxes[:, :2].round(), limits - 1).clip(0)
@@ -114,22 +116,22 @@ def whole_boxes(instances: Instances, losses: Losses) -> Numbers:
     return whole.astype(np.int64)
 
 
-def palette() -> list[int]:
-    """VOC's colours, r g b of each level: bit k of a level, by threes, goes to bit 7 - k // 3 of red, green, blue."""
+def make_palette() -> list[int]:
+    """Return the VOC color map, r, g, b of each level: bit k of a level is bit 7 - k // 3 of channel k % 3."""
     levels = np.arange(256)
-    colours: NDArray[np.int64] = np.zeros((256, 3), np.int64)
+    colors: NDArray[np.int64] = np.zeros((256, 3), np.int64)
     for bit in range(8):
-        colours[:, bit % 3] |= (levels >> bit & 1) << (7 - bit // 3)
-    return colours.ravel().tolist()
+        colors[:, bit % 3] |= (levels >> bit & 1) << (7 - bit // 3)
+    return colors.ravel().tolist()
 
 
-def _class_names(names: Sequence[str], losses: Losses) -> tuple[str, ...]:
-    """Names that are a line of XML text and differ."""
+def _clean_class_names(names: Sequence[str], losses: Losses) -> tuple[str, ...]:
+    """Make class names unique and valid in XML, on one line."""
     clean = [_NOT_XML.sub("_", name.replace("\t", " ")).strip() or "class" for name in names]
-    found = tuple(clean) if len(set(clean)) == len(clean) else tuple(file_names({"": clean}, False)[""])
-    losses.add("the names of {n} classes, which are written otherwise", sum(map(str.__ne__, found, names)))
+    found = tuple(clean) if len(set(clean)) == len(clean) else tuple(make_file_names({"": clean}, False)[""])
+    losses.add("the names of {n} classes, which are changed", sum(map(str.__ne__, found, names)))
     return found
 
 
-def _lines(names: Sequence[str]) -> str:
+def _join_lines(names: Sequence[str]) -> str:
     return "".join(f"{name}\n" for name in names)

@@ -1,4 +1,4 @@
-"""Image files: pictures, label images, and masks painted into one."""
+"""Writing of images, label images and masks."""
 
 import shutil
 import zlib
@@ -18,9 +18,9 @@ Numbers = NDArray[np.int64]
 
 
 def write_image(folder: Path, sample: Sample, copied: Collection[str]) -> str:
-    """The image as a PNG file, or, with a suffix among `copied`, its own file byte for byte; returns the name.
+    """Write an image as PNG, or copy its file if the suffix is in `copied`; return the file name.
 
-    Colors of 16 bits are written as TIFF, because Pillow writes no such PNG.
+    16-bit color images are written as TIFF, because Pillow does not support 16-bit color PNG.
     """
     if sample.file is not None and sample.file.suffix.lower() in copied:
         name = sample.name + sample.file.suffix.lower()
@@ -41,25 +41,32 @@ def write_image(folder: Path, sample: Sample, copied: Collection[str]) -> str:
 
 
 def write_levels(path: Path, levels: NDArray[Any], palette: list[int] | None = None) -> None:
-    """One channel, uint8 or uint16 [H, W], as PNG; with a `palette` of r, g, b for each level."""
+    """Write a single-channel image, uint8 or uint16 [H, W], as PNG; `palette` has r, g, b of each level."""
     image = Image.fromarray(levels)
     if palette is not None:
         image.putpalette(palette)
     image.save(path, compress_level=1, compress_type=zlib.Z_RLE)
 
 
-def whole_canvas(masks: CroppedMasks, place: int) -> NDArray[np.uint8]:
-    """One mask as uint8 [H, W], 255 inside."""
+def to_full_mask(masks: CroppedMasks, place: int) -> NDArray[np.uint8]:
+    """Return one mask as uint8 [H, W], 255 inside."""
     canvas = np.zeros(masks.size, np.uint8)
     x1, y1, x2, y2 = masks.windows[place].tolist()
     canvas[y1:y2, x1:x2] = np.where(masks.window(place).numpy() >= 128, 255, 0)
     return canvas
 
 
-def paint(masks: CroppedMasks, losses: Losses) -> Numbers:
-    """Places of the masks from 1, int64 [H, W], 0 for background; where some overlap, the smaller lies on top.
+def paint_label_image(masks: CroppedMasks, losses: Losses) -> Numbers:
+    """Paint masks into a label image; where masks overlap, the smaller one is on top.
 
-    So that a small object is not lost in a large one, or in a crowd's region. Counts who loses pixels by that.
+    Thereby small objects are not hidden by large ones or crowd regions. Objects that lose pixels are counted.
+
+    Args:
+        masks: N masks.
+        losses: where objects that lose pixels are counted.
+
+    Returns:
+        int64 [H, W], 1 to N, 0 for background.
     """
     areas = masks.areas()
     order = torch.argsort(areas, stable=True)
@@ -68,7 +75,7 @@ def paint(masks: CroppedMasks, losses: Losses) -> Numbers:
     seen = np.bincount(places.ravel(), minlength=len(masks) + 1)[1:]
     hidden = seen == 0
     losses.add(
-        "the overlapped pixels of {n} objects: one pixel holds one", int(((seen < areas.numpy()) & ~hidden).sum())
+        "the overlapped pixels of {n} objects: a pixel has one label", int(((seen < areas.numpy()) & ~hidden).sum())
     )
-    losses.add("{n} objects that smaller ones hide wholly: one pixel holds one", int(hidden.sum()))
+    losses.add("{n} objects completely covered by smaller ones: a pixel has one label", int(hidden.sum()))
     return places

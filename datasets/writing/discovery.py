@@ -1,4 +1,4 @@
-"""What data lies in a folder, and its parts."""
+"""Detection of the layout and parts of a data set in a folder."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -10,7 +10,7 @@ from datasets.readers.coco import FILES, YEARS, Coco
 from datasets.readers.splitting import SPLITS, MissingSplit
 from datasets.readers.tables import read_lines
 from datasets.readers.voc import Voc
-from datasets.registry import Named, open_dataset, parse
+from datasets.registry import DatasetName, open_dataset, parse_names
 from maskrcnn.config import UserError
 
 _log = logging.getLogger("datasets")
@@ -18,27 +18,27 @@ PARTS = ("train", "val", "test")
 _COCO_FOLDERS = {"train": ("train",), "val": ("val", "valid"), "test": ("test",)}
 _COCO_WHOLE = (*FILES, "annotations/instances_default.json")
 _YEARS = (*map(str, YEARS), "")
-_LOOKED_AT = 20
+_MAX_CHECKED = 20
 _CSV = "annotation/anno-{}.csv"
 
 
-def recognise(root: Path) -> str:
-    """The name of the data set whose layout the folder has.
+def recognize_layout(root: Path) -> str:
+    """Return the name of the data set format whose layout the folder has.
 
     Raises:
-        UserError: no folder, no layout that is known, or several.
+        UserError: If the folder does not exist, or matches no layout or several.
     """
     if not root.is_dir():
         raise UserError(f"{root}: no such folder")
     found = [name for name, matches in _LAYOUTS.items() if matches(root)]
-    if found[:1] == ["shapes"]:  # such data is COCO's and has label images, too
+    if found[:1] == ["shapes"]:  # generated data also matches COCO and label images
         return found[0]
     if len(found) == 1:
         return found[0]
     names = ", ".join(_LAYOUTS)
     if not found:
-        raise UserError(f"{root}: is in no layout that is known; say what it is with --dataset, such as {names}")
-    raise UserError(f"{root}: could be {' or '.join(found)}; say which with --dataset={found[0]}")
+        raise UserError(f"{root}: the layout is unknown; set --dataset to one of {names}")
+    raise UserError(f"{root}: could be {' or '.join(found)}; choose one, as with --dataset={found[0]}")
 
 
 def open_parts(
@@ -48,39 +48,50 @@ def open_parts(
     reading: ReadingConfig | None = None,
     skip_bad: bool = False,
 ) -> dict[str, DetectionDataset]:
-    """The parts of a data set that are there, or those `wanted`, by the names "train", "val" and "test".
+    """Open the parts of a data set.
 
-    "val" is told from "test" where the layout does; else "test" is what the reader of data set `name` takes for it.
+    "val" and "test" are separate parts if the layout has both; otherwise "test" is the split that the reader returns.
+
+    Args:
+        root: folder of the data set.
+        name: data set format.
+        wanted: parts to open. Default: all.
+        reading: options for reading annotations.
+        skip_bad: leave out invalid annotations, and count them.
+
+    Returns:
+        Data sets by part: "train", "val" and "test".
 
     Raises:
-        UserError: unknown name; a part that is broken, or wanted but not there.
+        UserError: If the name is unknown, or a part is invalid or missing.
     """
-    openers = find_parts(root, name, reading, skip_bad)
-    if strange := [part for part in wanted if part not in openers]:
-        raise UserError(f"{root}: has no part '{strange[0]}'; use {', '.join(openers)}")
+    openers = find_openers(root, name, reading, skip_bad)
+    if missing := [part for part in wanted if part not in openers]:
+        raise UserError(f"{root}: has no part '{missing[0]}'; use {', '.join(openers)}")
     chosen = [part for part in PARTS if part in openers and part in (wanted or openers)]
     try:
         return {part: openers[part]() for part in chosen}
     except UserError as error:
-        hint = f" (--parts={chosen[0]} or --parts={chosen[-1]} takes one part only)" if len(chosen) > 1 else ""
+        hint = f" (use --parts={chosen[0]} or --parts={chosen[-1]} for a single part)" if len(chosen) > 1 else ""
         raise UserError(f"{error}{hint}") from error
 
 
 Openers = dict[str, Callable[[], DetectionDataset]]
 
 
-def find_parts(root: Path, name: str, reading: ReadingConfig | None = None, skip_bad: bool = False) -> Openers:
-    """What opens each part of a data set that seems to be there, or those that there must be; nothing is opened yet.
+def find_openers(root: Path, name: str, reading: ReadingConfig | None = None, skip_bad: bool = False) -> Openers:
+    """Return a function that opens each part that seems to exist; if none does, the parts that are required.
 
-    UserError for an unknown name.
+    Raises:
+        UserError: If the name is unknown.
     """
-    named = parse(name)
+    named = parse_names(name)
     if len(named) > 1:
-        raise UserError(f"--dataset={name}: names several; one data set at a time is read here; use {named[0].text}")
+        raise UserError(f"--dataset={name}: only one data set can be read at a time; use {named[0].text}")
     return _openers(root, named[0], reading or ReadingConfig(), skip_bad)
 
 
-def _openers(root: Path, named: Named, reading: ReadingConfig, skip_bad: bool) -> Openers:
+def _openers(root: Path, named: DatasetName, reading: ReadingConfig, skip_bad: bool) -> Openers:
     kind, variant = named.name, named.rest
     if kind in ("shapes", "ellipses"):
         there = [part for part in PARTS if (root / part).is_dir()]
@@ -100,7 +111,7 @@ def _openers(root: Path, named: Named, reading: ReadingConfig, skip_bad: bool) -
 
 
 def _is_there(root: Path, part: str, name: str) -> bool:
-    """Whether there is such a part; what else is wrong with it, its reader says when it is opened."""
+    """Return whether a part exists; other errors are raised when it is opened."""
     try:
         open_dataset(name, root, part)
     except MissingSplit:
@@ -114,7 +125,7 @@ def _is_there(root: Path, part: str, name: str) -> bool:
 
 
 def _coco_files(root: Path, year: str) -> Iterator[tuple[str, Path]]:
-    """Annotation files by part, of one year at most: 2017's training images hold most of 2014's validation images."""
+    """Yield annotation files by part, of one year: the training set of 2017 contains most validation images of 2014."""
     for each in (year,) if year else _YEARS:
         found = {part: file for part in PARTS if (file := _coco_file(root, part, each)) is not None}
         if found:
@@ -141,14 +152,14 @@ def _coco_opener(root: Path, file: Path, reading: ReadingConfig, skip_bad: bool)
 
 
 def _voc_lists(root: Path, variant: str, reading: ReadingConfig) -> Openers:
-    """Parts by the lists of images; with masks if asked for, or if all that have boxes have them."""
+    """Return the parts by image lists; with masks if requested, or if all images with boxes have masks."""
     year, _, masks = variant.partition("-")
     folder = _voc_folder(root, year)
     if folder is None:
         return {}
     sets = folder / "ImageSets"
     main, segmentation = (
-        {path.name: _lines(path) for path in (sets / k).glob("*.txt")} for k in ("Main", "Segmentation")
+        {path.name: _read_lines(path) for path in (sets / k).glob("*.txt")} for k in ("Main", "Segmentation")
     )
     shared = [f"{part}.txt" for part in (*PARTS, "trainval")]
     if not masks and any(segmentation.values()):
@@ -159,7 +170,9 @@ def _voc_lists(root: Path, variant: str, reading: ReadingConfig) -> Openers:
             )
             _log.warning(words, folder, folder.name[3:] if folder.name.startswith("VOC") else "2012")
     lists = segmentation if masks else main
-    parts = {part: part for part in PARTS if lists.get(f"{part}.txt") and (part != "test" or _annotated(folder, lists))}
+    parts = {
+        part: part for part in PARTS if lists.get(f"{part}.txt") and (part != "test" or _is_annotated(folder, lists))
+    }
     if "train" not in parts and lists.get("trainval.txt"):
         parts = {"train": "trainval"} | parts
 
@@ -169,17 +182,17 @@ def _voc_lists(root: Path, variant: str, reading: ReadingConfig) -> Openers:
     return {part: opener(image_set) for part, image_set in parts.items()}
 
 
-def _lines(path: Path) -> list[str]:
-    """The lines; a file that cannot be read has none: its reader says why."""
+def _read_lines(path: Path) -> list[str]:
+    """Read lines; return none if the file cannot be read, since its reader raises the error."""
     try:
         return [line for _, line in read_lines(path)]
     except UserError:
         return []
 
 
-def _annotated(folder: Path, lists: Mapping[str, list[str]]) -> bool:
-    """Whether any of the first test images is: PASCAL's own came without annotations."""
-    return any((folder / "Annotations" / f"{name}.xml").is_file() for name in lists["test.txt"][:_LOOKED_AT])
+def _is_annotated(folder: Path, lists: Mapping[str, list[str]]) -> bool:
+    """Return whether any of the first test images is annotated; those of PASCAL VOC 2012 are not."""
+    return any((folder / "Annotations" / f"{name}.xml").is_file() for name in lists["test.txt"][:_MAX_CHECKED])
 
 
 def _voc_folders(root: Path) -> list[Path]:
@@ -193,11 +206,11 @@ def _voc_folder(root: Path, year: str) -> Path | None:
     folders = [path for path in _voc_folders(root) if not year or path == root or path.name == f"VOC{year}"]
     if len(folders) > 1:
         names = ", ".join(path.name for path in folders)
-        raise UserError(f"{root}: holds {names}; give one of these folders, or --dataset=voc:YEAR")
+        raise UserError(f"{root}: contains {names}; use one of these folders, or --dataset=voc:YEAR")
     return folders[0] if folders else None
 
 
-# ---- layouts, by what only they have
+# ---- layouts, identified by unique files
 
 
 def _is_generated(root: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Some of a data set's images: those that an expression names, and those that can be read."""
+"""Selection of images of a data set by an expression, and of those that can be read."""
 
 import functools
 import re
@@ -9,29 +9,29 @@ from typing import Any
 from torch import Tensor
 
 from datasets.expressions import Expression, ExpressionError
-from datasets.interface import DetectionDataset, category_ids_of
+from datasets.interface import DetectionDataset, get_category_ids
 from maskrcnn.config import UserError
 from maskrcnn.structures.instances import Instances
 from maskrcnn.text import escape
 
-NAMES_SAID = 3
-Over = Callable[[Sequence[int]], Iterable[int]]
-"""What a long pass over images is shown with: it gives back what it is given, one by one."""
+MAX_LISTED_NAMES = 3
+ProgressWrapper = Callable[[Sequence[int]], Iterable[int]]
+"""Wraps a sequence to show the progress of iterating over it."""
 
 
-class Chosen:
-    """The images of a data set at some places; all else is as it was, ids and names too."""
+class Subset:
+    """Images of a data set at some indices; ids and names are kept."""
 
     def __init__(self, dataset: DetectionDataset, places: Sequence[int]) -> None:
         self.dataset, self._places = dataset, list(places)
         self.class_names, self.has_masks = dataset.class_names, dataset.has_masks
-        self.category_ids = category_ids_of(dataset)
+        self.category_ids = get_category_ids(dataset)
         ids, names = dataset.image_ids, dataset.image_names
         self.image_ids, self.image_names = [ids[i] for i in self._places], [names[i] for i in self._places]
 
     @property
     def places(self) -> Sequence[int]:
-        """Where the images are in the data set that they were chosen from."""
+        """Indices of the images in the underlying data set."""
         return self._places
 
     @property
@@ -43,14 +43,14 @@ class Chosen:
         return len(self._places)
 
     def origin(self, index: int) -> tuple[DetectionDataset, int]:
-        """The data set that an image was chosen from, and its place there."""
+        """Return the underlying data set, and the index of an image in it."""
         return self.dataset, self._places[index]
 
     def __getitem__(self, index: int) -> tuple[Tensor, Instances]:
         return self.dataset[self._places[index]]
 
     def read_by_window(self, index: int) -> tuple[Any, Instances]:
-        """As `[index]`, but a large image may be left open, where the data set offers it (`DeepImages`)."""
+        """Read an image like `[index]`, but leave a large one open if the data set supports it (`DeepImages`)."""
         read: Callable[[int], tuple[Any, Instances]] = self.dataset.__getitem__
         return getattr(self.dataset, "read_by_window", read)(self._places[index])  # type: ignore[no-any-return]
 
@@ -66,25 +66,25 @@ class BadImages:
         return len(self.names)
 
     def lines(self) -> Iterator[str]:
-        """One line for each kind of reason, the most frequent first: how often, why the first, which."""
+        """Yield one line per kind of error, the most frequent first: number of images, names, and the first error."""
         groups: dict[str, list[int]] = {}
         for place, reason in enumerate(self.reasons):
-            groups.setdefault(_kind(reason), []).append(place)
+            groups.setdefault(_normalize_reason(reason), []).append(place)
         for places in sorted(groups.values(), key=len, reverse=True):
-            names = [escape(self.names[place]) for place in places[:NAMES_SAID]]
+            names = [escape(self.names[place]) for place in places[:MAX_LISTED_NAMES]]
             more = f" and {len(places) - len(names)} more" if len(places) > len(names) else ""
             yield f"{len(places)} like {', '.join(names)}{more}: {self.reasons[places[0]]}"
 
 
-def read_once(dataset: DetectionDataset, index: int) -> Callable[[], tuple[Tensor, Instances]]:
-    """Reads an image when it is first called, and once. UserError for a bad image."""
+def make_cached_reader(dataset: DetectionDataset, index: int) -> Callable[[], tuple[Tensor, Instances]]:
+    """Return a function that reads an image at its first call and then returns it again."""
     return functools.cache(lambda: dataset[index])
 
 
-def values_of(
+def make_variables(
     index: int, image_id: int, name: str, read: Callable[[], tuple[Tensor, Instances]]
 ) -> dict[str, Callable[[], Any]]:
-    """What an expression may ask of an image; it is read only for what is in it."""
+    """Return the variables of expressions for an image; it is read only for those that require it."""
     return {
         "index": lambda: index,
         "id": lambda: image_id,
@@ -95,24 +95,30 @@ def values_of(
     }
 
 
-def choose(
-    dataset: DetectionDataset, expression: Expression | None, skip_bad: bool, over: Over = iter
+def select_images(
+    dataset: DetectionDataset, expression: Expression | None, skip_bad: bool, over: ProgressWrapper = iter
 ) -> tuple[DetectionDataset, BadImages]:
-    """The images for which the expression holds, and, with `skip_bad`, that can be read; and those that cannot.
+    """Select the images for which an expression holds.
 
-    Images are read only where the expression asks for what is in them, or to find the bad ones. `over` shows the
-    progress of that.
+    Args:
+        dataset: the data set.
+        expression: condition on an image. Default: all images.
+        skip_bad: read all images, and leave out those that cannot be read.
+        over: shows progress if images are read.
+
+    Returns:
+        The selected images, and those that cannot be read.
 
     Raises:
-        UserError: a bad image without `skip_bad`; an expression that makes no sense; no images left.
+        UserError: If an image cannot be read and is not skipped, the expression is invalid, or no image is left.
     """
     bad, kept, places = BadImages(), [], range(len(dataset))
     ids, names = dataset.image_ids, dataset.image_names
     reads = skip_bad or (expression is not None and expression.reads)
     for index in over(places) if reads else places:
-        read = read_once(dataset, index)
+        read = make_cached_reader(dataset, index)
         try:
-            if expression is None or expression.holds(values_of(index, ids[index], names[index], read)):
+            if expression is None or expression.holds(make_variables(index, ids[index], names[index], read)):
                 if skip_bad:
                     read()
                 kept.append(index)
@@ -126,12 +132,12 @@ def choose(
     if expression is not None and not kept and not bad:
         raise UserError(f"{expression.flag}={expression.text}: holds for none of the {len(dataset)} images")
     if not kept:
-        why = f", such as: {bad.reasons[0]}" if bad else ""
-        raise UserError(f"--skip_bad leaves none of the {len(dataset)} images{why}")
-    return (dataset if len(kept) == len(dataset) else Chosen(dataset, kept)), bad
+        example = f", such as: {bad.reasons[0]}" if bad else ""
+        raise UserError(f"--skip_bad leaves none of the {len(dataset)} images{example}")
+    return (dataset if len(kept) == len(dataset) else Subset(dataset, kept)), bad
 
 
-def _kind(reason: str) -> str:
-    """A reason without the file, the numbers and what is in brackets or quotes, which differ from image to image."""
+def _normalize_reason(reason: str) -> str:
+    """Remove the file, numbers and text in brackets or quotes, which differ between images with the same error."""
     words = reason.partition(": ")[2] or reason
     return re.sub(r"\(.*?\)|'.*?'|\S*[/\\]\S*|\d+", "…", words)
