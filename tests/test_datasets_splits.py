@@ -213,7 +213,7 @@ def test_a_split_file_serves_any_data(tmp_path):
     [
         ('{"train": ["0"], "test": ["7"]}', "lists image '7', which is not in"),
         ('{"train": ["0", "1"], "val": ["1"], "test": ["2"]}', "image '1' is in both train and val"),
-        ('{"train": ["0"], "test": []}', "leaves no image for 'test'"),
+        ('{"train": ["0"], "test": []}', "has no image for 'test'"),
         ('{"train": ["0"]}', "has no list 'test'"),
         ("[", "is not valid JSON"),
     ],

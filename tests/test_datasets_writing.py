@@ -126,7 +126,7 @@ def test_labels_hold_ids_and_put_small_objects_on_top(tmp_path):
         "overlapped pixels of 1 object:",
         "ids of 1 object,",
         "class of 4 objects",
-        "says of 1 object to",
+        "ignore flags of 1 object",
         "ids of 2 images",
     ):
         assert words in lost(done), words
@@ -158,7 +158,7 @@ def test_three_parts_are_read_back_as_three_splits(tmp_path, to, reader):
 def test_labels_of_one_part_lie_in_the_folder_itself(tmp_path):
     convert({"test": Listed([with_masks([BIG])])}, tmp_path / "out", "labels")
     assert len(LabelImages(tmp_path / "out", "test")) == 1
-    with pytest.raises(UserError, match="leaves no image for 'train'"):
+    with pytest.raises(UserError, match="has no image for 'train'"):
         LabelImages(tmp_path / "out", "train")
 
 
@@ -419,7 +419,7 @@ def test_subsets_by_expression(tmp_path):
 
 def test_bad_images_are_all_named_and_nothing_is_left_behind(tmp_path):
     data = Listed([with_masks([BIG]), None, with_masks([FAR]), None])
-    with pytest.raises(BadImagesError, match="2 images cannot be read, such as: img-1.png: is broken; mend") as error:
+    with pytest.raises(BadImagesError, match="2 images cannot be read, such as: img-1.png: is broken; fix") as error:
         convert({"train": data}, tmp_path / "out", "coco")
     assert error.value.bad.names == ["img-1", "img-3"] and not list(tmp_path.iterdir())
     done = convert({"train": data}, tmp_path / "out", "coco", ImageSelection(skip_bad=True))

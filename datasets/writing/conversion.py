@@ -231,7 +231,7 @@ def _keep_masked(instances: Instances, losses: Losses) -> Instances:
     """Keep the objects that have a mask, with its bounding box as their box, for formats that store only masks."""
     assert instances.masks is not None
     drawn, extent = instances.has_mask(), instances.masks.boxes()
-    losses.add("{n} objects without a mask, which have only a box", int((~drawn).sum()))
+    losses.add("{n} objects without a mask, with only a box", int((~drawn).sum()))
     changed = drawn & (extent != instances.boxes).any(dim=1)
     losses.add("the boxes of {n} objects, which are replaced by the extents of their masks", int(changed.sum()))
     return replace(instances, boxes=extent)[drawn]
