@@ -284,11 +284,11 @@ def test_copies_of_test_images_are_found_among_training_images(tmp_path):
     for place in ("a", "b"):
         (tmp_path / place).mkdir()
         write_coco(tmp_path / place, "annotations.json", 7)
-    train, test = Coco(tmp_path / "a", "train"), Chosen(Coco(tmp_path / "b", "train"), [1, 6])
+    train, test = Coco(tmp_path / "a", "train"), Subset(Coco(tmp_path / "b", "train"), [1, 6])
     shutil.copyfile(tmp_path / "a/2.png", tmp_path / "b/1.png")
     assert find_originals(train, [test]) == [0, 1, 3, 4], "2 is 1 of the other; 5 and 6 are copies of its 6"
     with pytest.raises(UserError, match="all training images are copies"):
-        find_originals(Chosen(train, [2, 5]), [test])
+        find_originals(Subset(train, [2, 5]), [test])
 
 
 CLASS = """
