@@ -27,7 +27,7 @@ from workbench.config import load_config
 from workbench.data import open_data
 from workbench.experiment import picture_names
 
-README = Path(__file__).parents[1] / "README.md"
+DATA_PAGE = Path(__file__).parents[1] / "docs/data.md"
 BOXES = [(6, 8, 18, 19), (30, 5, 39, 17), (22, 40, 34, 50)]
 SHORT = ("--num_epochs=1", "--eval_every_n_epochs=1")
 
@@ -279,9 +279,9 @@ def test_recipes_need_nothing_on_disk(workplace: Path) -> None:
 
 
 @pytest.mark.usefixtures("own_modules")
-def test_the_class_of_the_readme_trains(workplace: Path) -> None:
-    section = README.read_text(encoding="utf-8").split("### Your own data")[1]
-    code, settings = (re.search(rf"``{kind}\n(.*?)``", section, re.S)[1] for kind in ("python", "toml"))
+def test_the_class_of_the_documentation_trains(workplace: Path) -> None:
+    section = DATA_PAGE.read_text(encoding="utf-8").split("## Your own data")[1]
+    code, settings = (re.search(rf"```{kind}\n(.*?)```", section, re.S)[1] for kind in ("python", "toml"))
     assert len([line for line in code[code.index("class ") :].splitlines() if line.strip()]) <= 20
     Path("my_module.py").write_text(code)
     with Path("smallobjects.toml").open("a") as file:
