@@ -1,7 +1,8 @@
-"""Typed settings: frozen dataclasses behind TOML, environment, command line and saved runs.
+"""Typed options: frozen dataclasses for TOML files, environment variables, the command line, and saved runs.
 
-A setting is declared once, as an `option(...)` field of a frozen dataclass; dataclasses nest, and a setting's key is
-its dotted path (`training.learning_rate`). A *layer* is a dict {dotted key: value}; later layers win:
+An option is declared once, as an `option(...)` field of a frozen dataclass. Dataclasses can be nested; the key of an
+option is its dotted path (`training.learning_rate`). A layer is a dict {dotted key: value}; later layers override
+earlier ones:
 
     merge(Config(), toml_values(Config, read_toml(path), path), environment_values(Config), flag_values(Config, flags))
 """
@@ -31,14 +32,14 @@ if TYPE_CHECKING:
 Config = TypeVar("Config", bound="DataclassInstance")
 
 ENVIRONMENT_PREFIX = "SMALLOBJECTS_"
-NONE = "none"  # how "not set" is written where a setting that may be None has another default
+NONE = "none"  # text for None, for optional options with another default
 BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
 class UserError(ValueError):
-    """A mistake the user can mend: one line that says what, where and the way out. Programs exit with 2.
+    """Error caused by user input: one line with what is wrong, where, the value, and what to do.
 
-    Control characters of names in it are written out.
+    Programs exit with code 2. Control characters in the message are escaped.
     """
 
     def __init__(self, message: str) -> None:
@@ -54,25 +55,46 @@ def option(
     minimum: float | None = None,
     maximum: float | None = None,
 ) -> Any:
-    """A dataclass field with its one-line help, its command-line flag (None: TOML only) and its limits.
+    """Declare an option as a dataclass field.
 
-    Types: bool, int, float, str, tuples of these (nested too), each `| None`. Limits and choices hold for each element.
+    The type is bool, int, float, str, or a tuple of these, possibly nested, and optionally `| None`. Choices and limits
+    apply to each element of a tuple.
+
+    Args:
+        default: default value.
+        help: help text, a phrase without a full stop.
+        flag: name of the command-line flag; None for options in TOML files only.
+        choices: valid values.
+        minimum: minimum value.
+        maximum: maximum value.
     """
     metadata = {"help": help, "flag": flag, "choices": choices, "minimum": minimum, "maximum": maximum}
     return field(default=default, metadata=metadata)
 
 
-# ---- what settings a configuration has
+# ---- options of a configuration
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One declared setting: its dotted key, type, default, and what `option` said about it."""
+    """Declared option.
+
+    Attributes:
+        key: dotted key.
+        kind: type.
+        default: default value.
+        section: first line of the docstring of its dataclass, the heading in help and TOML.
+        help: help text.
+        flag: name of the command-line flag, if any.
+        choices: valid values, if limited.
+        minimum: minimum value, if limited.
+        maximum: maximum value, if limited.
+    """
 
     key: str
     kind: Any
     default: Any
-    section: str  # first line of its dataclass's docstring: the heading in --help and TOML
+    section: str
     help: str
     flag: str | None
     choices: Sequence[Any] | None
@@ -86,19 +108,19 @@ class Setting:
 
     @property
     def base(self) -> Any:
-        """The type without `| None`."""
+        """Type without `| None`."""
         return _split_none(self.kind)[0]
 
     @property
     def summary(self) -> str:
-        """Help, with the choices where it does not name them."""
+        """Help text, with the choices if it does not name them."""
         help, choices = self.help.rstrip("."), [as_text(choice) for choice in self.choices or ()]
         return help if all(choice in help for choice in choices) else f"{help} ({', '.join(choices)})"
 
 
 @functools.cache
 def settings(cls: type[DataclassInstance]) -> dict[str, Setting]:
-    """All settings of a configuration, nested ones included, by dotted key in the order of declaration."""
+    """Return all options of a configuration, including nested ones, by dotted key in the order of declaration."""
     found = {setting.key: setting for setting in _walk(cls(), "")}
     flags = [setting.flag for setting in found.values() if setting.flag]
     if len(set(flags)) < len(flags):
@@ -109,7 +131,7 @@ def settings(cls: type[DataclassInstance]) -> dict[str, Setting]:
 def _walk(defaults: DataclassInstance, prefix: str) -> Iterator[Setting]:
     hints = get_type_hints(type(defaults))
     values = {item: getattr(defaults, item.name) for item in dataclasses.fields(defaults)}
-    for item, value in values.items():  # own settings before sections, as TOML needs them
+    for item, value in values.items():  # options before nested sections, as TOML requires
         if not dataclasses.is_dataclass(value):
             yield Setting(prefix + item.name, hints[item.name], value, _title(defaults), **item.metadata)
     for item, value in values.items():
@@ -123,11 +145,11 @@ def _title(config: DataclassInstance) -> str:
     return "" if generated else doc.strip().split("\n")[0].rstrip(".")
 
 
-# ---- values: from text, checked, to text
+# ---- parsing, checking, and formatting values
 
 
 def _split_none(kind: Any) -> tuple[Any, bool]:
-    """(X, True) for `X | None`, else (kind, False)."""
+    """Return (X, True) for `X | None`, otherwise (kind, False)."""
     if get_origin(kind) in (Union, types.UnionType) and type(None) in get_args(kind):
         (kind,) = (each for each in get_args(kind) if each is not type(None))
         return kind, True
@@ -135,7 +157,7 @@ def _split_none(kind: Any) -> tuple[Any, bool]:
 
 
 def _parse(kind: Any, text: str) -> Any:
-    """What `text` from a command line or the environment stands for; the text itself where it is not of that kind."""
+    """Parse text from the command line or the environment; returns the text itself if it cannot be parsed."""
     kind, optional = _split_none(kind)
     text = text.strip()
     if optional and not text:
@@ -153,7 +175,7 @@ def _parse(kind: Any, text: str) -> Any:
 
 
 def _convert(kind: Any, value: Any) -> Any:
-    """`value` as `kind` (int to float, list to tuple); TypeError where that is not what it is."""
+    """Convert a value to a type (int to float, list to tuple); raises TypeError if it does not match."""
     kind, optional = _split_none(kind)
     if optional and (value is None or value == NONE):
         return None
@@ -172,7 +194,7 @@ def _convert(kind: Any, value: Any) -> Any:
 
 
 def expand_home(text: str) -> str:
-    """The path with `~` as the home folder; other text as it is. Shells do not expand it after `=`."""
+    """Expand `~` in a path to the home folder, because shells do not do it after `=`; other text is unchanged."""
     return os.path.expanduser(text) if text == "~" or text.startswith("~/") else text
 
 
@@ -202,7 +224,7 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 
 def _check(setting: Setting, value: Any, label: str) -> Any:
-    """`value` converted to the setting's type; UserError, beginning with `label`, for a wrong type, choice or range."""
+    """Convert and check a value; raises UserError, which begins with `label`, for an invalid type, choice, or range."""
     try:
         value = _convert(setting.kind, value)
     except (TypeError, OverflowError):
@@ -222,7 +244,7 @@ def _check(setting: Setting, value: Any, label: str) -> Any:
 
 
 def _quoted(value: Any) -> str:
-    """A value in an error: texts in quotes, lists as one would type them."""
+    """Format a value for an error: text in quotes, tuples as on the command line."""
     return as_text(value) if isinstance(value, tuple) else repr(value)
 
 
@@ -232,7 +254,7 @@ def _did_you_mean(name: str, names: Iterable[str]) -> str:
 
 
 def as_text(value: Any) -> str:
-    """The value as one would type it on the command line."""
+    """Format a value as on the command line."""
     if isinstance(value, tuple):
         nested = any(isinstance(element, tuple) for element in value)
         return (";" if nested else ",").join(as_text(element) for element in value)
@@ -244,7 +266,7 @@ def _as_toml(value: Any) -> str:
         return f"[{', '.join(_as_toml(element) for element in value)}]"
     if isinstance(value, bool) or value is None:
         return json.dumps(NONE if value is None else value)
-    if isinstance(value, str):  # TOML's basic strings are JSON's, except that they also escape DEL
+    if isinstance(value, str):  # basic strings of TOML are JSON strings with DEL escaped, too
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return repr(value)
 
@@ -253,7 +275,11 @@ def _as_toml(value: Any) -> str:
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
-    """The tables of a TOML file (UTF-8). UserError for a file that cannot be read or is not TOML (names the line)."""
+    """Read a TOML file.
+
+    Raises:
+        UserError: If the file cannot be read or is not valid TOML; names the line.
+    """
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
@@ -263,7 +289,16 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
 
 def toml_values(cls: type[DataclassInstance], data: Mapping[str, Any], where: str | Path) -> dict[str, Any]:
-    """The layer that nested tables hold; UserError, beginning with `where`, for an unknown key or a bad value."""
+    """Convert nested tables to a layer.
+
+    Args:
+        cls: class of the configuration.
+        data: nested tables.
+        where: source of the tables, with which errors begin.
+
+    Raises:
+        UserError: If a key is unknown or a value is invalid.
+    """
     known = settings(cls)
     sections = {key[:end] for key in known for end in range(len(key)) if key[end] == "."}
     values: dict[str, Any] = {}
@@ -276,7 +311,7 @@ def toml_values(cls: type[DataclassInstance], data: Mapping[str, Any], where: st
             elif key in sections and isinstance(value, Mapping):
                 visit(value, key + ".")
             elif key in sections:
-                raise UserError(f"{where}: {key} = {value!r}: is a section; write its settings below [{key}]")
+                raise UserError(f"{where}: {key} = {value!r}: is a section; write its options below [{key}]")
             else:
                 raise UserError(f"{where}: unknown key '{key}'{_nearest_key(key, [*known, *sections])}")
 
@@ -285,7 +320,7 @@ def toml_values(cls: type[DataclassInstance], data: Mapping[str, Any], where: st
 
 
 def _nearest_key(key: str, known: Sequence[str]) -> str:
-    """A hint: the nearest key of its section, else the nearest name anywhere, else what the section has."""
+    """Suggest the closest key of the section, otherwise the closest name anywhere, otherwise list the section."""
     prefix, _, name = key.rpartition(".")
     siblings = [each.rpartition(".")[2] for each in known if each.rpartition(".")[0] == prefix]
     if hint := _did_you_mean(name, siblings):
@@ -297,9 +332,17 @@ def _nearest_key(key: str, known: Sequence[str]) -> str:
 
 
 def environment_values(cls: type[DataclassInstance], environ: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The layer of SMALLOBJECTS_LEARNING_RATE (a flag) or SMALLOBJECTS_PATHS_ELLIPSES_ROOT (a key) variables.
+    """Read environment variables, SMALLOBJECTS_LEARNING_RATE (a flag) or SMALLOBJECTS_PATHS_ELLIPSES_ROOT (a key).
 
-    Empty ones count as not given. UserError for an unknown variable with that prefix or a bad value.
+    Args:
+        cls: class of the configuration.
+        environ: environment variables (default: those of the process); empty ones are ignored.
+
+    Returns:
+        The layer.
+
+    Raises:
+        UserError: If a variable with the prefix is unknown or a value is invalid.
     """
     known = {setting.variable: setting for setting in settings(cls).values()}
     values = {}
@@ -313,7 +356,15 @@ def environment_values(cls: type[DataclassInstance], environ: Mapping[str, str] 
 
 
 def flag_values(cls: type[DataclassInstance], flags: Mapping[str, Any]) -> dict[str, Any]:
-    """The layer of command-line flags {flag: text, bool or value}; None is "not given". UserError for a bad value."""
+    """Convert command-line flags to a layer.
+
+    Args:
+        cls: class of the configuration.
+        flags: text, bool, or value by flag; None if the flag is not given.
+
+    Raises:
+        UserError: If a value is invalid.
+    """
     known = {setting.flag: setting for setting in settings(cls).values() if setting.flag}
     values = {}
     for flag, value in flags.items():
@@ -325,7 +376,15 @@ def flag_values(cls: type[DataclassInstance], flags: Mapping[str, Any]) -> dict[
 
 
 def merge(base: Config, *layers: Mapping[str, Any]) -> Config:
-    """A copy of `base` with the values of the layers {dotted key: value} set; later layers win. Values are checked."""
+    """Return a copy of a configuration with the values of layers.
+
+    Args:
+        base: configuration to start from.
+        *layers: values by dotted key; later layers override earlier ones.
+
+    Raises:
+        UserError: If a key is unknown or a value is invalid.
+    """
     known = settings(type(base))
     values = {key: value for layer in layers for key, value in layer.items()}
     for key, value in values.items():
@@ -350,17 +409,17 @@ def _replace(base: Config, values: Mapping[str, Any], prefix: str) -> Config:
 
 
 def from_dict(cls: type[Config], data: Mapping[str, Any], where: str | Path) -> Config:
-    """An instance from nested tables over the defaults; `where` names their source in errors."""
+    """Create a configuration from nested tables and defaults; `where` is their source in errors."""
     return merge(cls(), toml_values(cls, data, where))
 
 
 def to_dict(config: DataclassInstance) -> dict[str, Any]:
-    """Nested plain dict; tuples stay tuples, unset settings are None."""
+    """Convert a configuration to a nested dict; tuples stay tuples, options that are not set are None."""
     return dataclasses.asdict(config)
 
 
 def to_toml(config: DataclassInstance, comments: bool = True) -> str:
-    """TOML text that `from_dict` turns back into `config`; helps as comments, unset settings commented out."""
+    """Convert a configuration to TOML, with help texts as comments; options that are not set are commented out."""
     lines: list[str] = []
     table = None
     for key, setting in settings(type(config)).items():
@@ -371,18 +430,18 @@ def to_toml(config: DataclassInstance, comments: bool = True) -> str:
             lines += [f"[{prefix}]"] * bool(prefix)
         value = _get(config, key)
         line = f"# {name} =" if value is None and setting.default is None else f"{name} = {_as_toml(value)}"
-        lines += _commented(line, setting.summary) if comments else [line]
+        lines += _add_comment(line, setting.summary) if comments else [line]
     return "\n".join(lines) + "\n"
 
 
-def _commented(line: str, words: str) -> list[str]:
+def _add_comment(line: str, words: str) -> list[str]:
     start = f"{line:<43} # "
     first, *others = textwrap.wrap(words, max(30, 120 - len(start))) or [""]
     return [start + first, *(f"{'':<43} # {other}" for other in others)]
 
 
 def differences(a: Config, b: Config) -> list[str]:
-    """One `key: value in a -> value in b` for each setting that differs."""
+    """Return `key: value in a -> value in b` for each option that differs."""
     pairs = [(key, _get(a, key), _get(b, key)) for key in settings(type(a))]
     return [f"{key}: {_as_toml(old)} -> {_as_toml(new)}" for key, old, new in pairs if old != new]
 

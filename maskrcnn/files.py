@@ -1,4 +1,4 @@
-"""Files and folders that appear complete or not at all, also when the program is killed or the power fails."""
+"""Atomic writing of files and folders, which is safe if the program is killed or the power fails."""
 
 from __future__ import annotations
 
@@ -18,71 +18,75 @@ from pathlib import Path
 
 from maskrcnn.config import UserError
 
-_MAX_STEM = 40  # characters of a name that its temporary name repeats: a name that fits must fit with more in it, too
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux' fcntl.h and fs.h
+_MAX_STEM = 40  # characters of a name used in its temporary name, which must not be too long for the file system
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # from fcntl.h and fs.h of Linux
 
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a new path beside `path` to write to; rename it onto `path` when the block ends well.
+    """Yield a temporary path in the folder of `path`, and rename it to `path` when the context ends without an error.
 
-    A reader sees the old file or the new one, never a half, also after a power cut. When the block raises, `path` is
-    untouched and what was written is removed. The folder must exist. Where `path` is a symbolic link, the file that it
-    points to is replaced. The temporary name keeps the suffix, because many writers choose the format by it, and starts
-    with a dot, so that a `*.png` listing leaves out what a killed program left behind.
+    Readers see the old file or the new one, never a part of it, even after a power failure. If the context raises an
+    error, `path` is unchanged, and the temporary file is removed. If `path` is a symbolic link, the file that it points
+    to is replaced. The temporary name has the same suffix, because many writers choose the format by it, and starts
+    with a dot, so that `*.png` does not match files that a killed program left.
 
     Raises:
-        UserError: there is a device, a pipe or the like at `path`.
-        OSError: the folder is missing or cannot be written.
+        UserError: If `path` is a device, a pipe, or the like.
+        OSError: If the folder does not exist or is not writable.
     """
     check_replaceable(path)
     final = Path(os.path.realpath(path))
-    beside = final.with_name(f".{final.stem[:_MAX_STEM]}.{secrets.token_hex(4)}{final.suffix}")
+    temporary = final.with_name(f".{final.stem[:_MAX_STEM]}.{secrets.token_hex(4)}{final.suffix}")
     try:
-        yield beside
-        sync_file(beside)
-        os.replace(beside, final)
+        yield temporary
+        sync_file(temporary)
+        os.replace(temporary, final)
         sync_folder(final.parent)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def check_replaceable(path: str | os.PathLike[str]) -> None:
-    """Raise `UserError` where something other than a regular file, a folder or nothing is at `path`.
+    """Raise `UserError` if `path` exists and is neither a regular file nor a folder.
 
-    A file renamed onto `/dev/null` would replace the device.
+    For example, renaming a file to `/dev/null` would replace the device.
     """
-    with contextlib.suppress(OSError):  # there is nothing, or nothing that may be looked at: writing says so
+    with contextlib.suppress(OSError):  # missing or not accessible, which is reported when writing
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
             raise UserError(f"{path}: is a device or a pipe, not a regular file; choose another file")
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write `text` as UTF-8 with Unix line ends to `path`, complete or not at all."""
-    with atomic_write(path) as beside:
-        beside.write_text(text, encoding="utf-8", newline="\n")
+    """Write text to a file atomically, as UTF-8 with Unix line endings."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
-# ---- what a power cut must not take
+# ---- syncing to the disk
 
 
 def sync_file(path: str | os.PathLike[str]) -> None:
     """Wait until the contents of a file are on the disk.
 
-    Without this, a power cut soon after a rename can leave an empty file under the final name.
+    Without this, a power failure soon after renaming can leave an empty file with the final name.
     """
     _sync(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
 
 
 def sync_folder(path: str | os.PathLike[str]) -> None:
-    """Wait until the names in a folder are on the disk. Windows has no such call and needs none."""
+    """Wait until the entries of a folder are on the disk. Not supported and not needed on Windows."""
     if sys.platform == "win32":
         return
     try:
         _sync(path, os.O_RDONLY)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # file systems that cannot do it for folders
+        if error.errno not in (
+            errno.EINVAL,
+            errno.ENOTSUP,
+            errno.EBADF,
+        ):  # not supported for folders by this file system
             raise
 
 
@@ -95,12 +99,12 @@ def _sync(path: str | os.PathLike[str], flags: int) -> None:
 
 
 def sync_tree(root: Path) -> None:
-    """Wait until a folder and all that is in it is on the disk."""
+    """Wait until a folder and all its contents are on the disk."""
     folders, files = [], []
     for folder, _, names in os.walk(root):
         folders.append(folder)
         files += [os.path.join(folder, name) for name in names]
-    with ThreadPoolExecutor(16) as pool:  # a disk writes what several threads wait for at once
+    with ThreadPoolExecutor(16) as pool:  # a disk can serve the requests of several threads together
         list(pool.map(sync_file, files))
         list(pool.map(sync_folder, reversed(folders)))
 
@@ -109,9 +113,10 @@ def sync_tree(root: Path) -> None:
 
 
 def check_archive(path: str | os.PathLike[str]) -> None:
-    """Raise `UserError` for a ZIP file that is damaged, or that takes more memory than it is long.
+    """Raise `UserError` if a ZIP file is damaged or compressed.
 
-    PyTorch stores weights in uncompressed ZIP files, but reads compressed ones, too, and compares no checksums.
+    PyTorch saves weights in uncompressed ZIP files. It also reads compressed ones, which may need much more memory than
+    their size, and does not check checksums.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -121,12 +126,12 @@ def check_archive(path: str | os.PathLike[str]) -> None:
                 bad = archive.testzip()
             else:
                 bad = ""
-    except Exception as error:  # a damaged file can raise anything in there
-        raise UserError(f"{path}: is damaged ({error}); take another copy of the file") from error
+    except Exception as error:  # damaged files can raise any error
+        raise UserError(f"{path}: is damaged ({error}); use another copy of the file") from error
     if compressed is not None:
-        raise UserError(f"{path}: {compressed} in it is compressed; weights are stored as torch.save writes them")
+        raise UserError(f"{path}: {compressed} in it is compressed; use the file that torch.save writes")
     if bad is not None:
-        raise UserError(f"{path}: is damaged (wrong checksum or size of {bad or 'its parts'}); take another copy of it")
+        raise UserError(f"{path}: is damaged (wrong checksum or size of {bad or 'its parts'}); use another copy of it")
 
 
 # ---- folders
@@ -134,70 +139,75 @@ def check_archive(path: str | os.PathLike[str]) -> None:
 
 @contextmanager
 def atomic_folder(
-    path: str | os.PathLike[str], overwrite: bool, find_stranger: Callable[[Path], str | None], flag: str = "--output"
+    path: str | os.PathLike[str], overwrite: bool, find_obstacle: Callable[[Path], str | None], flag: str = "--output"
 ) -> Iterator[Path]:
-    """Give a new folder beside ``path``; rename it onto ``path`` when the block ends well, else remove it.
+    """Yield a temporary folder, and rename it to `path` when the context ends without an error, otherwise remove it.
 
-    With ``overwrite``, a folder in which ``find_stranger`` finds nothing to object to is replaced. What appears at
-    ``path`` while the block runs is not replaced without it.
+    Args:
+        path: path of the folder.
+        overwrite: whether to replace an existing folder, also one that appears in the meantime.
+        find_obstacle: returns the reason why an existing folder must not be replaced, or None.
+        flag: option that errors name.
 
     Raises:
-        UserError: there is something at ``path`` that may not be replaced; the folder cannot be written.
+        UserError: If `path` exists and must not be replaced, or is not writable.
     """
     final = Path(path).resolve()
-    building = final.with_name(f".{final.name[:_MAX_STEM]}.{secrets.token_hex(4)}")
+    temporary = final.with_name(f".{final.name[:_MAX_STEM]}.{secrets.token_hex(4)}")
     finish_exchange(final)
     try:
-        _check_target(final, overwrite, find_stranger, flag)
-        building.mkdir(parents=True)
-        yield building
-        sync_tree(building)
-        _move_into_place(building, final, lambda: _check_target(final, overwrite, find_stranger, flag))
+        _check_target(final, overwrite, find_obstacle, flag)
+        temporary.mkdir(parents=True)
+        yield temporary
+        sync_tree(temporary)
+        _move_into_place(temporary, final, lambda: _check_target(final, overwrite, find_obstacle, flag))
         sync_folder(final.parent)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or error}); choose another {flag}") from error
     finally:
-        shutil.rmtree(building, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _check_target(path: Path, overwrite: bool, find_stranger: Callable[[Path], str | None], flag: str) -> None:
+def _check_target(path: Path, overwrite: bool, find_obstacle: Callable[[Path], str | None], flag: str) -> None:
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     if not path.is_dir():
         raise UserError(f"{path}: is a file, not a folder; choose another {flag}")
     if not overwrite:
-        raise UserError(f"{path}: already exists; --overwrite replaces it, {flag} chooses another place")
-    if stranger := find_stranger(path):
-        raise UserError(f"{path}: is not replaced, because {stranger}; choose another {flag}")
+        raise UserError(f"{path}: already exists; --overwrite replaces it, or choose another {flag}")
+    if obstacle := find_obstacle(path):
+        raise UserError(f"{path}: is not replaced, because {obstacle}; choose another {flag}")
 
 
-def _move_into_place(building: Path, final: Path, check: Callable[[], None]) -> None:
-    """Rename a folder. One that is there already changes places with it, so that there is one at any time.
+def _move_into_place(temporary: Path, final: Path, check: Callable[[], None]) -> None:
+    """Rename a folder. An existing folder is exchanged with it, so that the final path exists at any time.
 
     Raises:
-        UserError: something has appeared or changed there; the new folder is kept under another name.
+        UserError: If the final path has appeared or changed; the new folder is kept under another name.
     """
     try:
         check()
         if final.is_dir() and any(final.iterdir()):
-            if not _exchange(building, final):
-                _exchange_in_two_steps(building, final)
+            if not _exchange(temporary, final):
+                _exchange_in_two_steps(temporary, final)
             return
-        with contextlib.suppress(FileNotFoundError):  # Windows renames onto no folder, not even an empty one
+        with contextlib.suppress(
+            FileNotFoundError
+        ):  # on Windows, renaming to an existing folder fails even if it is empty
             final.rmdir()
-        building.rename(final)  # fails where something has appeared since the check
+        temporary.rename(final)  # fails if something has appeared since the check
     except (UserError, OSError) as error:
         if not os.path.lexists(final):
             raise
-        kept = final.with_name(f"{final.name[:_MAX_STEM]}-{building.name.rpartition('.')[2]}")
-        building.rename(kept)
+        kept = final.with_name(f"{final.name[:_MAX_STEM]}-{temporary.name.rpartition('.')[2]}")
+        temporary.rename(kept)
         sync_folder(kept.parent)
         reason = str(error).partition(";")[0] if isinstance(error, UserError) else f"{final}: already exists"
-        raise UserError(f"{reason}; that is new since the start, so what was written is kept in {kept}") from error
+        raise UserError(f"{reason}; this changed after the start, so the output is kept in {kept}") from error
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Let two paths change places in one step; False where the system or the file system cannot."""
+    """Exchange two paths atomically; returns False if it is not supported."""
     if sys.platform != "linux":
         return False
     try:
@@ -207,13 +217,13 @@ def _exchange(one: Path, other: Path) -> bool:
     return bool(rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0)
 
 
-def _exchange_in_two_steps(building: Path, final: Path) -> None:
-    """Rename twice; `finish_exchange` repairs what a program that was killed in between has left."""
+def _exchange_in_two_steps(temporary: Path, final: Path) -> None:
+    """Exchange two folders by renaming twice; `finish_exchange` recovers from a kill in between."""
     old = final.with_name(f".{final.name}.replaced")
     shutil.rmtree(old, ignore_errors=True)
     final.rename(old)
     try:
-        building.rename(final)
+        temporary.rename(final)
     except OSError:
         old.rename(final)
         raise
@@ -221,9 +231,9 @@ def _exchange_in_two_steps(building: Path, final: Path) -> None:
 
 
 def finish_exchange(path: str | os.PathLike[str]) -> None:
-    """Bring back the folder that a program was replacing when it was killed between the two renames.
+    """Restore the folder that a program was replacing when it was killed between renaming twice.
 
-    Only needed where folders cannot be exchanged in one step. Does nothing where there is something at `path`.
+    This is only needed if folders cannot be exchanged atomically. Does nothing if `path` exists.
     """
     final = Path(os.path.abspath(path))
     if not final.name:  # the root of a disk

@@ -1,4 +1,4 @@
-"""Worker processes that leave Ctrl-C to their parent and end with it."""
+"""Worker processes that ignore Ctrl-C and end with their parent."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def block_interrupts() -> Iterator[None]:
-    """Hold Ctrl-C back while the block runs, also from the processes started in it, until they call `start_worker`.
+    """Block Ctrl-C in the context, also in processes started in it until they call `start_worker`.
 
-    Without this, Ctrl-C would end those that still import their modules, with a traceback. Windows has no such mask.
+    Otherwise Ctrl-C would end processes that are still importing modules, with a traceback. Does nothing on Windows,
+    where signals cannot be blocked.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -27,11 +28,11 @@ def block_interrupts() -> Iterator[None]:
 
 
 def start_worker() -> None:
-    """Set up a process that `multiprocessing` has started; call this first in it.
+    """Set up a process started by `multiprocessing`; must be called first in it.
 
-    Ctrl-C reaches every process of a terminal, and is the parent's to handle. SIGTERM ends the worker, even where it
-    inherited a handler of its parent. When the parent ends in any way, the worker does, too: nobody else would end it,
-    and it holds memory and open files.
+    Ctrl-C is sent to all processes of a terminal; only the parent handles it. SIGTERM ends the worker, even if it
+    inherited a handler. If the parent ends in any way, the worker ends, too, because otherwise it would keep running
+    and hold memory and open files.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):

@@ -88,7 +88,7 @@ def test_defaults_come_from_the_dataclass_and_integers_serve_as_floats() -> None
         ({"learning_rate": 1}, "s.toml: unknown key 'learning_rate'; did you mean 'training.learning_rate'?"),
         ({"trainin": {}}, "s.toml: unknown key 'trainin'; did you mean 'training'?"),
         ({"training": {"schedule": {"zzz": 1}}}, "unknown key 'training.schedule.zzz'; valid here: name, milestones"),
-        ({"training": 3}, "s.toml: training = 3: is a section; write its settings below [training]"),
+        ({"training": 3}, "s.toml: training = 3: is a section; write its options below [training]"),
         ({"training": {"learning_rate": "fast"}}, "s.toml: training.learning_rate = 'fast': expected a number"),
         ({"training": {"learning_rate": True}}, "expected a number"),
         ({"training": {"learning_rate": math.nan}}, "expected a number"),

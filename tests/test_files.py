@@ -151,7 +151,7 @@ def test_what_appears_while_a_data_set_is_built_stays(
 
         monkeypatch.setattr(Path, "is_dir", looked)
         meanwhile = None
-    with pytest.raises(UserError, match="new since the start, so what was written is kept in") as caught:
+    with pytest.raises(UserError, match="this changed after the start, so the output is kept in") as caught:
         build(target, "new", meanwhile=meanwhile)
     kept = Path(str(caught.value).rpartition(" ")[2])
     assert (kept / "text").read_text() == "new"
@@ -171,7 +171,7 @@ def test_a_data_set_that_got_more_files_meanwhile_is_not_overwritten(tmp_path: P
         return "it also holds notes" if (folder / "notes").exists() else None
 
     with (
-        pytest.raises(UserError, match="it also holds notes; that is new"),
+        pytest.raises(UserError, match="it also holds notes; this changed"),
         atomic_folder(tmp_path / "data", True, find_stranger) as folder,
     ):
         (folder / "text").write_text("new")

@@ -48,9 +48,9 @@ def rows_of(state: dict[str, Tensor], layer: str, label: int) -> list[Tensor]:
         (("nucleus", "ring"), "are matched by name for nucleus; they are left out for ring"),
         (
             ("a", "b", "c"),
-            "all layers are taken but those that depend on the classes (box_head.classes, box",
+            "all layers are loaded except those that depend on the classes (box_head.classes, box",
         ),
-        (("a", "b", "c", "d"), "all layers are taken but"),
+        (("a", "b", "c", "d"), "all layers are loaded except"),
     ],
 )
 def test_layers_of_the_classes_are_matched_by_name(classes: tuple[str, ...], words: str) -> None:
@@ -111,7 +111,10 @@ def test_training_starts_from_a_run_with_other_classes_and_says_so(workplace: Pa
     succeed(train, "--num_epochs=1")
     path = workplace / "runs/ellipses-mask_rcnn-1/weights/best.pt"
     contents = load_checkpoint(path)
-    for names, words in ((["ellipse"], None), (["star"], "all layers are taken but those that depend on the classes")):
+    for names, words in (
+        (["ellipse"], None),
+        (["star"], "all layers are loaded except those that depend on the classes"),
+    ):
         save_checkpoint(workplace / "start.pt", contents | {"class_names": names})
         lines = succeed(train, "--num_epochs=1", "--start_from=start.pt", "--learning_rate=0", "--weight_decay=0")
         said = [line for line in lines if line.startswith("--start_from=start.pt: ")]

@@ -55,7 +55,11 @@ def test_frozen_and_ordinary_batch_norm_load_into_each_other(saved: str, norm: s
         (True, {"backbone.stem": "conv3"}, r"conv1\.weight is \[64, 3, 7, 7\] in the state dict and \[64, 3, 3, 3\]"),
         (True, {"box.class_agnostic": True}, r"box_predictor\.bbox_pred\.weight is \[16, 1024\] .* and \[4, 1024\]"),
         (True, {"rpn.depth": 2}, r"rpn\.convs\.1\.weight is missing in the state dict"),
-        (False, {}, r"mask_head\.0\.0\.weight is .* missing in the detector.*mask_rcnn, 3 without the background"),
+        (
+            False,
+            {},
+            r"mask_head\.0\.0\.weight is .* missing in the detector.*mask_rcnn, 3 classes without the background",
+        ),
     ],
 )
 def test_another_architecture_names_the_first_layer_that_differs(
@@ -76,5 +80,5 @@ def test_file_that_holds_no_weights_gives_one_line(tmp_path: Path, content: byte
 
 def test_checkpoint_that_is_no_state_dict_is_refused(tmp_path: Path) -> None:
     torch.save({"model": {}, "epoch": 3}, tmp_path / "checkpoint.pth")
-    with pytest.raises(UserError, match="no state dict"):
+    with pytest.raises(UserError, match="not a state dict"):
         load_torchvision(unfilled_detector("frozen", False), tmp_path / "checkpoint.pth")

@@ -1,4 +1,4 @@
-"""Images searched for objects as `[views]` says: whole, or in views and tiles whose findings are merged."""
+"""Detection in whole images, or in views and tiles whose detections are merged."""
 
 from __future__ import annotations
 
@@ -23,44 +23,44 @@ from maskrcnn.training.machine import Machine
 
 AS_IT_IS = ViewsConfig()
 MOST_TILES = 1_000_000
-BYTES_A_PIXEL = 80  # measured: what the default detector takes, on a CPU, for each more of a view
+BYTES_A_PIXEL = 80  # measured: memory of the default detector on a CPU per pixel of a view
 _CGROUP = ("max", "current")
-LARGEST_VIEW = 1 << 30  # pixels: the detector's first layer alone would need a hundred GB
+LARGEST_VIEW = 1 << 30  # pixels; the first layer of the detector would need 100 GB
 
 
 class Detects(Protocol):
-    """What a search asks of a detector: ours, or another's in an adapter."""
+    """Interface of a detector, ours or an adapter of another."""
 
     training: bool
 
     def train(self, mode: bool = True) -> Any:
-        """Sets training or evaluation mode."""
+        """Set training or evaluation mode."""
         ...
 
     def __call__(self, images: Sequence[Tensor]) -> Any:
-        """The detections of each image `[3, H, W]`, `list[Instances]` with scores."""
+        """Detect objects in each image `[3, H, W]`; returns `list[Instances]` with scores."""
         ...
 
 
 def find(detector: Detects, images: Sequence[Tensor], proposals_only: bool = False) -> list[Instances]:
-    """The detections of each image; `proposals_only`: of the first stage alone.
+    """Detect objects in each image, or compute the proposals of the first stage if `proposals_only`.
 
-    Calls the module itself, so that wrappers (EMA, DistributedDataParallel) take part.
+    Calls the module itself, so that wrappers such as EMA and DistributedDataParallel work.
     """
     found: list[Instances] = detector(images, **({"proposals_only": True} if proposals_only else {}))
     return found
 
 
 def is_plain(config: ViewsConfig) -> bool:
-    """Whether images are looked at once, as they are."""
+    """Return whether the detector runs once on the unchanged image."""
     return config.views == "none" and config.tile == 0
 
 
 def views_of(detector: Detects, config: ViewsConfig, size: tuple[int, int]) -> list[View]:
-    """The views of an image of `size` (H, W) for this detector.
+    """Make the views of an image of `size` (H, W) for a detector.
 
     Raises:
-        UserError: a setting that makes no sense, or with this image asks for too many tiles or too large a view.
+        UserError: If an option is invalid, or results in too many tiles or too large a view for this image.
     """
     bare = _unwrap(detector)
     stride = max(bare.strides) if isinstance(bare, Detector) else 1
@@ -81,14 +81,14 @@ def views_of(detector: Detects, config: ViewsConfig, size: tuple[int, int]) -> l
 
 
 def _unwrap(detector: Detects) -> Detects:
-    """The detector inside wrappers such as DistributedDataParallel and AveragedModel."""
+    """Return the detector inside wrappers such as DistributedDataParallel and AveragedModel."""
     while not isinstance(detector, Detector) and hasattr(detector, "module"):
         detector = detector.module
     return detector
 
 
 def _free_memory(detector: Detects) -> int:
-    """Bytes that a view may take; very many where that is not known, or where memory that runs out is an error."""
+    """Return the free memory in bytes; `sys.maxsize` if it is unknown, or on GPUs, where running out is an error."""
     bare = _unwrap(detector)
     if isinstance(bare, Detector) and next(bare.parameters()).device.type != "cpu":
         return sys.maxsize
@@ -97,14 +97,14 @@ def _free_memory(detector: Detects) -> int:
         free = next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration):  # not a Linux machine
         return sys.maxsize
-    with suppress(OSError, ValueError):  # what a container may use; "max" where that is not limited
+    with suppress(OSError, ValueError):  # limit of a container; "max" if there is none
         limit, used = (int(Path(f"/sys/fs/cgroup/memory.{name}").read_text(encoding="ascii")) for name in _CGROUP)
         free = min(free, max(0, limit - used))
     return free
 
 
 def _count_tiles(config: ViewsConfig, size: tuple[int, int]) -> float:
-    """About how many tiles there will be. UserError for an overlap that cannot be."""
+    """Estimate the number of tiles; raises UserError if the overlap is invalid."""
     try:
         steps = [(factor, tile_step(config.tile, config.overlap, factor)) for factor in config.tile_scales]
     except ValueError as error:
@@ -113,7 +113,7 @@ def _count_tiles(config: ViewsConfig, size: tuple[int, int]) -> float:
 
 
 def detection(detector: Detects, machine: Machine, proposals_only: bool = False) -> Callable[..., list[Instances]]:
-    """The detector as a function of images on the machine's device."""
+    """Return a function that detects objects in images on the device of the machine."""
 
     def detect(images: Sequence[Tensor]) -> list[Instances]:
         with machine.autocast():
@@ -123,8 +123,8 @@ def detection(detector: Detects, machine: Machine, proposals_only: bool = False)
 
 
 def merging(config: ViewsConfig) -> Merge:
-    """What makes one of the detections of several views."""
-    on = "boxes" if config.merge_on == "boxes" else None  # None: masks where there are any
+    """Return the function that merges the detections of several views."""
+    on = "boxes" if config.merge_on == "boxes" else None  # None uses masks if there are any
     return functools.partial(merge, config.merge, threshold=config.merge_threshold, on=on)
 
 
@@ -137,7 +137,20 @@ def search(
     proposals_only: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Instances:
-    """What the detector, in evaluation mode, finds in an image `[3, H, W]` or its pixels, on the CPU."""
+    """Detect objects in an image.
+
+    Args:
+        detector: detector in evaluation mode.
+        image: `[3, H, W]` or `Pixels`.
+        views: views of the image.
+        config: options.
+        machine: device and precision.
+        proposals_only: whether to return the proposals of the first stage.
+        progress: called with the numbers of finished views and of all views.
+
+    Returns:
+        Detections on the CPU.
+    """
     return predict(
         detection(detector, machine, proposals_only),
         image,
@@ -151,7 +164,7 @@ def search(
 
 @contextmanager
 def memory_errors(name: str) -> Iterator[None]:
-    """Memory that runs out in the block as a UserError that begins with `name`."""
+    """Raise UserError, which begins with `name`, if memory runs out in the context."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:

@@ -207,17 +207,22 @@ class _Gamma:
 
 
 def tiles(size: Size, tile: int, overlap: float = 0.2, factor: float = 1.0, stride: int = 1) -> list[View]:
-    """Tiles of `tile` × `tile` pixels that cover the image scaled by `factor`, evenly spread.
+    """Return a grid of evenly spaced tiles that cover the scaled image.
 
-    overlap: the least overlap of neighbours, as a share of a tile; they share `MIN_OVERLAP` pixels of the image at
-        least, where a tile is as large.
-    stride: the coarsest stride of the detector, the least size of a tile.
+    Args:
+        size: (H, W) of the image.
+        tile: side of a tile in pixels of the scaled image.
+        overlap: minimum overlap of adjacent tiles as a fraction of a tile. They overlap by at least `MIN_OVERLAP`
+            pixels of the image if the tiles are that large.
+        factor: scale factor of the image.
+        stride: coarsest stride of the detector, the minimum side of a tile.
 
-    Raises ValueError for an overlap outside [0, 1), a tile smaller than `stride`, or a factor that is not positive.
+    Raises:
+        ValueError: If the overlap is outside [0, 1), the tile is smaller than `stride`, or the factor is not positive.
     """
     if tile < max(1, stride):
-        least = f"{stride} pixels, the detector's coarsest stride" if stride > 1 else "1 pixel"
-        raise ValueError(f"tile must be at least {least}, got {tile}")
+        minimum = f"{stride} pixels, the detector's coarsest stride" if stride > 1 else "1 pixel"
+        raise ValueError(f"tile must be at least {minimum}, got {tile}")
     (scaled,) = _scaled(size, factor)
     (height, width), step = scaled.size, tile_step(tile, overlap, factor)
     views = [
@@ -235,14 +240,18 @@ def tiles(size: Size, tile: int, overlap: float = 0.2, factor: float = 1.0, stri
 
 
 def tile_step(tile: int, overlap: float, factor: float = 1.0) -> int:
-    """The most pixels, of the image scaled by `factor`, from one tile to the next; arguments and errors of `tiles`."""
+    """Return the maximum step from one tile to the next in pixels of the scaled image; see `tiles`.
+
+    Raises:
+        ValueError: If the overlap is outside [0, 1).
+    """
     if not 0 <= overlap < 1:
         raise ValueError(f"overlap of tiles must be at least 0 and below 1, got {overlap}")
     return max(1, tile - math.ceil(max(tile * overlap, MIN_OVERLAP * factor)))
 
 
 def _starts(length: int, tile: int, step: int) -> list[int]:
-    """Where tiles begin along an axis: the first at 0, the last at the end, evenly spread."""
+    """Return the evenly spaced starts of tiles along an axis, from 0 to the end."""
     if length <= tile:
         return [0]
     count = 1 + math.ceil((length - tile) / step)

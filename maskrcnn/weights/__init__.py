@@ -1,1 +1,1 @@
-"""Loading weights that other projects trained."""
+"""Loading of weights trained with other classes or by other projects."""

@@ -1,4 +1,4 @@
-"""Weights of torchvision's Mask R-CNN and Faster R-CNN with ResNet-50-FPN, under this project's names."""
+"""Weights of torchvision's Mask R-CNN and Faster R-CNN with ResNet-50-FPN."""
 
 import re
 import warnings
@@ -14,8 +14,8 @@ from maskrcnn.files import check_archive
 from maskrcnn.model.detector import Detector
 from maskrcnn.weights.classes import match_classes
 
-# torchvision's name → ours; the backbone's names are the same. The published files, older than torchvision's present
-# names, say `rpn.head.conv`, `mask_fcn1` to `mask_fcn4` and `inner_blocks.0.weight` for what became nested modules.
+# torchvision's name → our name; the names of the backbone are the same. The published files are older than the current
+# names of torchvision and use `rpn.head.conv`, `mask_fcn1` to `mask_fcn4`, and `inner_blocks.0.weight`.
 RENAMES = (
     (r"(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)", r"\1.0.\2"),
     (r"rpn\.head\.conv\.(\d+)\.0\.(.+)", r"rpn.convs.\1.\2"),
@@ -31,26 +31,27 @@ RENAMES = (
     (r"roi_heads\.mask_predictor\.conv5_mask\.(.+)", r"mask_head.upsample.\1"),
     (r"roi_heads\.mask_predictor\.mask_fcn_logits\.(.+)", r"mask_head.logits.\1"),
 )
-COUNTER = "num_batches_tracked"  # only ordinary batch normalisation has it, and no result depends on it
+COUNTER = "num_batches_tracked"  # only in ordinary batch normalization; results do not depend on it
 
 
 def load_torchvision(
     detector: Detector, source: str | Path | Mapping[str, Tensor], class_names: Sequence[str] | None = None
 ) -> str | None:
-    """Give a detector of the preset `torchvision` the weights of torchvision's model.
+    """Load weights of torchvision's model to a detector of the preset `torchvision`.
 
     Args:
-        detector: head "mask_rcnn" for `maskrcnn_resnet50_fpn`, "faster_rcnn" for `fasterrcnn_resnet50_fpn`, with as
-            many classes (torchvision counts the background, the detector does not) or with `class_names`.
-        source: a state dict, or the path of a file that holds one; the file is read without running code from it.
-        class_names: the detector's classes. Where they are other than those of the weights, the layers that depend on
-            the classes are matched by name (weights of 90 classes are taken for COCO's) or left out.
+        detector: detector with the head "mask_rcnn" for `maskrcnn_resnet50_fpn` or "faster_rcnn" for
+            `fasterrcnn_resnet50_fpn`, and the same number of classes (torchvision counts the background, the detector
+            does not) unless `class_names` are given.
+        source: state dict, or path of a file with one, which is loaded without executing code from it.
+        class_names: names of the detector's classes. If they differ from those of the weights, layers that depend on
+            the classes are matched by name (weights with 90 classes are assumed to be for COCO) or left out.
 
     Returns:
-        What was matched and left out; None where all layers are taken as they are.
+        A line about what was matched and left out; None if all layers were loaded.
 
     Raises:
-        UserError: the file cannot be read, or a layer differs; names the first one, in the order of the network.
+        UserError: If the file cannot be read, or a layer differs; names the first one in the order of the network.
     """
     where = "the state dict" if isinstance(source, Mapping) else str(source)
     state = source if isinstance(source, Mapping) else _read(Path(source))
@@ -67,7 +68,7 @@ def load_torchvision(
 
 
 def _coco_names(loaded: Mapping[str, Tensor]) -> Sequence[str] | None:
-    """The names of COCO's 90 category ids, gaps included, where the weights have as many classes."""
+    """Return the names of COCO's 90 category ids, including gaps, if the weights have 90 classes."""
     from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 
     names: list[str] = MaskRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"][1:]
@@ -75,7 +76,7 @@ def _coco_names(loaded: Mapping[str, Tensor]) -> Sequence[str] | None:
 
 
 def rename(name: str) -> str:
-    """Our name of torchvision's parameter or buffer; the name itself where none is known."""
+    """Convert torchvision's name of a parameter or buffer to ours; other names are unchanged."""
     for pattern, replacement in RENAMES:
         if re.fullmatch(pattern, name):
             return re.sub(pattern, replacement, name)
@@ -83,22 +84,22 @@ def rename(name: str) -> str:
 
 
 def _read(path: Path) -> Mapping[str, Tensor]:
-    if zipfile.is_zipfile(path):  # files of the first years of torchvision are none
+    if zipfile.is_zipfile(path):  # files of early versions of torchvision are not ZIP files
         check_archive(path)
     try:
-        with warnings.catch_warnings(action="ignore"):  # of what it takes the first bytes for
+        with warnings.catch_warnings(action="ignore"):  # torch.load warns about unknown magic bytes
             state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except Exception as error:  # bytes that are none can raise anything in there
-        raise UserError(f"{path}: is no file of weights, or is damaged") from error
+    except Exception as error:  # invalid files can raise any error
+        raise UserError(f"{path}: is not a file of weights, or is damaged") from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path}: is no state dict (names and tensors); save model.state_dict() alone")
+        raise UserError(f"{path}: is not a state dict of tensors; save model.state_dict()")
     return state
 
 
 def _check(names: Mapping[str, str], loaded: Mapping[str, Tensor], detector: Detector, where: str) -> None:
-    """UserError for the first layer that differs; `names` are torchvision's by ours."""
+    """Raise UserError for the first layer that differs; `names` maps our names to those of torchvision."""
     own = {name: value for name, value in detector.state_dict().items() if not name.endswith(COUNTER)}
     for name in [*own, *loaded]:
         if name not in own or name not in loaded or own[name].shape != loaded[name].shape:
@@ -114,8 +115,8 @@ def _shape(state: Mapping[str, Tensor], name: str) -> str:
 
 
 def _trained_for(loaded: Mapping[str, Tensor]) -> str:
-    """What the weights say about themselves."""
+    """Describe the head and the number of classes of the weights."""
     if "box_head.classes.bias" not in loaded:
         return ""
     head = "mask_rcnn" if "mask_head.logits.bias" in loaded else "faster_rcnn"
-    return f": {head}, {len(loaded['box_head.classes.bias']) - 1} without the background"
+    return f": {head}, {len(loaded['box_head.classes.bias']) - 1} classes without the background"
