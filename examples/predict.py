@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from maskrcnn.config import UserError, flag_values, merge, option, read_toml, settings, to_dict, toml_values
 from maskrcnn.text import escape, to_file_name
-from maskrcnn.training.runlog import find_run
+from maskrcnn.training.runs import find_run
 from workbench.command_line import SettingsCommand, as_typed, click_options
 from workbench.config import ExperimentConfig, load_config, resolve
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from maskrcnn.training.runlog import NEWEST, find_run
+from maskrcnn.training.runs import NEWEST, find_run
 from workbench.command_line import SettingsCommand, exit_code_of
 from workbench.config import experiment_options, load_config
 from workbench.training import train, what_next

@@ -79,7 +79,9 @@ def test_the_test_figures_are_those_of_the_best_weights(workplace: Path, monkeyp
     experiment.detector.load_state_dict(weights_of(workplace / RUN))
     truths = experiment.test.ground_truth
     by_hand = predict(experiment.detector, experiment.test.samples, experiment.machine, 1)
-    metrics = evaluate(truths, by_hand, experiment.data.class_names, "faster_rcnn").metrics
+    threshold = found["operating_threshold"]  # of the validation images
+    names = experiment.data.class_names
+    metrics = evaluate(truths, by_hand, names, "faster_rcnn", score_threshold=threshold).metrics
     assert metrics == pytest.approx({name: found[name] for name in metrics}, abs=1e-6)
     assert f"box_ap {metrics['box_ap']:.3f}" in line
     assert len(list((workplace / RUN / "plots/test").iterdir())) == N_TEST

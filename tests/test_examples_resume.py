@@ -21,7 +21,8 @@ from maskrcnn.evaluation.coco_format import BOXES_FILE, MASKS_FILE
 from maskrcnn.training.checkpoint import load_checkpoint
 from maskrcnn.training.loop import Training
 from maskrcnn.training.progress import ProgressDisplay
-from maskrcnn.training.runlog import find_run, read_metrics
+from maskrcnn.training.runlog import read_metrics
+from maskrcnn.training.runs import find_run
 
 NAME = "ellipses-mask_rcnn-1"
 FLAGS = ("--num_epochs=3", "--eval_every_n_epochs=1")  # 3 steps an epoch

@@ -19,7 +19,7 @@ from maskrcnn.model.config import HEADS, DetectorConfig
 from maskrcnn.model.detector import Detector
 from maskrcnn.text import escape
 from maskrcnn.training.checkpoint import load_checkpoint, load_weights
-from maskrcnn.training.runlog import NEWEST, find_run
+from maskrcnn.training.runs import NEWEST, find_run
 
 FORMAT = 1  # of what a file says about its weights; a file of a higher number was written by a newer version
 SAFETENSORS = ".safetensors"
