@@ -9,10 +9,10 @@ from torch import Tensor
 
 from datasets.checks import TallyByImage
 from datasets.interface import DetectionDataset, get_category_ids
-from maskrcnn.images.decoding import MAX_MEGAPIXELS, megapixel_limit
+from maskrcnn.images.decoding import MAX_MEGAPIXELS, limit_megapixels
 from maskrcnn.images.large import LargeImage
 from maskrcnn.images.levels import FULL_RANGE, Levels, count_outliers, scale_levels
-from maskrcnn.images.reading import large_images_left_open
+from maskrcnn.images.reading import keep_large_images_open
 from maskrcnn.structures.instances import Instances
 
 RULE = "16-bit images with values outside the gray levels shown (--gray_levels)"
@@ -48,7 +48,7 @@ class DeepImages:
 
     def read_by_window(self, index: int) -> tuple[Tensor | LargeImage, Instances]:
         """Read an image like `[index]`, but leave large images open that can be read by window."""
-        with large_images_left_open():
+        with keep_large_images_open():
             image, instances = self[index]
         return image, instances
 
@@ -61,7 +61,7 @@ class DeepImages:
         Raises:
             UserError: If a file is unreadable or invalid.
         """
-        with megapixel_limit(self._max_megapixels):
+        with limit_megapixels(self._max_megapixels):
             image, instances = self._dataset[index]
         if isinstance(image, LargeImage):
             image.levels = self.levels

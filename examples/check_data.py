@@ -137,7 +137,7 @@ def recognised(folder: Path) -> str:
 
 def check_made(folder: Path, seen: Seen) -> Iterator[str]:
     """Problems of data that was made by this project. A label image that is none any more is named once."""
-    from datasets.synthetic.checking import check_annotations, compare_file, find_unlisted_files, read_manifest
+    from datasets.synthetic.verification import check_annotations, compare_file, find_unlisted_files, read_manifest
 
     manifest = read_manifest(folder)
     yield from find_unlisted_files(folder, manifest)

@@ -272,24 +272,24 @@ def _without_default(tables: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def find_gray_levels(paths: Sequence[Path], config: ExperimentConfig) -> Levels | None:
     """The gray levels of images with more than 8 bits: as in training, else measured on these images."""
-    from maskrcnn.images.decoding import megapixel_limit
+    from maskrcnn.images.decoding import limit_megapixels
     from maskrcnn.images.large import measure_levels
     from workbench.data import check_gray_levels
 
     given = config.data.gray_levels
-    with megapixel_limit(config.data.max_megapixels):
+    with limit_megapixels(config.data.max_megapixels):
         return check_gray_levels(given) if given else measure_levels(paths)
 
 
 def check(paths: Sequence[Path], finder: Finder, levels: Levels | None = None) -> None:
     """UserError now, not after hours, for one of several images that cannot be read or looked at as was asked for."""
-    from maskrcnn.images.decoding import megapixel_limit
+    from maskrcnn.images.decoding import limit_megapixels
     from maskrcnn.images.large import open_pixels
     from maskrcnn.inference.searching import views_of
 
     sizes = set()
     for path in paths if len(paths) > 1 else ():
-        with megapixel_limit(finder.config.data.max_megapixels), open_pixels(path, levels=levels) as pixels:
+        with limit_megapixels(finder.config.data.max_megapixels), open_pixels(path, levels=levels) as pixels:
             pixels.read(0, 0, 1, 1)
             sizes.add(pixels.size)
     for size in sizes:
@@ -328,14 +328,14 @@ def search_all(
 
     Where one fails, what was found in those before it is written.
     """
-    from maskrcnn.images.decoding import megapixel_limit
+    from maskrcnn.images.decoding import limit_megapixels
     from maskrcnn.images.large import open_pixels
 
     try:
         for number, (path, name) in enumerate(zip(paths, output_names(paths), strict=True), start=1):
             if path.name in log.done:
                 continue
-            with megapixel_limit(finder.config.data.max_megapixels), open_pixels(path, levels=levels) as pixels:
+            with limit_megapixels(finder.config.data.max_megapixels), open_pixels(path, levels=levels) as pixels:
                 place = f"{number}/{len(paths)}"
                 log.add(path.name, search_one(pixels, finder, log.folder / name, show_views, place))
     finally:

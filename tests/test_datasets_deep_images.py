@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from datasets.deep_images import RULE, DeepImages
 from datasets.readers.label_images import LabelImages
 from maskrcnn.images.large import measure_levels
-from maskrcnn.images.levels import FULL_RANGE, Levels, combine, scale_levels, value_range
+from maskrcnn.images.levels import FULL_RANGE, Levels, combine_ranges, measure_range, scale_levels
 from maskrcnn.images.reading import read_image
 from maskrcnn.structures.affine import rotation
 from maskrcnn.structures.instances import Instances
@@ -96,12 +96,12 @@ def test_images_of_one_camera_are_shown_on_one_scale(tmp_path: Path) -> None:
 def test_ranges_leave_a_few_values_out_and_combine_to_levels_with_a_margin() -> None:
     values = np.full((100, 100), 500, np.uint16)
     values[0, :4], values[1, :4] = 65_535, 0
-    assert value_range(values) == (500, 500)
+    assert measure_range(values) == (500, 500)
     values[0, 4], values[1, 4] = 900, 100
-    assert value_range(values) == (100, 900)
-    assert value_range(np.array([[7]], np.uint16)) == (7, 7)
-    assert combine([]) is None and combine([(100, 900), (300, 1100)]) == (0, 1200)
-    assert combine([(65_000, 65_535)]) == (64_946, 65_535) and combine([(500, 500)]) == (499, 501)
+    assert measure_range(values) == (100, 900)
+    assert measure_range(np.array([[7]], np.uint16)) == (7, 7)
+    assert combine_ranges([]) is None and combine_ranges([(100, 900), (300, 1100)]) == (0, 1200)
+    assert combine_ranges([(65_000, 65_535)]) == (64_946, 65_535) and combine_ranges([(500, 500)]) == (499, 501)
 
 
 def labeled(root: Path, images: list[NDArray[np.uint16]]) -> LabelImages:

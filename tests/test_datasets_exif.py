@@ -67,7 +67,7 @@ def test_what_was_made_for_the_image_as_stored_is_an_error_that_names_exif_and_b
 ) -> None:
     data = coco(tmp_path, size, boxes)
     with pytest.raises(
-        UserError, match=r"p\.jpg.*stored as 96 x 64, its EXIF orientation shows it as 64 x 96"
+        UserError, match=r"p\.jpg.*stored as 96 x 64, shown as 64 x 96 because of its EXIF orientation"
     ) as caught:
         data[0]
     assert "annotations.json" in str(caught.value) and "\n" not in str(caught.value)
@@ -88,5 +88,5 @@ def test_pascal_voc_says_it_too(tmp_path: Path) -> None:
             "<annotation><size><width>96</width><height>64</height><depth>3</depth></size><object><name>cat</name>"
             "<bndbox><xmin>3</xmin><ymin>3</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object></annotation>"
         )
-    with pytest.raises(UserError, match=r"train\.xml.*stored as 96 x 64, its EXIF orientation shows it as 64 x 96"):
+    with pytest.raises(UserError, match=r"train\.xml.*stored as 96 x 64, shown as 64 x 96"):
         Voc(tmp_path, "train")[0]

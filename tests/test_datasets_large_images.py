@@ -22,10 +22,10 @@ from tiff_toy import HEIGHT, LAYOUTS, STRIPS, TILED, WIDTH, deflate, expected, p
 
 from maskrcnn.config import UserError
 from maskrcnn.images import large, tiff
-from maskrcnn.images.decoding import megapixel_limit
+from maskrcnn.images.decoding import limit_megapixels
 from maskrcnn.images.large import LargeImage, open_pixels
 from maskrcnn.images.reading import read_image
-from maskrcnn.images.samples import Mapped
+from maskrcnn.images.samples import MappedSamples
 
 
 @pytest.fixture(scope="module", params=LAYOUTS)
@@ -135,13 +135,13 @@ def test_files_may_have_any_name(tmp_path: Path) -> None:
 
 def count_decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     decoded: list[int] = []
-    decode = tiff.Segments._decode
+    decode = tiff.SegmentedSamples._decode
 
-    def counted(self: tiff.Segments, index: int) -> Any:
+    def counted(self: tiff.SegmentedSamples, index: int) -> Any:
         decoded.append(index)
         return decode(self, index)
 
-    monkeypatch.setattr(tiff.Segments, "_decode", counted)
+    monkeypatch.setattr(tiff.SegmentedSamples, "_decode", counted)
     return decoded
 
 
@@ -178,7 +178,7 @@ def test_what_is_kept_is_bounded_and_what_was_used_last_stays(tmp_path: Path, mo
     with open_pixels(path, cache_bytes=2 * tile) as image:
         for column in (0, 1, 0, 2, 0, 1):
             image.read(16 * column, 0, 1, 1)
-            assert isinstance(image.samples, tiff.Segments) and image.samples._bytes <= 2 * tile
+            assert isinstance(image.samples, tiff.SegmentedSamples) and image.samples._bytes <= 2 * tile
     assert decoded == [0, 1, 2, 1]
 
 
@@ -200,7 +200,7 @@ def test_a_large_image_is_never_whole_in_memory(tmp_path: Path) -> None:
 
 def test_uncompressed_tiff_is_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_pixels(write_tiff(tmp_path / "image.tif", picture(), **STRIPS)) as image:
-        assert isinstance(image.samples, Mapped)
+        assert isinstance(image.samples, MappedSamples)
         assert isinstance(image.samples.values, np.memmap)
 
 
@@ -256,7 +256,7 @@ def bomb(path: Path, side: int = 60_000) -> None:
         ("a.npy", lambda path: np.save(path, np.zeros((4, 5))), "float64 | uint8 or uint16"),
         ("a.npy", lambda path: np.save(path, np.zeros((0, 5), np.uint8)), "has no pixels"),
         ("a.npy", lambda path: np.save(path, np.array([[{}]], object), allow_pickle=True), "not a readable image"),
-        ("a.tif", float_tiff, "its numbers are | save uint8 or uint16"),
+        ("a.tif", float_tiff, "its data type is | save uint8 or uint16"),
         ("a.tif", lambda path: write_channels(path, 2), "has 2 channels | RGB"),
         ("a.tif", lambda path: write_channels(path, 4), "has 4 channels | RGB"),
         ("a.tif", lambda path: write_channels(path, 5), "has 5 channels | RGB"),
@@ -283,7 +283,7 @@ def test_a_file_that_claims_more_than_it_holds_is_rejected_before_it_is_decoded(
     assert (tmp_path / "a.png").stat().st_size < 100
     for limit in (1, 100_000):
         with (
-            megapixel_limit(limit),
+            limit_megapixels(limit),
             pytest.raises(UserError, match=rf"a\.png: claims an absurd size \({side} x {side}"),
         ):
             open_pixels(tmp_path / "a.png")
@@ -294,19 +294,19 @@ def test_the_limit_holds_for_what_is_decoded_whole_and_not_for_windows(tmp_path:
     Image.fromarray(values).save(tmp_path / "a.png")
     tifffile.imwrite(tmp_path / "a.tif", values)
     np.save(tmp_path / "a.npy", values)
-    with megapixel_limit(1):
+    with limit_megapixels(1):
         with pytest.raises(UserError, match=r"1500 x 1000 pixels; more than 1 megapixels.*--max_megapixels"):
             read_image(tmp_path / "a.png")
         for name in ("a.tif", "a.npy"):
             with open_pixels(tmp_path / name) as image:
                 assert image.read(0, 0, 5, 5).shape == (3, 5, 5)
-    with megapixel_limit(2):
+    with limit_megapixels(2):
         assert read_image(tmp_path / "a.png").shape == (3, 1000, 1500)
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.png")
-    with pytest.raises(UserError, match=r"a\.png: is no regular file"):
+    with pytest.raises(UserError, match=r"a\.png: is not a regular file"):
         open_pixels(tmp_path / "a.png")
 
 
@@ -314,11 +314,11 @@ def test_large_tiff_that_needs_imagecodecs_says_so(tmp_path: Path, monkeypatch: 
     path = tmp_path / "a.tif"
     Image.new("RGB", (1500, 1000)).save(path, compression="tiff_lzw")
     monkeypatch.setattr(tiff.importlib.util, "find_spec", lambda name: None)
-    with megapixel_limit(1):
+    with limit_megapixels(1):
         error = error_of(path)
         assert "LZW" in error and "pip install imagecodecs" in error and "deflate" in error
         Image.new("P", (1500, 1000)).save(path)
-        assert "gray or RGB of 8 or 16 bits" in error_of(path)
+        assert "gray or RGB with 8 or 16 bits" in error_of(path)
 
 
 @pytest.mark.parametrize("name", ["rgb strips", "rgb tiles, deflate", "planes, strips, deflate", "bigtiff, tiles"])
@@ -384,7 +384,7 @@ def test_libtiff_writes_nothing_beside_the_error(tmp_path: Path, capfd: pytest.C
 
 def test_tiffs_of_floats_and_stacks_are_refused_by_name(tmp_path: Path) -> None:
     for pixels, message in (
-        (np.zeros((20, 30, 3), np.float32), "its numbers are float32; save uint8 or uint16"),
+        (np.zeros((20, 30, 3), np.float32), "its data type is float32; save uint8 or uint16"),
         (np.zeros((4, 20, 30, 3), np.uint8), "is a stack of 4 images"),
     ):
         tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb")

@@ -142,7 +142,7 @@ def test_existing_data_is_replaced_only_when_asked_and_only_our_own(tmp_path):
     stranger = tmp_path / "thesis"
     stranger.mkdir()
     (stranger / "thesis.tex").write_text("years of work")
-    with pytest.raises(UserError, match="not made by this program"):
+    with pytest.raises(UserError, match="not created by this program"):
         create(stranger, Recipe(n_train=1, n_val=0, n_test=1, scene=SMALL), overwrite=True)
     assert (stranger / "thesis.tex").read_text() == "years of work"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "photos", "thesis"]
@@ -197,7 +197,7 @@ def test_the_program_makes_data_where_the_configuration_says(tmp_path, monkeypat
         (["--n_train=0", "--n_val=0", "--n_test=0"], "n_train"),
         (["--path=file"], "file"),
         (["--path=file/below"], "cannot be"),
-        (["--path=full", "--overwrite"], "not made by this program"),
+        (["--path=full", "--overwrite"], "not created by this program"),
         (["--n_trian=3"], "n_trian"),
     ],
 )

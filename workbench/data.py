@@ -21,7 +21,7 @@ from datasets.selection import BadImages, ProgressWrapper, Subset, select_images
 from datasets.splits import Splits, collect_counts, find_image_file, find_originals, hold_out, open_splits
 from maskrcnn.config import UserError
 from maskrcnn.files import finish_exchange
-from maskrcnn.images.decoding import megapixel_limit
+from maskrcnn.images.decoding import limit_megapixels
 from maskrcnn.images.large import measure_levels
 from maskrcnn.images.levels import Levels
 from workbench.config import CONFIG_FILE, ExperimentConfig
@@ -180,7 +180,7 @@ def _gray_levels(config: ExperimentConfig, opened: Sequence[Splits], say: Say) -
         found = [dataset for splits in opened if (dataset := getattr(splits, split)) is not None]
         paths = (find_image_file(dataset, index) for dataset in found for index in range(len(dataset)))
         files = [path for path in paths if path is not None]
-        with megapixel_limit(config.data.max_megapixels):
+        with limit_megapixels(config.data.max_megapixels):
             levels = measure_levels(files)
         if levels is not None:
             low, high = (f"{level:g}" for level in levels)

@@ -19,7 +19,7 @@ from datasets.readers.folders import resolve_unicode_form
 from datasets.readers.json_stream import read_entries
 from datasets.readers.splitting import MissingSplit, check_split
 from maskrcnn.config import UserError
-from maskrcnn.images.reading import check_boxes_as_shown, describe_turn, read_image
+from maskrcnn.images.reading import check_boxes_fit_upright, describe_rotation, read_image
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 
@@ -149,10 +149,10 @@ class Coco:
         annotated = self._index.sizes[number]
         if ((annotated != 0) & (annotated != size)).any():
             raise UserError(
-                f"{where} is {format_size(annotated)}, but {path} is {format_size(size)}{describe_turn(path)}"
+                f"{where} is {format_size(annotated)}, but {path} is {format_size(size)}{describe_rotation(path)}"
             )
         rows = np.arange(self._index.starts[number], self._index.starts[number + 1])
-        check_boxes_as_shown(path, self._get_corners(rows), size, where)
+        check_boxes_fit_upright(path, self._get_corners(rows), size, where)
         make = self._with_masks if self.has_masks else self._with_boxes
         return image, make(rows, size, where, self._tallies.of(number))
 

@@ -19,7 +19,7 @@ from datasets.readers.folders import check_pairs, index_by_stem, list_files, lis
 from datasets.readers.label_kinds import LabelKind, count_in_many_pieces, find_kind, remove_void
 from datasets.readers.splitting import TEST_FRACTION, EmptySplit, MissingSplit, check_split, split_images
 from maskrcnn.config import UserError
-from maskrcnn.images.reading import opened, read_image, stored_values
+from maskrcnn.images.reading import get_stored_values, open_image_file, read_image
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 
@@ -176,13 +176,13 @@ def read_numbers(path: Path) -> Tensor:
 
 def _read_values(path: Path) -> NDArray[Any]:
     """Return the values of a single-channel image, [H, W]."""
-    with opened(path) as image:
+    with open_image_file(path) as image:
         _check_pages(path, image)
         if image.format in _LOSSY:
             raise UserError(f"{path}: JPEG alters instance numbers; save the labels as PNG or TIFF instead")
         if image.mode not in _MODES:
             raise UserError(f"{path}: labels must have one channel of instance numbers; the mode is {image.mode}")
-        return stored_values(image)
+        return get_stored_values(image)
 
 
 def _tiff_values(path: Path) -> NDArray[Any] | None:
@@ -211,7 +211,7 @@ def _tiff_values(path: Path) -> NDArray[Any] | None:
 def _check_single(path: Path) -> None:
     """Raise a UserError if an image file has several pages."""
     if path.suffix.lower() in _TIFF:
-        with opened(path) as image:
+        with open_image_file(path) as image:
             _check_pages(path, image)
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from datasets.checks import check_size
-from maskrcnn.images.reading import is_lossy, opened, stored_values
+from maskrcnn.images.reading import get_stored_values, is_lossy, open_image_file
 from maskrcnn.structures.masks import CroppedMasks
 
 _SINGLE_CHANNEL = ("1", "L", "I", "I;16", "I;16B", "I;16L", "F")
@@ -32,7 +32,7 @@ def read_masks(paths: list[Path], size: tuple[int, int], threshold: int | None =
     """
     windows, levels, ids = [], [], []
     for number, path in enumerate(paths, start=1):
-        with opened(path) as file:
+        with open_image_file(path) as file:
             check_size(path, (file.height, file.width), size)
             inside = _inside(file, threshold)
         rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
@@ -46,7 +46,7 @@ def read_masks(paths: list[Path], size: tuple[int, int], threshold: int | None =
 
 
 def _inside(file: Image.Image, threshold: int | None) -> NDArray[np.bool_]:
-    values = stored_values(file if file.mode in _SINGLE_CHANNEL else file.convert("RGB").convert("L"))
+    values = get_stored_values(file if file.mode in _SINGLE_CHANNEL else file.convert("RGB").convert("L"))
     if values.dtype == np.bool_:
         return values
     if threshold is not None:

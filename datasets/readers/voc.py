@@ -16,7 +16,7 @@ from datasets.readers.tables import quote, read_lines
 from datasets.readers.voc_origin import find_first_pixel
 from datasets.readers.voc_xml import VocAnnotation, read_annotation
 from maskrcnn.config import UserError
-from maskrcnn.images.reading import check_boxes_as_shown, describe_turn, read_image, read_labels
+from maskrcnn.images.reading import check_boxes_fit_upright, describe_rotation, read_image, read_labels
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 
@@ -142,13 +142,13 @@ class Voc:
         image = read_image(self.image_file(index))
         size = (int(image.shape[1]), int(image.shape[2]))
         if annotation.size is not None and annotation.size != size:
-            turn = describe_turn(self.image_file(index))
+            turn = describe_rotation(self.image_file(index))
             raise UserError(
                 f"{path}: <size> is {format_size(annotation.size)} but the image is {format_size(size)}{turn}"
             )
         ignore = torch.tensor([each.difficult and not self._keep_difficult for each in annotation.objects]).bool()
         boxes = np.array([each.box for each in annotation.objects], np.float64).reshape(-1, 4)
-        check_boxes_as_shown(self.image_file(index), boxes, size, str(path))
+        check_boxes_fit_upright(self.image_file(index), boxes, size, str(path))
         tally, masks = self._tallies.of(index), None
         with np.errstate(over="ignore"):  # such values are clipped
             if self.has_masks:

@@ -1,4 +1,4 @@
-"""Recipes: the whole description of a synthetic data set, and those with a name."""
+"""Recipes, which completely describe synthetic data sets, and presets."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -7,50 +7,50 @@ from pathlib import Path
 from datasets.synthetic.config import SceneConfig, update_config
 from maskrcnn.config import UserError, from_dict, option, read_toml
 
-GENERATORS = ("scenes", "ellipses")  # the present name, and that of data made before there were other shapes
-VERSION = 1  # goes up whenever the same recipe would give other pixels
+GENERATORS = ("scenes", "ellipses")  # the current name, and an older one that readers still accept
+VERSION = 1  # incremented whenever the same recipe would give different pixels
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a data set is made; the same recipe gives the same pixels."""
+    """Description of a data set; the same recipe gives the same pixels."""
 
-    generator: str = option(GENERATORS[0], "what makes such data", choices=GENERATORS[:1])
+    generator: str = option(GENERATORS[0], "generator of the data", choices=GENERATORS[:1])
     version: int = option(VERSION, "version of the generator", minimum=1)
     n_train: int = option(128, "training images", flag="n_train", minimum=0)
-    n_val: int = option(16, "images for validation", flag="n_val", minimum=0)
+    n_val: int = option(16, "validation images", flag="n_val", minimum=0)
     n_test: int = option(32, "test images", flag="n_test", minimum=0)
     scene: SceneConfig = field(default_factory=SceneConfig)
 
     @property
     def counts(self) -> dict[str, int]:
-        """Images by split; splits without images are left out of what is written."""
+        """Number of images by split; splits without images are not written."""
         return {"train": self.n_train, "val": self.n_val, "test": self.n_test}
 
 
 def read_recipe(path: str | Path) -> Recipe:
-    """The recipe in a TOML file: one that lies with a data set, or a shorter one of what differs from the defaults.
+    """Read a recipe from a TOML file, such as `dataset.toml`; missing keys have default values.
 
     Raises:
-        UserError: a file that cannot be read, an unknown key, a bad value, another version of the generator.
+        UserError: If the file cannot be read, a key is unknown, a value is invalid, or the version differs.
     """
     values = read_toml(path)
     try:
         recipe = from_dict(Recipe, values, path)
-    except UserError as error:  # settings that do not fit together know of no file
+    except UserError as error:  # errors about inconsistent options do not name the file
         raise error if str(error).startswith(f"{path}:") else UserError(f"{path}: {error}") from error
     if recipe.version != VERSION:
-        raise UserError(f"{path}: version {recipe.version} of the generator is asked for, this is {VERSION}")
+        raise UserError(f"{path}: requires version {recipe.version} of the generator, this is version {VERSION}")
     return recipe
 
 
 def ellipses() -> Recipe:
-    """Small ellipses of one class, groups of them side by side, free ones on top."""
+    """Small ellipses of one class: groups of parallel ellipses, and free ones on top."""
     return Recipe()
 
 
 def shapes() -> Recipe:
-    """Eight kinds of small shapes, a class each, that do not touch."""
+    """Eight classes of small shapes that do not touch."""
     scene = update_config(
         SceneConfig(),
         shapes=("ellipse", "rectangle", "triangle", "polygon", "star", "ring", "blob", "glyph"),
@@ -64,8 +64,10 @@ def shapes() -> Recipe:
 
 
 def matterport() -> Recipe:
-    """The Shapes of Matterport's Mask R-CNN: 128², one to four squares, circles and triangles in any colours; of those
-    whose boxes overlap by an IoU above 0.3 the later one goes."""
+    """Shapes data set of Matterport's Mask R-CNN: one to four squares, circles and triangles of any color in 128².
+
+    If the boxes of two objects have an IoU above 0.3, the later one is removed.
+    """
     scene = update_config(
         SceneConfig(),
         width=128,
@@ -89,7 +91,7 @@ def matterport() -> Recipe:
 
 
 def cst() -> Recipe:
-    """Like CST: 1,000 images of 512², at most ten circles, squares and triangles that do not touch."""
+    """Similar to CST: 1,000 images of 512² with up to ten circles, squares and triangles that do not touch."""
     scene = update_config(
         SceneConfig(),
         width=512,
@@ -109,7 +111,7 @@ def cst() -> Recipe:
 
 
 def nuclei() -> Recipe:
-    """A look-alike of fluorescence microscopy: clusters of soft bright blobs, uneven light, photon and sensor noise."""
+    """Similar to fluorescence microscopy: clusters of soft bright blobs, uneven illumination, photon and read noise."""
     scene = update_config(
         SceneConfig(),
         shapes=("blob",),

@@ -1,4 +1,4 @@
-"""Writes a synthetic data set: images, labels, COCO annotations, its recipe and a manifest; whole or not at all."""
+"""Writer of synthetic data sets: images, label images, COCO annotations, the recipe and a manifest."""
 
 import contextlib
 import ctypes
@@ -36,15 +36,15 @@ from maskrcnn.processes import block_interrupts, start_worker
 
 Progress = Callable[[int, int], None]
 
-_CHUNK = 16  # images a task
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-_MIN_IMAGES_FOR_POOL = 64  # below, starting processes takes longer than drawing
+_CHUNK = 16  # images per task
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from malloc.h
+_MIN_IMAGES_FOR_POOL = 64  # for fewer, starting processes takes longer than drawing
 _PIXELS = "SHA-256 of the decoded pixels: rows top to bottom, uint8 RGB for images, little-endian uint16 for labels"
 
 
 @dataclass(frozen=True)
-class Written:
-    """What one image left: its COCO entry, its annotations as JSON texts, and the hashes of its files by path."""
+class WrittenImage:
+    """A written image: its COCO entry, its annotations as JSON strings, and the hashes of its files by path."""
 
     image: dict[str, Any]
     annotations: list[str]
@@ -59,39 +59,44 @@ def create(
     processes: int | None = None,
     finish: Callable[[Path], None] = lambda folder: None,
 ) -> Path:
-    """Make the data set at `path` and return its resolved path.
+    """Create a data set at `path` and return its resolved path.
 
-    It is built in a folder beside and renamed as a whole, so `path` holds all of it or what was there before.
-    `progress` is called with (images done, images in all), `finish` with the folder when all images are in
-    it: what it adds becomes part of the data set. `processes`: default one for each core, at most 8; more
-    than one needs the caller's script to guard its main part with `if __name__ == "__main__"`, as spawning does.
+    The data set is written to a temporary folder that is then renamed, so `path` is never incomplete.
+
+    Args:
+        path: output folder.
+        recipe: the recipe.
+        progress: called with the number of finished images and of all images.
+        overwrite: replace an existing data set that was created by this function.
+        processes: number of processes. Default: one per core, at most 8. With more than one, the main script must be
+            guarded by `if __name__ == "__main__"`, as for any use of spawned processes.
+        finish: called with the folder when all images are written; files that it adds are part of the data set.
 
     Raises:
-        UserError: there is something at `path` (without `overwrite`), or something that is not such a data set
-            (with it); the folder cannot be written; no images asked for.
+        UserError: If `path` exists and is not replaced, cannot be written, or the recipe has no images.
     """
     if min(recipe.counts.values()) < 0 or sum(recipe.counts.values()) == 0:
         counts = ", ".join(f"n_{split} {count}" for split, count in recipe.counts.items())
-        raise UserError(f"{counts}: none may be negative and one must be above 0")
-    with atomic_folder(path, overwrite, _find_stranger, flag="--path") as building:
+        raise UserError(f"{counts}: must not be negative, and at least one must be positive")
+    with atomic_folder(path, overwrite, _find_mismatch, flag="--path") as building:
         _build(building, recipe, progress or (lambda done, total: None), processes, finish)
     return Path(path).resolve()
 
 
-def _find_stranger(path: Path) -> str | None:
-    """Why a folder is not (only) a data set of this program, or None."""
+def _find_mismatch(path: Path) -> str | None:
+    """Return the reason why a folder is not a data set created by this program; None if it is."""
     try:
         recipe = tomllib.loads((path / "dataset.toml").read_text(encoding="utf-8"))
         listed = set(json.loads((path / "manifest.json").read_text(encoding="utf-8"))["files"])
     except (OSError, ValueError, KeyError, TypeError):
-        return "it has no readable dataset.toml and manifest.json, so it was not made by this program"
+        return "it has no readable dataset.toml and manifest.json, so it was not created by this program"
     if recipe.get("generator") not in GENERATORS:
-        return f"its dataset.toml names another generator: {recipe.get('generator')!r}"
+        return f"its dataset.toml is of another generator: {recipe.get('generator')!r}"
     for folder, _, names in os.walk(path):
         for name in names:
             relative = (Path(folder) / name).relative_to(path).as_posix()
             if relative not in listed and relative != "manifest.json":
-                return f"it also holds {relative}, which is not part of the data set"
+                return f"it also contains {relative}, which is not part of the data set"
     return None
 
 
@@ -112,7 +117,7 @@ def _build(
     done = 0
     with contextlib.ExitStack() as stack:
         writers: dict[str, _AnnotationFile] = {}
-        for task, chunk in zip(tasks, _run(tasks, processes), strict=True):
+        for task, chunk in zip(tasks, _run_tasks(tasks, processes), strict=True):
             split = task[1]
             if split not in writers:
                 path = root / split / "annotations.json"
@@ -135,17 +140,17 @@ def _build(
 Task = tuple[str, str, int, int, SceneConfig]
 
 
-def _run(tasks: list[Task], processes: int) -> Iterator[list[Written]]:
-    """Results in the order of the tasks; only a few tasks wait at a time, so memory does not grow with the images."""
+def _run_tasks(tasks: list[Task], processes: int) -> Iterator[list[WrittenImage]]:
+    """Yield results in the order of the tasks; only a few tasks are pending at a time, to limit memory."""
     if processes <= 1:
         yield from map(_write_chunk, tasks)
         return
-    # Spawned everywhere: a fork of a process with PyTorch's threads can hang.
+    # Processes are spawned, because forking a process with PyTorch's threads can deadlock.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(min(processes, len(tasks)), mp_context=context, initializer=_start_process)
-    waiting: deque[Future[list[Written]]] = deque()
+    waiting: deque[Future[list[WrittenImage]]] = deque()
     rest = iter(tasks)
-    with _interrupts_held_back() as raise_interrupt:
+    with _defer_interrupts() as raise_interrupt:
         try:
             while True:
                 raise_interrupt()
@@ -156,15 +161,15 @@ def _run(tasks: list[Task], processes: int) -> Iterator[list[Written]]:
                     return
                 yield waiting.popleft().result()
         except BrokenProcessPool as error:
-            raise_interrupt()  # the signal may have ended the processes, too
-            raise UserError("a process that draws images ended early (out of memory?); make smaller images") from error
+            raise_interrupt()  # the signal may also have ended the processes
+            raise UserError("a process that draws images died (out of memory?); create smaller images") from error
         finally:
             pool.shutdown(cancel_futures=True)
 
 
 @contextlib.contextmanager
-def _interrupts_held_back() -> Iterator[Callable[[], None]]:
-    """Ctrl-C and SIGTERM are raised where the function given is called: amid the pool's own work it could hang."""
+def _defer_interrupts() -> Iterator[Callable[[], None]]:
+    """Defer Ctrl-C and SIGTERM until the yielded function is called, because interrupting the pool could deadlock."""
     received: list[int] = []
 
     def raise_interrupt() -> None:
@@ -184,7 +189,7 @@ def _interrupts_held_back() -> Iterator[Callable[[], None]]:
 
 
 def _start_process() -> None:
-    """On Linux memory that an image took is kept for the next: fetching it again costs a quarter of the time."""
+    """Start a worker that, on Linux, does not return freed memory to the system, which saves a quarter of the time."""
     start_worker()
     with contextlib.suppress(OSError, AttributeError):  # other systems, and C libraries without mallopt
         keep = ctypes.CDLL(None if sys.platform == "linux" else "none").mallopt
@@ -192,12 +197,12 @@ def _start_process() -> None:
         keep(_M_TRIM_THRESHOLD, 2**28)
 
 
-def _write_chunk(task: Task) -> list[Written]:
+def _write_chunk(task: Task) -> list[WrittenImage]:
     root, split, start, stop, config = task
     return [_write_image(Path(root), split, index, config) for index in range(start, stop)]
 
 
-def _write_image(root: Path, split: str, index: int, config: SceneConfig) -> Written:
+def _write_image(root: Path, split: str, index: int, config: SceneConfig) -> WrittenImage:
     scene = compose_scene(config, split, index)
     rendering = render(scene)
     name, files = f"{index:06d}.png", {}
@@ -209,16 +214,17 @@ def _write_image(root: Path, split: str, index: int, config: SceneConfig) -> Wri
         files[f"{split}/{kind}/{name}"] = hashes
     annotations = annotate(scene, rendering, index)
     entry = {"id": index, "file_name": name, "width": config.width, "height": config.height}
-    return Written(entry, [json.dumps(each, separators=(",", ":")) for each in annotations], files)
+    return WrittenImage(entry, [json.dumps(each, separators=(",", ":")) for each in annotations], files)
 
 
 def hash_pixels(pixels: NDArray[Any]) -> str:
-    """SHA-256 of decoded pixels, as in the manifest: uint8 [H, W, 3] or uint16 [H, W], row-major, little-endian."""
+    """Return the SHA-256 of decoded pixels, uint8 [H, W, 3] or uint16 [H, W], as row-major little-endian bytes."""
     little = pixels.astype(pixels.dtype.newbyteorder("<"), copy=False)
     return hashlib.sha256(np.ascontiguousarray(little).data).hexdigest()
 
 
 def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -228,7 +234,7 @@ def _write_text(path: Path, text: str) -> None:
 
 
 class _AnnotationFile:
-    """COCO's JSON of a split, written as the images come, so that memory holds no split's annotations."""
+    """COCO annotations of a split, written image by image, so that they are not kept in memory."""
 
     def __init__(self, path: Path, class_names: tuple[str, ...]) -> None:
         self._path = path
@@ -243,7 +249,8 @@ class _AnnotationFile:
         self._separator = "\n"
         return self
 
-    def add(self, written: Written) -> None:
+    def add(self, written: WrittenImage) -> None:
+        """Add an image and its annotations."""
         self._images.append(written.image)
         for text in written.annotations:
             self._file.write(self._separator + text)

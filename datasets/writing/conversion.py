@@ -24,7 +24,7 @@ from datasets.writing.sample import Losses, Sample, Writer
 from datasets.writing.voc import VocWriter
 from maskrcnn.config import UserError
 from maskrcnn.files import atomic_folder
-from maskrcnn.images.reading import opened, orientation
+from maskrcnn.images.reading import get_orientation, open_image_file
 from maskrcnn.structures.instances import Instances
 
 Progress = Callable[[int, int], None]
@@ -212,8 +212,8 @@ def _find_upright_file(data: DetectionDataset, place: int) -> Path | None:
     file_of = getattr(data, "image_file", None)
     if file_of is None:
         return None
-    with opened(file_of(place)) as image:
-        return file_of(place) if orientation(image) == 1 else None
+    with open_image_file(file_of(place)) as image:
+        return file_of(place) if get_orientation(image) == 1 else None
 
 
 def _keep_visible(instances: Instances, losses: Losses) -> Instances:

@@ -1,4 +1,4 @@
-"""Image files decoded by Pillow: whatever is wrong with one is a UserError of one line that names it."""
+"""Decoding of image files by Pillow; errors are `UserError`s of one line that name the file."""
 
 import stat
 import zlib
@@ -15,25 +15,35 @@ from PIL import Image
 
 from maskrcnn.config import UserError
 
-MAX_LEVEL = 65_535  # of an image's pixels
-MAX_MEGAPIXELS = 256  # default limit of what is decoded whole
+MAX_LEVEL = 65_535  # of pixels
+MAX_MEGAPIXELS = 256  # default size limit of images that are decoded as a whole
 _max_megapixels: ContextVar[int] = ContextVar("max_megapixels", default=MAX_MEGAPIXELS)
 _DEEP_MODES = ("I", "I;16", "I;16B", "I;16L")
 _LOSSY_FORMATS = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF")
 _ANIMATIONS = ("GIF", "WEBP")
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_DEPTH = 24  # offset of the bit depth; the color type follows
-_MAX_DEFLATE_RATIO = 1032  # zlib, technical details: no stream of its format is compressed further
+_MAX_DEFLATE_RATIO = 1032  # maximum compression factor of deflate (zlib technical details)
 _PHOTOMETRIC, _BITS, _ORIENTATION = 262, 258, 0x0112  # TIFF tags, the last one also of EXIF
-_LAST_ORIENTATION = 8
-_FIRST_SIDEWAYS = 5
-# What Pillow's decoders raise for broken files, as far as seen: it promises no common type.
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, zlib.error)
+_MAX_ORIENTATION = 8
+_MIN_TRANSPOSED = 5
+# Pillow's decoders raise these for invalid files; it guarantees no common type.
+_DECODING_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    OverflowError,
+    zlib.error,
+)
 
 
 @contextmanager
-def megapixel_limit(limit: int) -> Iterator[None]:
-    """Images of more megapixels are not decoded whole within the block."""
+def limit_megapixels(limit: int) -> Iterator[None]:
+    """Limit the size of images that are decoded as a whole within the block."""
     token = _max_megapixels.set(limit)
     try:
         yield
@@ -42,17 +52,17 @@ def megapixel_limit(limit: int) -> Iterator[None]:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Image.Image]:
-    """The image file, open and its size checked; its pixels may be decoded within the block.
+def open_image_file(path: Path) -> Iterator[Image.Image]:
+    """Open an image file and check its size; its pixels can be decoded within the block.
 
     Raises:
-        UserError: missing, not a regular file, not an image, truncated, above the limit of megapixels, or larger than
-            its bytes can hold.
+        UserError: If the file is missing, not a regular file, not an image, truncated, above the limit of megapixels,
+            or declares more pixels than its bytes can contain.
     """
     try:
         check_regular(path)
-        # Not by its name: Pillow would map it into memory, and then reads a TIFF that is to be turned wrongly.
-        with path.open("rb") as file, without_pillows_limit(), Image.open(file) as image:
+        # Opened by file object, not by name: for names Pillow maps memory, and then misreads rotated TIFF files.
+        with path.open("rb") as file, disable_pillow_limit(), Image.open(file) as image:
             check_declared_size(path, image.size)
             if image.format == "PNG":
                 _check_png_size(path, image)
@@ -63,20 +73,20 @@ def opened(path: Path) -> Iterator[Image.Image]:
         raise UserError(f"{path}: no such image file") from error
     except MemoryError as error:
         raise UserError(f"{path}: does not fit into memory; check or remove it") from error
-    except _BROKEN as error:
+    except _DECODING_ERRORS as error:
         reason = " ".join(str(error).split())[:120]
         raise UserError(f"{path}: not a readable image, broken or truncated ({reason}); check or remove it") from error
 
 
 def check_regular(path: Path) -> None:
-    """UserError for a pipe, a device or a socket, which could be waited for forever; OSError where nothing is there."""
+    """Raise a UserError for a pipe, device or socket, which could block; OSError if the file is missing."""
     mode = path.stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise UserError(f"{path}: is no regular file; give an image file")
+        raise UserError(f"{path}: is not a regular file; use an image file")
 
 
 def check_declared_size(path: Path, size: tuple[int, int]) -> None:
-    """UserError for an image (W, H) with more pixels than are decoded whole."""
+    """Raise a UserError for an image size (W, H) above the limit of megapixels."""
     limit = _max_megapixels.get()
     if size[0] * size[1] > limit * 1_000_000:
         raise UserError(
@@ -86,7 +96,7 @@ def check_declared_size(path: Path, size: tuple[int, int]) -> None:
 
 
 def _check_png_size(path: Path, image: Image.Image) -> None:
-    """UserError for a PNG that claims more pixels than deflate can hold in its bytes."""
+    """Raise a UserError for a PNG that declares more pixels than its bytes can contain."""
     bits = {"1": 1, "P": 1, "L": 1, "I;16": 16, "LA": 16, "RGB": 24, "RGBA": 32}.get(image.mode, 1)
     size, needed = path.stat().st_size, image.width * image.height * bits / 8
     if needed > size * _MAX_DEFLATE_RATIO:
@@ -96,8 +106,8 @@ def _check_png_size(path: Path, image: Image.Image) -> None:
 
 
 @contextmanager
-def without_pillows_limit() -> Iterator[None]:
-    """Pillow's guard against small files that claim to be huge is replaced by `check_declared_size`."""
+def disable_pillow_limit() -> Iterator[None]:
+    """Disable Pillow's limit of image sizes, which `check_declared_size` replaces."""
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
         yield
@@ -109,39 +119,43 @@ def without_pillows_limit() -> Iterator[None]:
 
 
 def decode(path: Path, image: Image.Image) -> NDArray[Any]:
-    """Pixels of an open file, upright: uint8 [H, W, 3] RGB, or uint16 [H, W, 1 or 3] where it has more than 8 bits.
+    """Decode an open file, with EXIF orientation applied and without alpha.
 
-    Alpha is left out. UserError for floats, negative numbers, more than 16 bits, animations, and colors of more than 8
-    bits that cannot be decoded without loss.
+    Returns:
+        uint8 [H, W, 3] RGB, or uint16 [H, W, 1 or 3] if the file has more than 8 bits.
+
+    Raises:
+        UserError: For floating-point or negative pixels, more than 16 bits, animations, and colors of more than 8 bits
+            that cannot be decoded without loss.
     """
-    check_kind(path, image)
+    check_pixel_format(path, image)
     if image.mode in _DEEP_MODES:
-        values = _deep_gray(path, image)
+        values = _decode_deep_gray(path, image)
     elif is_deep_png(path, image):
-        values = _deep_png(path)
+        values = _decode_deep_png(path)
     else:
         values = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-    return _upright(values, orientation(image))
+    return _apply_orientation(values, get_orientation(image))
 
 
-def check_kind(path: Path, image: Image.Image) -> None:
-    """UserError for an open file whose pixels are not read, found from its header."""
+def check_pixel_format(path: Path, image: Image.Image) -> None:
+    """Raise a UserError for an open file whose header declares unsupported pixels."""
     if image.mode == "F":
-        raise UserError(f"{path}: its pixels are floating-point numbers; save it with 8 or 16 bits a channel")
+        raise UserError(f"{path}: has floating-point pixels; save it with 8 or 16 bits per channel")
     if image.format in _ANIMATIONS and getattr(image, "n_frames", 1) > 1:
-        raise UserError(f"{path}: is an animation; save each image as a file of its own")
+        raise UserError(f"{path}: is an animation; save each image as a separate file")
     if image.mode not in _DEEP_MODES and _is_deep_color(image):
-        way_out = "save it as PNG, or as TIFF without compression or with deflate"
-        raise UserError(f"{path}: its colors have more than 8 bits, of which only 8 would be read; {way_out}")
+        fix = "save it as PNG, or as TIFF without compression or with deflate"
+        raise UserError(f"{path}: has colors of more than 8 bits, of which only 8 would be read; {fix}")
 
 
 def is_deep(path: Path, image: Image.Image) -> bool:
-    """Whether an open file holds more than 8 bits a channel."""
+    """Return whether an open file has more than 8 bits per channel."""
     return image.mode in _DEEP_MODES or is_deep_png(path, image)
 
 
 def is_deep_png(path: Path, image: Image.Image) -> bool:
-    """Whether an open file is a PNG of 16 bits with colors or alpha, of which Pillow reads the upper 8."""
+    """Return whether an open file is a 16-bit PNG with color or alpha, of which Pillow reads only the upper 8 bits."""
     if image.format != "PNG" or image.mode in _DEEP_MODES:
         return False
     with path.open("rb") as file:
@@ -159,19 +173,19 @@ def _is_deep_color(image: Image.Image) -> bool:
     )
 
 
-def _deep_gray(path: Path, image: Image.Image) -> NDArray[np.uint16]:
+def _decode_deep_gray(path: Path, image: Image.Image) -> NDArray[np.uint16]:
     gray = np.asarray(image)
     low, high = int(gray.min(initial=0)), int(gray.max(initial=0))
     if high > MAX_LEVEL:
-        raise UserError(f"{path}: has pixels of {high}, more than 16 bits hold; save 8 or 16 bits")
+        raise UserError(f"{path}: has pixel values up to {high}, above 16 bits; save it with 8 or 16 bits")
     if low < 0:
-        raise UserError(f"{path}: has negative pixels (down to {low}); save it as unsigned 16 bits with an offset")
+        raise UserError(f"{path}: has negative pixel values (down to {low}); save it as unsigned 16-bit with an offset")
     is_inverted = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0
     values = gray.astype(np.uint16)[:, :, None]
     return MAX_LEVEL - values if is_inverted else values
 
 
-def _deep_png(path: Path) -> NDArray[np.uint16]:
+def _decode_deep_png(path: Path) -> NDArray[np.uint16]:
     from torchvision.io import ImageReadMode, decode_image  # takes seconds to import
 
     contents = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
@@ -183,11 +197,11 @@ def _deep_png(path: Path) -> NDArray[np.uint16]:
     return colors
 
 
-def stored_values(image: Image.Image) -> NDArray[Any]:
-    """The numbers of one channel of an open file, [H, W], as they are stored: palettes and white-is-zero are ignored.
+def get_stored_values(image: Image.Image) -> NDArray[Any]:
+    """Return the stored values of a single-channel file, [H, W], regardless of palettes and white-is-zero.
 
-    Both say how numbers are shown, and Pillow inverts 1 and 8 bits of TIFF where 0 is white: Fiji's inverting lookup
-    table, and tifffile for arrays of bool.
+    Both only define how values are displayed. Pillow inverts 1-bit and 8-bit TIFF files where 0 is white, as written by
+    Fiji with an inverting lookup table and by tifffile for boolean arrays; that is undone.
     """
     values = np.array(image)
     is_inverted = image.mode in ("1", "L") and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0
@@ -195,35 +209,37 @@ def stored_values(image: Image.Image) -> NDArray[Any]:
 
 
 def is_lossy(image: Image.Image) -> bool:
-    """Whether an open file may hold other levels than were saved, around edges above all. WebP may, so it counts."""
+    """Return whether an open file may be lossy, so that levels differ from the saved ones. WebP may be lossy."""
     return image.format in _LOSSY_FORMATS or image.info.get("compression") in ("jpeg", "tiff_jpeg", "webp")
 
 
 # ---- orientation
 
 
-def orientation(image: Image.Image) -> int:
-    """How the header of an open file says that its pixels lie, as EXIF counts: 1 upright, from 5 on sideways.
+def get_orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation of an open file: 1 is upright, 5 and above are transposed.
 
-    For TIFF 1: Pillow turns it. A broken header says nothing.
+    It is 1 for TIFF, which Pillow rotates itself, and for invalid headers.
     """
     try:
         return int(image.getexif().get(_ORIENTATION, 1)) if "exif" in image.info else 1
-    except Exception:  # Pillow promises none; the pixels are there all the same
+    except Exception:  # Pillow raises various errors, but the pixels can still be read
         return 1
 
 
-def upright_size(image: Image.Image) -> tuple[int, int]:
-    """(H, W) of what `read_image` gives for an open file."""
+def get_upright_size(image: Image.Image) -> tuple[int, int]:
+    """Return the size (H, W) of an open file with EXIF orientation applied."""
     return (
-        (image.width, image.height) if _FIRST_SIDEWAYS <= orientation(image) <= _LAST_ORIENTATION else image.size[::-1]
+        (image.width, image.height)
+        if _MIN_TRANSPOSED <= get_orientation(image) <= _MAX_ORIENTATION
+        else image.size[::-1]
     )
 
 
-def _upright(values: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Pixels [H, W, C] turned as EXIF says."""
-    if _FIRST_SIDEWAYS <= orientation <= _LAST_ORIENTATION:
+def _apply_orientation(values: NDArray[Any], get_orientation: int) -> NDArray[Any]:
+    """Apply an EXIF orientation to pixels [H, W, C]."""
+    if _MIN_TRANSPOSED <= get_orientation <= _MAX_ORIENTATION:
         values = values.swapaxes(0, 1)
-    if orientation in (2, 3, 6, 7):
+    if get_orientation in (2, 3, 6, 7):
         values = values[:, ::-1]
-    return values[::-1] if orientation in (3, 4, 7, 8) else values
+    return values[::-1] if get_orientation in (3, 4, 7, 8) else values

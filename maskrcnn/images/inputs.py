@@ -16,7 +16,7 @@ from torch import Tensor
 
 from maskrcnn.config import UserError
 from maskrcnn.images.large import measure_levels, open_pixels
-from maskrcnn.images.levels import FULL_RANGE, Levels, combine, scale_levels, value_range
+from maskrcnn.images.levels import FULL_RANGE, Levels, combine_ranges, measure_range, scale_levels
 from maskrcnn.structures.pixels import InMemory, Pixels
 
 ImageLike = str | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor
@@ -43,7 +43,7 @@ def open_image(image: ImageLike, levels: Levels | None = None, name: str = "imag
         return
     tensor = to_tensor(image, name)
     if tensor.dtype == torch.uint16:
-        tensor = scale_levels(tensor, levels or combine([value_range(tensor.numpy())]) or FULL_RANGE)
+        tensor = scale_levels(tensor, levels or combine_ranges([measure_range(tensor.numpy())]) or FULL_RANGE)
     yield InMemory(tensor)
 
 

@@ -1,7 +1,7 @@
 """Image files read by window, so that they need not fit into memory.
 
-TIFF (BigTIFF, too) is decoded by the tile or strip, or mapped into memory where it is not compressed; NumPy's `.npy`
-is mapped; every other format, and the rarer kinds of TIFF, are read whole by Pillow when the first window is asked for.
+TIFF (including BigTIFF) is decoded by tile or strip, or memory-mapped if it is not compressed. NumPy's `.npy` is
+memory-mapped. Other formats and rare kinds of TIFF are decoded as a whole by Pillow when the first window is read.
 """
 
 from __future__ import annotations
@@ -20,21 +20,28 @@ import torch
 from torch import Tensor
 
 from maskrcnn.config import UserError
-from maskrcnn.images.decoding import check_kind, check_regular, decode, is_deep, opened, upright_size
-from maskrcnn.images.levels import Levels, combine, scale_levels, value_range
-from maskrcnn.images.samples import Mapped, Samples, Values, check_not_empty, in_words
+from maskrcnn.images.decoding import (
+    check_pixel_format,
+    check_regular,
+    decode,
+    get_upright_size,
+    is_deep,
+    open_image_file,
+)
+from maskrcnn.images.levels import Levels, combine_ranges, measure_range, scale_levels
+from maskrcnn.images.samples import MappedSamples, Samples, Values, check_not_empty, format_size
 from maskrcnn.images.tiff import STARTS, open_tiff
 
 MAX_MEASURED = 64  # images, evenly spaced
-MAX_WINDOWS = 16  # of an image, evenly spaced
+MAX_WINDOWS = 16  # per image, evenly spaced
 WINDOW = 1024  # side in pixels
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".npy", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-CACHE_BYTES = 256 << 20  # decoded segments kept: neighbouring windows share them
+CACHE_BYTES = 256 << 20  # of decoded tiles or strips, which neighboring windows share
 _NPY_START = b"\x93NUMPY"
 
 
 class LargeImage:
-    """An image file that is read by window; `close` it, or use it in a `with` block."""
+    """An image file that is read by window; use it in a `with` block, or call `close`."""
 
     def __init__(self, path: Path, samples: Samples, levels: Levels | None = None) -> None:
         self.path = path
@@ -51,37 +58,44 @@ class LargeImage:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(H, W)"""
+        """Size (H, W)."""
         return self.samples.shape[:2]
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(3, H, W), as of the tensor that the whole image would be."""
+        """Shape (3, H, W) of the whole image as a tensor."""
         return (3, *self.size)
 
     @property
     def is_by_window(self) -> bool:
-        """Whether a window costs what it touches, not the whole image."""
-        return not isinstance(self.samples, _Whole)
+        """Whether reading a window does not require decoding the whole image."""
+        return not isinstance(self.samples, _WholeImage)
 
     @property
     def is_deep(self) -> bool:
-        """Whether the file holds more than 8 bits a channel."""
+        """Whether the file has more than 8 bits per channel."""
         return bool(self.samples.dtype.itemsize > 1)
 
     def read(self, x: int, y: int, height: int, width: int) -> Tensor:
-        """RGB pixels `[3, height, width]` of the window at the pixel (row y, column x).
+        """Read a window; alpha is dropped, and gray is repeated.
 
-        uint8, or uint16 where the file holds more than 8 bits; with `levels`, float32 in [0, 1] instead of uint16.
-        Alpha is left out, gray is repeated.
+        Args:
+            x: left column.
+            y: top row.
+            height: height in pixels.
+            width: width in pixels.
+
+        Returns:
+            RGB `[3, height, width]`: uint8, or if the file has more than 8 bits, float32 in [0, 1] with `levels` and
+            uint16 without.
 
         Raises:
-            UserError: a window that is not inside, pixels that cannot be decoded.
+            UserError: If the window is not inside the image, or pixels cannot be decoded.
         """
         if not (0 <= x < x + width <= self.size[1] and 0 <= y < y + height <= self.size[0]):
             window = f"[{x}, {y}, {x + width}, {y + height}]"
-            raise UserError(f"{self.path}: window {window} is not inside the image of {in_words(self.size)} pixels")
-        with _in_one_line(self.path):
+            raise UserError(f"{self.path}: window {window} is not inside the image of {format_size(self.size)} pixels")
+        with _convert_errors(self.path):
             values = self.samples.read(x, y, height, width)
             pixels = np.empty((3, height, width), values.dtype.newbyteorder("="))
             pixels[:] = values.transpose(2, 0, 1)
@@ -89,36 +103,38 @@ class LargeImage:
         return image if self.levels is None or image.dtype != torch.uint16 else scale_levels(image, self.levels)
 
     def close(self) -> None:
-        """Closes the file and forgets what was decoded."""
+        """Close the file, and free decoded pixels."""
         self.samples.close()
 
 
 def open_pixels(path: str | Path, cache_bytes: int = CACHE_BYTES, levels: Levels | None = None) -> LargeImage:
-    """The image in a file, of which only headers are read so far; of a pyramid, the first and largest page.
+    """Open an image file and read its header; of a pyramid, the first and largest page.
 
-    cache_bytes: decoded tiles or strips of a TIFF that are kept.
-    levels: the gray levels of an image of more than 8 bits that become 0 and 1.
+    Args:
+        path: the file.
+        cache_bytes: memory for decoded tiles or strips of TIFF files.
+        levels: values that are mapped to 0 and 1 if the image has more than 8 bits.
 
     Raises:
-        UserError: missing, not a regular file, not an image, broken, truncated, a stack, of a kind or a number of
-            channels that cannot be read, or too large to be decoded whole where that is the only way.
+        UserError: If the file is missing, not a regular file, invalid, truncated, a stack, of an unsupported kind or
+            number of channels, or too large to be decoded as a whole where that is required.
     """
     path = Path(path)
-    with _in_one_line(path):
+    with _convert_errors(path):
         check_regular(path)
         with path.open("rb") as file:
             start = file.read(len(_NPY_START))
         samples: Samples
         if start[:4] in STARTS:
-            samples = open_tiff(path, cache_bytes) or _Whole(path, quiet=True)
+            samples = open_tiff(path, cache_bytes) or _WholeImage(path, quiet=True)
         else:
-            samples = _mapped_npy(path) if start == _NPY_START else _Whole(path)
+            samples = _map_npy(path) if start == _NPY_START else _WholeImage(path)
         return LargeImage(path, samples, levels)
 
 
 @contextmanager
-def _in_one_line(path: Path) -> Iterator[None]:
-    """Whatever broken files make NumPy and tifffile raise, which promise no common type, as a UserError."""
+def _convert_errors(path: Path) -> Iterator[None]:
+    """Convert the errors of NumPy and tifffile, which have no common type, to a UserError."""
     logger = logging.getLogger("tifffile")
     was_disabled, logger.disabled = logger.disabled, True
     try:
@@ -142,31 +158,33 @@ def _in_one_line(path: Path) -> Iterator[None]:
 # ---- whole files
 
 
-class _Whole:
-    """What Pillow decodes, kept from the first window on."""
+class _WholeImage:
+    """An image decoded as a whole by Pillow when the first window is read."""
 
     def __init__(self, path: Path, quiet: bool = False) -> None:
         self.path = path
-        self.guard = _without_libtiff_messages if quiet else nullcontext
-        with self.guard(), opened(path) as image:
-            check_kind(path, image)
-            self.shape = (*upright_size(image), 3)
+        self.guard = _mute_libtiff if quiet else nullcontext
+        with self.guard(), open_image_file(path) as image:
+            check_pixel_format(path, image)
+            self.shape = (*get_upright_size(image), 3)
             self.dtype = np.dtype(np.uint16 if is_deep(path, image) else np.uint8)
         self._pixels: Values | None = None
 
     def read(self, x: int, y: int, height: int, width: int) -> Values:
+        """Read a window [height, width, 1 or 3]."""
         if self._pixels is None:
-            with self.guard(), opened(self.path) as image:
+            with self.guard(), open_image_file(self.path) as image:
                 self._pixels = decode(self.path, image)
         return self._pixels[y : y + height, x : x + width]
 
     def close(self) -> None:
+        """Free the pixels."""
         self._pixels = None
 
 
 @contextmanager
-def _without_libtiff_messages() -> Iterator[None]:
-    """Pillow's libtiff writes to the process's stderr what is wrong with a file, beside the error that is raised."""
+def _mute_libtiff() -> Iterator[None]:
+    """Mute stderr, because Pillow's libtiff prints messages in addition to raising an error."""
     sys.stderr.flush()
     kept = os.dup(2)
     try:
@@ -178,39 +196,42 @@ def _without_libtiff_messages() -> Iterator[None]:
         os.close(kept)
 
 
-# ---- files mapped into memory
+# ---- memory-mapped files
 
 
-def _mapped_npy(path: Path) -> Mapped:
+def _map_npy(path: Path) -> MappedSamples:
     values = np.load(path, mmap_mode="r", allow_pickle=False)
     if values.ndim == 2:
         values = values[:, :, None]
     if values.ndim != 3 or values.shape[2] not in (1, 3):
-        raise UserError(f"{path}: its array is {list(values.shape)}; save one of [H, W] or [H, W, 3]")
+        raise UserError(f"{path}: its array has shape {list(values.shape)}; save [H, W] or [H, W, 3]")
     if values.dtype.newbyteorder("=") not in (np.uint8, np.uint16):
-        raise UserError(f"{path}: its numbers are {values.dtype}; save uint8 or uint16")
+        raise UserError(f"{path}: its data type is {values.dtype}; save uint8 or uint16")
     check_not_empty(path, values.shape)
-    return Mapped(values)
+    return MappedSamples(values)
 
 
 # ---- gray levels
 
 
 def measure_levels(paths: Sequence[Path]) -> Levels | None:
-    """The gray levels of the images with more than 8 bits among some of these; None where there are none.
+    """Measure the gray levels of images with more than 8 bits, from a sample of the files.
 
-    Of each image, a few values at each end do not count (`levels.value_range`); files that cannot be read are left
-    out, since the error is raised where they are used.
+    A few outliers at each end are ignored (`levels.measure_range`). Files that cannot be read are skipped; the error is
+    raised when they are used.
+
+    Returns:
+        The gray levels; None if no image has more than 8 bits.
     """
     ranges = []
     for path in paths[:: max(1, -(-len(paths) // MAX_MEASURED))]:
         with suppress(UserError), open_pixels(path) as image:
             if image.is_deep:
-                ranges += [value_range(window.numpy()) for window in _windows(image)]
-    return combine(ranges)
+                ranges += [measure_range(window.numpy()) for window in _read_windows(image)]
+    return combine_ranges(ranges)
 
 
-def _windows(image: LargeImage) -> Iterator[Tensor]:
+def _read_windows(image: LargeImage) -> Iterator[Tensor]:
     height, width = image.size
     corners = [(x, y) for y in range(0, height, WINDOW) for x in range(0, width, WINDOW)]
     for x, y in corners[:: -(-len(corners) // MAX_WINDOWS)]:

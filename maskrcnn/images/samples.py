@@ -1,4 +1,4 @@
-"""The samples of an image file, as they are stored: what `large_images` reads windows from."""
+"""Interface to the stored samples of an image file, from which windows are read."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ class Samples(Protocol):
     dtype: np.dtype[Any]
 
     def read(self, x: int, y: int, height: int, width: int) -> Values:
-        """[height, width, channels] at the pixel (row y, column x), all inside."""
+        """Read a window [height, width, channels] with its top left pixel at row y, column x."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close the file."""
+        ...
 
 
-class Mapped:
-    """An array [H, W, channels] in a file that is mapped into memory."""
+class MappedSamples:
+    """A memory-mapped array [H, W, channels]."""
 
     def __init__(self, values: NDArray[Any]) -> None:
         self.values = values
@@ -35,19 +37,21 @@ class Mapped:
         self.dtype = values.dtype
 
     def read(self, x: int, y: int, height: int, width: int) -> Values:
+        """Read a window."""
         part: Values = self.values[y : y + height, x : x + width].astype(self.dtype.newbyteorder("="))
         return part
 
     def close(self) -> None:
+        """Release the memory map."""
         self.values = np.zeros((0, 0, 1), self.dtype)
 
 
-def in_words(size: tuple[int, ...]) -> str:
-    """A size (H, W), height first."""
+def format_size(size: tuple[int, ...]) -> str:
+    """Format a size (H, W), height first."""
     return " x ".join(map(str, size[:2]))
 
 
 def check_not_empty(path: Path, size: tuple[int, ...]) -> None:
-    """UserError for an image without pixels."""
+    """Raise a UserError for an image without pixels."""
     if 0 in size:
-        raise UserError(f"{path}: has no pixels ({in_words(size)})")
+        raise UserError(f"{path}: has no pixels ({format_size(size)})")

@@ -1,4 +1,4 @@
-"""TIFF read by window: each tile or strip is decoded when it is needed, and files without compression are mapped."""
+"""TIFF files read by window: tiles and strips are decoded on demand, and uncompressed files are memory-mapped."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from numpy.typing import NDArray
 
 from maskrcnn.config import UserError
 from maskrcnn.images.decoding import check_declared_size
-from maskrcnn.images.samples import Mapped, Samples, Values, check_not_empty, in_words
+from maskrcnn.images.samples import MappedSamples, Samples, Values, check_not_empty, format_size
 
 STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_PLAIN_COMPRESSIONS = (1, 8, 32773, 32946, 34925)  # none, deflate (two numbers), PackBits, LZMA: need no imagecodecs
+_PLAIN_COMPRESSIONS = (1, 8, 32773, 32946, 34925)  # none, deflate (2 codes), PackBits, LZMA: need no imagecodecs
 _WHITE_IS_ZERO, _GRAY, _RGB, _YCBCR, _JPEG = 0, 1, 2, 6, 7
 _ALPHA = ((1,), (2,))
 
 
 def open_tiff(path: Path, cache_bytes: int) -> Samples | None:
-    """The first page of a TIFF; None where its kind is left to Pillow.
+    """Open the first page of a TIFF file; return None if Pillow has to read it.
 
     Raises:
-        UserError: a stack, floats, channels that are no gray or RGB, or a file that is shorter than its tables say.
+        UserError: If the file is a stack, has floating-point pixels, is neither gray nor RGB, or is truncated.
     """
     import tifffile  # takes a tenth of a second to import
 
@@ -34,34 +34,34 @@ def open_tiff(path: Path, cache_bytes: int) -> Samples | None:
     try:
         page = tiff.pages.first
         check_not_empty(path, (page.imagelength, page.imagewidth))
-        _check_kind(path, tiff, page)
+        _check_pixel_type(path, tiff, page)
         if not _is_by_window(page):
             tiff.close()
             _check_decodable_size(path, page)
             return None
-        channels = _colour_channels(path, page)
+        channels = _count_color_channels(path, page)
         _check_segments(path, page)
         samples: Samples
         if page.is_memmappable:
-            samples = Mapped(_mapped_tiff(path, page)[:, :, :channels])
+            samples = MappedSamples(_map_tiff(path, page)[:, :, :channels])
         else:
-            samples = Segments(tiff, page, channels, cache_bytes)
-        return Inverted(samples) if page.photometric == _WHITE_IS_ZERO else samples
+            samples = SegmentedSamples(tiff, page, channels, cache_bytes)
+        return InvertedSamples(samples) if page.photometric == _WHITE_IS_ZERO else samples
     except BaseException:
         tiff.close()
         raise
 
 
-def _check_kind(path: Path, tiff: Any, page: Any) -> None:
-    """UserError for numbers that are no pixels, and for a stack: pages of other sizes are smaller copies."""
+def _check_pixel_type(path: Path, tiff: Any, page: Any) -> None:
+    """Raise a UserError for floating-point pixels and for stacks; pages of other sizes are levels of a pyramid."""
     if page.dtype is not None and page.dtype.kind in "fc":
-        raise UserError(f"{path}: its numbers are {page.dtype}; save uint8 or uint16")
+        raise UserError(f"{path}: its data type is {page.dtype}; save uint8 or uint16")
     if len(tiff.pages) > 1 and tiff.pages[1].shape == page.shape:
-        raise UserError(f"{path}: is a stack of {len(tiff.pages)} images; save each as a file of its own")
+        raise UserError(f"{path}: is a stack of {len(tiff.pages)} images; save each as a separate file")
 
 
 def _is_by_window(page: Any) -> bool:
-    """Whether the page is of a kind that is read here; Pillow knows the others."""
+    """Return whether the page can be read by window; Pillow reads the others."""
     plain = page.photometric in (_WHITE_IS_ZERO, _GRAY, _RGB) or (
         page.photometric == _YCBCR and page.compression == _JPEG
     )
@@ -71,91 +71,93 @@ def _is_by_window(page: Any) -> bool:
 
 
 def _is_decodable(page: Any) -> bool:
-    """Whether tifffile decodes the page with what is installed."""
+    """Return whether tifffile can decode the page with the installed packages."""
     if importlib.util.find_spec("imagecodecs") is not None:
         return True
     return page.compression in _PLAIN_COMPRESSIONS and page.predictor in (1, 2)
 
 
 def _check_decodable_size(path: Path, page: Any) -> None:
-    """UserError for a page too large to be decoded whole, with what would have it read by window."""
+    """Raise a UserError for a page too large to be decoded as a whole, with a hint how to read it by window."""
     try:
         check_declared_size(path, (page.imagewidth, page.imagelength))
     except UserError as error:
         name = getattr(page.compression, "name", page.compression)
-        way_out = "once saved as gray or RGB of 8 or 16 bits"
+        fix = "save it as gray or RGB with 8 or 16 bits"
         if not _is_decodable(page):
-            way_out = f"{name} compression with imagecodecs (pip install imagecodecs), or once saved with deflate"
-        size = in_words((page.imagelength, page.imagewidth))
+            fix = f"for {name} compression install imagecodecs (pip install imagecodecs), or save it with deflate"
+        size = format_size((page.imagelength, page.imagewidth))
         raise UserError(
-            f"{path}: {size} pixels are too many to be read whole (--max_megapixels), and by window only {way_out}"
+            f"{path}: {size} pixels are too many to be read as a whole (--max_megapixels); to read it by window, {fix}"
         ) from error
 
 
-def _colour_channels(path: Path, page: Any) -> int:
-    """1 or 3; alpha comes after them."""
+def _count_color_channels(path: Path, page: Any) -> int:
+    """Return the number of color channels, 1 or 3, without alpha."""
     count = page.samplesperpixel
     if (count == 4 and page.photometric == _RGB) or (count in (2, 4) and tuple(page.extrasamples) in _ALPHA):
         count -= 1
     if count not in (1, 3):
-        raise UserError(f"{path}: has {count} channels; save grey, RGB or RGBA")
+        raise UserError(f"{path}: has {count} channels; save gray, RGB or RGBA")
     return int(count)
 
 
 def _check_segments(path: Path, page: Any) -> None:
-    """UserError unless the file is as long as its tables say, and holds what the size needs."""
+    """Raise a UserError if the file is shorter than its tables declare, or too short for the image size."""
     offsets, counts = page.dataoffsets, page.databytecounts
     needed, end = math.prod(page.chunked), path.stat().st_size
     segment = math.prod(page.chunks) * page.dtype.itemsize
     if page.is_memmappable and page.dataoffsets[0] + page.nbytes <= end:
         return
-    if page.is_memmappable or min(len(offsets), len(counts)) < needed or _reach_beyond(offsets, counts, end):
+    if page.is_memmappable or min(len(offsets), len(counts)) < needed or _exceed_file(offsets, counts, end):
         raise UserError(f"{path}: is truncated: pixels are missing at its end; check or remove it")
     if segment > 1 << 30 and any(0 < count * 5000 < segment for count in counts):
-        raise UserError(f"{path}: claims an absurd size ({in_words(page.shape)} pixels); check or remove it")
+        raise UserError(f"{path}: claims an absurd size ({format_size(page.shape)} pixels); check or remove it")
 
 
-def _reach_beyond(offsets: Any, counts: Any, end: int) -> bool:
+def _exceed_file(offsets: Any, counts: Any, end: int) -> bool:
     return any(offset + count > end for offset, count in zip(offsets, counts, strict=False))
 
 
-def _mapped_tiff(path: Path, page: Any) -> NDArray[Any]:
-    """[H, W, samples]"""
+def _map_tiff(path: Path, page: Any) -> NDArray[Any]:
+    """Map the pixels of an uncompressed page, [H, W, samples]."""
     height, width, samples = page.imagelength, page.imagewidth, page.samplesperpixel
-    apart = page.planarconfig == 2 and samples > 1
+    is_planar = page.planarconfig == 2 and samples > 1
     values: NDArray[Any] = np.memmap(
         path,
         page.dtype.newbyteorder(page.parent.byteorder),
         "r",
         page.dataoffsets[0],
-        (samples, height, width) if apart else (height, width, samples),
+        (samples, height, width) if is_planar else (height, width, samples),
     )
     page.parent.close()
-    return values.transpose(1, 2, 0) if apart else values
+    return values.transpose(1, 2, 0) if is_planar else values
 
 
-class Inverted:
-    """Samples of which 0 is white."""
+class InvertedSamples:
+    """Samples where 0 is white."""
 
     def __init__(self, samples: Samples) -> None:
         self.samples, self.shape, self.dtype = samples, samples.shape, samples.dtype
 
     def read(self, x: int, y: int, height: int, width: int) -> Values:
+        """Read a window."""
         return ~self.samples.read(x, y, height, width)
 
     def close(self) -> None:
+        """Close the file."""
         self.samples.close()
 
 
-class Segments:
-    """The tiles or strips of a TIFF page, each decoded when a window touches it; those used last are kept."""
+class SegmentedSamples:
+    """Tiles or strips of a TIFF page, decoded on demand, with a cache of the most recently used ones."""
 
     def __init__(self, tiff: Any, page: Any, channels: int, cache_bytes: int) -> None:
         self.tiff, self.page, self.cache_bytes = tiff, page, cache_bytes
         height, width = page.imagelength, page.imagewidth
         self.shape = (height, width, channels)
         self.dtype = np.dtype(page.dtype)
-        self.apart = page.planarconfig == 2 and page.samplesperpixel > 1
+        self.is_planar = page.planarconfig == 2 and page.samplesperpixel > 1
         self.side = (page.tilelength, page.tilewidth) if page.is_tiled else (min(page.rowsperstrip, height), width)
         self.tables = (
             {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader} if page.compression == _JPEG else {}
@@ -165,9 +167,10 @@ class Segments:
         self._bytes = 0
 
     def read(self, x: int, y: int, height: int, width: int) -> Values:
+        """Read a window; missing tiles are 0."""
         window = np.zeros((height, width, self.shape[2]), self.dtype)
-        for plane in range(self.shape[2] if self.apart else 1):
-            part = window[:, :, plane : plane + 1] if self.apart else window
+        for plane in range(self.shape[2] if self.is_planar else 1):
+            part = window[:, :, plane : plane + 1] if self.is_planar else window
             for row in range(y // self.side[0], math.ceil((y + height) / self.side[0])):
                 for column in range(x // self.side[1], math.ceil((x + width) / self.side[1])):
                     segment = self._segment((plane * self.grid[0] + row) * self.grid[1] + column)
@@ -176,13 +179,13 @@ class Segments:
         return window
 
     def _segment(self, index: int) -> Values | None:
-        """[h, w, channels], h and w as `side` or less at the image's end; None where the file holds nothing there."""
+        """Return a segment [h, w, channels], clipped at the edge of the image; None if it is missing in the file."""
         if index in self._kept:
             self._kept.move_to_end(index)
             return self._kept[index]
         segment = self._kept[index] = self._decode(index)
         self._bytes += 0 if segment is None else segment.nbytes
-        planes = self.shape[2] if self.apart else 1
+        planes = self.shape[2] if self.is_planar else 1
         while self._bytes > self.cache_bytes and len(self._kept) > planes:
             _, oldest = self._kept.popitem(last=False)
             self._bytes -= 0 if oldest is None else oldest.nbytes
@@ -193,19 +196,20 @@ class Segments:
         if offset == 0 or count == 0:
             return None
         self.tiff.filehandle.seek(offset)
-        data = self.tiff.filehandle.read(count)  # first, because what the decoder looks up moves the place in the file
+        data = self.tiff.filehandle.read(count)  # before decoding, which moves the file position
         decoded = self.page.decode(data, index, **self.tables)[0]
-        values: Values = np.ascontiguousarray(decoded[0, :, :, : 1 if self.apart else self.shape[2]])
+        values: Values = np.ascontiguousarray(decoded[0, :, :, : 1 if self.is_planar else self.shape[2]])
         return values
 
     def close(self) -> None:
+        """Close the file, and clear the cache."""
         self._kept.clear()
         with suppress(OSError):
             self.tiff.close()
 
 
 def _copy(segment: Values, at: tuple[int, int], side: tuple[int, int], window: Values) -> None:
-    """What a window [h, w, channels] sees of a segment whose upper left pixel lies at (row, column) of it."""
+    """Copy the part of a segment inside a window [h, w, channels]; `at` is its top left (row, column) there."""
     there, here = [], []
     for start, length, end in zip(at, side, window.shape, strict=False):
         low, high = max(start, 0), min(start + length, end)

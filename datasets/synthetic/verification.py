@@ -14,7 +14,7 @@ from datasets.synthetic import reference
 from datasets.synthetic._native import native
 from datasets.synthetic.writer import hash_file, hash_pixels
 from maskrcnn.config import UserError
-from maskrcnn.images.reading import opened
+from maskrcnn.images.reading import open_image_file
 
 
 def read_manifest(folder: Path) -> dict[str, dict[str, str]]:
@@ -49,7 +49,7 @@ def compare_file(folder: Path, name: str, hashes: dict[str, str]) -> str | None:
     if "pixels" not in hashes:
         return f"{path}: was modified (SHA-256 differs)"
     try:
-        with opened(path) as file:
+        with open_image_file(path) as file:
             same = hash_pixels(_pixels(file)) == hashes["pixels"]
     except UserError as error:
         return str(error)
@@ -86,7 +86,7 @@ def check_annotations(folder: Path, split: str) -> Iterator[str | None]:
 
 def _check_image(path: Path, annotations: dict[int, dict[str, Any]]) -> str | None:
     try:
-        with opened(path) as file:
+        with open_image_file(path) as file:
             labels = _pixels(file).astype(np.uint16)
     except UserError as error:
         return str(error)
