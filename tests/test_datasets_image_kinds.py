@@ -105,7 +105,7 @@ REFUSED: dict[str, tuple[Write, str]] = {
     "float.tif": (tif(GRAY.astype(np.float32)), "float32"),
     "two channels.tif": (tif(np.dstack([GRAY, GRAY]), photometric="minisblack", planarconfig="contig"), "2 channels"),
     "four.tif": (tif(np.dstack([GRAY] * 4), photometric="minisblack", planarconfig="contig"), "4 channels"),
-    "negative.tif": (tif(GRAY.astype(np.int16) - 100), "negative pixels"),
+    "negative.tif": (tif(GRAY.astype(np.int16) - 100), "negative pixel values"),
     "large.tif": (tif(GRAY.astype(np.uint32) * 1000), "above 16 bits"),
     "deep.ppm": (
         lambda path: path.write_bytes(b"P6\n53 37\n65535\n" + DEEP_COLOR.astype(">u2").tobytes()),

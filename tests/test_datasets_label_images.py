@@ -205,7 +205,7 @@ def test_a_set_without_a_test_folder_says_so_where_that_is_asked_for(tmp_path):
     root = stardist(tmp_path)
     (root / "test").rename(root / "elsewhere")
     assert len(LabelImages(root, "train")) > 0
-    with pytest.raises(MissingSplit, match="holds train but no folder for 'test'"):
+    with pytest.raises(MissingSplit, match="has train but no folder for 'test'"):
         LabelImages(root, "test")
 
 
