@@ -68,7 +68,10 @@ def test_images_of_16_bits_keep_their_values(tmp_path, values, name):
 def test_images_beyond_16_bits_and_of_negative_values_are_rejected(tmp_path):
     Image.fromarray(np.array([[5, 65_535, 256]], np.int32)).save(tmp_path / "a.tif")
     assert read_image(tmp_path / "a.tif")[0].tolist() == [[5, 65_535, 256]]
-    for values, words in (([0, 65_536], "has pixel values up to 65536"), ([-5, 3], r"has negative pixel values \(down to -5\)")):
+    for values, words in (
+        ([0, 65_536], "has pixel values up to 65536"),
+        ([-5, 3], r"has negative pixel values \(down to -5\)"),
+    ):
         Image.fromarray(np.array([values], np.int32)).save(tmp_path / "a.tif")
         with pytest.raises(UserError, match=rf"a\.tif: {words}"):
             read_image(tmp_path / "a.tif")
