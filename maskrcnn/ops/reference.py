@@ -1,7 +1,7 @@
-"""What each operation computes, in plain PyTorch; `reference_masks.py` for masks.
+"""Reference implementations of the operations in plain PyTorch; see `reference_masks.py` for masks.
 
-Each function here has the name and the signature of an operation `torch.ops.maskrcnn.*` and defines it. The faces
-beside this file document and check.
+Each function has the name and signature of an operation `torch.ops.maskrcnn.*` and defines its result. The modules of
+this package document the operations and check their arguments.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from torchvision import ops as tv
 from maskrcnn.ops.boxes import box_area, box_intersection, box_iou
 from maskrcnn.ops.types import TIES
 
-CHUNK = 1 << 22  # elements of a temporary: bounds the memory of every loop below
+CHUNK = 1 << 22  # max. elements of temporary tensors
 Parts = tuple[Tensor, Tensor, Tensor]
 
 
@@ -22,7 +22,7 @@ Parts = tuple[Tensor, Tensor, Tensor]
 
 
 def nms(boxes: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
-    """Which of the boxes `[N, 4]`, given from the best to the worst, are kept: bool `[N]`.
+    """Return which boxes `[N, 4]`, in descending order of score, NMS keeps, bool `[N]`.
 
     The float32 IoU is compared with the float64 threshold, as in torchvision on a CPU.
     """
@@ -30,18 +30,19 @@ def nms(boxes: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
     threshold = np.float32(iou_threshold)
     threshold = threshold if float(threshold) <= iou_threshold else np.nextafter(threshold, np.float32(-1))
     kept = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
-    # Group by group: shifting boxes apart by an offset instead would cost float32 precision.
+    # NMS runs per group, because offsets that separate the groups would cost float32 precision.
     by_group = torch.argsort(groups, stable=True)
     counts: list[int] = torch.unique_consecutive(groups[by_group], return_counts=True)[1].tolist()
     for members in torch.split(by_group, counts):
         members = members[torch.isfinite(boxes[members]).all(dim=1)]
         kept[members] = False
-        falling = torch.arange(len(members), 0, -1, dtype=torch.float32, device=boxes.device)
-        kept[members[tv.nms(boxes[members], falling, float(threshold))]] = True
+        scores = torch.arange(len(members), 0, -1, dtype=torch.float32, device=boxes.device)
+        kept[members[tv.nms(boxes[members], scores, float(threshold))]] = True
     return kept
 
 
 def match_boxes(priors: Tensor, targets: Tensor, min_iou: float, ties: int) -> Parts:
+    """Match each prior to the target with the maximum IoU; returns index, IoU, and forced matches."""
     index = torch.full((len(priors),), -1, dtype=torch.int64, device=priors.device)
     iou = torch.zeros(len(priors), dtype=torch.float32, device=priors.device)
     forced = torch.zeros(len(priors), dtype=torch.bool, device=priors.device)
@@ -62,13 +63,13 @@ def match_boxes(priors: Tensor, targets: Tensor, min_iou: float, ties: int) -> P
 
 
 def _forced(priors: Tensor, targets: Tensor, ious: Tensor, ties: int) -> Tensor:
-    # IoUs closer than 1e-5, relative, tie: exact ties on unrounded anchors are chaotic.
+    # IoUs with a relative difference below 1e-5 are ties, because exact ties depend on rounding.
     best = ious.max(dim=1, keepdim=True).values
     tied = (ious >= best * (1 - 1e-5)) & (best > 0)
     if ties == TIES["all"]:
         return tied.any(dim=0)
-    # Not torch.cdist, whose matrix product loses whole pixels far from the origin.
-    apart = (box_centres(targets)[:, None] - box_centres(priors)).square().sum(dim=2)
+    # torch.cdist uses a matrix product, which is off by whole pixels far from the origin.
+    apart = (box_centers(targets)[:, None] - box_centers(priors)).square().sum(dim=2)
     distance = apart.masked_fill(~tied, torch.inf)
     nearest = torch.zeros(len(priors), dtype=torch.bool, device=priors.device)
     nearest[distance.argmin(dim=1)[tied.any(dim=1)]] = True
@@ -76,24 +77,26 @@ def _forced(priors: Tensor, targets: Tensor, ious: Tensor, ties: int) -> Tensor:
 
 
 def match_anchors(sizes: Tensor, grids: Tensor, cells: Tensor, targets: Tensor, min_iou: float, ties: int) -> Parts:
-    """`match_boxes` of all anchors of the grids that `matching._grids` describes."""
+    """Match all anchors of grids (see `matching._grids`) as `match_boxes` does."""
     return match_boxes(all_anchors(sizes, grids, cells), targets, min_iou, ties)
 
 
 def all_anchors(sizes: Tensor, grids: Tensor, cells: Tensor) -> Tensor:
+    """Compute all anchors of grids, float32 `[N, 4]`."""
     columns, rows, first, step = cells.unbind(dim=1)
     counts = columns * rows
     grid = torch.repeat_interleave(counts)
     cell = torch.arange(len(grid), device=sizes.device) - (counts.cumsum(0) - counts)[grid]
     place = torch.stack([cell % columns[grid], cell // columns[grid]], dim=1)
-    centre = place * grids[grid, :2] + grids[grid, 2:]
+    center = place * grids[grid, :2] + grids[grid, 2:]
     half = sizes[grid] / 2
     anchors = torch.empty(len(grid), 4, dtype=torch.float32, device=sizes.device)
-    anchors[first[grid] + cell * step[grid]] = torch.cat([centre - half, centre + half], dim=1)
+    anchors[first[grid] + cell * step[grid]] = torch.cat([center - half, center + half], dim=1)
     return anchors
 
 
 def covered(priors: Tensor, regions: Tensor, min_fraction: float) -> Tensor:
+    """Return which priors have at least `min_fraction` of their area in one of the regions, bool `[P]`."""
     result = torch.zeros(len(priors), dtype=torch.bool, device=priors.device)
     area = box_area(priors)
     for chunk in torch.split(regions, max(1, CHUNK // max(1, len(priors)))):
@@ -101,7 +104,8 @@ def covered(priors: Tensor, regions: Tensor, min_fraction: float) -> Tensor:
     return result
 
 
-def box_centres(boxes: Tensor) -> Tensor:
+def box_centers(boxes: Tensor) -> Tensor:
+    """Compute the centers of boxes, `[N, 2]`."""
     return (boxes[:, :2] + boxes[:, 2:]) / 2
 
 
@@ -118,8 +122,9 @@ def roi_align(
     sampling_ratio: int,
     aligned: bool,
 ) -> Tensor:
-    # All maps as rows of one table: each bin is then a weighted bag of rows, for all levels and images in one call,
-    # in parallel and vectorised over channels.
+    """Pool RoIs from the levels of a feature pyramid, `[K, S, S, C]`."""
+    # All maps are rows of one table, and each bin is a weighted sum of rows, for all levels and images in one call
+    # that is parallel and vectorized over channels.
     channels = features[0].shape[3]
     table = torch.cat([feature.reshape(-1, channels) for feature in features])
     shapes = torch.tensor([feature.shape[1:3] for feature in features], device=boxes.device)
@@ -130,7 +135,7 @@ def roi_align(
     boxes = boxes / boxes.new_tensor(strides)[levels][:, None] - (0.5 if aligned else 0.0)
     extent = boxes[:, 2:] - boxes[:, :2]
     extent = extent if aligned else extent.clamp(min=1)
-    # An empty or inverted RoI has no adaptive samples, and gives 0, as in torchvision and Detectron2.
+    # The result of an empty or inverted RoI without adaptive samples is 0, as in torchvision and Detectron2.
     ratio = (extent / output_size).ceil().clamp(min=0).long()
     ratio = torch.full_like(ratio, sampling_ratio) if sampling_ratio else ratio
     result = table.new_zeros(len(boxes), output_size, output_size, channels)
@@ -144,14 +149,14 @@ def roi_align(
 
 
 def bin_samples(boxes: Tensor, extent: Tensor, bins: int, samples: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Coordinates of the samples along x and y, `[K, bins * samples]`; `extent [K, 2]` from the corner x1 y1 on."""
+    """Compute sample coordinates along x and y, `[K, bins * samples]`, in an extent `[K, 2]` from the corner x1 y1."""
     steps = [(torch.arange(bins * n, dtype=boxes.dtype, device=boxes.device) + 0.5) / (bins * n) for n in samples]
     x, y = (boxes[:, axis, None] + extent[:, axis, None] * step for axis, step in enumerate(steps))
     return x, y
 
 
 def _corners(at: Tensor, limit: Tensor, bins: int) -> tuple[Tensor, Tensor]:
-    """The cells that the samples of each bin touch along one axis and their weights, `[K, bins, 2 * samples]`."""
+    """Compute the cells along one axis that contribute to each bin, and their weights, `[K, bins, 2 * samples]`."""
     inside = (at >= -1) & (at <= limit[:, None])
     last = (limit - 1)[:, None]
     at = torch.minimum(at.clamp(min=0), last.to(at))
@@ -171,7 +176,7 @@ def _pooled(
     rows: tuple[Tensor, Tensor],
     scale: float,
 ) -> Tensor:
-    """Weighted sums `[K, S, S, C]` of rows of the table; maps begin at `first [K]`, with `width [K]` cells a line."""
+    """Compute weighted sums `[K, S, S, C]` of table rows; maps start at `first` and are `width` cells wide, `[K]`."""
     (x, x_weight), (y, y_weight) = columns, rows
     row = (first[:, None, None] + y * width[:, None, None])[:, :, None, :, None] + x[:, None, :, None, :]
     weight = (y_weight[:, :, None, :, None] * x_weight[:, None, :, None, :]).flatten(3) * scale
@@ -184,6 +189,7 @@ def _pooled(
 def crop_and_resize(
     features: Tensor, boxes: Tensor, images: Tensor, output_size: int, extrapolation_value: float
 ) -> Tensor:
+    """Crop and resize RoIs as TensorFlow's `crop_and_resize`, `[K, S, S, C]`."""
     height, width, channels = features.shape[1:]
     boxes = boxes.double() if features.dtype == torch.float64 else boxes
     bins = torch.arange(output_size, dtype=boxes.dtype, device=boxes.device)

@@ -1,7 +1,7 @@
-"""What each operation on masks computes, in plain PyTorch, as `reference.py` does for boxes and features.
+"""Reference implementations of the operations on masks in plain PyTorch.
 
-Masks are windows, offsets and data as in `masks.py`; x counts columns, y rows. Operations that draw masks are given
-the new windows and offsets, and return the data.
+Masks are windows, offsets, and data as in `masks.py`; x is the column and y the row. Operations that draw masks take
+the new windows and offsets and return the data.
 """
 
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ def warp_masks(
     new_offsets: Tensor,
     samples: int,
 ) -> Tensor:
-    """`matrix` float64 `[2, 3]` leads from new to old continuous coordinates."""
+    """Warp masks; `matrix` float64 `[2, 3]` maps new to old continuous coordinates."""
     masks = Windows(windows, offsets, data)
 
     def level(owner: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -54,19 +54,20 @@ def sample_masks(
     aligned: bool,
     soft: bool,
 ) -> Tensor:
+    """Sample masks inside boxes, float32 `[K, S, S]`."""
     masks, limits = Windows(windows, offsets, data), (width, height)
     start = boxes - (0.5 if aligned else 0.0)
     extent = boxes[:, 2:] - boxes[:, :2]
     extent = extent if aligned else extent.clamp(min=1)
     result = torch.zeros(len(boxes), output_size, output_size, dtype=torch.float32, device=boxes.device)
-    # An empty or inverted box has no adaptive samples, and gives 0, as in `reference.roi_align`.
+    # The result of an empty or inverted box without adaptive samples is 0, as in `reference.roi_align`.
     ratio = (extent / output_size).ceil().clamp(min=0).long()
     ratio = torch.full_like(ratio, sampling_ratio) if sampling_ratio else ratio
     for gx, gy in torch.unique(ratio[(ratio > 0).all(dim=1)], dim=0).tolist():
         members = torch.nonzero((ratio[:, 0] == gx) & (ratio[:, 1] == gy)).flatten()
         for part in torch.split(members, max(1, CHUNK // (output_size**2 * gx * gy))):
             samples = bin_samples(start[part], extent[part], output_size, (gx, gy))
-            # Held inside the canvas; -2, where no pixel is, for those beyond it.
+            # Coordinates are clamped to the canvas; those beyond it are set to -2, where there is no pixel.
             x, y = (
                 torch.where((at < -1) | (at > limit), -2, at.clamp(0, limit - 1))
                 for at, limit in zip(samples, limits, strict=True)
@@ -78,7 +79,7 @@ def sample_masks(
 
 
 def _levels_on_grid(masks: Windows, index: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """`bilinear` of masks `index [K]` at the grids of `x [K, X]` and `y [K, Y]`: float32 `[K, Y, X]`."""
+    """Sample masks `index` `[K]` bilinearly at grids of `x` `[K, X]` and `y` `[K, Y]`, float32 `[K, Y, X]`."""
     windows, offsets, data = masks
     level = torch.zeros(len(x), y.shape[1], x.shape[1], dtype=torch.float32, device=x.device)
     if len(data) == 0:
@@ -94,7 +95,7 @@ def _levels_on_grid(masks: Windows, index: Tensor, x: Tensor, y: Tensor) -> Tens
 
 
 def _taps(at: Tensor, low: Tensor, high: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """The two pixels around each coordinate, counted from the window's edge `low`, and their weights, 0 outside."""
+    """Return the two pixels around each coordinate, relative to the edge `low` of the window, and their weights."""
     left = at.floor()
     fraction = at - left
     pixel = left.long() - low[:, None]
@@ -104,6 +105,7 @@ def _taps(at: Tensor, low: Tensor, high: Tensor) -> list[tuple[Tensor, Tensor]]:
 
 
 def paste_masks(probabilities: Tensor, boxes: Tensor, new_windows: Tensor, new_offsets: Tensor) -> Tensor:
+    """Paste mask probabilities into windows; returns the levels."""
     side = probabilities.shape[-1]
     scale = side / (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-6)
 
@@ -123,6 +125,7 @@ def paste_masks(probabilities: Tensor, boxes: Tensor, new_windows: Tensor, new_o
 def mask_iou(
     windows1: Tensor, offsets1: Tensor, data1: Tensor, windows2: Tensor, offsets2: Tensor, data2: Tensor
 ) -> Parts:
+    """Compute rows, columns, and IoU of all overlapping pairs of masks."""
     masks1, masks2 = Windows(windows1, offsets1, data1), Windows(windows2, offsets2, data2)
     rows, columns = _overlapping_windows(windows1, windows2)
     low = torch.maximum(windows1[rows, :2], windows2[columns, :2])
@@ -155,6 +158,7 @@ def _overlapping_windows(windows1: Tensor, windows2: Tensor) -> tuple[Tensor, Te
 
 
 def pick_masks(windows: Tensor, offsets: Tensor, data: Tensor, index: Tensor) -> Parts:
+    """Select masks by index."""
     new_windows = windows[index]
     new_offsets = window_offsets(new_windows)
     new_data = torch.empty(int(new_offsets[-1]), dtype=torch.uint8, device=data.device)
@@ -166,6 +170,7 @@ def pick_masks(windows: Tensor, offsets: Tensor, data: Tensor, index: Tensor) ->
 
 
 def measure_masks(windows: Tensor, offsets: Tensor, data: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute the areas and tight boxes of masks."""
     areas, boxes = [offsets[:0]], [windows[:0]]
     for run in _runs(Windows(windows, offsets, data)):
         owner, x, y = (pixels[run.data >= 128] for pixels in window_pixels(run.windows))
@@ -175,7 +180,7 @@ def measure_masks(windows: Tensor, offsets: Tensor, data: Tensor) -> tuple[Tenso
 
 
 def _runs(masks: Windows) -> Iterator[Windows]:
-    """The masks in runs of a bounded number of pixels, which are views of their memory."""
+    """Split masks into runs with a limited number of pixels, as views of their memory."""
     windows, offsets, data = masks
     for part in split_windows(offsets):
         begin, end = int(part[0]), int(part[-1]) + 1
@@ -186,6 +191,7 @@ def _runs(masks: Windows) -> Iterator[Windows]:
 def label_image(
     windows: Tensor, offsets: Tensor, data: Tensor, height: int, width: int, min_visible_fraction: float
 ) -> tuple[Tensor, Tensor]:
+    """Paint a label image with the first mask on top; returns it and which masks were painted."""
     labels = torch.zeros(height, width, dtype=torch.int32).numpy()
     ends, is_inside = offsets.tolist(), (data >= 128).cpu().numpy()
     kept = torch.zeros(len(windows), dtype=torch.bool)
@@ -203,6 +209,7 @@ def label_image(
 
 
 def masks_from_label_image(labels: Tensor, ids: Tensor) -> Parts:
+    """Convert a label image to masks in the order of `ids`."""
     order = torch.argsort(ids, stable=True)
     y, x = torch.nonzero(labels, as_tuple=True)
     value = labels[y, x].long()
