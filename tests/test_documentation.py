@@ -13,7 +13,7 @@ import pytest
 from maskrcnn.__main__ import PROGRAMS
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 SCRIPTS = {"example_smallobject_train.py": "examples.train", "create_ellipses.py": "examples.create_ellipses"}
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
