@@ -1,7 +1,7 @@
-"""Makes the ellipses: python create_ellipses.py --help"""
+"""Create a data set of ellipses; see --help."""
 
 if __name__ == "__main__":
-    # Imported here because the processes that draw run this file's top when they start.
+    # Imported here, because the processes that draw import this file when they start.
     from examples.create_ellipses import main
 
     main()

@@ -36,38 +36,44 @@ else:
 
 
 class BuildCore(cpp_extension.BuildExtension):
-    """Builds in place when called by name, as users of older detectors type it; goes on without a compiler."""
+    """Build extensions; in place if `build_ext` is called directly, and optional if there is no compiler."""
 
     def finalize_options(self) -> None:
+        """Build in place if the command is given by name."""
         super().finalize_options()
         if "build_ext" in self.distribution.commands:
             self.inplace = True
 
     def run(self) -> None:
+        """Build; a wheel contains only the extensions of `maskrcnn`."""
         if not (self.inplace or self.editable_mode):  # a wheel; known for sure only now
             self.extensions = [ext for ext in self.distribution.ext_modules if ext.name.startswith("maskrcnn.")]
         super().run()
 
     def build_extensions(self) -> None:
+        """Build the extensions; without a compiler, print a message and continue unless they are required."""
         try:
             super().build_extensions()
         except (BaseError, CCompilerError, OSError, RuntimeError) as error:
             if os.environ.get("SMALLOBJECTS_REQUIRE_CORE"):
                 raise
-            print(f"Nothing native was built; plain PyTorch and NumPy will serve, slower: {error}", file=sys.stderr)
-            # What came before the failure is copied, the rest is not there.
+            print(f"No native extension was built; slower PyTorch and NumPy code is used: {error}", file=sys.stderr)
+            # Keep the extensions that were built before the failure.
             self.extensions[:] = [ext for ext in self.extensions if os.path.exists(self.get_ext_fullpath(ext.name))]
 
     def get_export_symbols(self, ext: object) -> list[str]:
+        """Export no module initialization function."""
         return []  # loaded by torch.ops.load_library and ctypes, not imported
 
 
 def wants_cuda() -> bool:
+    """Return whether to build for CUDA: if a GPU and nvcc are found, or FORCE_CUDA=1."""
     found = torch.cuda.is_available() and cpp_extension.CUDA_HOME is not None
     return os.environ.get("FORCE_CUDA", "1" if found else "0") == "1"
 
 
 def core() -> list[object]:
+    """List the extensions of `maskrcnn.ops`."""
     headers = [
         os.path.join(folder, name)
         for folder, _, names in os.walk("csrc")

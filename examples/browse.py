@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from maskrcnn.config import UserError, flag_values, merge, option, settings
-from workbench.command_line import SettingsCommand, as_typed, click_options
+from workbench.command_line import SettingsCommand, click_options, format_flags
 from workbench.config import ExperimentConfig, config_option, load_config
 from workbench.trust import check_trust
 
@@ -124,13 +124,13 @@ def iterate_samples(data: Data, config: ExperimentConfig, browse: BrowseConfig) 
 
     Test images are the same in every epoch, and returned once.
     """
-    from workbench.experiment import training_samples
+    from workbench.experiment import make_training_samples
 
     if browse.split == "test":
         for index in range(min(browse.num_samples, len(data.test))):
             yield BrowsedSample(data.test.image_names[index], None, *data.test[index], *data.test[index])
         return
-    keyed = training_samples(config, data)
+    keyed = make_training_samples(config, data)
     keys = ((epoch, index) for epoch in itertools.count(browse.epoch) for index in range(len(keyed)))
     for epoch, index in itertools.islice(keys, browse.num_samples):
         image, instances, _ = keyed[epoch, index]
@@ -207,10 +207,10 @@ def summarize(images: Sequence[Instances]) -> str:
 
 def print_next_commands(given: Mapping[str, Any], own: Mapping[str, Any], last_epoch: int | None) -> None:
     """Print the next commands: training with the same options, and browsing the next epoch."""
-    click.echo(f"Next: {shlex.join(['python', 'example_smallobject_train.py', *as_typed(given)])}")
+    click.echo(f"Next: {shlex.join(['python', 'example_smallobject_train.py', *format_flags(given)])}")
     if last_epoch is not None:
         kept = {flag: value for flag, value in own.items() if flag != "epoch"}
-        flags = [*as_typed(given), *as_typed(kept), f"--epoch={last_epoch + 1}"]
+        flags = [*format_flags(given), *format_flags(kept), f"--epoch={last_epoch + 1}"]
         click.echo(f"      {shlex.join(['python', '-m', 'examples.browse', *flags])}")
 
 

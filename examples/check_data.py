@@ -1,4 +1,4 @@
-"""Checks a data set: files against their hashes, annotations against label images, boxes against masks."""
+"""Check a data set: files against their hashes, annotations against label images, boxes against masks."""
 
 from __future__ import annotations
 
@@ -15,27 +15,28 @@ from datasets.config import ReadingConfig
 from maskrcnn.config import UserError, flag_values, merge
 from maskrcnn.text import escape
 from workbench.command_line import SettingsCommand, click_options
-from workbench.progress import with_bar
+from workbench.progress import iterate_with_bar
 
 if TYPE_CHECKING:
     from datasets.interface import DetectionDataset
     from datasets.survey import Survey
 
 SWEEP = "sweep.json"
-MAX_JUDGED = 200  # images of each split that was made here, evenly spaced
+MAX_JUDGED = 200  # images per split of generated data, evenly spaced
 
 
 @dataclass
 class Seen:
-    """What was met on the way: problems, how often each, notices, and what looks wrong, by rule."""
+    """Results of the check: problems and their counts, notices, and what looks wrong, by rule."""
 
     path: Path
     problems: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
     findings: dict[str, list[str]] = field(default_factory=dict)
-    compared: bool = False  # with a manifest, not only read
+    compared: bool = False  # whether data was compared with a manifest
 
-    def say(self, problems: Iterable[str]) -> None:
+    def report(self, problems: Iterable[str]) -> None:
+        """Print and count problems."""
         for problem in map(escape, problems):
             if problem not in self.problems:
                 click.echo(problem)
@@ -79,10 +80,10 @@ def main(path: str, dataset: str | None, **flags: Any) -> None:
         except UserError as error:
             if len(folders) == 1:
                 raise
-            seen.say([str(error)])  # and on to the next of the sweep
+            seen.report([str(error)])  # and continue with the next data set of the sweep
     for problem, count in seen.problems.items():
         if count > 1:
-            click.echo(f"met {count} times: {problem}")
+            click.echo(f"found {count} times: {problem}")
     for line in (*seen.notes, *(line for lines in seen.findings.values() for line in lines)):
         click.echo(escape(line))
     if problems := len(seen.problems):
@@ -99,19 +100,19 @@ def format_judgment(findings: Mapping[str, list[str]]) -> str:
 
 
 def check(folder: Path, dataset: str | None, seen: Seen, reading: ReadingConfig) -> None:
-    """Say what kind of data a folder holds and what is wrong with it."""
+    """Print the kind of data in a folder and its problems."""
     if dataset is None and (folder / "manifest.json").exists():
-        click.echo(f"{folder}: made by this project; compared with its manifest")
-        seen.say(check_made(folder, seen))
+        click.echo(f"{folder}: created by this project; compared with its manifest")
+        seen.report(check_generated(folder, seen))
         seen.compared = True
         return
-    name = dataset or recognised(folder)
+    name = dataset or recognize(folder)
     click.echo(f"{folder}: read as --dataset={name}")
-    seen.say(check_read(folder, name, seen, reading))
+    seen.report(check_read(folder, name, seen, reading))
 
 
 def find_folders(folder: Path) -> list[Path]:
-    """The folder, or those of the data sets in a sweep's. UserError for a sweep.json that names none."""
+    """Return the folder, or those of the data sets of a sweep; raise a UserError for an invalid sweep.json."""
     path = folder / SWEEP
     if not path.is_file():
         return [folder]
@@ -123,7 +124,8 @@ def find_folders(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def recognised(folder: Path) -> str:
+def recognize(folder: Path) -> str:
+    """Return the format of the data in a folder; raise a UserError for generated data without a manifest."""
     from datasets.writing.discovery import recognize_layout
 
     name = recognize_layout(folder)
@@ -135,31 +137,31 @@ def recognised(folder: Path) -> str:
     return name
 
 
-def check_made(folder: Path, seen: Seen) -> Iterator[str]:
-    """Problems of data that was made by this project. A label image that is none any more is named once."""
+def check_generated(folder: Path, seen: Seen) -> Iterator[str]:
+    """Yield the problems of generated data; a modified label image is reported once."""
     from datasets.synthetic.verification import check_annotations, compare_file, find_unlisted_files, read_manifest
 
     manifest = read_manifest(folder)
     yield from find_unlisted_files(folder, manifest)
-    files: set[str] = set()  # that are not what they were: what follows from that is not said again
-    for name, hashes in with_bar(manifest.items(), "Comparing files"):
+    files: set[str] = set()  # modified files, whose annotations are not reported again
+    for name, hashes in iterate_with_bar(manifest.items(), "Comparing files"):
         if problem := compare_file(folder, name, hashes):
             files.add(str(folder / name))
             yield problem
     splits = sorted(path.parent.name for path in folder.glob("*/annotations.json"))
     for split in splits:
         try:
-            for problem in with_bar(check_annotations(folder, split), f"Checking {split}"):
+            for problem in iterate_with_bar(check_annotations(folder, split), f"Checking {split}"):
                 if problem and problem.partition(": ")[0] not in files:
                     yield problem
         except UserError as error:
             yield str(error)
     if not seen.problems:
-        judge_made(folder, splits, seen)
+        judge_generated(folder, splits, seen)
 
 
-def judge_made(folder: Path, splits: Sequence[str], seen: Seen) -> None:
-    """Note what looks wrong in some images of each split that was made here."""
+def judge_generated(folder: Path, splits: Sequence[str], seen: Seen) -> None:
+    """Note what looks wrong in a sample of the images of each split of generated data."""
     from datasets.statistics import choose_evenly_spaced
     from datasets.survey import Survey
     from datasets.writing.discovery import find_openers
@@ -168,13 +170,13 @@ def judge_made(folder: Path, splits: Sequence[str], seen: Seen) -> None:
     parts, surveys = {part: openers[part]() for part in splits if part in openers}, {}
     for part, data in parts.items():
         surveys[part] = survey = Survey()
-        for index in with_bar(choose_evenly_spaced(len(data), MAX_JUDGED), f"Reading {part}"):
+        for index in iterate_with_bar(choose_evenly_spaced(len(data), MAX_JUDGED), f"Reading {part}"):
             survey.add(data.image_names[index], *data[index])
     seen.judge(folder, "shapes", parts, surveys)
 
 
 def check_read(folder: Path, dataset: str, seen: Seen, reading: ReadingConfig) -> Iterator[str]:
-    """Parts and images that cannot be read; what was dropped or clipped, and what looks wrong, are noted."""
+    """Yield the parts and images that cannot be read; note what was dropped or clipped, and what looks wrong."""
     from datasets.notices import NAMES, describe_notices
     from datasets.survey import Survey
     from datasets.writing.discovery import find_openers
@@ -187,7 +189,7 @@ def check_read(folder: Path, dataset: str, seen: Seen, reading: ReadingConfig) -
             yield str(error)
             continue
         surveys[part] = survey = Survey()
-        for index in with_bar(range(len(data)), f"Reading {part}"):
+        for index in iterate_with_bar(range(len(data)), f"Reading {part}"):
             try:
                 survey.add(data.image_names[index], *data[index])
             except UserError as error:

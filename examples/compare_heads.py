@@ -1,4 +1,4 @@
-"""Compares the three heads on the same data, seed and budget: `python -m examples.compare_heads`."""
+"""Compare the three heads on the same data, seed and budget: `python -m examples.compare_heads`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import click
 
 from datasets.registry import short_name
 from maskrcnn.model.config import HEADS
-from workbench.command_line import SettingsCommand, exit_code_of
+from workbench.command_line import SettingsCommand, get_exit_code
 from workbench.config import ExperimentConfig, experiment_options, load_config
-from workbench.timing import describe_times, load_average, median_step_seconds
+from workbench.timing import compute_median_step_seconds, describe_times, get_load_average
 from workbench.training import train
 from workbench.trust import check_trust
 
@@ -70,7 +70,7 @@ def main(**flags: Any) -> None:
     """Train the RPN, Faster R-CNN and Mask R-CNN on the same data with the same seed and budget, and print one table.
 
     Box AP is class-agnostic here, so that the RPN's proposals can be compared with detections. AR is that of the
-    proposals of each detector's RPN. The three runs lie in one new folder, beside the table and its picture.
+    proposals of each detector's RPN. The three runs are written to one new folder, with the table and a plot.
     """
     from maskrcnn.plotting.curves import plot_heads
     from maskrcnn.training.runlog import create_run, remove_if_empty
@@ -86,43 +86,44 @@ def main(**flags: Any) -> None:
         click.echo(f"{config.data.dataset} has boxes only: mask_rcnn is left out")
     folder = create_run(config.output.output_dir, f"{short_name(config.data.dataset)}-heads")
     with remove_if_empty(folder):
-        rows = [measure(trained(config, head, folder, data)) for head in heads]
-    show(rows)
+        rows = [measure(train_head(config, head, folder, data)) for head in heads]
+    print_table(rows)
     write_csv(rows, folder / "heads.csv")
     plot_heads(rows, folder / "heads.png")
     click.echo(f"Wrote {folder / 'heads.csv'} and {folder / 'heads.png'}; the runs are beside them.")
 
 
-def trained(config: ExperimentConfig, head: str, folder: Path, data: Data) -> Experiment:
-    """A detector with this head after its training, whose run lies in the folder."""
+def train_head(config: ExperimentConfig, head: str, folder: Path, data: Data) -> Experiment:
+    """Train a detector with this head, with its run in the folder."""
     output = dataclasses.replace(
         config.output, output_dir=str(folder), model_file=None, plot_dir=None, predictions_dir=None
     )
     experiment = train(dataclasses.replace(config, head=head, start_from=None, output=output), data=data)
     assert experiment is not None
     if experiment.training.stopped_by is not None:
-        raise click.exceptions.Exit(exit_code_of(experiment.training.stopped_by))
+        raise click.exceptions.Exit(get_exit_code(experiment.training.stopped_by))
     return experiment
 
 
 def measure(experiment: Experiment) -> Row:
-    """Metrics of the best weights of one training on the test images."""
+    """Compute the metrics of the best weights of one run on the test images."""
     from maskrcnn.evaluation.coco import compute_proposal_recall
     from maskrcnn.evaluation.figures import evaluate
     from maskrcnn.training.runlog import read_metrics
     from workbench.experiment import predict
 
-    config, truths, classes = experiment.config, experiment.test.ground_truth, experiment.data.class_names
+    config, classes = experiment.config, experiment.data.class_names
+    ground_truth = experiment.test.ground_truth
     state = experiment.training.state
-    seconds_per_step = median_step_seconds(read_metrics(experiment.log.metrics_file))
-    load = load_average()
+    seconds_per_step = compute_median_step_seconds(read_metrics(experiment.log.metrics_file))
+    load = get_load_average()
     found, seconds_per_image = predict_timed(experiment)
     how = (experiment.detector, experiment.test.samples, experiment.machine, config.training.batch_size, config.views)
     proposals = predict(*how, proposals_only=True)
     row: Row = {"head": config.head}
     threshold = experiment.tested.metrics["operating_threshold"] if experiment.tested is not None else 0.5
-    row |= evaluate(truths, found, classes, config.head, class_agnostic=True, score_threshold=threshold).metrics
-    row |= compute_proposal_recall(truths, proposals)
+    row |= evaluate(ground_truth, found, classes, config.head, class_agnostic=True, score_threshold=threshold).metrics
+    row |= compute_proposal_recall(ground_truth, proposals)
     row["train_seconds"] = state.seconds if seconds_per_step is None else seconds_per_step * state.step
     row["inference_ms"] = seconds_per_image * 1000
     row["load"] = load
@@ -131,7 +132,7 @@ def measure(experiment: Experiment) -> Row:
 
 
 def predict_timed(experiment: Experiment) -> tuple[Predictions, float]:
-    """Detections in the test images, and the median seconds per image of the batches."""
+    """Return detections in the test images, and the median time per image (s) of the batches."""
     from datasets.selection import Subset
     from maskrcnn.training.loading import KeyedSamples
     from workbench.experiment import predict
@@ -148,7 +149,8 @@ def predict_timed(experiment: Experiment) -> tuple[Predictions, float]:
     return found, statistics.median(seconds)
 
 
-def show(rows: list[Row]) -> None:
+def print_table(rows: list[Row]) -> None:
+    """Print the table."""
     from rich.console import Console
     from rich.table import Table
 
@@ -156,11 +158,12 @@ def show(rows: list[Row]) -> None:
     for name, title in COLUMNS.items():
         table.add_column(title, justify="left" if name == "head" else "right")
     for row in rows:
-        table.add_row(*(cell(row.get(name)) for name in COLUMNS))
+        table.add_row(*(format_cell(row.get(name)) for name in COLUMNS))
     Console(width=160).print(table)
 
 
-def cell(value: Any) -> str:
+def format_cell(value: Any) -> str:
+    """Format a value of the table."""
     if value is None:
         return "-"
     if isinstance(value, float):
@@ -169,6 +172,7 @@ def cell(value: Any) -> str:
 
 
 def write_csv(rows: list[Row], path: Path) -> None:
+    """Write all metrics as CSV."""
     from maskrcnn.files import write_text
 
     names = list(dict.fromkeys(name for row in rows for name in row))

@@ -1,4 +1,4 @@
-"""Data from one layout into another: `python -m examples.convert data/shapes --to=coco --output=data/shapes-coco`."""
+"""Convert a data set to another format: `python -m examples.convert data/shapes --to=coco --output=data/coco`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import click
 from datasets.config import ReadingConfig
 from maskrcnn.config import UserError, flag_values, merge, option, settings
 from workbench.command_line import SettingsCommand, click_options, describe_counts
-from workbench.conversion import FORMATS, reader_of, say_written
+from workbench.conversion import FORMATS, get_reader_name, print_conversion
 from workbench.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -30,19 +30,19 @@ class ConvertConfig:
     to: str | None = option(
         None, "format: COCO's JSON, PASCAL VOC, DSB 2018, label images or CST", flag="to", choices=tuple(FORMATS)
     )
-    output: str | None = option(None, "folder to make", flag="output")
+    output: str | None = option(None, "folder to create", flag="output")
     dataset: str | None = option(
         None,
-        "what SRC is, as in training: coco:2014, my_module:MyData .. (default: seen from its files)",
+        "format of SRC, as in training: coco:2014, my_module:MyData, … (default: detected from its files)",
         flag="dataset",
     )
-    parts: tuple[str, ...] | None = option(None, "parts to convert (default: those there)", flag="parts", choices=PARTS)
-    exclude_ids: str | None = option(None, "file of image ids or names to leave out, one a line", flag="exclude_ids")
+    parts: tuple[str, ...] | None = option(None, "parts to convert (default: all)", flag="parts", choices=PARTS)
+    exclude_ids: str | None = option(None, "file of image ids or names to leave out, one per line", flag="exclude_ids")
     subset: str | None = option(
-        None, 'images of each part to take, such as "index % 4 == 0", as in training', flag="subset"
+        None, 'images of each part to use, such as "index % 4 == 0", as in training', flag="subset"
     )
-    skip_bad: bool = option(False, "leave images out that cannot be read", flag="skip_bad")
-    overwrite: bool = option(False, "replace what an earlier call made at this place", flag="overwrite")
+    skip_bad: bool = option(False, "leave out images that cannot be read", flag="skip_bad")
+    overwrite: bool = option(False, "replace the output of an earlier conversion", flag="overwrite")
 
 
 @click.command(cls=SettingsCommand, example="python -m examples.convert data/ellipses --to=voc --output=FOLDER")
@@ -52,7 +52,7 @@ class ConvertConfig:
 def main(source: str, **flags: Any) -> None:
     """Write the data set in the folder SRC in another format: images, boxes, masks and classes, part by part.
 
-    What the format cannot hold is counted and said at the end.
+    What the format cannot store is counted and printed at the end.
     """
     own = {flag: flags.pop(flag) for flag in settings(ReadingConfig)}
     reading = merge(ReadingConfig(), flag_values(ReadingConfig, own))
@@ -64,7 +64,7 @@ def main(source: str, **flags: Any) -> None:
     name = convert_config.dataset or recognize_layout(Path(source))
     parts = open_parts(Path(source), name, convert_config.parts or (), reading, convert_config.skip_bad)
     click.echo(f"{source}: {name} with {describe_counts({part: len(data) for part, data in parts.items()})}")
-    choice = choice_of(convert_config, parts)
+    choice = make_selection(convert_config, parts)
     try:
         with progress_bar("Converting") as progress:
             done = convert(parts, target, str(convert_config.to), choice, convert_config.overwrite, progress)
@@ -76,27 +76,31 @@ def main(source: str, **flags: Any) -> None:
 
 
 def check_target(source: str, config: ConvertConfig) -> Path:
-    """The folder to make. UserError for flags that are missing, and a folder that is or holds the source."""
+    """Return the folder to create; raise a UserError for missing flags, or a folder that is or contains the source."""
     if config.to is None:
         raise UserError(f"--to=FORMAT is missing: use one of {', '.join(FORMATS)}")
     if config.output is None:
-        raise UserError("--output=FOLDER is missing: name the folder to make")
+        raise UserError("--output=FOLDER is missing: name the folder to create")
     target, folder = Path(config.output).resolve(), Path(source).resolve()
     if target == folder or target in folder.parents:
-        raise UserError(f"--output={config.output}: is or holds the source {source}; choose another --output")
+        raise UserError(f"--output={config.output}: is or contains the source {source}; choose another --output")
     return Path(config.output)
 
 
-def choice_of(config: ConvertConfig, parts: Mapping[str, DetectionDataset]) -> ImageSelection:
-    """Which images to convert; says how many --exclude_ids leaves out. UserError for a bad file or expression."""
+def make_selection(config: ConvertConfig, parts: Mapping[str, DetectionDataset]) -> ImageSelection:
+    """Select the images to convert, and print how many --exclude_ids leaves out.
+
+    Raises:
+        UserError: If the file or expression is invalid.
+    """
     from datasets.expressions import Expression
     from datasets.writing.conversion import ImageSelection, find_excluded
 
     subset = None if config.subset is None else Expression(config.subset)
     if config.exclude_ids is None:
         return ImageSelection(subset=subset, skip_bad=config.skip_bad)
-    excluded, strange = find_excluded(parts, config.exclude_ids)
-    unknown = f" ({strange:,} of its lines name no image here)" if strange else ""
+    excluded, unmatched = find_excluded(parts, config.exclude_ids)
+    unknown = f" ({unmatched:,} of its lines match no image)" if unmatched else ""
     click.echo(
         f"{config.exclude_ids}: leaves out {describe_counts({part: len(e) for part, e in excluded.items()})}{unknown}"
     )
@@ -104,10 +108,10 @@ def choice_of(config: ConvertConfig, parts: Mapping[str, DetectionDataset]) -> I
 
 
 def report(config: ConvertConfig, parts: Mapping[str, DetectionDataset], done: Conversion) -> None:
-    """What was written, what was lost or left out, and what to type next."""
+    """Print what was written, lost and left out, and the next command."""
     from datasets.notices import NAMES, describe_notices
 
-    say_written(str(config.output), str(config.to), done)
+    print_conversion(str(config.output), str(config.to), done)
     for part, data in parts.items():
         for line in describe_notices({NAMES[part]: data.counts}):
             click.echo(line)
@@ -115,14 +119,15 @@ def report(config: ConvertConfig, parts: Mapping[str, DetectionDataset], done: C
         click.echo(f"Left out, because they cannot be read: {len(done.bad):,} images")
         for reason in done.bad.reasons:
             click.echo(f"Bad: {reason}")
-    click.echo(next_command(config, parts, done))
+    click.echo(format_next_command(config, parts, done))
 
 
-def next_command(config: ConvertConfig, parts: Mapping[str, DetectionDataset], done: Conversion) -> str:
+def format_next_command(config: ConvertConfig, parts: Mapping[str, DetectionDataset], done: Conversion) -> str:
+    """Format the next command, or a note that the data cannot be used for training."""
     if "train" not in done.images or len(done.images) < 2:
         return f"It has one part, {next(iter(done.images))}; training needs training and test images"
     has_masks = all(data.has_masks for data in parts.values())
-    flags = [f"--dataset={reader_of(str(config.to), has_masks)}", f"--dataset_root={config.output}"]
+    flags = [f"--dataset={get_reader_name(str(config.to), has_masks)}", f"--dataset_root={config.output}"]
     flags += ["--head=faster_rcnn"] * (not has_masks)
     return f"Next: {shlex.join(['python', 'example_smallobject_train.py', *flags])}"
 

@@ -14,7 +14,7 @@ from datasets.synthetic.recipes import Recipe
 from maskrcnn.config import UserError, flag_values, merge, option
 from workbench.command_line import click_options
 from workbench.config import load_config
-from workbench.conversion import FORMATS, reader_of, say_written
+from workbench.conversion import FORMATS, get_reader_name, print_conversion
 from workbench.progress import progress_bar
 from workbench.synthetic import (
     CreateConfig,
@@ -96,7 +96,9 @@ def main(preset: str | None, scene: str | None, also: str | None, **flags: Any) 
     click.echo(f"Next: python example_smallobject_train.py --dataset=shapes{format_root_flag(path, configured)}")
     for each, folder in folders.items():
         root = shlex.quote(f"--dataset_root={folder}")
-        click.echo(f"      python example_smallobject_train.py --dataset={reader_of(each, has_masks=True)} {root}")
+        click.echo(
+            f"      python example_smallobject_train.py --dataset={get_reader_name(each, has_masks=True)} {root}"
+        )
     if start.preset == "cst" and scene is None and "cst" not in folders:
         words = ["python", "-m", "examples.convert", path, "--to=cst", f"--output={Path(path)}-cst"]
         click.echo(f"      {shlex.join(words)}   # CST's own CSV and JPEG files")
@@ -125,7 +127,7 @@ def write_also(path: str, to: str, folder: str, overwrite: bool) -> None:
 
     with progress_bar(f"Writing {to}") as progress:
         done = convert(open_parts(Path(path), "shapes"), folder, to, None, overwrite, progress)
-    say_written(folder, to, done)
+    print_conversion(folder, to, done)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from workbench.anchor_fit import (
     make_anchor_sets,
     measure_crowding,
 )
-from workbench.command_line import SettingsCommand, as_typed, click_options
+from workbench.command_line import SettingsCommand, click_options, format_flags
 from workbench.config import CONFIG_FILE, ExperimentConfig, config_option, load_config
 from workbench.trust import check_trust
 
@@ -218,7 +218,7 @@ def print_results(
     """Print what was written, and the next command."""
     click.echo(f"Wrote {describe.picture}")
     if describe.write_config is None:
-        again = [*as_typed(given), *as_typed(own), *["--write_config=anchors.toml"] * bool(sets)]
+        again = [*format_flags(given), *format_flags(own), *["--write_config=anchors.toml"] * bool(sets)]
         if sets:
             click.echo(f"Next: {shlex.join(['python', '-m', 'examples.describe_data', *again])}")
         return

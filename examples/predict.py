@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from maskrcnn.config import UserError, flag_values, merge, option, read_toml, settings, to_dict, toml_values
 from maskrcnn.text import escape, to_file_name
 from maskrcnn.training.runs import find_run
-from workbench.command_line import SettingsCommand, as_typed, click_options
+from workbench.command_line import SettingsCommand, click_options, format_flags
 from workbench.config import ExperimentConfig, load_config, resolve
 
 if TYPE_CHECKING:
@@ -446,7 +446,7 @@ def what_next(
         more = {"tile": 512} if large else {"views": "d4", "show_views": True}
     elif show_views:
         more = {"merge": "nms" if config.views.merge == "wbf" else "wbf"}
-    flags = as_typed({**typed, **more})
+    flags = format_flags({**typed, **more})
     return shlex.join(["python", "-m", "examples.predict", image, *flags])
 
 

@@ -1,4 +1,4 @@
-"""Trains a detector: `python example_smallobject_train.py --head=mask_rcnn`."""
+"""Train a detector: `python example_smallobject_train.py --head=mask_rcnn`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from maskrcnn.training.runs import NEWEST, find_run
-from workbench.command_line import SettingsCommand, exit_code_of
+from workbench.command_line import SettingsCommand, get_exit_code
 from workbench.config import experiment_options, load_config
-from workbench.training import train, what_next
+from workbench.training import format_next_commands, train
 from workbench.trust import check_trust
 
 if TYPE_CHECKING:
@@ -43,14 +43,14 @@ if TYPE_CHECKING:
     example="python example_smallobject_train.py --dataset=coco --dataset_root=FOLDER --head=mask_rcnn",
 )
 @experiment_options
-@click.option("--resume", is_flag=False, flag_value=NEWEST, metavar="[RUN]", help="go on with this run, or the newest")
-@click.option("--dry_run", "--dry-run", is_flag=True, help="resolve everything, take one step, say what it takes, stop")
+@click.option("--resume", is_flag=False, flag_value=NEWEST, metavar="[RUN]", help="resume this run, or the newest")
+@click.option("--dry_run", "--dry-run", is_flag=True, help="take one step, print its time and memory, and stop")
 def main(resume: str | None, dry_run: bool, **flags: Any) -> None:
     """Train an RPN, a Faster R-CNN or a Mask R-CNN on images of small objects, and evaluate it on test images.
 
-    Validation images choose the best weights; these are evaluated once on the test images, at the end.
+    The validation set selects the best weights, which are evaluated once on the test set at the end.
 
-    Settings come from the command line, else from SMALLOBJECTS_* variables, else from smallobjects.toml.
+    Options are read from the command line, SMALLOBJECTS_* environment variables and smallobjects.toml, in this order.
     """
     folder = None if resume is None else find_run(resume, load_config(flags=flags).output.output_dir)
     config = load_config(None if folder is None else folder / "config.toml", flags)
@@ -59,8 +59,8 @@ def main(resume: str | None, dry_run: bool, **flags: Any) -> None:
     if experiment is None:
         return
     if experiment.training.stopped_by is not None:
-        raise click.exceptions.Exit(exit_code_of(experiment.training.stopped_by))
-    click.echo(what_next(experiment.config, flags["config"]))
+        raise click.exceptions.Exit(get_exit_code(experiment.training.stopped_by))
+    click.echo(format_next_commands(experiment.config, flags["config"]))
 
 
 if __name__ == "__main__":

@@ -282,15 +282,15 @@ def test_imagenet_weights_that_cannot_be_fetched(workplace: Path, monkeypatch: p
     [
         ("--output_dir=smallobjects.toml", "cannot write to smallobjects.toml | --output_dir"),
         ("--output_dir=smallobjects.toml/runs", "cannot write to | --output_dir"),
-        ("--plot_dir=smallobjects.toml", "cannot make the folder smallobjects.toml"),
-        ("--predictions_dir=smallobjects.toml/deep", "cannot make the folder | smallobjects.toml"),
+        ("--plot_dir=smallobjects.toml", "cannot create the folder smallobjects.toml"),
+        ("--predictions_dir=smallobjects.toml/deep", "cannot create the folder | smallobjects.toml"),
         ("--model_file=data", "cannot write data: it is a folder"),
         pytest.param(
             "--model_file=/dev/null",
             "/dev/null: is a device or a pipe",
             marks=pytest.mark.skipif(sys.platform == "win32", reason="no device files"),
         ),
-        ("--model_file=smallobjects.toml/best.pt", "cannot make the folder smallobjects.toml"),
+        ("--model_file=smallobjects.toml/best.pt", "cannot create the folder smallobjects.toml"),
         ("--log_file=data", "cannot write data: it is a folder"),
     ],
 )

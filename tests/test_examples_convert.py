@@ -81,7 +81,7 @@ def check_areas(root: Path, part: str, data):
 def test_ellipses_to_coco_to_labels_to_dsb_to_coco(here, tiny_ellipses):
     succeed(main, str(tiny_ellipses), "--to=coco", "--output=a")
     lines = succeed(main, "a", "--to=labels", "--output=b")
-    assert "Not held by labels: the class of 109 objects: all are 'object'" in lines
+    assert "Not stored by labels: the class of 109 objects: all are 'object'" in lines
     succeed(main, "b", "--to=dsb", "--output=c")
     succeed(main, "c", "--to=coco", "--output=d")
     for part in ("train", "test"):
@@ -115,7 +115,7 @@ def test_shapes_of_several_classes_to_coco_to_voc_to_coco(here, shapes):
 
 def test_shapes_to_cst_to_coco_to_cst(here, shapes):
     lines = succeed(main, str(shapes), "--to=cst", "--output=a")
-    assert "Not held by cst: the exact pixels of 7 images: JPEG, quality 95" in lines
+    assert "Not stored by cst: the exact pixels of 7 images: JPEG, quality 95" in lines
     succeed(main, "a", "--to=coco", "--output=b")
     for part in ("train", "val", "test"):
         source, cst = Generated(shapes, part), Cst("a", part)
@@ -139,7 +139,7 @@ def test_boxes_only_coco_to_voc_and_back(here):
     (here / "src" / "annotations").mkdir()
     (here / "src/annotations/instances_train.json").write_text(json.dumps(data | {"annotations": annotations}))
     lines = succeed(main, "src", "--to=voc", "--output=voc")
-    assert "Not held by voc: the exact boxes of 1 object, which are rounded to whole pixels" in lines
+    assert "Not stored by voc: the exact boxes of 1 object, which are rounded to whole pixels" in lines
     assert lines[-1] == "It has one part, train; training needs training and test images"
     succeed(main, "voc", "--to=coco", "--output=back")
     found = Coco("back", "train")[0][1]
@@ -153,7 +153,7 @@ def test_overlaps_are_lost_in_labels_alone_and_said(here):
     make_nuclei(here / "nuclei")
     assert not any("overlapped" in line for line in succeed(main, "nuclei", "--to=coco", "--output=coco"))
     lines = succeed(main, "nuclei", "--to=labels", "--output=labels")
-    assert "Not held by labels: the overlapped pixels of 4 objects: a pixel has one label" in lines
+    assert "Not stored by labels: the overlapped pixels of 4 objects: a pixel has one label" in lines
     assert "training images: 3 empty masks dropped" in lines
     for part in ("train", "test"):
         source = DSBowl2018("nuclei", part)
@@ -168,7 +168,7 @@ def test_training_data_without_another_sets_images(here, tiny_ellipses):
     succeed(main, str(tiny_ellipses), "--to=coco", "--output=a")
     (here / "refer.txt").write_text("1\n000004.jpg\n77\n")
     lines = succeed(main, "a", "--to=coco", "--output=b", "--exclude_ids=refer.txt", "--parts=train")
-    assert "refer.txt: leaves out 2 training images (1 of its lines name no image here)" in lines
+    assert "refer.txt: leaves out 2 training images (1 of its lines match no image)" in lines
     assert Coco("b", "train").image_ids == [0, 2, 3, 5]
     succeed(
         main,
@@ -232,7 +232,7 @@ def test_a_users_own_class_is_a_source(here, monkeypatch):
         "        return torch.zeros(3, 20, 30, dtype=torch.uint8), Instances((20, 30), boxes, torch.tensor([1]))\n"
     )
     lines = succeed(main, "folder", "--dataset=my_convertible:Mine", "--to=coco", "--output=out")
-    assert "Not held by coco: the names of 2 images, which are changed" in lines
+    assert "Not stored by coco: the names of 2 images, which are changed" in lines
     assert lines[-1].endswith("--dataset=coco --dataset_root=out --head=faster_rcnn")
     data = Coco("out", "test")
     assert data.image_names == ["test_x"] and data.image_ids == [4]
@@ -244,8 +244,8 @@ def test_a_users_own_class_is_a_source(here, monkeypatch):
         ((), "--to=FORMAT is missing"),
         (("--to=coco",), "--output=FOLDER is missing"),
         (("--to=yolo", "--output=o"), "must be one of coco, voc, dsb, labels, cst"),
-        (("--to=coco", "--output=src"), "is or holds the source"),
-        (("--to=coco", "--output=."), "is or holds the source"),
+        (("--to=coco", "--output=src"), "is or contains the source"),
+        (("--to=coco", "--output=."), "is or contains the source"),
         (("--to=cst", "--output=o"), "supports only the classes circle, square, triangle, not 'ellipse'"),
         (("--to=coco", "--output=o", "--parts=val"), "has no part 'val'; use train, test"),
         (("--to=coco", "--output=o", "--dataset=voc"), "has no VOC2012"),

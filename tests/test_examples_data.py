@@ -25,7 +25,7 @@ from examples.train import main as train
 from maskrcnn.training.runlog import read_metrics
 from workbench.config import load_config
 from workbench.data import open_data
-from workbench.experiment import picture_names
+from workbench.experiment import make_picture_names
 
 DATA_PAGE = Path(__file__).parents[1] / "docs/data.md"
 BOXES = [(6, 8, 18, 19), (30, 5, 39, 17), (22, 40, 34, 50)]
@@ -142,13 +142,13 @@ def test_data_without_any_object_is_refused_or_said(workplace: Path) -> None:
     for path in root.glob("VisDrone2019-DET-val/annotations/*.txt"):
         path.write_text("")
     lines = succeed(train, *flags, *SHORT)
-    assert "none of the 2 test images holds an object (but to ignore): AP and recall cannot be measured" in lines
+    assert "none of the 2 test images has an object that is not ignored: AP and recall cannot be measured" in lines
     for path in root.glob("VisDrone2019-DET-train/annotations/*.txt"):
         path.write_text("6,8,12,11,0,4,0,0")  # score 0: to ignore
     shutil.rmtree(workplace / "runs")
     for program, options in ((train, flags), (train, (*flags, "--dry_run")), (compare_heads, flags[:1])):
         error = fail(program, *options)
-        assert "none of the 3 training images holds an object (but to ignore), so there is nothing to learn" in error
+        assert "none of the 3 training images has an object that is not ignored" in error
     assert not (workplace / "runs").exists()
 
 
@@ -354,4 +354,4 @@ def test_all_images_bad(workplace: Path) -> None:
 
 def test_names_of_pictures_are_files_and_different() -> None:
     names = ["a", "A", "b/a", "b\\a", "c.v2", "c.v1", "a-2", "", "x:y"]
-    assert picture_names(names) == ["a", "A-1", "b-a", "b-a-1", "c.v2", "c.v1", "a-2", "image", "x-y"]
+    assert make_picture_names(names) == ["a", "A-1", "b-a", "b-a-1", "c.v2", "c.v1", "a-2", "image", "x-y"]

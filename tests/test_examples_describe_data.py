@@ -98,7 +98,7 @@ def test_unknown_keys_of_a_config_file_name_it(workplace: Path) -> None:
 def test_a_resumed_run_keeps_its_own_settings(workplace: Path) -> None:
     succeed(train, "--head=rpn", "--num_epochs=1", "--hide_progress_bar")
     Path("mine.toml").write_text("[training]\nnum_epochs = 3\n")
-    assert "leave --config out" in fail(train, "--resume", "--config=mine.toml")
+    assert "remove --config" in fail(train, "--resume", "--config=mine.toml")
 
 
 def test_dropped_masks_are_counted(workplace: Path, tmp_path: Path) -> None:

@@ -250,7 +250,7 @@ def test_every_change_of_made_data_is_listed_once(here: Path, tiny_ellipses: Pat
     shutil.copytree(tiny_ellipses, "made")
     spoil(Path("made"))
     lines, error = check_fails("made")
-    assert lines[0] == "made: made by this project; compared with its manifest"
+    assert lines[0] == "made: created by this project; compared with its manifest"
     assert len(lines) == 1 + len(problems) and all(p in line for p, line in zip(problems, lines[1:], strict=True)), (
         lines
     )

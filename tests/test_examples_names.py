@@ -23,7 +23,7 @@ from examples.train import main as train
 from maskrcnn.config import UserError
 from maskrcnn.images.reading import read_image
 from maskrcnn.text import MAX_NAME_BYTES, escape, to_file_name
-from workbench.experiment import picture_names
+from workbench.experiment import make_picture_names
 
 UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 CLASSES = ["[/]", "$\\foo{$", "${$", "c1\x9b2J", "abc\u202etxt.exe"]
@@ -132,10 +132,10 @@ def test_long_names_are_cut_and_stay_different(name: str) -> None:
 
 def test_names_of_pictures_are_short_and_all_different(tmp_path: Path) -> None:
     names = ["a/b", "a:b", "A*b", *("n" * 250 + end for end in ("1", "2")), "\x1b", ""]
-    found = picture_names(names)
+    found = make_picture_names(names)
     assert len({name.lower() for name in found}) == len(names)
     assert all(0 < len(name.encode()) <= 210 and "/" not in name and not UNSAFE.search(name) for name in found)
-    assert picture_names(["plain", "with space"]) == ["plain", "with space"]
+    assert make_picture_names(["plain", "with space"]) == ["plain", "with space"]
     (short,) = output_names([tmp_path / f"{'é' * 125}.png"])
     assert len(f"{short}_labels.tif".encode()) < 255
 

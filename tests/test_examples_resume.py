@@ -84,8 +84,8 @@ def test_an_interrupted_run_says_how_to_go_on_and_ends_as_if_nothing_had_been(
         result = call(main, *FLAGS)
     assert result.exit_code == 130
     lines = result.stdout.splitlines()
-    assert lines[-2] == f"Stopped after step {step}; all is saved."
-    command = shlex.split(lines[-1].removeprefix("Go on with: "))
+    assert lines[-2] == f"Stopped after step {step}; checkpoint saved."
+    command = shlex.split(lines[-1].removeprefix("Resume with: "))
     assert command == ["python", "example_smallobject_train.py", f"--resume={Path('runs', NAME)}"]
     (workplace / "smallobjects.toml").write_text("")  # the run's own settings count
     succeed(main, *command[2:])
@@ -113,7 +113,7 @@ def test_a_crashed_run_goes_on_from_the_middle_of_its_epoch(
         ("--learning_rate=0.5 --no-hflip", ["training.learning_rate: 0.003 -> 0.5", "augment.hflip: true -> false"]),
         ("--num_epochs=30", ["training.num_epochs: 3 -> 30", "length of training"]),
         ("--backbone=resnet34", ['detector.backbone.name: "resnet18" -> "resnet34"']),
-        ("--plot_dir=smallobjects.toml", ["smallobjects.toml", "cannot make the folder"]),
+        ("--plot_dir=smallobjects.toml", ["smallobjects.toml", "cannot create the folder"]),
     ],
 )
 def test_another_configuration_is_refused_by_name_and_the_run_stays(whole: Path, flags: str, words: list[str]) -> None:

@@ -81,7 +81,7 @@ def test_a_signal_saves_and_gives_its_exit_code(
         out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number, err
     step = saved_step()
-    assert step > 0 and f"Stopped after step {step}; all is saved." in out
+    assert step > 0 and f"Stopped after step {step}; checkpoint saved." in out
     assert "Traceback" not in err
     assert max(line["step"] for line in read_metrics(RUN / "metrics.jsonl")) == step
 

@@ -19,7 +19,7 @@ from maskrcnn.config import UserError
 from workbench.trust import check_trust
 
 NAME = "my_evil:MyData"
-NOT_TRUSTED = f"{NAME} is code that a TOML file or a run folder names"
+NOT_TRUSTED = f"{NAME} is code named by a TOML file or run folder"
 EVIL = "from pathlib import Path\nPath('ran').write_text('')\n"
 
 

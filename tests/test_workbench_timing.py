@@ -11,7 +11,7 @@ from programs_toy import N_TRAIN, succeed
 
 from examples.compare_heads import main as compare_heads
 from maskrcnn.training.runlog import read_metrics
-from workbench.timing import describe_times, load_average, median_step_seconds
+from workbench.timing import compute_median_step_seconds, describe_times, get_load_average
 
 
 def lines_of(seconds: list[float], every: int = 10) -> list[dict[str, float | str]]:
@@ -25,15 +25,15 @@ def lines_of(seconds: list[float], every: int = 10) -> list[dict[str, float | st
 
 
 def test_the_median_is_the_step_of_an_idle_machine() -> None:
-    assert median_step_seconds(lines_of([0.1] * 20)) == pytest.approx(0.1)
+    assert compute_median_step_seconds(lines_of([0.1] * 20)) == pytest.approx(0.1)
     busy = [0.1] * 12 + [5.0] * 8  # others' work during two fifths of the run
-    assert median_step_seconds(lines_of(busy)) == pytest.approx(0.1)
-    assert median_step_seconds(lines_of([0.2, 0.1, 0.3], every=1)) == pytest.approx(0.2)
+    assert compute_median_step_seconds(lines_of(busy)) == pytest.approx(0.1)
+    assert compute_median_step_seconds(lines_of([0.2, 0.1, 0.3], every=1)) == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_too_few_lines_have_no_median(count: int) -> None:
-    assert median_step_seconds(lines_of([0.1])[: count + 1]) is None
+    assert compute_median_step_seconds(lines_of([0.1])[: count + 1]) is None
 
 
 def test_the_table_has_medians_and_the_load(workplace: Path) -> None:
@@ -46,7 +46,7 @@ def test_the_table_has_medians_and_the_load(workplace: Path) -> None:
     for row in rows:
         lines = read_metrics(workplace / f"runs/ellipses-heads-1/ellipses-{row['head']}-1/metrics.jsonl")
         steps = 2 * N_TRAIN // 2
-        assert float(row["train_seconds"]) == pytest.approx(steps * (median_step_seconds(lines) or 0))
+        assert float(row["train_seconds"]) == pytest.approx(steps * (compute_median_step_seconds(lines) or 0))
         assert float(row["inference_ms"]) > 0 and json.loads(row["load"] or "null") == pytest.approx(
-            load_average(), abs=50
+            get_load_average(), abs=50
         )

@@ -1,0 +1,1 @@
+"""Parts shared by the programs: experiments, data, command lines and tables."""

@@ -1,4 +1,4 @@
-"""Command lines of the programs, made from the typed settings."""
+"""Command-line interface of the programs, generated from the typed options."""
 
 from __future__ import annotations
 
@@ -18,17 +18,21 @@ from maskrcnn.config import Setting, UserError, as_text, expand_home, settings
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-DEFAULTS = "defaults"  # in a context's meta: {flag: default} that --help shows where it is not the setting's own
-SHOW_ALL = "show_all"  # in a context's meta: help shows every option
+DEFAULTS = "defaults"  # key of the context's meta: {flag: default} that --help shows instead of the option's own
+SHOW_ALL = "show_all"  # key of the context's meta: whether help shows all options
 HELP_ALL = ["--help-all", "--help_all"]
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def click_options(cls: type[DataclassInstance], without: Collection[str] = ()) -> Callable[[Command], Command]:
-    """A decorator that gives a click command the flags of a configuration, as keyword arguments for `flag_values`.
+    """Return a decorator that adds the flags of a configuration to a click command, as arguments for `flag_values`.
 
     Each flag has the spellings --plot_dir and --plot-dir; a boolean one is turned off by --no-hflip or --no_hflip.
-    Flags that are not given are None, so that the layers below show through.
+    Flags that are not given are None, so that values of lower layers are used.
+
+    Args:
+        cls: configuration class.
+        without: flags to leave out.
     """
 
     def decorate(command: Command) -> Command:
@@ -50,8 +54,8 @@ def _spellings(setting: Setting) -> list[str]:
     return [flag, *dict.fromkeys([f"--{flag}", f"--{dashed}"])]
 
 
-def as_typed(flags: Mapping[str, Any]) -> list[str]:
-    """Flags as on the command line."""
+def format_flags(flags: Mapping[str, Any]) -> list[str]:
+    """Format flags as on the command line."""
     return [
         f"--{'' if value else 'no-'}{flag}" if isinstance(value, bool) else f"--{flag}={value}"
         for flag, value in flags.items()
@@ -59,7 +63,7 @@ def as_typed(flags: Mapping[str, Any]) -> list[str]:
 
 
 class _SettingOption(click.Option):
-    """A click option of a setting: takes text as it is (`flag_values` checks it), shows one spelling in --help."""
+    """Click option of a setting, which accepts any text (`flag_values` validates it) and shows one spelling in help."""
 
     def __init__(self, declarations: Sequence[str], setting: Setting, **attributes: Any) -> None:
         super().__init__(declarations, default=None, **attributes)
@@ -75,19 +79,19 @@ class _SettingOption(click.Option):
         return f"--{self.name}{usage}", self.setting.summary + default
 
 
-def exit_code_of(number: int) -> int:
-    """The exit code of a program that a signal has ended, as shells count: 130 for Ctrl-C, 143 for SIGTERM."""
+def get_exit_code(number: int) -> int:
+    """Return the exit code of a program ended by a signal, as in shells: 130 for Ctrl-C, 143 for SIGTERM."""
     return 128 + number
 
 
 @contextmanager
 def _exit_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM raise `SystemExit`, so that what was half written is removed. Training saves instead."""
+    """Let SIGTERM raise `SystemExit`, so that incomplete files are removed. Training saves a checkpoint instead."""
 
     def handle(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(exit_code_of(number))
+        raise SystemExit(get_exit_code(number))
 
-    if threading.current_thread() is not threading.main_thread():  # Python allows handlers only there
+    if threading.current_thread() is not threading.main_thread():  # signal handlers need the main thread
         yield
         return
     before = signal.signal(signal.SIGTERM, handle)
@@ -105,21 +109,23 @@ class _OneLineError(click.ClickException):
 
 
 def _expand_home(argument: str) -> str:
-    """`~` of a path, also after `--flag=`, where shells leave it."""
+    """Expand `~` of a path, also after `--flag=`, where shells do not."""
     flag, equals, value = argument.partition("=")
     return f"{flag}={expand_home(value)}" if equals and flag.startswith("--") else expand_home(argument)
 
 
 class SettingsCommand(click.Command):
-    """A click command with two lengths of help and errors of one line, exit code 2.
+    """Click command with short and long help, and with errors on one line and exit code 2.
 
-    `--help` shows the options named in `common`, or all where there are none; `--help-all` shows all, grouped by the
-    section of the configuration that declares them. Errors are those of the command line, every `UserError`, and
-    whatever the file system rejects. Ctrl-C ends with 130, SIGTERM with 143.
+    `--help` shows the options in `common`, or all if there are none; `--help-all` shows all, grouped by the section of
+    the configuration that declares them. Errors are invalid command lines, `UserError`s and errors of the file system.
+    The exit code is 130 for Ctrl-C and 143 for SIGTERM.
 
     Args:
+        *args: arguments of `click.Command`.
         common: names of the options in `--help`, in that order.
-        example: a command line that works, shown in both.
+        example: command line shown in both helps.
+        **kwargs: keyword arguments of `click.Command`.
     """
 
     def __init__(self, *args: Any, common: Sequence[str] = (), example: str = "", **kwargs: Any) -> None:
@@ -133,26 +139,29 @@ class SettingsCommand(click.Command):
             self.params.append(_help_all_option())
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse arguments, with `~` expanded."""
         try:
             return super().parse_args(ctx, [_expand_home(argument) for argument in args])
         except click.UsageError as error:
             raise _OneLineError(error.format_message()) from error
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Run the command, and convert errors to messages of one line."""
         try:
             with _exit_on_sigterm():
                 return super().invoke(ctx)
         except UserError as error:
             raise _OneLineError(str(error)) from error
         except OSError as error:
-            if error.errno == errno.EPIPE:  # `... | head` has read enough: click ends quietly
+            if error.errno == errno.EPIPE:  # as from `... | head`; click exits quietly
                 raise
             raise _OneLineError(str(error)) from error
         except KeyboardInterrupt as error:
             click.echo("\nstopped", err=True)
-            raise click.exceptions.Exit(exit_code_of(signal.SIGINT)) from error
+            raise click.exceptions.Exit(get_exit_code(signal.SIGINT)) from error
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the description, of which short help has only the first paragraph, and the example."""
         text = inspect.cleandoc(self.help or "")
         paragraphs = text.split("\n\n") if SHOW_ALL in ctx.meta or not self.common else text.split("\n\n")[:1]
         with formatter.indentation():
@@ -164,6 +173,7 @@ class SettingsCommand(click.Command):
                 formatter.write(f"{' ' * formatter.current_indent}Example: {self.example}\n")
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the common options, or all options by section."""
         parameters = self.get_params(ctx)
         if self.common and SHOW_ALL not in ctx.meta:
             shown = sorted(
@@ -199,6 +209,7 @@ _SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 
 
 def describe_counts(counts: Mapping[str, int]) -> str:
+    """Describe the number of images by split, as in "128 training and 32 test images"."""
     *first, last = (f"{count:,} {_SPLIT_NAMES[part]}" for part, count in counts.items())
     noun = "image" if sum(counts.values()) == 1 else "images"
     return f"{', '.join(first)} and {last} {noun}" if first else f"{last} {noun}"

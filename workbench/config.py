@@ -1,4 +1,4 @@
-"""Settings of an experiment: those of every room, put together, and what the command line and TOML say about them."""
+"""Options of an experiment, and how they are read from TOML files, the environment and the command line."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ WAITING_BACKBONES = ("unet5_wn", "unet5_bn")
 class PathsConfig:
     """Folders of the data sets."""
 
-    ellipses_root: str = option("data/ellipses", "ellipses of create_ellipses.py; made there when absent")
+    ellipses_root: str = option("data/ellipses", "ellipses of create_ellipses.py (created if missing)")
     shapes_root: str = option("data/shapes", "shapes of examples.create_shapes")
     kaggle_dsbowl2018_root: str | None = option(None, "Kaggle's 2018 Data Science Bowl: the folder of stage1_train")
     coco_root: str | None = option(None, "COCO, or data in its format: the folder of annotations")
@@ -51,10 +51,10 @@ class PathsConfig:
 class OutputConfig:
     """Output."""
 
-    output_dir: str = option("runs", "folder that gets a new folder for each run", flag="output_dir")
-    plot_dir: str | None = option(None, "folder of the pictures (default: plots in the run's folder)", flag="plot_dir")
+    output_dir: str = option("runs", "folder in which each run creates a new folder", flag="output_dir")
+    plot_dir: str | None = option(None, "folder for pictures (default: plots in the run folder)", flag="plot_dir")
     predictions_dir: str | None = option(
-        None, "folder of the predictions (default: predictions in the run's folder)", flag="predictions_dir"
+        None, "folder for predictions (default: predictions in the run folder)", flag="predictions_dir"
     )
     prediction_every_n_epochs: int = option(
         -1,
@@ -72,7 +72,7 @@ class OutputConfig:
     )
     mask_nms_thresh: float = option(
         0.9,
-        "least visible fraction of a mask in label images, the better-scored ones lying on top",
+        "minimum visible fraction of a mask in label images, where masks with higher scores are on top",
         flag="mask_nms_thresh",
         minimum=0,
         maximum=1,
@@ -88,10 +88,10 @@ class ExperimentConfig:
 
     head: str = option("mask_rcnn", "stages of the detector", flag="head", choices=HEADS)
     preset: str = option(
-        "small", "the detector whose settings are the defaults under [detector]", flag="preset", choices=tuple(PRESETS)
+        "small", "detector whose options are the defaults under [detector]", flag="preset", choices=tuple(PRESETS)
     )
     start_from: str | None = option(
-        None, "weights to start from: a .pt file of a run, or one of torchvision's with its preset", flag="start_from"
+        None, "initial weights: a .pt file of a run, or a torchvision file with its preset", flag="start_from"
     )
     paths: PathsConfig = field(default_factory=PathsConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -104,15 +104,15 @@ class ExperimentConfig:
 
 
 def experiment_options(command: Command, without: Collection[str] = ()) -> Command:
-    """Give a click command every flag of an experiment but some, as keyword arguments for `load_config`."""
+    """Add the flags of an experiment, except those in `without`, to a click command, as arguments of `load_config`."""
     return click_options(ExperimentConfig, without)(config_option(command))
 
 
 def config_option(command: Command) -> Command:
-    """Give a click command the flag that names a TOML file, for `load_config`, and `--trust`, for `check_trust`."""
-    words = "TOML file whose settings win over those of smallobjects.toml"
-    trust = "run the code of a data set class that a TOML file or a run folder names"
-    return click.option("--config", metavar="FILE", help=words)(
+    """Add the flags `--config`, for `load_config`, and `--trust`, for `check_trust`, to a click command."""
+    config = "TOML file whose options override those of smallobjects.toml"
+    trust = "run the code of a data set class named by a TOML file or run folder"
+    return click.option("--config", metavar="FILE", help=config)(
         click.option("--trust", is_flag=True, default=None, help=trust)(command)
     )
 
@@ -122,22 +122,22 @@ def load_config(
     flags: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> ExperimentConfig:
-    """The settings of an experiment: command line over environment over TOML over defaults.
+    """Load the options of an experiment: command line over environment over TOML over defaults.
 
     Args:
-        path: TOML file; None: smallobjects.toml in the working directory, if there is one.
+        path: TOML file. Default: smallobjects.toml in the working directory, if it exists.
         flags: {flag: text, bool or value}, None for those that are not given; see `experiment_options`. "config" is
-            another TOML file, whose settings win over those of `smallobjects.toml`.
-        environ: environment variables; None: those of the process.
+            another TOML file, whose options override those of `smallobjects.toml`.
+        environ: environment variables. Default: those of the process.
 
     Raises:
-        UserError: a bad or unknown setting, or one whose feature is not available yet.
+        UserError: If an option is invalid, unknown or not supported yet.
     """
     given = dict(flags or {})
     given.pop("trust", None)  # see `workbench.trust`
     file = given.pop("config", None)
     if file is not None and path is not None:
-        raise UserError(f"--config={file}: the settings are those of {path} here; leave --config out")
+        raise UserError(f"--config={file}: the options of {path} are used here; remove --config")
     over = {} if file is None else toml_values(ExperimentConfig, read_toml(file), file)
     if path is None and CONFIG_FILE.is_file():
         path = CONFIG_FILE
@@ -151,9 +151,17 @@ def resolve(
     environ: Mapping[str, str] | None = None,
     over: Mapping[str, Any] | None = None,
 ) -> ExperimentConfig:
-    """`load_config` of nested tables that were read already, or saved with weights; `where` names their source.
+    """Load options like `load_config` from nested tables that are already read, as from a checkpoint.
 
-    `over` is a layer {dotted key: value} over the tables.
+    Args:
+        tables: nested tables.
+        where: source of the tables, for error messages.
+        flags: {flag: text, bool or value}.
+        environ: environment variables. Default: those of the process.
+        over: options {dotted key: value} that override the tables.
+
+    Raises:
+        UserError: If an option is invalid, unknown or not supported yet.
     """
     layers = (
         toml_values(ExperimentConfig, tables, where),
@@ -172,7 +180,7 @@ def resolve(
 
 
 def _settle_budget(layers: Sequence[dict[str, Any]]) -> None:
-    """A budget that one layer sets replaces those of the layers below. UserError for two in one layer."""
+    """Let the training budget of a layer replace those of lower layers; raise a UserError for two in one layer."""
     keys = [f"training.{name}" for name in BUDGET]
     for layer in layers:
         given = [key for key in keys if layer.get(key) is not None]
@@ -183,10 +191,10 @@ def _settle_budget(layers: Sequence[dict[str, Any]]) -> None:
 
 
 def default_toml() -> str:
-    """Text of smallobjects.toml: where data lies, and every setting with its help and default, commented out."""
+    """Return the text of smallobjects.toml: data folders, and all options with help and default, commented out."""
     header = (
-        "# Defaults of every program that runs in this folder. A flag of the command line wins over an environment\n"
-        "# variable (SMALLOBJECTS_LEARNING_RATE), which wins over this file. Take the # away to change a setting.\n\n"
+        "# Default options of all programs in this folder. A command-line flag overrides an environment variable\n"
+        "# (SMALLOBJECTS_LEARNING_RATE), which overrides this file. Remove the # to change an option.\n\n"
     )
     lines, in_paths = [], False
     for line in to_toml(ExperimentConfig()).splitlines():

@@ -1,4 +1,4 @@
-"""What the programs that write data in other formats share."""
+"""Functions shared by the programs that write data in other formats."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from workbench.command_line import describe_counts
 if TYPE_CHECKING:
     from datasets.writing.conversion import Conversion
 
-FORMATS = {"coco": "coco", "voc": "voc", "dsb": "dsbowl2018", "labels": "labels", "cst": "cst"}  # and their readers
+FORMATS = {"coco": "coco", "voc": "voc", "dsb": "dsbowl2018", "labels": "labels", "cst": "cst"}  # format: reader
 
 
-def say_written(folder: str, to: str, done: Conversion) -> None:
-    """What is in the folder now, and what the format could not hold."""
+def print_conversion(folder: str, to: str, done: Conversion) -> None:
+    """Print what was written to the folder, and what the format could not store."""
     click.echo(f"{folder}: {describe_counts(done.images)} with {sum(done.objects.values()):,} objects, as {to}")
     for line in done.losses.lines():
-        click.echo(f"Not held by {to}: {line}")
+        click.echo(f"Not stored by {to}: {line}")
 
 
-def reader_of(to: str, has_masks: bool) -> str:
-    """What --dataset names the reader of a format."""
+def get_reader_name(to: str, has_masks: bool) -> str:
+    """Return the value of --dataset for reading a format."""
     return FORMATS[to] + ":2012-masks" * (to == "voc" and has_masks)

@@ -1,4 +1,4 @@
-"""Opens the data that the settings name, and says what was left out of it."""
+"""Opening of the configured data sets, with notes on what was left out."""
 
 from __future__ import annotations
 
@@ -26,57 +26,59 @@ from maskrcnn.images.large import measure_levels
 from maskrcnn.images.levels import Levels
 from workbench.config import CONFIG_FILE, ExperimentConfig
 
-Say = Callable[[str], None]
+Notify = Callable[[str], None]
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
 
 class Data(NamedTuple):
     """The splits of a data set, with the same classes.
 
-    Validation chooses the weights and the test measures them once, at the end. Where there is nothing to validate on,
-    `validation` is `test`. `bad` holds the images that --skip_bad left out.
+    The validation set selects the weights, and the test set is used once, at the end. If there is no validation set,
+    `validation` is `test`. `bad` has the images left out by --skip_bad.
     """
 
     train: DetectionDataset
     validation: DetectionDataset
     test: DetectionDataset
-    bad: Mapping[str, BadImages] = {}  # never written to
+    bad: Mapping[str, BadImages] = {}  # never modified
     gray_levels: Levels | None = None  # of images with more than 8 bits
     seen: Preview = Preview()  # what was read when the data was opened
     shown: Sequence[str] = ()  # notices that were shown then
 
     @property
     def class_names(self) -> tuple[str, ...]:
+        """Class names in the order of the labels."""
         return self.train.class_names
 
     @property
     def category_ids(self) -> tuple[int, ...]:
-        """Of the classes, in the annotations of the test images: what is predicted there is compared with these."""
+        """Category ids of the classes in the test set, with which predictions are compared."""
         return get_category_ids(self.test)
 
     @property
     def has_masks(self) -> bool:
+        """Whether the training images have masks."""
         return self.train.has_masks
 
     @property
     def validates_on_test(self) -> bool:
-        """Whether the test images choose the weights, too."""
+        """Whether the test images also select the weights."""
         return self.validation is self.test
 
     def splits(self) -> dict[str, DetectionDataset]:
-        """By name, without a validation set that is the test set."""
+        """Return the splits by name, without a validation set that is the test set."""
         found = {"training": self.train, "validation": self.validation, "test": self.test}
         return {name: dataset for name, dataset in found.items() if name != "validation" or not self.validates_on_test}
 
     def counted(self) -> str:
-        """How many images there are of each split, in words."""
+        """Describe the number of images of each split."""
         *others, last = (f"{len(dataset)} {name}" for name, dataset in self.splits().items())
         return f"{', '.join(others)} and {last} images"
 
     def notes(
         self, seen: Preview | None = None, counts: Mapping[str, Mapping[str, int]] | None = None
     ) -> Iterator[str]:
-        """What reading left out, dropped or clipped, one line a kind (see `datasets.notices.describe_notices`)."""
+        """Yield what was left out, dropped or clipped, one line per kind (see `datasets.notices.describe_notices`)."""
         for name, bad in self.bad.items():
             if len(bad):
                 yield f"--skip_bad left out {len(bad)} {name} images:"
@@ -84,18 +86,23 @@ class Data(NamedTuple):
         yield from describe_notices(collect_counts(self.splits()) if counts is None else counts, seen)
 
     def seen_with_tests(self) -> Preview:
-        """What has been read once the test and validation images were read whole."""
+        """Return what has been read once all test and validation images have been read."""
         return replace(
             self.seen, partial={name: each for name, each in self.seen.partial.items() if name == "training"}
         )
 
 
-def open_data(config: ExperimentConfig, say: Say = print, head: str | None = None) -> Data:
-    """The images that the settings choose, by split; ellipses are made first where none are and no folder was given.
+def open_data(config: ExperimentConfig, notify: Notify = print, head: str | None = None) -> Data:
+    """Open the configured data; the default data set of ellipses is created if it does not exist.
+
+    Args:
+        config: options of the experiment.
+        notify: called with messages.
+        head: stages of the detector, to check that the data has the masks it needs.
 
     Raises:
-        UserError: the data set is unknown, missing, empty or broken; an expression is wrong; `head` needs masks that
-            the data set lacks.
+        UserError: If the data set is unknown, missing, empty or invalid, an expression is invalid, or masks are
+            missing.
     """
     data = config.data
     named = parse_names(data.dataset)
@@ -104,8 +111,8 @@ def open_data(config: ExperimentConfig, say: Say = print, head: str | None = Non
         for split, flag, text in (("train", "--subset", data.subset), ("test", "--test_subset", data.test_subset))
     }
     if len(named) > 1:
-        _check_options_of_one(config)
-    opened = [open_splits(each, _root(config, each, say), data, config.reading) for each in named]
+        _check_single_options(config)
+    opened = [open_splits(each, _get_root(config, each, notify), data, config.reading) for each in named]
     boxes_only = [
         each
         for each, splits in zip(named, opened, strict=True)
@@ -113,17 +120,17 @@ def open_data(config: ExperimentConfig, say: Say = print, head: str | None = Non
     ]
     if head is not None:
         check_head(head, boxes_only)
-    levels = _gray_levels(config, opened, say)
-    whole = _with_reading_options(_joined(named, opened, boxes_only, say), config, levels)
+    levels = _get_gray_levels(config, opened, notify)
+    whole = _apply_reading_options(_join_data(named, opened, boxes_only, notify), config, levels)
     chosen, bad = {}, {}
     for split, dataset in whole.items():
-        over = _over(config, SPLITS[split], say)
+        over = _make_wrapper(config, SPLITS[split], notify)
         expression = expressions.get(split)
         chosen[split], bad[SPLITS[split]] = select_images(dataset, expression, data.skip_bad, over)
         if expression is not None:
-            say(f"{SPLITS[split]} images: {len(chosen[split])} of {len(dataset)} chosen")
+            notify(f"{SPLITS[split]} images: {len(chosen[split])} of {len(dataset)} chosen")
     for line in (note for each in opened for note in each.notes):
-        say(line)
+        notify(line)
     has_val = [each.val is not None for each in opened for _ in range(len(each.train))]
     if chosen["train"] is not whole["train"]:
         assert isinstance(chosen["train"], Subset)
@@ -131,31 +138,31 @@ def open_data(config: ExperimentConfig, say: Say = print, head: str | None = Non
     if len(named) > 1:  # one set's training images may be another's test images
         kept = find_originals(chosen["train"], [dataset for split, dataset in chosen.items() if split != "train"])
         if copies := len(chosen["train"]) - len(kept):
-            say(f"{copies} training images are copies of validation or test images: they are not trained on")
+            notify(f"{copies} training images are copies of validation or test images: they are not trained on")
             has_val = [has_val[place] for place in kept]
             chosen["train"] = Subset(chosen["train"], kept)
-    validated = Data(*_validation(config, chosen, has_val, say), chosen["test"], bad, levels)
+    validated = Data(*_choose_validation(config, chosen, has_val, notify), chosen["test"], bad, levels)
     if get_category_ids(validated.train) != validated.category_ids:
         numbers = [", ".join(map(str, get_category_ids(each))) for each in (validated.train, validated.test)]
-        say(f"category ids of the classes differ: {numbers[0]} (training), {numbers[1]} (test, used in predictions)")
+        notify(f"category ids of the classes differ: {numbers[0]} (training), {numbers[1]} (test, used in predictions)")
     seen = Preview() if data.skip_bad else preview(validated.splits())  # --skip_bad has read all images
     shown = list(validated.notes(seen))
     for line in shown:
-        say(line)
+        notify(line)
     return validated._replace(seen=seen, shown=shown)
 
 
-def _validation(
-    config: ExperimentConfig, chosen: Mapping[str, DetectionDataset], has_val: Sequence[bool], say: Say
+def _choose_validation(
+    config: ExperimentConfig, chosen: Mapping[str, DetectionDataset], has_val: Sequence[bool], notify: Notify
 ) -> tuple[DetectionDataset, DetectionDataset]:
-    """Training and validation images: those that the data has for it, and some held out where a set has none.
+    """Return training and validation images: existing validation sets, and images held out where there is none.
 
-    `has_val` tells for each training image whether it is of a data set with validation images of its own.
+    `has_val` is true for training images of data sets that have a validation set.
     """
     train, own, fraction = chosen["train"], chosen.get("val"), config.data.val_fraction
     kept, held = hold_out(train, fraction, config.data.subsetseed, [not each for each in has_val])
     if held is not None:
-        say(
+        notify(
             f"{len(held)} of {len(train)} training images are held out for validation (--val_fraction={fraction:g}, "
             f"--subsetseed={config.data.subsetseed})"
         )
@@ -164,15 +171,15 @@ def _validation(
     if (validation := own or held) is not None:
         return kept, validation
     why = "--val_fraction=0" if not fraction else "too few training images to hold one out"
-    say(f"the test images serve as validation, too ({why}): their own figures choose the best weights")
+    notify(f"the test images serve as validation, too ({why}): their own figures choose the best weights")
     return train, chosen["test"]
 
 
-def _gray_levels(config: ExperimentConfig, opened: Sequence[Splits], say: Say) -> Levels | None:
-    """The levels of images with more than 8 bits: as set, else measured on training images; None without such images.
+def _get_gray_levels(config: ExperimentConfig, opened: Sequence[Splits], notify: Notify) -> Levels | None:
+    """Return the gray levels of images with more than 8 bits: configured or measured; None without such images.
 
     Raises:
-        UserError: levels that are not two, the second above the first.
+        UserError: If the configured levels are not two increasing numbers.
     """
     if config.data.gray_levels:
         return check_gray_levels(config.data.gray_levels)
@@ -184,7 +191,7 @@ def _gray_levels(config: ExperimentConfig, opened: Sequence[Splits], say: Say) -
             levels = measure_levels(files)
         if levels is not None:
             low, high = (f"{level:g}" for level in levels)
-            say(
+            notify(
                 f"images of 16 bits: the gray levels {low} to {high} are shown as black to white, measured on "
                 f"{SPLITS[split]} images (--gray_levels={low},{high})"
             )
@@ -193,65 +200,65 @@ def _gray_levels(config: ExperimentConfig, opened: Sequence[Splits], say: Say) -
 
 
 def check_gray_levels(given: Sequence[float]) -> Levels:
-    """The levels as a pair. UserError for other than two, the second above the first."""
+    """Return the levels as a pair; raise a UserError if they are not two increasing numbers."""
     if not (len(given) == 2 and given[0] < given[1]):
         raise UserError(f"--gray_levels={','.join(map(str, given))}: give two numbers, black and then white, as 0,4095")
     return given[0], given[1]
 
 
-def _with_reading_options(
+def _apply_reading_options(
     whole: Mapping[str, DetectionDataset], config: ExperimentConfig, levels: Levels | None
 ) -> Mapping[str, DetectionDataset]:
     limit = config.data.max_megapixels
     return {split: DeepImages(dataset, levels, limit) for split, dataset in whole.items()}
 
 
-def with_gray_levels(config: ExperimentConfig, data: Data) -> ExperimentConfig:
-    """The configuration with the gray levels of its data, which are saved with a run."""
+def set_gray_levels(config: ExperimentConfig, data: Data) -> ExperimentConfig:
+    """Return the configuration with the gray levels of its data, which are saved with a run."""
     levels = () if data.gray_levels is None else data.gray_levels
     return replace(config, data=replace(config.data, gray_levels=levels)) if levels else config
 
 
-def check_objects(data: Data, say: Say) -> None:
-    """Read each split until its first object, which is mostly in its first image.
+def check_objects(data: Data, notify: Notify) -> None:
+    """Check that each split has objects, by reading images until the first object.
 
     Raises:
-        UserError: no training image holds an object that is not to ignore, or an image before that cannot be read.
+        UserError: If no training image has an object that is not ignored, or an image cannot be read.
     """
     for name, dataset in data.splits().items():
         if any(bool((~dataset[index][1].ignore).any()) for index in range(len(dataset))):
             continue
         if name == "training":
             raise UserError(
-                f"none of the {len(dataset)} training images holds an object (but to ignore), so there is nothing to "
-                "learn; check the annotations, or choose other data"
-                + "; or --crowds=objects takes crowds as objects"
+                f"none of the {len(dataset)} training images has an object that is not ignored; check the annotations, "
+                "or choose other data"
+                + "; or use --crowds=objects to keep crowds as objects"
                 * any("are crowds" in rule for rule in dataset.counts)
             )
-        say(
-            f"none of the {len(dataset)} {name} images holds an object (but to ignore): AP and recall cannot be "
-            "measured" + (", so the validation loss chooses the best weights" if name == "validation" else "")
+        notify(
+            f"none of the {len(dataset)} {name} images has an object that is not ignored: AP and recall cannot be "
+            "measured" + (", so the validation loss selects the best weights" if name == "validation" else "")
         )
 
 
 def check_head(head: str, boxes_only: Sequence[DatasetName]) -> None:
-    """UserError for Mask R-CNN where some of the data has no masks."""
+    """Raise a UserError for Mask R-CNN if some of the data has no masks."""
     if head != "mask_rcnn" or not boxes_only:
         return
     names = " and ".join(each.text for each in boxes_only)
-    other = [f"{each.name}:{variant}" for each in boxes_only for variant in _variants_with_masks(each)]
+    other = [f"{each.name}:{variant}" for each in boxes_only for variant in _list_mask_variants(each)]
     raise UserError(
         f"--head=mask_rcnn needs masks, and {names} has boxes only; use --head=faster_rcnn or --head=rpn"
         + (f", or {', '.join(other)}" if other else "")
     )
 
 
-def _variants_with_masks(named: DatasetName) -> list[str]:
+def _list_mask_variants(named: DatasetName) -> list[str]:
     variants = FORMATS[named.name].variants if named.name in FORMATS else ()
     return [each for each in variants if each.endswith("-masks") and each.startswith(named.rest or variants[0])]
 
 
-def _check_options_of_one(config: ExperimentConfig) -> None:
+def _check_single_options(config: ExperimentConfig) -> None:
     data = config.data
     if data.dataset_root is not None:
         raise UserError(
@@ -262,8 +269,8 @@ def _check_options_of_one(config: ExperimentConfig) -> None:
         raise UserError(f"--split_file={data.split_file}: splits one data set; {data.dataset} names several")
 
 
-def _root(config: ExperimentConfig, named: DatasetName, say: Say) -> str:
-    """The folder of one data set; UserError where the settings do not say."""
+def _get_root(config: ExperimentConfig, named: DatasetName, notify: Notify) -> str:
+    """Return the folder of one data set; raise a UserError if it is not configured."""
     given = config.data.dataset_root
     if named.is_class:
         if given is not None and named.rest:
@@ -284,15 +291,15 @@ def _root(config: ExperimentConfig, named: DatasetName, say: Say) -> str:
         from datasets.synthetic.recipes import Recipe
         from workbench.synthetic import create_data_set
 
-        say(f"No ellipses at {root}: making them, as python create_ellipses.py does")
+        notify(f"No ellipses at {root}: making them, as python create_ellipses.py does")
         create_data_set(root, Recipe())
     return os.fspath(root)
 
 
-def _joined(
-    named: Sequence[DatasetName], opened: Sequence[Splits], boxes_only: Sequence[DatasetName], say: Say
+def _join_data(
+    named: Sequence[DatasetName], opened: Sequence[Splits], boxes_only: Sequence[DatasetName], notify: Notify
 ) -> dict[str, DetectionDataset]:
-    """One data set for each split, all with the same classes; says what joining leaves out."""
+    """Join the data sets of each split, with the same classes; report what joining leaves out."""
     found = {
         split: {
             one.text: part
@@ -305,10 +312,10 @@ def _joined(
     class_names = tuple(dict.fromkeys(name for names in classes.values() for name in names))
     if unseen := [name for name in class_names if name not in classes["train"]]:
         where = " and ".join(SPLITS[split] for split in ("val", "test") if set(unseen) & set(classes[split]))
-        say(f"classes of {where} images alone, which nothing is trained on: {', '.join(unseen)}")
+        notify(f"classes of {where} images alone, which nothing is trained on: {', '.join(unseen)}")
     with_masks = not boxes_only
     if boxes_only and any(part.has_masks for parts in found.values() for part in parts.values()):
-        say(f"{' and '.join(each.text for each in boxes_only)} has boxes only: all masks are left out")
+        notify(f"{' and '.join(each.text for each in boxes_only)} has boxes only: all masks are left out")
     whole: dict[str, DetectionDataset] = {}
     for split, parts in found.items():
         others = [part for other in found.values() for part in other.values()]
@@ -321,11 +328,11 @@ def _joined(
     return whole
 
 
-def _over(config: ExperimentConfig, what: str, say: Say) -> ProgressWrapper:
-    """A bar for a pass over all images, where the output is a terminal."""
+def _make_wrapper(config: ExperimentConfig, what: str, notify: Notify) -> ProgressWrapper:
+    """Return a wrapper that shows a progress bar over all images on a terminal."""
 
     def over(places: Sequence[int]) -> Iterator[int]:
-        say(f"reading the {len(places)} {what} images")
+        notify(f"reading the {len(places)} {what} images")
         console = Console(stderr=True)
         hidden = config.output.hide_progress_bar or not console.is_terminal
         yield from track(places, f"{what} images", console=console, transient=True, disable=hidden)

@@ -111,7 +111,7 @@ def format_data_sheet(recipe: Recipe, splits: dict[str, SplitContents], first: s
             "",
             "![histograms of these factors](sheet/factors.png)",
             "",
-            "## How it was made",
+            "## How it was created",
             "",
             f"By version {recipe.version} of the generator, from `dataset.toml`; differences from the defaults:",
             "",

@@ -15,17 +15,17 @@ from maskrcnn.training.loading import load_training_batches
 from maskrcnn.training.machine import Machine, set_up_machine
 from workbench.config import ExperimentConfig
 from workbench.data import Data
-from workbench.experiment import build_detector, training_samples
+from workbench.experiment import build_detector, make_training_samples
 
 
 def describe(config: ExperimentConfig, data: Data) -> None:
-    """Print the settings, the shapes, the parameters, the losses of one batch, its time and the peak memory."""
+    """Print options, shapes, parameters, losses and time of one batch, and peak memory."""
     click.echo(to_toml(config, comments=False))
     machine = set_up_machine(config.training)
     detector = build_detector(config, data, click.echo)
     machine.place(detector)
     detector.train()
-    samples = training_samples(config, data)
+    samples = make_training_samples(config, data)
     batch = next(load_training_batches(samples, config.training.batch_size)).to(machine.device)
     started = time.perf_counter()
     with machine.autocast():
@@ -36,7 +36,7 @@ def describe(config: ExperimentConfig, data: Data) -> None:
     click.echo(f"data         {data.counted()}, classes {classes}")
     for name, image, instances in zip(samples.names(batch.ids), batch.images, batch.instances, strict=True):
         click.echo(f"image        {escape(name)}: {list(image.shape)}, {len(instances)} objects")
-    image, instances = data.test[0]  # of the training images one batch is read
+    image, instances = data.test[0]  # training images are read in the batch
     click.echo(f"test image   {escape(data.test.image_names[0])}: {list(image.shape)}, {len(instances)} objects")
     for stride, x in zip(detector.strides, _maps(detector, machine, batch.images), strict=True):
         click.echo(f"features     stride {stride}: {list(x.shape)}")
@@ -46,7 +46,7 @@ def describe(config: ExperimentConfig, data: Data) -> None:
     for name, value in losses.items():
         click.echo(f"loss         {name}: {value.item():.4f}")
     click.echo(f"time         {seconds:.2f} s for the first step on {machine.device}, bfloat16 {machine.amp}")
-    click.echo(f"peak memory  {peak_memory(machine.device)}")
+    click.echo(f"peak memory  {describe_peak_memory(machine.device)}")
 
 
 @torch.no_grad()
@@ -55,8 +55,8 @@ def _maps(detector: Detector, machine: Machine, images: list[torch.Tensor]) -> l
         return detector.features(images)
 
 
-def peak_memory(device: torch.device) -> str:
-    """The most memory this process has held, in words."""
+def describe_peak_memory(device: torch.device) -> str:
+    """Describe the peak memory of this process."""
     if device.type == "cuda":
         return f"{torch.cuda.max_memory_allocated(device) / 2**20:.0f} MiB on the GPU"
     if sys.platform == "win32":

@@ -1,4 +1,4 @@
-"""An experiment: data, detector, training, figures and pictures, each from its room, put together."""
+"""An experiment: data, detector, training, evaluation and plots."""
 
 from __future__ import annotations
 
@@ -54,19 +54,19 @@ HEADLINE = (
     "f1",
     "count_error",
 )
-PICTURES_IN_LOG = 4  # images of a split that TensorBoard shows
+PICTURES_IN_LOG = 4  # images per split in TensorBoard
 
 
-def training_samples(config: ExperimentConfig, data: Data) -> KeyedSamples:
-    """The training images as the detector is shown them."""
+def make_training_samples(config: ExperimentConfig, data: Data) -> KeyedSamples:
+    """Return the training samples, with augmentation."""
     transform = make_training_transform(config.augment, data.train)
     return KeyedSamples(data.train, transform, config.training.seed, config.training.crops_per_image)
 
 
-def build_detector(config: ExperimentConfig, data: Data, say: Callable[[str], None]) -> Detector:
-    """The detector with the weights of its first step: those of `start_from`, else a function of the seed alone.
+def build_detector(config: ExperimentConfig, data: Data, notify: Callable[[str], None]) -> Detector:
+    """Build the detector with initial weights: those of `start_from`, or else random ones that depend only on the seed.
 
-    What `start_from` has for other classes is matched by name or left out, which is said.
+    If `start_from` has other classes, their weights are matched by name or left out, which is reported to `notify`.
     """
     torch.manual_seed(config.training.seed)
     detector = Detector(config.detector, len(data.class_names), config.head)
@@ -80,12 +80,12 @@ def build_detector(config: ExperimentConfig, data: Data, say: Callable[[str], No
     else:
         return detector
     if note is not None:
-        say(f"--start_from={config.start_from}: {note}")
+        notify(f"--start_from={config.start_from}: {note}")
     return detector
 
 
 def identify_parts(data: Data) -> dict[str, Identity]:
-    """What a resumed run must find unchanged."""
+    """Return the identity of each split, which must not change until a run is resumed."""
     return {name: identify(dataset) for name, dataset in data.splits().items()}
 
 
@@ -98,9 +98,18 @@ def predict(
     views: ViewsConfig = AS_IT_IS,
     proposals_only: bool = False,
 ) -> Predictions:
-    """What the detector finds in each image, by image id, on the CPU; the detector keeps its mode.
+    """Predict the objects in each image; the training mode of the detector is kept.
 
-    Images are looked at as `views` says; `batch_size` of them at a time where they are looked at once.
+    Args:
+        detector: the detector.
+        samples: the images.
+        machine: device and precision.
+        batch_size: number of images per batch, without test-time augmentation.
+        views: test-time augmentation and tiles.
+        proposals_only: return the proposals of the RPN.
+
+    Returns:
+        Detections by image id, on the CPU.
     """
     was_training = detector.training
     detector.train(False)
@@ -129,7 +138,7 @@ def _predict_batches(
 
 
 class EvaluationSet(NamedTuple):
-    """The images of a split, and their ground truth by image id."""
+    """Images of a split, and their ground truth by image id."""
 
     name: str  # "validation" or "test"
     dataset: DetectionDataset
@@ -138,7 +147,7 @@ class EvaluationSet(NamedTuple):
 
     @classmethod
     def read(cls, name: str, dataset: DetectionDataset) -> EvaluationSet:
-        """UserError for an image that cannot be read."""
+        """Ground truth by image id; raises a UserError for an image that cannot be read."""
         ground_truth = {image_id: dataset[i][1] for i, image_id in enumerate(dataset.image_ids)}
         return cls(name, dataset, KeyedSamples(dataset), ground_truth)
 
@@ -154,7 +163,7 @@ class Experiment:
         self.config, self.log, self.data = config, log, data
         self.machine = set_up_machine(config.training)
         self.detector = build_detector(config, data, log.info)
-        self.samples = training_samples(config, data)
+        self.samples = make_training_samples(config, data)
         self.test = EvaluationSet.read("test", data.test)
         self.validation = EvaluationSet("validation", *self.test[1:])
         if not data.validates_on_test:
@@ -179,7 +188,7 @@ class Experiment:
         self.tested: Evaluation | None = None  # of the test images
 
     def estimate_cost(self) -> EvaluationCost:
-        """What evaluation costs, in training steps, from the sizes of images, views and crops."""
+        """Estimate the cost of an evaluation in training steps, from the sizes of images, views and crops."""
         height, *width = self.config.augment.fixed_size
         sizes = [each.size for each in self.validation.ground_truth.values()]
         crop = height * (width[0] if width else height) or sum(h * w for h, w in sizes) / len(sizes)
@@ -190,7 +199,7 @@ class Experiment:
         return EvaluationCost(**costs)
 
     def count_pixels(self, images: EvaluationSet) -> int:
-        """How many pixels the detector sees in an evaluation, all views and tiles included."""
+        """Count the pixels that the detector processes in an evaluation, in all views and tiles."""
         pixels = 0
         for size, count in Counter(truth.size for truth in images.ground_truth.values()).items():
             seen = (
@@ -202,17 +211,17 @@ class Experiment:
         return pixels
 
     def resume(self) -> None:
-        """Go on from where the run's folder stands."""
+        """Resume from the last checkpoint in the run folder."""
         self.check()
         self.training.resume(FREE_ON_RESUME)
 
     def start(self) -> None:
-        """Write down what this run is."""
+        """Write the options and environment of the run."""
         self.check()
         self.log.start(to_toml(self.config), command=shlex.join(sys.argv))
 
     def check(self) -> None:
-        """UserError now, not after hours of training: a metric or a view that is none, a place that takes no files."""
+        """Raise a UserError early for an unknown metric or view, or an output folder that is not writable."""
         views_of(self.detector, self.config.views, next(iter(self.validation.ground_truth.values())).size)
         wanted = self.config.training.best_metric
         if wanted not in ("auto", "validation_loss"):
@@ -230,7 +239,7 @@ class Experiment:
             make_folder(Path(folder))
 
     def predict(self, detector: Detects, images: EvaluationSet) -> Predictions:
-        """Detections in the images, by image id; logs which limits cut some."""
+        """Predict the objects in the images, by image id, and log which limits were exceeded."""
         cuts = detector.limit_cuts if isinstance(detector, Detector) else LimitCuts()
         cuts.clear()
         batch_size, views = self.config.training.batch_size, self.config.views
@@ -240,14 +249,14 @@ class Experiment:
         return found
 
     def predict_validation(self, detector: torch.nn.Module) -> Predictions:
-        """Detections in the validation images with the weights as they are; made once per step."""
+        """Predict the objects in the validation images with the current weights, once per step."""
         step = self.training.state.step
         if self._validated[0] != step or self._validated[1] is not detector:
             self._validated = step, detector, self.predict(cast(Detects, detector), self.validation)
         return self._validated[2]
 
     def measure(self, images: EvaluationSet, predictions: Predictions, threshold: float | None) -> Evaluation:
-        """Every metric of detections in the images; threshold None: the one of the best F1 on these images."""
+        """Compute all metrics; the default threshold is the one of the best F1 on these images."""
         return evaluate(
             images.ground_truth,
             predictions,
@@ -258,7 +267,7 @@ class Experiment:
         )
 
     def evaluate(self, detector: torch.nn.Module, epoch: int) -> dict[str, float]:
-        """Metrics of a detector on the validation images."""
+        """Compute the metrics of a detector on the validation images."""
         predictions = self.predict_validation(detector)
         metrics = self.measure(self.validation, predictions, self.config.output.plot_min_confidence).metrics
         if self.config.output.prediction_every_n_epochs == -1:
@@ -283,7 +292,7 @@ class Experiment:
         return self.tested
 
     def load_best(self) -> TrainingState:
-        """Give the detector the best weights, or the last where none are the best; the state of their epoch."""
+        """Load the best weights, or keep the last if there are none; return the training state of their epoch."""
         path = self.log.weights / "best.pt"
         if not path.is_file():
             return self.training.state
@@ -292,11 +301,12 @@ class Experiment:
         return TrainingState(**best["state"])
 
     def threshold(self, metrics: Mapping[str, float]) -> float:
-        """Minimum score of detections that are drawn and counted: given, or of the best F1 in a validation."""
+        """Return the minimum score of detections that are drawn and counted: given, or of the best validation F1."""
         given = self.config.output.plot_min_confidence
         return metrics.get("operating_threshold", DEFAULT_THRESHOLD) if given is None else given
 
     def after_epoch(self, training: Training) -> None:
+        """Draw validation images after an epoch, as configured."""
         every, epoch = self.config.output.prediction_every_n_epochs, training.state.epoch
         if (every > 0 and epoch % every == 0) or (every != -1 and training.state.finished):
             predictions, threshold = self.predict_validation(self.detector), self.threshold(training.state.metrics)
@@ -304,10 +314,12 @@ class Experiment:
 
     @property
     def plots(self) -> Path:
+        """Folder of pictures."""
         return Path(self.config.output.plot_dir or self.log.folder / "plots")
 
     @property
     def results(self) -> Path:
+        """Folder of predictions."""
         return Path(self.config.output.predictions_dir or self.log.folder / "predictions")
 
     def draw(self, images: EvaluationSet, predictions: Predictions, folder_name: str, threshold: float) -> None:
@@ -317,7 +329,7 @@ class Experiment:
         make_folder(folder)
         make_folder(results)
         dataset = images.dataset
-        names = picture_names(dataset.image_names)
+        names = make_picture_names(dataset.image_names)
         for i, (image_id, name) in enumerate(zip(dataset.image_ids, names, strict=True)):
             image, truth = dataset[i]
             found = predictions[image_id]
@@ -329,14 +341,14 @@ class Experiment:
         write_coco_results(results, predictions, get_category_ids(dataset))
 
     def copy_weights(self, path: Path) -> None:
-        """Also keep the best weights at `path`."""
+        """Copy the best weights to `path`."""
         make_folder(path.parent)
         best = self.log.weights / "best.pt"
         with atomic_write(path) as beside:
             shutil.copyfile(best, beside)
 
     def plot_curves(self, tested: Evaluation, predictions: Predictions) -> None:
-        """Losses and AP over the epochs; of the test images, precision against recall and sizes found and missed."""
+        """Plot losses and AP by epoch, and precision-recall curves and sizes of detected objects on the test set."""
         make_folder(self.plots)
         metrics = read_metrics(self.log.metrics_file)
         plot_losses(metrics, self.plots / "losses.png")
@@ -355,8 +367,8 @@ class Experiment:
         )
 
 
-def picture_names(image_names: Sequence[str]) -> list[str]:
-    """Names for files, without folders and all different, whether or not the file system tells capitals apart."""
+def make_picture_names(image_names: Sequence[str]) -> list[str]:
+    """Make unique file names for pictures, even if the file system is case-insensitive."""
     found: dict[str, str] = {}
     for name in image_names:
         plain = to_file_name(name)
@@ -368,29 +380,30 @@ def picture_names(image_names: Sequence[str]) -> list[str]:
 
 
 def no_detections(size: tuple[int, int]) -> Instances:
+    """Return empty detections of an image of `size` (H, W)."""
     none = Instances.empty(size, with_masks=True)
     return Instances(size, none.boxes, none.labels, torch.zeros(0, dtype=torch.float32), none.masks)
 
 
 def make_folder(path: Path) -> None:
-    """UserError where there is none after this that can be written."""
+    """Create a folder; raise a UserError if it cannot be created or is not writable."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make the folder {path}: {error.strerror}; choose another") from error
+        raise UserError(f"cannot create the folder {path}: {error.strerror}; choose another") from error
     try:
-        with tempfile.TemporaryFile(dir=path):  # asking for permission does not tell of a file system that takes none
+        with tempfile.TemporaryFile(dir=path):  # permissions do not show that a file system is read-only
             pass
     except OSError as error:
         raise UserError(f"cannot write to {path}: {error.strerror}; choose another folder") from error
 
 
-def headline(metrics: Mapping[str, float]) -> str:
-    """The figures one looks at first."""
+def format_headline(metrics: Mapping[str, float]) -> str:
+    """Format the most important metrics."""
     return "   ".join(f"{name} {metrics[name]:.3f}" for name in HEADLINE if name in metrics)
 
 
-def legend(metrics: Mapping[str, float], origin: str) -> list[str]:
-    """Lines that explain the headline; `origin` says where the score threshold comes from."""
+def format_legend(metrics: Mapping[str, float], origin: str) -> list[str]:
+    """Return lines that explain the headline; `origin` describes the source of the score threshold."""
     shown = [name for name in HEADLINE if name in metrics]
     return explain_metrics(shown, metrics["operating_threshold"], origin)

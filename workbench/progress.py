@@ -1,4 +1,4 @@
-"""What a program that takes a while shows on a terminal."""
+"""Progress bars on a terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Item = TypeVar("Item")
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[Callable[[int, int | None], None]]:
-    """A bar on a terminal, nothing elsewhere; gives what to call with (done, in all)."""
+    """Show a progress bar if stderr is a terminal; yield a function to call with (done, total)."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -22,8 +22,8 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int | None], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def with_bar(items: Iterable[Item], title: str) -> Iterator[Item]:
-    """The items, counted by a bar while they are used."""
+def iterate_with_bar(items: Iterable[Item], title: str) -> Iterator[Item]:
+    """Iterate over items with a progress bar."""
     total = len(items) if isinstance(items, Sized) else None
     with progress_bar(title) as show:
         for done, item in enumerate(items):

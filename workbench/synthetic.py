@@ -132,5 +132,5 @@ def print_summary(path: str, recipe: Recipe) -> None:
 
 
 def format_root_flag(path: str, configured: str) -> str:
-    """Format the flag that tells the next program where the data is; "" for the default folder."""
+    """Format the flag that gives the next program the data folder; "" for the default folder."""
     return "" if Path(path).resolve() == Path(configured).resolve() else f" {shlex.quote(f'--dataset_root={path}')}"

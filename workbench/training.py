@@ -1,4 +1,4 @@
-"""Run one experiment from its options to its last line of output."""
+"""Training run of an experiment, with its log and output."""
 
 from __future__ import annotations
 
@@ -10,30 +10,40 @@ import click
 
 from datasets.registry import short_name
 from maskrcnn.training.config import DEFAULT_NUM_STEPS
-from workbench.command_line import as_typed
+from workbench.command_line import format_flags
 from workbench.config import ExperimentConfig
 
 if TYPE_CHECKING:
     from workbench.data import Data
     from workbench.experiment import Experiment
 
-FEW_STEPS = 200  # below, a detector with random weights has hardly learned anything
+FEW_STEPS = 200  # with fewer, a detector trained from scratch has hardly learned anything
 
 
 def train(
     config: ExperimentConfig, resumed: Path | None = None, dry_run: bool = False, data: Data | None = None
 ) -> Experiment | None:
-    """Run an experiment to its end, on `data` if it is open already; None after a dry run."""
+    """Train and test a detector.
+
+    Args:
+        config: options of the experiment.
+        resumed: run folder to resume. Default: a new run.
+        dry_run: describe the experiment and take one step, without training.
+        data: the data, if it is already open.
+
+    Returns:
+        The finished experiment; None after a dry run.
+    """
     from maskrcnn.training.lock import lock_run
     from maskrcnn.training.progress import ProgressDisplay
     from maskrcnn.training.runlog import RunLog, create_run, remove_if_empty
-    from workbench.data import check_objects, open_data, with_gray_levels
+    from workbench.data import check_objects, open_data, set_gray_levels
     from workbench.experiment import Experiment
 
     if data is None:
         data = open_data(config, click.echo, config.head)
         check_objects(data, click.echo)
-    config = with_gray_levels(config, data)
+    config = set_gray_levels(config, data)
     if dry_run:
         from workbench.dry_run import describe
 
@@ -49,14 +59,15 @@ def train(
                 experiment.resume()
             else:
                 experiment.start()
-            say_what_runs(experiment)
-            say_notices(experiment)
+            log_experiment(experiment)
+            log_notices(experiment)
             experiment.training.run()
         finish(experiment)
     return experiment
 
 
-def say_what_runs(experiment: Experiment) -> None:
+def log_experiment(experiment: Experiment) -> None:
+    """Log the detector, data, device and number of steps."""
     config, data = experiment.config, experiment.data
     parameters = sum(p.numel() for p in experiment.detector.parameters())
     precision = "bfloat16" if experiment.machine.amp else "float32"
@@ -78,8 +89,8 @@ def say_what_runs(experiment: Experiment) -> None:
             )
 
 
-def say_notices(experiment: Experiment) -> None:
-    """Log the notices, show those that reading the test and validation images has added, and store their counts."""
+def log_notices(experiment: Experiment) -> None:
+    """Log the notices, print those added by reading the test and validation images, and store their counts."""
     from datasets.notices import write_notices
 
     data, log = experiment.data, experiment.log
@@ -90,10 +101,10 @@ def say_notices(experiment: Experiment) -> None:
 
 
 def finish(experiment: Experiment) -> None:
-    """Evaluate the best weights on the test images, and say where everything is."""
+    """Evaluate the best weights on the test images, and log the output files."""
     from datasets.notices import Preview, write_notices
     from maskrcnn.evaluation.coco_format import BOXES_FILE, MASKS_FILE
-    from workbench.experiment import headline, legend
+    from workbench.experiment import format_headline, format_legend
 
     log, state = experiment.log, experiment.training.state
     seen = Preview() if state.epoch else experiment.data.seen_with_tests()
@@ -101,8 +112,8 @@ def finish(experiment: Experiment) -> None:
     for line in experiment.data.notes(seen, counts):
         log.info(line)
     if not state.finished:
-        log.info(f"Stopped after step {state.step}; all is saved.")
-        log.info(f"Go on with: {shlex.join(['python', 'example_smallobject_train.py', f'--resume={log.folder}'])}")
+        log.info(f"Stopped after step {state.step}; checkpoint saved.")
+        log.info(f"Resume with: {shlex.join(['python', 'example_smallobject_train.py', f'--resume={log.folder}'])}")
         log.close()
         return
     metrics = experiment.test_best().metrics
@@ -114,10 +125,10 @@ def finish(experiment: Experiment) -> None:
     origin = "--plot_min_confidence" if given else f"best F1 on {images} images"
     chosen_on = "these same" if experiment.data.validates_on_test else "the validation"
     log.info(
-        f"Test images: {headline(metrics)}   (weights of epoch {state.best_epoch or state.epoch}, the best of "
+        f"Test images: {format_headline(metrics)}   (weights of epoch {state.best_epoch or state.epoch}, the best of "
         f"{state.epoch} epochs on {chosen_on} images)"
     )
-    for line in legend(metrics, origin):
+    for line in format_legend(metrics, origin):
         log.info(f"    {line}")
     log.info(f"Trained in {state.seconds:.0f} s (evaluation not counted)")
     log.info(f"Weights      {log.weights / 'best.pt'}, last.pt")
@@ -127,12 +138,12 @@ def finish(experiment: Experiment) -> None:
     log.close()
 
 
-def what_next(config: ExperimentConfig, file: str | None = None) -> str:
-    """What to type next, with the settings of `file` if they were used."""
+def format_next_commands(config: ExperimentConfig, file: str | None = None) -> str:
+    """Format the next commands, with the options of `file` if they were used."""
     names: tuple[str, ...] = ("dataset", "dataset_root", "split_file", "subsetseed", "test_fraction", "val_fraction")
     names += ("subset", "test_subset", "skip_bad")
     given = {name: getattr(config.data, name) for name in names}
     flags = {name: value for name, value in given.items() if value != getattr(ExperimentConfig().data, name)}
     given_file = [] if file is None else [f"--config={file}"]
-    compare = shlex.join(["python", "-m", "examples.compare_heads", *given_file, *as_typed(flags)])
+    compare = shlex.join(["python", "-m", "examples.compare_heads", *given_file, *format_flags(flags)])
     return f"Next: {shlex.join(['tensorboard', '--logdir', config.output.output_dir])}\n      {compare}"

@@ -1,8 +1,8 @@
-"""Data sets that are classes run code: only code that the user has named runs.
+"""Trust in custom data set classes: only code that the user has named is run.
 
-`dataset = "module:Class"` in a TOML file or a run folder may come from somebody else, and importing the module runs it.
-A class counts as the user's own when it was named on the command line, or by `--trust`, in the same working directory
-before; `~/.config/smallobjects/trusted` (or its like on other systems) keeps which.
+`dataset = "module:Class"` in a TOML file or a run folder may come from somebody else, and importing the module runs its
+code. A class is trusted if it was named on the command line, or with `--trust`, in the same working directory before.
+Trusted classes are stored in `~/.config/smallobjects/trusted`, or the equivalent on other systems.
 """
 
 from __future__ import annotations
@@ -21,11 +21,14 @@ from maskrcnn.config import ENVIRONMENT_PREFIX, UserError
 
 
 def check_trust(dataset: str, flags: Mapping[str, Any]) -> None:
-    """Raise `UserError` where the data set is a class that the user has not named here; remember one that is named now.
+    """Check that a custom data set class is trusted, and store a class that is named on the command line.
 
     Args:
-        dataset: What the settings name as data.
-        flags: Those of the command line, with "trust" and "dataset".
+        dataset: data set names.
+        flags: command-line flags, with "trust" and "dataset".
+
+    Raises:
+        UserError: If a class is not trusted.
     """
     names = [each.name for each in parse_names(dataset) if each.is_class]
     if not names:
@@ -36,8 +39,8 @@ def check_trust(dataset: str, flags: Mapping[str, Any]) -> None:
         _add(new)
     elif new:
         raise UserError(
-            f"dataset = {dataset}: {new[0][1]} is code that a TOML file or a run folder names and that has not been "
-            "used in this folder; read it, then --trust runs it"
+            f"dataset = {dataset}: {new[0][1]} is code named by a TOML file or run folder that has not been used in "
+            "this folder before; review it, then run it with --trust"
         )
 
 
@@ -53,7 +56,7 @@ def _read() -> list[Any]:
 
 
 def _add(entries: list[list[str]]) -> None:
-    with suppress(OSError):  # without a home, --trust is needed each time
+    with suppress(OSError):  # without a writable home folder, --trust is needed each time
         _file().parent.mkdir(parents=True, exist_ok=True)
         with _file().open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(entry) + "\n" for entry in entries)

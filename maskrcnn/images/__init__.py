@@ -1,0 +1,1 @@
+"""Reading of image files and of images in memory."""
