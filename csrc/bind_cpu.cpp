@@ -49,26 +49,26 @@ Matches matches_of(const std::tuple<Tensor, Tensor, Tensor>& tensors) {
     return {out<int64_t>(std::get<0>(tensors)), out<float>(std::get<1>(tensors)), out<bool>(std::get<2>(tensors))};
 }
 
-std::tuple<Tensor, Tensor, Tensor> match_boxes_cpu(const Tensor& priors, const Tensor& truths, double min_iou, int64_t ties) {
+std::tuple<Tensor, Tensor, Tensor> match_boxes_cpu(const Tensor& priors, const Tensor& targets, double min_iou, int64_t ties) {
     check(priors, "priors", ScalarType::Float, {any_size, 4});
-    check(truths, "truths", ScalarType::Float, {any_size, 4});
+    check(targets, "targets", ScalarType::Float, {any_size, 4});
     auto result = empty_matches(priors.size(0));
-    match_boxes(data<float>(priors), priors.size(0), data<float>(truths), truths.size(0), static_cast<float>(min_iou),
+    match_boxes(data<float>(priors), priors.size(0), data<float>(targets), targets.size(0), static_cast<float>(min_iou),
                 static_cast<Ties>(ties), matches_of(result), threads);
     return result;
 }
 
-std::tuple<Tensor, Tensor, Tensor> match_anchors_cpu(const Tensor& sizes, const Tensor& grids, const Tensor& cells, const Tensor& truths,
+std::tuple<Tensor, Tensor, Tensor> match_anchors_cpu(const Tensor& sizes, const Tensor& grids, const Tensor& cells, const Tensor& targets,
                                                      double min_iou, int64_t ties) {
     check(sizes, "sizes", ScalarType::Float, {any_size, 2});
     check(grids, "grids", ScalarType::Float, {sizes.size(0), 4});
     check(cells, "cells", ScalarType::Long, {sizes.size(0), 4});
-    check(truths, "truths", ScalarType::Float, {any_size, 4});
+    check(targets, "targets", ScalarType::Float, {any_size, 4});
     const AnchorGrids arrays = {data<float>(sizes), data<float>(grids), data<int64_t>(cells), sizes.size(0)};
     std::vector<AnchorGrid> all;
     for (int64_t g = 0; g < arrays.count; g++) all.push_back(arrays.at(g));
     auto result = empty_matches(count_anchors(cells));
-    AnchorMatcher(all, data<float>(truths), truths.size(0), static_cast<float>(min_iou), static_cast<Ties>(ties))
+    AnchorMatcher(all, data<float>(targets), targets.size(0), static_cast<float>(min_iou), static_cast<Ties>(ties))
         .match(matches_of(result), threads);
     return result;
 }
@@ -206,7 +206,7 @@ Tensor paste_masks_cpu(const Tensor& probabilities, const Tensor& boxes, const T
     check(probabilities, "probabilities", ScalarType::Float, {boxes.size(0), any_size, any_size});
     const int64_t count = boxes.size(0), side = probabilities.size(2);
     check(probabilities, "probabilities", ScalarType::Float, {count, side, side});
-    STD_TORCH_CHECK(side > 0 || count == 0, "probabilities must have one cell at least");
+    STD_TORCH_CHECK(side > 0 || count == 0, "probabilities must have at least one cell");
     auto [frames, levels] = frame(windows, offsets, count);
     paste_masks(data<float>(probabilities), side, data<float>(boxes), frames, data<int64_t>(offsets), count, out<uint8_t>(levels), threads);
     return levels;
@@ -349,9 +349,9 @@ STABLE_TORCH_LIBRARY(maskrcnn, m) {
     m.def("version() -> int");
     m.def("built_with() -> str");
     m.def("nms(Tensor boxes, Tensor groups, float iou_threshold) -> Tensor");
-    m.def("match_boxes(Tensor priors, Tensor truths, float min_iou, int ties) -> (Tensor, Tensor, Tensor)");
+    m.def("match_boxes(Tensor priors, Tensor targets, float min_iou, int ties) -> (Tensor, Tensor, Tensor)");
     m.def(
-        "match_anchors(Tensor sizes, Tensor grids, Tensor cells, Tensor truths, float min_iou, int ties) -> (Tensor, Tensor, Tensor)");
+        "match_anchors(Tensor sizes, Tensor grids, Tensor cells, Tensor targets, float min_iou, int ties) -> (Tensor, Tensor, Tensor)");
     m.def(
         "roi_align(Tensor[] features, Tensor boxes, Tensor images, Tensor levels, float[] strides, int output_size, "
         "int sampling_ratio, bool aligned) -> Tensor");

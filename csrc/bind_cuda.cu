@@ -1,7 +1,7 @@
 // The CUDA kernels of torch.ops.maskrcnn.*, which bind_cpu.cpp defines: checks the tensors and hands them over.
 //
-// Shapes, types and devices are checked. Values are not, because to read one means to wait for the GPU: kernels pass over
-// what cannot be, RoIs that cannot be give NaN, masks whose windows and offsets do not fit are empty.
+// Shapes, types, and devices are checked. Values are not, because reading them would synchronize with the GPU: kernels skip
+// invalid values, invalid RoIs give NaN, and masks whose windows and offsets do not match are empty.
 
 #include "bind_cuda.h"
 #include "checks_values.h"
@@ -42,45 +42,45 @@ Matches matches_of(const Three& tensors) {
     return {out<int64_t>(std::get<0>(tensors)), out<float>(std::get<1>(tensors)), out<bool>(std::get<2>(tensors))};
 }
 
-Three match_boxes_cuda(const Tensor& priors, const Tensor& truths, double min_iou, int64_t ties) {
+Three match_boxes_cuda(const Tensor& priors, const Tensor& targets, double min_iou, int64_t ties) {
     const Place place(priors, "priors");
-    const int64_t prior_count = priors.size(0), truth_count = truths.size(0);
+    const int64_t prior_count = priors.size(0), target_count = targets.size(0);
     place.check(priors, "priors", ScalarType::Float, {any_size, 4});
-    place.check(truths, "truths", ScalarType::Float, {any_size, 4});
+    place.check(targets, "targets", ScalarType::Float, {any_size, 4});
     Three result = empty_matches(priors, prior_count);
     const Matches matches = matches_of(result);
     if (static_cast<Ties>(ties) != Ties::none) {
         const BoxGrid grid(place, priors);
-        LAUNCH_EACH(force_priors, truth_count, place.stream(), grid, data<float>(truths), truth_count, static_cast<Ties>(ties), matches.forced);
+        LAUNCH_EACH(force_priors, target_count, place.stream(), grid, data<float>(targets), target_count, static_cast<Ties>(ties), matches.forced);
     }
-    const BoxGrid grid(place, truths);
+    const BoxGrid grid(place, targets);
     LAUNCH_EACH(match_priors, prior_count, place.stream(), grid, data<float>(priors), prior_count, static_cast<float>(min_iou), matches);
     return result;
 }
 
-Three match_anchors_cuda(const Tensor& sizes, const Tensor& grids, const Tensor& cells, const Tensor& truths, double min_iou, int64_t ties) {
-    const Place place(truths, "truths");
-    const int64_t grid_count = sizes.size(0), truth_count = truths.size(0);
+Three match_anchors_cuda(const Tensor& sizes, const Tensor& grids, const Tensor& cells, const Tensor& targets, double min_iou, int64_t ties) {
+    const Place place(targets, "targets");
+    const int64_t grid_count = sizes.size(0), target_count = targets.size(0);
     place.check(sizes, "sizes", ScalarType::Float, {any_size, 2});
     place.check(grids, "grids", ScalarType::Float, {grid_count, 4});
     place.check(cells, "cells", ScalarType::Long, {grid_count, 4});
-    place.check(truths, "truths", ScalarType::Float, {any_size, 4});
-    STD_TORCH_CHECK(truth_count < (int64_t{1} << 32), "truths must be fewer than 2^32, got ", truth_count);
+    place.check(targets, "targets", ScalarType::Float, {any_size, 4});
+    STD_TORCH_CHECK(target_count < (int64_t{1} << 32), "targets must be fewer than 2^32, got ", target_count);
     const int64_t count = count_anchors(on_host(cells));  // waits for the GPU, because the result is as long
-    Three result = empty_matches(truths, count);
+    Three result = empty_matches(targets, count);
     const Matches matches = matches_of(result);
     const AnchorGrids all = {data<float>(sizes), data<float>(grids), data<int64_t>(cells), grid_count};
-    Tensor best = empty(truths, {truth_count}, ScalarType::Float), codes = zeros(truths, {count}, ScalarType::Long);
-    Tensor windows = empty(truths, {truth_count, grid_count, 4}, ScalarType::Long);
+    Tensor best = empty(targets, {target_count}, ScalarType::Float), codes = zeros(targets, {count}, ScalarType::Long);
+    Tensor windows = empty(targets, {target_count, grid_count, 4}, ScalarType::Long);
     auto* window = reinterpret_cast<AnchorWindow*>(out<int64_t>(windows));
     auto* code = reinterpret_cast<unsigned long long*>(out<int64_t>(codes));
-    const float* boxes = data<float>(truths);
-    const float least = static_cast<float>(min_iou);
+    const float* boxes = data<float>(targets);
+    const float threshold = static_cast<float>(min_iou);
     const Ties rule = static_cast<Ties>(ties);
-    LAUNCH_EACH(look_around, truth_count, place.stream(), all, boxes, truth_count, least, rule, out<float>(best), window, matches.forced);
-    LAUNCH_WARPS(visit_windows, truth_count * grid_count, place.stream(), all, boxes, truth_count, rule, data<float>(best), window, code,
+    LAUNCH_EACH(look_around, target_count, place.stream(), all, boxes, target_count, threshold, rule, out<float>(best), window, matches.forced);
+    LAUNCH_WARPS(visit_windows, target_count * grid_count, place.stream(), all, boxes, target_count, rule, data<float>(best), window, code,
                  matches.forced);
-    const BoxGrid grid(place, truths);
+    const BoxGrid grid(place, targets);
     LAUNCH_EACH(settle_anchors, count, place.stream(), all, grid, least, code, matches);
     return result;
 }
@@ -247,7 +247,7 @@ Tensor paste_masks_cuda(const Tensor& probabilities, const Tensor& boxes, const 
     place.check(probabilities, "probabilities", ScalarType::Float, {boxes.size(0), any_size, any_size});
     const int64_t count = boxes.size(0), side = probabilities.size(2);
     check(probabilities, "probabilities", ScalarType::Float, {count, side, side});
-    STD_TORCH_CHECK(side > 0 || count == 0, "probabilities must have one cell at least");
+    STD_TORCH_CHECK(side > 0 || count == 0, "probabilities must have at least one cell");
     return drawn(place, windows, offsets, count, Pasted{data<float>(probabilities), data<float>(boxes), side});
 }
 
@@ -358,7 +358,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> decode_rle_cuda(const Tensor& text, c
     check_canvas(height, width);
     place.check(text, "text", ScalarType::Byte, {any_size});
     place.check(text_offsets, "text_offsets", ScalarType::Long, {any_size});
-    STD_TORCH_CHECK(text_offsets.size(0) > 0, "text_offsets must be one at least, got none");
+    STD_TORCH_CHECK(text_offsets.size(0) > 0, "text_offsets must not be empty");
     const Texts texts = {data<uint8_t>(text), data<int64_t>(text_offsets), text_offsets.size(0) - 1, text.size(0)};
     Tensor windows = empty(text, {texts.count, 4}, ScalarType::Int), broken = empty(text, {}, ScalarType::Long);
     auto* window = reinterpret_cast<Window*>(out<int32_t>(windows));

@@ -137,7 +137,7 @@ inline int64_t total_of(Tensor offsets) {
     return *data<int64_t>(on_host(torch::stable::narrow(offsets, 0, offsets.size(0) - 1, 1)));
 }
 
-// A grid of boxes [N, 4] in groups [N], or without, and the memory it lies in.
+// A grid of boxes [N, 4], optionally in groups [N], and its memory.
 class BoxGrid {
 public:
     BoxGrid(const Place& place, const Tensor& boxes, const int64_t* groups = nullptr)

@@ -60,15 +60,15 @@ EXPORT int64_t fill_windows(const Shapes& shapes, const Window* windows, int64_t
     return 0;
 }
 
-EXPORT int64_t paint_uint16(const Coverage& coverage, const uint16_t* colours, const uint16_t* numbers, uint16_t* canvas, uint16_t* labels) {
+EXPORT int64_t paint_uint16(const Coverage& coverage, const uint16_t* colors, const uint16_t* numbers, uint16_t* canvas, uint16_t* labels) {
     if (!fits(coverage)) return -1;
-    paint(coverage, colours, numbers, canvas, labels);
+    paint(coverage, colors, numbers, canvas, labels);
     return 0;
 }
 
-EXPORT int64_t paint_uint32(const Coverage& coverage, const uint32_t* colours, const uint16_t* numbers, uint32_t* canvas, uint16_t* labels) {
+EXPORT int64_t paint_uint32(const Coverage& coverage, const uint32_t* colors, const uint16_t* numbers, uint32_t* canvas, uint16_t* labels) {
     if (!fits(coverage)) return -1;
-    paint(coverage, colours, numbers, canvas, labels);
+    paint(coverage, colors, numbers, canvas, labels);
     return 0;
 }
 

@@ -1,9 +1,9 @@
 // Finds the boxes that may overlap a given one: cost follows the boxes near by.
 //
-// 2-D IoU is at most 1-D IoU. So IoU > t needs sides whose ratio is above t and centres closer than
-// (w1 + w2) / 2 * (1 - t) / (1 + t), along x and along y. Boxes lie in square cells, in levels by the power of two of
+// 2-D IoU is at most 1-D IoU. So IoU > t needs sides whose ratio is above t and centers closer than
+// (w1 + w2) / 2 * (1 - t) / (1 + t), along x and along y. Boxes are in square cells, in levels by the power of two of
 // their longer side; a level's cells are as large as its smallest box. Each row of cells begins at some bucket of a
-// table, by a hash of the row, and goes on cell by cell, so that the boxes of neighbours lie side by side in memory. Two
+// table, by a hash of the row, and goes on cell by cell, so that the boxes of neighbors are adjacent in memory. Two
 // cells may share a bucket, which costs time but never an answer.
 #pragma once
 
@@ -54,7 +54,7 @@ public:
         }
     }
 
-    // The sound boxes in the order in which they lie in memory: to look near each of them is fastest in it.
+    // The valid boxes in memory order, in which visiting the neighbors of each box is fastest.
     int64_t size() const { return static_cast<int64_t>(entries_.size()); }
     int64_t box_number(int64_t at) const { return entries_[at].index; }
 
@@ -83,8 +83,8 @@ public:
             const double reach_x = (box.width() + longest) / 2 * shrink;
             const double reach_y = (box.height() + longest) / 2 * shrink;
             const double cells = cells_per_pixel(number);
-            const int64_t x0 = index((box.centre_x() - reach_x) * cells), x1 = index((box.centre_x() + reach_x) * cells);
-            const int64_t y0 = index((box.centre_y() - reach_y) * cells), y1 = index((box.centre_y() + reach_y) * cells);
+            const int64_t x0 = index((box.center_x() - reach_x) * cells), x1 = index((box.center_x() + reach_x) * cells);
+            const int64_t y0 = index((box.center_y() - reach_y) * cells), y1 = index((box.center_y() + reach_y) * cells);
             const double probes = (static_cast<double>(x1) - x0 + 1) * (static_cast<double>(y1) - y0 + 1);
             if (probes > static_cast<double>(level.count)) {
                 const int64_t end = level.first + static_cast<int64_t>(level.mask) + 1;
@@ -134,7 +134,7 @@ private:
     int64_t bucket_of(const Box& box, int64_t of_group) const {
         const int number = level_of(box.longer_side());
         const double cells = cells_per_pixel(number);
-        return bucket_at(levels_[number], of_group, index(box.centre_x() * cells), index(box.centre_y() * cells));
+        return bucket_at(levels_[number], of_group, index(box.center_x() * cells), index(box.center_y() * cells));
     }
     static int64_t bucket_at(const Level& level, int64_t of_group, int64_t x, int64_t y) {
         uint64_t row = static_cast<uint64_t>(y) * 0x9E3779B97F4A7C15ull + static_cast<uint64_t>(of_group) * 0xC2B2AE3D27D4EB4Full;

@@ -146,7 +146,7 @@ inline const uint8_t* last_inside(const uint8_t* begin, const uint8_t* at) {
     return at;
 }
 
-// The tight box of a mask that has pixels inside. Rows are looked at beyond what those before them reach only.
+// The tight box of a mask with pixels inside. Rows are read only beyond the extent of the rows before them.
 inline Window box_inside(const Window& window, const uint8_t* data) {
     const int64_t width = window.width();
     const uint8_t* end = data + window.area();

@@ -1,4 +1,4 @@
-// The best truth of each prior, without a dense matrix. What is computed: maskrcnn/ops/reference.py.
+// The best target of each prior, without a dense matrix. What is computed: maskrcnn/ops/reference.py.
 #pragma once
 
 #include <vector>
@@ -19,24 +19,24 @@ struct Matches {
         index[p] = -1;
         iou[p] = 0;
     }
-    void take_better(int64_t p, int64_t truth, float value) const {
-        if (value > iou[p] || (value == iou[p] && value > 0 && truth < index[p])) {
-            index[p] = truth;
+    void take_better(int64_t p, int64_t target, float value) const {
+        if (value > iou[p] || (value == iou[p] && value > 0 && target < index[p])) {
+            index[p] = target;
             iou[p] = value;
         }
     }
 };
 
-class Truths {
+class Targets {
 public:
-    Truths(const float* boxes, int64_t count) : grid_(boxes, nullptr, count) {}
+    Targets(const float* boxes, int64_t count) : grid_(boxes, nullptr, count) {}
 
-    // Writes the best truth of a prior, none if it is below `min_iou`.
+    // Writes the best target of a prior, none if it is below `min_iou`.
     void match(const Box& prior, int64_t p, float min_iou, const Matches& matches) const {
         matches.clear(p);
         if (!prior.sound()) return;
-        grid_.nearby(prior, 0, min_iou, [&](int64_t i, const Box& truth) {
-            matches.take_better(p, i, iou_of(truth, prior));
+        grid_.nearby(prior, 0, min_iou, [&](int64_t i, const Box& target) {
+            matches.take_better(p, i, iou_of(target, prior));
             return false;
         });
         if (matches.iou[p] < min_iou) matches.clear(p);
@@ -46,18 +46,18 @@ private:
     BoxGrid grid_;
 };
 
-// Marks the priors that each truth overlaps best.
-inline void force_boxes(const float* priors, int64_t prior_count, const float* truths, int64_t truth_count, Ties ties,
+// Marks the priors that each target overlaps best.
+inline void force_boxes(const float* priors, int64_t prior_count, const float* targets, int64_t target_count, Ties ties,
                         bool* forced) {
     BoxGrid grid(priors, nullptr, prior_count);
     std::vector<std::pair<int64_t, float>> overlaps;
-    for (int64_t t = 0; t < truth_count; t++) {
-        const Box truth = box_at(truths, t);
-        if (!truth.sound()) continue;
+    for (int64_t t = 0; t < target_count; t++) {
+        const Box target = box_at(targets, t);
+        if (!target.sound()) continue;
         overlaps.clear();
         float best = 0;
-        grid.nearby(truth, 0, 0.0, [&](int64_t p, const Box& prior) {
-            const float iou = iou_of(truth, prior);
+        grid.nearby(target, 0, 0.0, [&](int64_t p, const Box& prior) {
+            const float iou = iou_of(target, prior);
             if (iou > 0) overlaps.emplace_back(p, iou);
             best = std::max(best, iou);
             return false;
@@ -70,7 +70,7 @@ inline void force_boxes(const float* priors, int64_t prior_count, const float* t
                 forced[p] = true;
                 continue;
             }
-            const float apart = squared_distance(truth, box_at(priors, p));
+            const float apart = squared_distance(target, box_at(priors, p));
             if (nearest < 0 || apart < distance || (apart == distance && p < nearest)) {
                 nearest = p;
                 distance = apart;
@@ -80,11 +80,11 @@ inline void force_boxes(const float* priors, int64_t prior_count, const float* t
     }
 }
 
-inline void match_boxes(const float* priors, int64_t prior_count, const float* truths, int64_t truth_count,
+inline void match_boxes(const float* priors, int64_t prior_count, const float* targets, int64_t target_count,
                         float min_iou, Ties ties, const Matches& matches, const Parallel& parallel) {
     std::fill_n(matches.forced, prior_count, false);
-    if (ties != Ties::none) force_boxes(priors, prior_count, truths, truth_count, ties, matches.forced);
-    const Truths all(truths, truth_count);
+    if (ties != Ties::none) force_boxes(priors, prior_count, targets, target_count, ties, matches.forced);
+    const Targets all(targets, target_count);
     parallel(prior_count, 256, [&](int64_t begin, int64_t end) {
         for (int64_t p = begin; p < end; p++) {
             all.match(box_at(priors, p), p, matches.forced[p] ? 0.0f : min_iou, matches);
@@ -94,16 +94,16 @@ inline void match_boxes(const float* priors, int64_t prior_count, const float* t
 
 class AnchorMatcher {
 public:
-    AnchorMatcher(const std::vector<AnchorGrid>& grids, const float* truths, int64_t truth_count, float min_iou, Ties ties)
-        : grids_(grids), truths_(truths), truth_count_(truth_count), min_iou_(min_iou), ties_(ties),
-          best_(truth_count), windows_(truth_count * grids.size()) {}
+    AnchorMatcher(const std::vector<AnchorGrid>& grids, const float* targets, int64_t target_count, float min_iou, Ties ties)
+        : grids_(grids), targets_(targets), target_count_(target_count), min_iou_(min_iou), ties_(ties),
+          best_(target_count), windows_(target_count * grids.size()) {}
 
     void match(const Matches& matches, const Parallel& parallel) {
-        std::vector<int64_t> nearest(ties_ == Ties::nearest ? truth_count_ : 0, -1);
-        parallel(truth_count_, 16, [&](int64_t begin, int64_t end) {
+        std::vector<int64_t> nearest(ties_ == Ties::nearest ? target_count_ : 0, -1);
+        parallel(target_count_, 16, [&](int64_t begin, int64_t end) {
             for (int64_t t = begin; t < end; t++) {
                 look_around(t);
-                if (ties_ == Ties::nearest && best_[t] > 0) nearest[t] = nearest_tie(box_at(truths_, t), grids_, best_[t]);
+                if (ties_ == Ties::nearest && best_[t] > 0) nearest[t] = nearest_tie(box_at(targets_, t), grids_, best_[t]);
             }
         });
         // Each anchor belongs to one band of rows of one grid, so bands can go side by side.
@@ -117,8 +117,8 @@ public:
         for (const int64_t anchor : nearest) {
             if (anchor >= 0) matches.forced[anchor] = true;
         }
-        // What is below min_iou was perhaps not seen whole: a forced anchor wants its best truth all the same.
-        const Truths all(truths_, ties_ == Ties::none ? 0 : truth_count_);
+        // IoUs below min_iou may not all have been computed, but a forced anchor needs its best target in any case.
+        const Targets all(targets_, ties_ == Ties::none ? 0 : target_count_);
         parallel(static_cast<int64_t>(bands.size()), 1, [&](int64_t begin, int64_t end) {
             for (int64_t b = begin; b < end; b++) settle_band(bands[b].first, bands[b].second, all, matches);
         });
@@ -127,21 +127,21 @@ public:
 private:
     static constexpr int64_t band_height = 32;
 
-    // The best IoU of a truth, which on each grid the anchor with the nearest centre has, and its windows.
+    // The best IoU of a target, which on each grid the anchor with the nearest center has, and its windows.
     void look_around(int64_t t) {
-        const Box truth = box_at(truths_, t);
+        const Box target = box_at(targets_, t);
         AnchorWindow* windows = windows_.data() + t * grids_.size();
         best_[t] = 0;
         for (size_t g = 0; g < grids_.size(); g++) windows[g] = {{0, -1}, {0, -1}};
-        if (!truth.sound()) return;
+        if (!target.sound()) return;
         std::vector<float> nearest(grids_.size());
         for (size_t g = 0; g < grids_.size(); g++) {
-            nearest[g] = nearest_iou(truth, grids_[g]);
+            nearest[g] = nearest_iou(target, grids_[g]);
             best_[t] = std::max(best_[t], nearest[g]);
         }
         for (size_t g = 0; g < grids_.size(); g++) {
             const bool has_best = ties_ == Ties::all && nearest[g] > 0 && nearest[g] >= best_[t] * tie;
-            windows[g] = anchor_window(truth, grids_[g], min_iou_, has_best);
+            windows[g] = anchor_window(target, grids_[g], min_iou_, has_best);
         }
     }
 
@@ -154,14 +154,14 @@ private:
                 matches.forced[grid.number(row, column)] = false;
             }
         }
-        for (int64_t t = 0; t < truth_count_; t++) {
+        for (int64_t t = 0; t < target_count_; t++) {
             const AnchorWindow& window = windows_[t * grids_.size() + g];
             const int64_t from = std::max(window.rows.first, first_row), to = std::min(window.rows.last, last_row);
             if (from > to || window.columns.first > window.columns.last) continue;
-            const Box truth = box_at(truths_, t);
+            const Box target = box_at(targets_, t);
             for (int64_t row = from; row <= to; row++) {
                 for (int64_t column = window.columns.first; column <= window.columns.last; column++) {
-                    const float iou = iou_of(truth, grid.anchor(row, column));
+                    const float iou = iou_of(target, grid.anchor(row, column));
                     const int64_t number = grid.number(row, column);
                     matches.take_better(number, t, iou);
                     if (ties_ == Ties::all && iou > 0 && iou >= best_[t] * tie) matches.forced[number] = true;
@@ -170,7 +170,7 @@ private:
         }
     }
 
-    void settle_band(int64_t g, int64_t first_row, const Truths& all, const Matches& matches) const {
+    void settle_band(int64_t g, int64_t first_row, const Targets& all, const Matches& matches) const {
         const AnchorGrid& grid = grids_[g];
         for (int64_t row = first_row; row < std::min(first_row + band_height, grid.rows); row++) {
             for (int64_t column = 0; column < grid.columns; column++) {
@@ -183,8 +183,8 @@ private:
     }
 
     const std::vector<AnchorGrid>& grids_;
-    const float* truths_;
-    const int64_t truth_count_;
+    const float* targets_;
+    const int64_t target_count_;
     const float min_iou_;
     const Ties ties_;
     std::vector<float> best_;

@@ -26,7 +26,7 @@ struct FeatureMap {
 };
 
 // The cells first..first+count-1 that one bin touches along one axis, with weights from `weight` on. No cells: the bin
-// lies outside.
+// is outside.
 struct Span {
     int64_t first, count, weight;
 };
@@ -84,7 +84,7 @@ struct RoiAlign {
             };
             // Samples go along the axis in one direction, so those on the map are a range; found by halves, because a
             // huge RoI has up to 1e9 of them.
-            const bool rising = extent >= Acc(0);
+            const bool is_ascending = extent >= Acc(0);
             const Acc edge = static_cast<Acc>(size);
             auto first = [&](auto&& holds) {
                 int64_t from = 0, to = samples;
@@ -95,8 +95,8 @@ struct RoiAlign {
                 }
                 return from;
             };
-            const int64_t begin = first([&](Acc x) { return rising ? x >= Acc(-1) : x <= edge; });
-            const int64_t stop = first([&](Acc x) { return rising ? x > edge : x < Acc(-1); });
+            const int64_t begin = first([&](Acc x) { return is_ascending ? x >= Acc(-1) : x <= edge; });
+            const int64_t stop = first([&](Acc x) { return is_ascending ? x > edge : x < Acc(-1); });
             if (begin == stop) {
                 axis.begin_bin(0, -1);
                 continue;
@@ -112,7 +112,7 @@ struct RoiAlign {
     }
 };
 
-// Boxes are normalised as TensorFlow's: 0 is the centre of the first cell, 1 that of the last.
+// Boxes are normalized as TensorFlow's: 0 is the center of the first cell, 1 that of the last.
 struct CropAndResize {
     int64_t bins;
 

@@ -1,7 +1,7 @@
 // Draws a picture under an affine map, for images and masks. What is computed: maskrcnn/ops/reference_images.py.
 //
 // Along a row of new pixels old coordinates rise or fall steadily, so those that see nothing but pixels of the picture are
-// neighbours: a loop without branches, which compilers vectorize, draws them; the others go one by one.
+// neighbors: a loop without branches, which compilers vectorize, draws them; the others go one by one.
 #pragma once
 
 #include <algorithm>
@@ -56,7 +56,7 @@ public:
     Warp(const Affine& map, int64_t samples, Border border, int64_t channels)
         : map_(map), samples_(samples), border_(border), channels_(channels), sums_(channels * block_width) {}
 
-    // Pixels of `old`, plane by plane, seen in `area`: rows follow each other in `out`, planes lie `plane` apart.
+    // Pixels of `old`, plane by plane, seen in `area`: rows follow each other in `out`, planes are `plane` apart.
     void draw(const T* pixels, const Window& old, const Window& area, T* out, int64_t plane) {
         pixels_ = pixels, old_ = old, plane_ = plane;
         const bool moves = moves_pixels(area);
@@ -167,7 +167,7 @@ private:
         const double slack_v = 3e-7 * (std::abs(map_.yx) * furthest + std::abs(map_.yy * y) + std::abs(map_.y0) + 1);
         if (!(slack_u < 1 && slack_v < 1)) return {{0, count}, {0, 0}, false};  // or NaN
         const double u = map_.xx * x + map_.xy * y + map_.x0 - 0.5, v = map_.yx * x + map_.yy * y + map_.y0 - 0.5;
-        // Where points are in the picture, from the first pixels' centres to the last ones', or so much around it.
+        // Where points are in the picture, from the first pixels' centers to the last ones', or so much around it.
         const auto within = [&](double around_u, double around_v) {
             return common(narrowed(map_.xx, u, old_.x1 - around_u, around_u - 1 + old_.x2, count),
                           narrowed(map_.yx, v, old_.y1 - around_v, around_v - 1 + old_.y2, count));

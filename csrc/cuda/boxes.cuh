@@ -44,7 +44,7 @@ struct Grid {
         const double threshold = iou * (1 - rounding), side = box.longer_side();
         const double shrink = (1 - threshold) / (1 + threshold) * (1 + rounding);
         const int lowest = level_of(side * threshold);
-        // 1e39 is above every float and within what ilogb tells.
+        // 1e39 is above every float and in the range of ilogb.
         const int highest = threshold > 0 ? level_of(smaller(side / threshold, 1e39)) : number_of_levels - 1;
         for (int level = lowest; level <= highest; level++) {
             const int64_t begin = starts[level], end = starts[level + 1];
@@ -53,8 +53,8 @@ struct Grid {
             if (threshold > 0) reach = smaller(reach, side / threshold * (1 + rounding));
             const double reach_x = (box.width() + reach) / 2 * shrink, reach_y = (box.height() + reach) / 2 * shrink;
             const double cells = cells_per_pixel(level);
-            const int64_t x0 = cell_index((box.centre_x() - reach_x) * cells), x1 = cell_index((box.centre_x() + reach_x) * cells);
-            const int64_t y0 = cell_index((box.centre_y() - reach_y) * cells), y1 = cell_index((box.centre_y() + reach_y) * cells);
+            const int64_t x0 = cell_index((box.center_x() - reach_x) * cells), x1 = cell_index((box.center_x() + reach_x) * cells);
+            const int64_t y0 = cell_index((box.center_y() - reach_y) * cells), y1 = cell_index((box.center_y() + reach_y) * cells);
             const double probes = (static_cast<double>(x1) - x0 + 1) * (static_cast<double>(y1) - y0 + 1);
             if (probes > static_cast<double>(end - begin)) {
                 for (int64_t k = begin; k < end; k++) {
@@ -82,7 +82,7 @@ __global__ void grid_keys(const float* boxes, const int64_t* groups, int64_t cou
         if (!box.sound()) continue;
         const int level = level_of(box.longer_side());
         const double cells = cells_per_pixel(level);
-        keys[i] = key_of(level, groups ? groups[i] : 0, cell_index(box.centre_x() * cells), cell_index(box.centre_y() * cells));
+        keys[i] = key_of(level, groups ? groups[i] : 0, cell_index(box.center_x() * cells), cell_index(box.center_y() * cells));
         atomicMax(&longest[level], __float_as_uint(box.longer_side()));
     }
 }

@@ -25,7 +25,7 @@ __device__ inline int64_t warp_sum(int64_t value) {
     return value;
 }
 
-// Likewise the smallest and the largest.
+// The same for the minimum and the maximum.
 __device__ inline int32_t warp_min(int32_t value) {
     for (unsigned step = lanes / 2; step > 0; step /= 2) value = smaller(value, __shfl_down_sync(~0u, value, step));
     return value;

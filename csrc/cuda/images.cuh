@@ -19,7 +19,7 @@ struct Around {
     }
 };
 
-// A point of a picture whose pixels lie in the window `old`.
+// A point of an image whose pixels are in the window `old`.
 struct Point {
     Around column, row;
     int64_t width;

@@ -38,7 +38,7 @@ __global__ void label_image(Masks masks, int64_t height, int64_t width, double m
                 if (label == 0) label = number;
             });
         }
-        __syncthreads();  // before the counts are cleared and the labels looked at again
+        __syncthreads();  // before the counts are cleared and the labels are read again
     }
 }
 

@@ -37,7 +37,7 @@ struct Rois {
 };
 
 // The samples of one bin along one axis, those from `begin` to `end - 1` of `samples`, of which none outside is inside
-// the map; sample i lies at (low + extent * (first + i) / total) * scale.
+// the map; sample i is at (low + extent * (first + i) / total) * scale.
 template <class Acc>
 struct Axis {
     Acc low, extent, first, total, scale, lowest, highest;
@@ -86,7 +86,7 @@ struct RoiAlign {
     }
 };
 
-// Boxes are normalised as TensorFlow's: 0 is the centre of the first cell, 1 that of the last.
+// Boxes are normalized as TensorFlow's: 0 is the center of the first cell, 1 that of the last.
 struct CropAndResize {
     int64_t bins;
 

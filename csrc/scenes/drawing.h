@@ -13,7 +13,7 @@ constexpr int64_t samples = 16, whole = samples * samples;  // a side of a pixel
 
 // As in datasets/synthetic/_native.py.
 struct Shapes {
-    const double* centres;       // [N, 2]
+    const double* centers;       // [N, 2]
     const double* semi_axes;     // [N, 2]
     const double* directions;    // [N, 2]
     const double* half_heights;  // [N]
@@ -43,7 +43,7 @@ inline int64_t first_sample(double position) { return ceil_of(position * samples
 
 inline double position_of(int64_t sample) { return (static_cast<double>(sample) + 0.5) / samples; }
 
-// How many samples of a window's pixels lie inside, as differences along its rows, `values [area + 2]`.
+// Number of samples inside for each pixel of a window, as differences along its rows, `values [area + 2]`.
 class Differences {
 public:
     Differences(const Window& window, int32_t* values) : window_(window), values_(values), end_(values + window.area()) {
@@ -78,7 +78,7 @@ private:
 // In a row of samples, (u / a)^2 + (v / b)^2 <= 1 is a quadratic in x: bend x^2 + tilt x + level <= 0. Returns the samples
 // inside, also those beyond the window.
 inline int64_t cross_ellipse(const Shapes& shapes, int64_t i, Differences& differences) {
-    const double x = shapes.centres[2 * i], y = shapes.centres[2 * i + 1], half_height = shapes.half_heights[i];
+    const double x = shapes.centers[2 * i], y = shapes.centers[2 * i + 1], half_height = shapes.half_heights[i];
     const double along = shapes.semi_axes[2 * i], across = shapes.semi_axes[2 * i + 1];
     const double cosine = shapes.directions[2 * i], sine = shapes.directions[2 * i + 1];
     const auto square = [](double value) { return value * value; };

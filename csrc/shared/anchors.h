@@ -1,4 +1,4 @@
-// The anchors of regular grids, and which of them an IoU with a truth can reach: the bound of csrc/cpu/grid.h.
+// The anchors of regular grids, and which of them an IoU with a target can reach: the bound of csrc/cpu/grid.h.
 #pragma once
 
 #include "boxes.h"
@@ -10,15 +10,15 @@ struct Cells {
     int64_t first, last;
 };
 
-EVERYWHERE inline Cells cells_within(double centre, double reach, double stride, double offset, int64_t count) {
-    const double at = (centre - offset) / stride, cells = reach / stride;
+EVERYWHERE inline Cells cells_within(double center, double reach, double stride, double offset, int64_t count) {
+    const double at = (center - offset) / stride, cells = reach / stride;
     const double first = held(ceil(at - cells), 0.0, static_cast<double>(count));
     const double last = held(floor(at + cells), -1.0, static_cast<double>(count - 1));
     return {static_cast<int64_t>(first), static_cast<int64_t>(last)};
 }
 
-EVERYWHERE inline int64_t nearest_cell(double centre, double stride, double offset, int64_t count) {
-    return static_cast<int64_t>(held(rint((centre - offset) / stride), 0.0, count - 1.0));
+EVERYWHERE inline int64_t nearest_cell(double center, double stride, double offset, int64_t count) {
+    return static_cast<int64_t>(held(rint((center - offset) / stride), 0.0, count - 1.0));
 }
 
 // The regular grid of anchors of one size on one level; anchor (row, column) is number
@@ -52,24 +52,24 @@ struct AnchorGrids {
     EVERYWHERE int64_t size() const { return count; }
 };
 
-// The anchors of one grid that matter to one truth.
+// The anchors of one grid that matter to one target.
 struct AnchorWindow {
     Cells columns, rows;
 };
 
-// IoU with the anchor whose centre is nearest, on one grid the best.
-EVERYWHERE inline float nearest_iou(const Box& truth, const AnchorGrid& grid) {
+// IoU with the anchor whose center is nearest, on one grid the best.
+EVERYWHERE inline float nearest_iou(const Box& target, const AnchorGrid& grid) {
     if (grid.empty()) return 0;
-    return iou_of(truth, grid.anchor(grid.nearest_row(truth.centre_y()), grid.nearest_column(truth.centre_x())));
+    return iou_of(target, grid.anchor(grid.nearest_row(target.center_y()), grid.nearest_column(target.center_x())));
 }
 
-EVERYWHERE inline AnchorWindow anchor_window(const Box& truth, const AnchorGrid& grid, float min_iou, bool has_best) {
+EVERYWHERE inline AnchorWindow anchor_window(const Box& target, const AnchorGrid& grid, float min_iou, bool has_best) {
     const double margin = 1e-3;  // pixels by which windows are wider than the bound, for rounding
     if (grid.empty()) return {{0, -1}, {0, -1}};
-    const double width = truth.width(), height = truth.height(), x = truth.centre_x(), y = truth.centre_y();
-    const double shrink = (1.0 - min_iou) / (1.0 + min_iou), least = min_iou * tie;
-    const bool may_match = smaller<double>(width, grid.width) >= least * larger<double>(width, grid.width) &&
-                           smaller<double>(height, grid.height) >= least * larger<double>(height, grid.height);
+    const double width = target.width(), height = target.height(), x = target.center_x(), y = target.center_y();
+    const double shrink = (1.0 - min_iou) / (1.0 + min_iou), min_ratio = min_iou * tie;
+    const bool may_match = smaller<double>(width, grid.width) >= min_ratio * larger<double>(width, grid.width) &&
+                           smaller<double>(height, grid.height) >= min_ratio * larger<double>(height, grid.height);
     double reach_x = may_match ? (width + grid.width) / 2 * shrink : -1.0;
     double reach_y = may_match ? (height + grid.height) / 2 * shrink : -1.0;
     if (has_best) {
@@ -84,21 +84,21 @@ EVERYWHERE inline AnchorWindow anchor_window(const Box& truth, const AnchorGrid&
             cells_within(y, reach_y + margin, grid.stride_y, grid.offset_y, grid.rows)};
 }
 
-// Of the anchors that tie for the best, the one with the nearest centre, of these the first, -1 if there is none: on each
-// grid among the cells around the centre. `grids` has `size()` and `at(g)`.
+// Of the anchors that tie for the best, the one with the nearest center, of these the first, -1 if there is none: on each
+// grid among the cells around the center. `grids` has `size()` and `at(g)`.
 template <class Grids>
-EVERYWHERE int64_t nearest_tie(const Box& truth, const Grids& grids, float best) {
+EVERYWHERE int64_t nearest_tie(const Box& target, const Grids& grids, float best) {
     int64_t nearest = -1;
     float distance = 0;
     for (int64_t g = 0; g < static_cast<int64_t>(grids.size()); g++) {
         const AnchorGrid grid = grids.at(g);
         if (grid.empty()) continue;
-        const int64_t middle_row = grid.nearest_row(truth.centre_y()), middle_column = grid.nearest_column(truth.centre_x());
+        const int64_t middle_row = grid.nearest_row(target.center_y()), middle_column = grid.nearest_column(target.center_x());
         for (int64_t row = larger<int64_t>(middle_row - 1, 0); row <= smaller(middle_row + 1, grid.rows - 1); row++) {
             for (int64_t column = larger<int64_t>(middle_column - 1, 0); column <= smaller(middle_column + 1, grid.columns - 1); column++) {
                 const Box anchor = grid.anchor(row, column);
-                if (iou_of(truth, anchor) < best * tie) continue;
-                const float apart = squared_distance(truth, anchor);
+                if (iou_of(target, anchor) < best * tie) continue;
+                const float apart = squared_distance(target, anchor);
                 const int64_t number = grid.number(row, column);
                 if (nearest < 0 || apart < distance || (apart == distance && number < nearest)) {
                     nearest = number;

@@ -16,8 +16,8 @@ struct Box {
     EVERYWHERE bool finite() const { return is_finite(x1) && is_finite(y1) && is_finite(x2) && is_finite(y2); }
     // Only such a box overlaps anything; the area of a finite box may overflow.
     EVERYWHERE bool sound() const { return finite() && area() > 0 && is_finite(area()); }
-    EVERYWHERE double centre_x() const { return (static_cast<double>(x1) + x2) / 2; }
-    EVERYWHERE double centre_y() const { return (static_cast<double>(y1) + y2) / 2; }
+    EVERYWHERE double center_x() const { return (static_cast<double>(x1) + x2) / 2; }
+    EVERYWHERE double center_y() const { return (static_cast<double>(y1) + y2) / 2; }
 };
 
 EVERYWHERE inline Box box_at(const float* boxes, int64_t i) {

@@ -5,10 +5,10 @@
 
 namespace smallobjects {
 
-// What lies outside: nothing, the picture mirrored about the centres of its outermost pixels, or these pixels.
+// Padding outside: nothing, the image mirrored about the centers of its outermost pixels, or these pixels repeated.
 enum class Border : int64_t { constant, reflect, replicate };
 
-// Leads from new to old continuous coordinates; u and v count old pixels' centres.
+// Maps new to old continuous coordinates; u and v are integers at the centers of old pixels.
 struct Affine {
     double xx, xy, x0, yx, yy, y0;
 
@@ -20,7 +20,7 @@ struct Affine {
 // Coordinates that fit integers, beyond the largest picture where they did not; so is NaN.
 EVERYWHERE inline float reachable(float at) { return held(at, -1073741824.0f, 1073741824.0f); }
 
-// How far inside a pixel its sample number k along an axis lies.
+// Position of sample k along an axis inside a pixel.
 EVERYWHERE inline double sample_at(int64_t k, int64_t samples) { return (static_cast<double>(k) + 0.5) / static_cast<double>(samples); }
 
 // The pixel of an axis that is seen at `at`, -1 for none.
