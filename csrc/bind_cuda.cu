@@ -81,7 +81,7 @@ Three match_anchors_cuda(const Tensor& sizes, const Tensor& grids, const Tensor&
     LAUNCH_WARPS(visit_windows, target_count * grid_count, place.stream(), all, boxes, target_count, rule, data<float>(best), window, code,
                  matches.forced);
     const BoxGrid grid(place, targets);
-    LAUNCH_EACH(settle_anchors, count, place.stream(), all, grid, least, code, matches);
+    LAUNCH_EACH(settle_anchors, count, place.stream(), all, grid, threshold, code, matches);
     return result;
 }
 
