@@ -206,7 +206,7 @@ Tensor paste_masks_cpu(const Tensor& probabilities, const Tensor& boxes, const T
     check(probabilities, "probabilities", ScalarType::Float, {boxes.size(0), any_size, any_size});
     const int64_t count = boxes.size(0), side = probabilities.size(2);
     check(probabilities, "probabilities", ScalarType::Float, {count, side, side});
-    STD_TORCH_CHECK(side > 0 || count == 0, "probabilities must have at least one cell");
+    STD_TORCH_CHECK(side > 0 || count == 0, "probabilities must have one cell at least");
     auto [frames, levels] = frame(windows, offsets, count);
     paste_masks(data<float>(probabilities), side, data<float>(boxes), frames, data<int64_t>(offsets), count, out<uint8_t>(levels), threads);
     return levels;

@@ -247,7 +247,7 @@ Tensor paste_masks_cuda(const Tensor& probabilities, const Tensor& boxes, const 
     place.check(probabilities, "probabilities", ScalarType::Float, {boxes.size(0), any_size, any_size});
     const int64_t count = boxes.size(0), side = probabilities.size(2);
     check(probabilities, "probabilities", ScalarType::Float, {count, side, side});
-    STD_TORCH_CHECK(side > 0 || count == 0, "probabilities must have at least one cell");
+    STD_TORCH_CHECK(side > 0 || count == 0, "probabilities must have one cell at least");
     return drawn(place, windows, offsets, count, Pasted{data<float>(probabilities), data<float>(boxes), side});
 }
 
@@ -358,7 +358,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> decode_rle_cuda(const Tensor& text, c
     check_canvas(height, width);
     place.check(text, "text", ScalarType::Byte, {any_size});
     place.check(text_offsets, "text_offsets", ScalarType::Long, {any_size});
-    STD_TORCH_CHECK(text_offsets.size(0) > 0, "text_offsets must not be empty");
+    STD_TORCH_CHECK(text_offsets.size(0) > 0, "text_offsets must be one at least, got none");
     const Texts texts = {data<uint8_t>(text), data<int64_t>(text_offsets), text_offsets.size(0) - 1, text.size(0)};
     Tensor windows = empty(text, {texts.count, 4}, ScalarType::Int), broken = empty(text, {}, ScalarType::Long);
     auto* window = reinterpret_cast<Window*>(out<int32_t>(windows));

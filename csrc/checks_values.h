@@ -63,7 +63,7 @@ inline void check_masks(const Tensor& windows, const Tensor& offsets, const Tens
 inline void check_inside(const Tensor& windows, int64_t height, int64_t width) {
     const int32_t* window = data<int32_t>(windows);
     for (int64_t i = 0; i < windows.size(0); i++, window += 4) {
-        STD_TORCH_CHECK(window[0] >= 0 && window[1] >= 0 && window[2] <= width && window[3] <= height, "windows must be inside the canvas of ", height, " x ",
+        STD_TORCH_CHECK(window[0] >= 0 && window[1] >= 0 && window[2] <= width && window[3] <= height, "windows must lie inside the canvas of ", height, " x ",
                         width, " pixels; number ", i, " is ", window[0], " ", window[1], " ", window[2], " ", window[3]);
     }
 }

@@ -233,7 +233,7 @@ IMAGE, MAP = torch.zeros(3, 5, 6), torch.eye(3, dtype=torch.float64)[:2]
             "offsets must begin with 0",
         ),
         ("label_image", (MASKS[0], MASKS[1], MASKS[2][1:], 23, 31, 0.5), "data must be"),
-        ("paste_masks", (torch.zeros(1, 0, 0), BOX, *MASKS[:2]), "probabilities must have at least one cell"),
+        ("paste_masks", (torch.zeros(1, 0, 0), BOX, *MASKS[:2]), "probabilities must have one cell at least"),
         ("measure_masks", (MASKS[0], MASKS[1], MASKS[2][1:]), "data must be"),
         ("measure_masks", (MASKS[0].long(), *MASKS[1:]), "windows must be of type Int, got Long"),
         ("pick_masks", (MASKS[0][:, [2, 1, 0, 3]], *MASKS[1:], ZERO), "offsets must be the sums of the windows' areas"),
@@ -253,7 +253,7 @@ IMAGE, MAP = torch.zeros(3, 5, 6), torch.eye(3, dtype=torch.float64)[:2]
         ("warp_image", (IMAGE, MAP, 4, 4, 0, 65), "samples must be in 1..64, got 65"),
         ("decode_rle", (MASKS[2], ZERO, -4, -4), "a canvas cannot be -4 x -4 pixels"),
         ("encode_rle", (*MASKS, 2**31, 5), "a canvas cannot be 2147483648 x 5 pixels"),
-        ("label_image", (*MASKS, 5, 5, 0.5), "windows must be inside the canvas of 5 x 5 pixels"),
+        ("label_image", (*MASKS, 5, 5, 0.5), "windows must lie inside the canvas of 5 x 5 pixels"),
         (
             "decode_rle",
             (torch.zeros(3, dtype=torch.uint8), torch.tensor([0, 2]), 4, 4),
