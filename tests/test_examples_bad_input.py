@@ -317,7 +317,7 @@ def test_a_disk_that_says_no_on_the_way_is_one_line_too(workplace: Path, monkeyp
         ("--path=smallobjects.toml/new", "cannot be written"),
         ("--path=data --overwrite", "is not replaced, because"),
         ("--n_train=-1", "--n_train = -1 | at least 0"),
-        ("--path=new --n_train=0 --n_val=0 --n_test=0", "one must be above 0"),
+        ("--path=new --n_train=0 --n_val=0 --n_test=0", "one must be positive"),
         ("--path=new --width=100000 --height=100000", "100000 x 100000 | make it smaller"),
         ("--seed=x", "--seed = 'x' | expected a whole number"),
         ("--pth=new", "--pth | --path"),
