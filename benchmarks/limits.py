@@ -50,19 +50,19 @@ def measure(weights: str, side: int, way: str) -> dict[str, float]:
     """Recall, precision, seconds, peak of resident memory (MB), and what was cut."""
     flags, views = WAYS[way]
     finder = load_finder(weights, flags)
-    ((image, truth),) = large_scene(side, IMAGES[str(side)])
+    ((image, targets),) = large_scene(side, IMAGES[str(side)])
     before, start = resident("VmRSS") / 1e3, time.perf_counter()
-    found = search(finder.detector, image, views_of(finder.detector, views, truth.size), views, finder.machine)
+    found = search(finder.detector, image, views_of(finder.detector, views, targets.size), views, finder.machine)
     seconds = time.perf_counter() - start
     megabytes = resident("VmHWM") / 1e3 - before
     cut = sum(each.detections for each in finder.detector.limit_cuts.found())
-    return scores(truth, found) | {"cut": cut, "seconds": seconds, "megabytes": megabytes}
+    return scores(targets, found) | {"cut": cut, "seconds": seconds, "megabytes": megabytes}
 
 
-def scores(truth: Instances, found: Instances) -> dict[str, float]:
+def scores(targets: Instances, found: Instances) -> dict[str, float]:
     assert found.scores is not None
     found = found[found.scores >= 0.05]
-    matches = match_dataset({0: truth}, {0: found}, ("ellipse",))
+    matches = match_dataset({0: targets}, {0: found}, ("ellipse",))
     right = int(matches.true_positive.sum())
     return {
         "objects": matches.num_objects,

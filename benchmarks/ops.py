@@ -96,24 +96,24 @@ def match_cases(num_sizes: int = 3) -> Iterator[Case]:
     grids = matching._grids([level])
     anchors = matching.all_anchors([level])
     for count in (100, 1_000, 10_000)[:num_sizes]:
-        truths = boxes_at(count, 2048, 8, 24)
-        ours = partial(matching.match_anchors, [level], truths, 0.3, "all")
-        plain = partial(reference.match_anchors, *grids, truths, 0.3, 1) if count <= 1_000 else None
-        peer = partial(dense_match, anchors, truths) if count <= 1_000 else None
+        targets = boxes_at(count, 2048, 8, 24)
+        ours = partial(matching.match_anchors, [level], targets, 0.3, "all")
+        plain = partial(reference.match_anchors, *grids, targets, 0.3, 1) if count <= 1_000 else None
+        peer = partial(dense_match, anchors, targets) if count <= 1_000 else None
         yield Case("match_anchors", f"{len(anchors):,} x {count:,}", ours, plain, peer)
     for count in (100, 1_000, 10_000)[:num_sizes]:
-        truths = boxes_at(count, 2048, 8, 24)
+        targets = boxes_at(count, 2048, 8, 24)
         priors = boxes_at(2_000, 2048, 8, 24, seed=1)
-        ours = partial(matching.match_boxes, priors, truths, 0.5)
-        plain = partial(reference.match_boxes, priors, truths, 0.5, 0)
-        yield Case("match_boxes", f"2,000 x {count:,}", ours, plain, partial(dense_match, priors, truths))
+        ours = partial(matching.match_boxes, priors, targets, 0.5)
+        plain = partial(reference.match_boxes, priors, targets, 0.5, 0)
+        yield Case("match_boxes", f"2,000 x {count:,}", ours, plain, partial(dense_match, priors, targets))
 
 
-def dense_match(priors: Tensor, truths: Tensor) -> Tensor:
+def dense_match(priors: Tensor, targets: Tensor) -> Tensor:
     """As torchvision's Matcher: the whole matrix, low-quality matches by equality."""
     from torchvision.models.detection._utils import Matcher
 
-    return Matcher(0.5, 0.3, allow_low_quality_matches=True)(tv.box_iou(truths, priors))
+    return Matcher(0.5, 0.3, allow_low_quality_matches=True)(tv.box_iou(targets, priors))
 
 
 def pooling_cases(num_sizes: int = 3) -> Iterator[Case]:
@@ -192,7 +192,7 @@ def target_cases(num_sizes: int = 3) -> Iterator[Case]:
         ours = partial(mask_ops.sample_masks, masks, (side, side), *arguments)
         plain = partial(reference_masks.sample_masks, *masks, side, side, *arguments, True)
         peer = partial(project_masks_on_boxes, dense(masks, side), boxes, index, 28) if count <= 1_000 else None
-        yield Case("sample_masks", f"{count:,} truths, {rois} x 28²", ours, plain, peer)
+        yield Case("sample_masks", f"{count:,} targets, {rois} x 28²", ours, plain, peer)
 
 
 def dense(masks: Windows, side: int) -> Tensor:

@@ -115,9 +115,9 @@ def search(path: Path, tile: int, overlap: float) -> dict[str, float]:
 def compare(path: Path) -> dict[str, int]:
     """Objects in the image against those found, by box and area."""
     image = torch.from_numpy(tifffile.imread(path)).permute(2, 0, 1)
-    truth = _objects(numbers_in(image))
-    assert truth.masks is not None
-    expected = torch.cat([truth.boxes.long(), truth.masks.areas()[:, None]], dim=1).tolist()
+    targets = _objects(numbers_in(image))
+    assert targets.masks is not None
+    expected = torch.cat([targets.boxes.long(), targets.masks.areas()[:, None]], dim=1).tolist()
     found = np.load(path.with_suffix(".npy")).tolist()
     there, seen = set(map(tuple, expected)), list(map(tuple, found))
     right = len(there & set(seen))

@@ -64,7 +64,7 @@ class DataConfig:
         flag="subset",
     )
     test_subset: str | None = option(None, "test images to use, as for --subset", flag="test_subset")
-    skip_bad: bool = option(False, "leave out images that cannot be read (reads all of them first)", flag="skip_bad")
+    skip_bad: bool = option(False, "leave out unreadable images (reads all of them first)", flag="skip_bad")
     cache_mb: int = option(1024, "memory for decoded masks of slow formats, per data loader worker (MiB)", minimum=0)
     gray_levels: tuple[float, ...] = option(
         (),

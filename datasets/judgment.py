@@ -28,7 +28,7 @@ UNFITTING = "boxes that do not fit their mask"
 DROPPING = {rule for rule in CHECKS if rule.endswith((" dropped", " skipped")) and not rule.startswith("outlines")}
 
 
-class Finding(NamedTuple):
+class Concern(NamedTuple):
     """What looks wrong.
 
     Attributes:
@@ -48,12 +48,12 @@ class Finding(NamedTuple):
         return f"{self.text} ({self.where})" if self.where else self.text
 
 
-def judge(survey: Survey) -> list[Finding]:
+def judge(survey: Survey) -> list[Concern]:
     """Return what looks wrong in a split."""
-    return [finding for rule in RULES if (finding := rule(survey)) is not None]
+    return [concern for rule in RULES if (concern := rule(survey)) is not None]
 
 
-def find_covering_object(survey: Survey) -> Finding | None:
+def find_covering_object(survey: Survey) -> Concern | None:
     """Find an object that covers most of its image: the background, mostly."""
     objects = survey.objects
     if objects.ignore.all():
@@ -64,7 +64,7 @@ def find_covering_object(survey: Survey) -> Finding | None:
     largest = int(covered.argmax())
     if covered[largest] < MAX_COVERED:
         return None
-    return Finding(
+    return Concern(
         "covering object",
         f"the largest object covers {covered[largest]:.0%} of its image",
         survey.place(largest),
@@ -72,14 +72,14 @@ def find_covering_object(survey: Survey) -> Finding | None:
     )
 
 
-def find_tiny_boxes(survey: Survey) -> Finding | None:
+def find_tiny_boxes(survey: Survey) -> Concern | None:
     """Find boxes below a pixel: coordinates between 0 and 1, mostly."""
     objects = survey.objects
     below = (objects.sides < 1).all(axis=1)
     if not len(objects) or below.mean() < MAX_SHARE:
         return None
     count = "all" if below.all() else f"{below.sum():,} of"
-    return Finding(
+    return Concern(
         "tiny boxes",
         f"{count} {len(objects):,} boxes are below 1 px",
         survey.place(int(below.argmax())),
@@ -87,7 +87,7 @@ def find_tiny_boxes(survey: Survey) -> Finding | None:
     )
 
 
-def find_labels_in_pieces(survey: Survey) -> Finding | None:
+def find_labels_in_pieces(survey: Survey) -> Concern | None:
     """Find masks in many pieces: classes instead of objects, or noise."""
     pieces = np.where(survey.objects.ignore, 0, survey.num_pieces)  # crowds are in pieces
     many, drawn = pieces >= MANY_PIECES, pieces > 0
@@ -96,7 +96,7 @@ def find_labels_in_pieces(survey: Survey) -> Finding | None:
     most = int(pieces.argmax())
     if many.sum() <= MAX_IN_PIECES * drawn.sum() and pieces[most] < VERY_MANY_PIECES:
         return None
-    return Finding(
+    return Concern(
         "labels in pieces",
         f"{many.sum():,} of {drawn.sum():,} objects are in {MANY_PIECES} pieces or more, one in {pieces[most]:,}",
         survey.place(most),
@@ -104,13 +104,13 @@ def find_labels_in_pieces(survey: Survey) -> Finding | None:
     )
 
 
-def find_crowds(survey: Survey) -> Finding | None:
+def find_crowds(survey: Survey) -> Concern | None:
     """Find splits of which half of the objects are ignored."""
     ignore = survey.objects.ignore
     if not len(ignore) or ignore.mean() < MAX_SHARE:
         return None
     useless = USELESS * bool(ignore.all())
-    return Finding(
+    return Concern(
         "crowds",
         f"{ignore.sum():,} of {len(ignore):,} objects are crowds or marked to be ignored{useless}",
         survey.place(int(ignore.argmax())),
@@ -118,14 +118,14 @@ def find_crowds(survey: Survey) -> Finding | None:
     )
 
 
-def find_few_levels(survey: Survey) -> Finding | None:
+def find_few_levels(survey: Survey) -> Concern | None:
     """Find images with few gray levels: contrast that was lost, or label images in the place of images."""
     levels = np.array(survey.num_levels)
     few = levels < MIN_LEVELS
     if not len(levels) or few.mean() <= MAX_FEW_LEVELS:
         return None
     fewest = int(levels.argmin())
-    return Finding(
+    return Concern(
         "few gray levels",
         f"{few.sum():,} of {len(levels):,} images have fewer than {MIN_LEVELS} gray levels",
         f"image {survey.image_names[fewest]} has {levels[fewest]}",
@@ -133,27 +133,27 @@ def find_few_levels(survey: Survey) -> Finding | None:
     )
 
 
-def find_boxes_from_zero(survey: Survey) -> Finding | None:
+def find_boxes_from_zero(survey: Survey) -> Concern | None:
     """Find VOC's boxes that count pixels from 0 instead of 1."""
     counts = [count for rule, count in survey.counts.items() if "count pixels from 0" in rule and count]
     if not counts:
         return None
-    return Finding(
+    return Concern(
         "boxes from 0",
         f"VOC's boxes start at 0 in {sum(counts):,} annotation files, not at 1 as in PASCAL VOC",
         "",
-        "they are read so; --voc_from=0 says it is right, --voc_from=1 that it is not",
+        "they are read as 0-based; --voc_from=0 confirms it, --voc_from=1 reads them as 1-based",
     )
 
 
-def find_dropped_objects(survey: Survey) -> Finding | None:
+def find_dropped_objects(survey: Survey) -> Concern | None:
     """Find splits of which many objects were dropped."""
     dropped = {rule: count for rule, count in survey.counts.items() if rule in DROPPING and count}
     total = sum(dropped.values()) + len(survey.objects)
     if not dropped or sum(dropped.values()) <= MAX_DROPPED * total:
         return None
     most = max(dropped, key=dropped.__getitem__)
-    return Finding(
+    return Concern(
         "dropped objects",
         f"{sum(dropped.values()):,} of {total:,} objects were dropped",
         f"{dropped[most]:,} {most}",
@@ -161,12 +161,12 @@ def find_dropped_objects(survey: Survey) -> Finding | None:
     )
 
 
-def find_unfitting_boxes(survey: Survey) -> Finding | None:
+def find_unfitting_boxes(survey: Survey) -> Concern | None:
     """Find splits of which many boxes are not around their masks."""
     count = survey.counts.get(UNFITTING, 0)
     if count <= MAX_UNFITTING * len(survey.objects):
         return None
-    return Finding(
+    return Concern(
         "unfitting boxes",
         f"{count:,} of {len(survey.objects):,} boxes do not fit their mask",
         "",
@@ -174,7 +174,7 @@ def find_unfitting_boxes(survey: Survey) -> Finding | None:
     )
 
 
-def find_repeated_objects(survey: Survey) -> Finding | None:
+def find_repeated_objects(survey: Survey) -> Concern | None:
     """Find objects that are there twice: of the same image, class and box."""
     objects = survey.objects
     rows = np.column_stack([objects.image, objects.labels, objects.boxes])
@@ -182,7 +182,7 @@ def find_repeated_objects(survey: Survey) -> Finding | None:
     repeated = len(rows) - len(first)
     if repeated <= MAX_REPEATED * len(rows):
         return None
-    return Finding(
+    return Concern(
         "repeated objects",
         f"{repeated:,} of {len(rows):,} objects repeat another one of the same class and box",
         survey.place(int(first[counts.argmax()])),
@@ -190,16 +190,16 @@ def find_repeated_objects(survey: Survey) -> Finding | None:
     )
 
 
-def find_no_objects(survey: Survey) -> Finding | None:
+def find_no_objects(survey: Survey) -> Concern | None:
     """Find splits without any object."""
     if not survey.image_names or len(survey.objects):
         return None
-    return Finding(
+    return Concern(
         "no objects", f"no image holds an object{USELESS}", "", "check that the annotations are of these images"
     )
 
 
-RULES: tuple[Callable[[Survey], Finding | None], ...] = (
+RULES: tuple[Callable[[Survey], Concern | None], ...] = (
     find_covering_object,
     find_tiny_boxes,
     find_labels_in_pieces,
@@ -213,7 +213,7 @@ RULES: tuple[Callable[[Survey], Finding | None], ...] = (
 )
 
 
-def find_repeated_images(splits: Mapping[str, DetectionDataset]) -> Finding | None:
+def find_repeated_images(splits: Mapping[str, DetectionDataset]) -> Concern | None:
     """Find images of any split that are the same file, or a copy, as another one under its own id."""
     joined = JoinedDataset(list(splits.values()), list(splits))
     members: dict[int, list[int]] = {}
@@ -226,7 +226,7 @@ def find_repeated_images(splits: Mapping[str, DetectionDataset]) -> Finding | No
     across = any(len({split_of[index] for index in each}) > 1 for each in repeated)
     first, second = repeated[0][:2]
     ids = [f"{split_of[index]} {_own_id(joined, index)}" for index in (first, second)]
-    return Finding(
+    return Concern(
         "repeated images",
         f"{sum(len(each) - 1 for each in repeated):,} of {len(joined):,} images are there before under another id",
         f"{find_image_file(joined, first)}: {ids[0]} and {ids[1]}",
@@ -236,7 +236,7 @@ def find_repeated_images(splits: Mapping[str, DetectionDataset]) -> Finding | No
 
 
 def _is_filled(path: Path | None) -> bool:
-    """Whether a file holds anything: empty ones are alike, and are told as not readable."""
+    """Whether a file holds anything: empty ones are all alike, and are reported as unreadable."""
     return path is not None and path.stat().st_size > 0
 
 

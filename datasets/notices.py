@@ -52,7 +52,7 @@ class Preview:
 def preview(splits: Mapping[str, DetectionDataset]) -> Preview:
     """Read at most `PREVIEW_IMAGES` images of each split, evenly spaced, for at most `PREVIEW_SECONDS` in all.
 
-    Images that cannot be read are left out, since the error is raised where they are used.
+    Unreadable images are left out, since the error is raised where they are used.
     """
     opening, until, extents = collect_counts(splits), time.monotonic() + PREVIEW_SECONDS, {}
     # The smallest first, so that the time they leave goes to the largest.
@@ -80,7 +80,7 @@ def describe_notices(counts_by_names: Mapping[str, Mapping[str, int]], seen: Pre
 
     Args:
         counts_by_names: counts by names of splits, as `collect_counts`.
-        seen: lines about images of splits that were not read whole tell how many were.
+        seen: lines about images of splits that were not read whole name how many were.
     """
     seen = seen or Preview()
     for names, counts in counts_by_names.items():

@@ -57,7 +57,7 @@ class Subset:
 
 @dataclass(frozen=True)
 class BadImages:
-    """Names of images that cannot be read, and why."""
+    """Names of unreadable images, and why."""
 
     names: list[str] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
@@ -103,11 +103,11 @@ def select_images(
     Args:
         dataset: the data set.
         expression: condition on an image. Default: all images.
-        skip_bad: read all images, and leave out those that cannot be read.
+        skip_bad: read all images, and leave out unreadable ones.
         over: shows progress if images are read.
 
     Returns:
-        The selected images, and those that cannot be read.
+        The selected images, and the unreadable ones.
 
     Raises:
         UserError: If an image cannot be read and is not skipped, the expression is invalid, or no image is left.

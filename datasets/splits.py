@@ -47,7 +47,7 @@ def open_splits(
         train = open_dataset(named.text, root, "train")
     notes = []
     if named.is_class and test is not None and _are_same(train, test):
-        notes.append(f"{named.text} gives the same images for 'train' and 'test'; say splits = ('train',) in the class")
+        notes.append(f"{named.text} gives the same images for 'train' and 'test'; set splits = ('train',) in the class")
         val, test = None, None
     if test is not None:
         return Splits(train, val, test)

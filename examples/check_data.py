@@ -32,7 +32,7 @@ class Seen:
     path: Path
     problems: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
-    findings: dict[str, list[str]] = field(default_factory=dict)
+    concerns: dict[str, list[str]] = field(default_factory=dict)
     compared: bool = False  # whether data was compared with a manifest
 
     def report(self, problems: Iterable[str]) -> None:
@@ -48,9 +48,9 @@ class Seen:
         """Note what looks wrong in the splits of a folder."""
         from workbench.judgment import judge_splits
 
-        for where, finding in judge_splits(splits, surveys, dataset, str(folder)):
-            lines = [f"looks wrong: {self.place(folder)}{where}: {finding.describe()}", f"    {finding.advice}"]
-            self.findings.setdefault(finding.rule, []).extend(lines)
+        for where, concern in judge_splits(splits, surveys, dataset, str(folder)):
+            lines = [f"looks wrong: {self.place(folder)}{where}: {concern.describe()}", f"    {concern.advice}"]
+            self.concerns.setdefault(concern.rule, []).extend(lines)
 
     def place(self, folder: Path) -> str:
         """Return the start of a line that needs the folder, of which there are several in a sweep."""
@@ -84,19 +84,19 @@ def main(path: str, dataset: str | None, **flags: Any) -> None:
     for problem, count in seen.problems.items():
         if count > 1:
             click.echo(f"found {count} times: {problem}")
-    for line in (*seen.notes, *(line for lines in seen.findings.values() for line in lines)):
+    for line in (*seen.notes, *(line for lines in seen.concerns.values() for line in lines)):
         click.echo(escape(line))
     if problems := len(seen.problems):
         raise UserError(f"{path}: {problems} problem{'s' * (problems > 1)}; fix the files or create them again")
     readable = "unchanged and readable" if seen.compared else "readable"
-    click.echo(f"{path}: {readable}, {format_judgment(seen.findings)}")
+    click.echo(f"{path}: {readable}, {format_judgment(seen.concerns)}")
 
 
-def format_judgment(findings: Mapping[str, list[str]]) -> str:
+def format_judgment(concerns: Mapping[str, list[str]]) -> str:
     """Return the end of the last line."""
-    if not findings:
+    if not concerns:
         return "nothing looks wrong"
-    return f"but {len(findings)} thing{' looks' if len(findings) == 1 else 's look'} wrong"
+    return f"but {len(concerns)} thing{' looks' if len(concerns) == 1 else 's look'} wrong"
 
 
 def check(folder: Path, dataset: str | None, seen: Seen, reading: ReadingConfig) -> None:
@@ -176,7 +176,7 @@ def judge_generated(folder: Path, splits: Sequence[str], seen: Seen) -> None:
 
 
 def check_read(folder: Path, dataset: str, seen: Seen, reading: ReadingConfig) -> Iterator[str]:
-    """Yield the parts and images that cannot be read; note what was dropped or clipped, and what looks wrong."""
+    """Yield the unreadable parts and images; note what was dropped or clipped, and what looks wrong."""
     from datasets.notices import NAMES, describe_notices
     from datasets.survey import Survey
     from datasets.writing.discovery import find_openers

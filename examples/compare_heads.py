@@ -113,7 +113,7 @@ def measure(experiment: Experiment) -> Row:
     from workbench.experiment import predict
 
     config, classes = experiment.config, experiment.data.class_names
-    ground_truth = experiment.test.ground_truth
+    targets = experiment.test.targets
     state = experiment.training.state
     seconds_per_step = compute_median_step_seconds(read_metrics(experiment.log.metrics_file))
     load = get_load_average()
@@ -122,8 +122,8 @@ def measure(experiment: Experiment) -> Row:
     proposals = predict(*how, proposals_only=True)
     row: Row = {"head": config.head}
     threshold = experiment.tested.metrics["operating_threshold"] if experiment.tested is not None else 0.5
-    row |= evaluate(ground_truth, found, classes, config.head, class_agnostic=True, score_threshold=threshold).metrics
-    row |= compute_proposal_recall(ground_truth, proposals)
+    row |= evaluate(targets, found, classes, config.head, class_agnostic=True, score_threshold=threshold).metrics
+    row |= compute_proposal_recall(targets, proposals)
     row["train_seconds"] = state.seconds if seconds_per_step is None else seconds_per_step * state.step
     row["inference_ms"] = seconds_per_image * 1000
     row["load"] = load

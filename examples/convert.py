@@ -41,7 +41,7 @@ class ConvertConfig:
     subset: str | None = option(
         None, 'images of each part to use, such as "index % 4 == 0", as in training', flag="subset"
     )
-    skip_bad: bool = option(False, "leave out images that cannot be read", flag="skip_bad")
+    skip_bad: bool = option(False, "leave out unreadable images", flag="skip_bad")
     overwrite: bool = option(False, "replace the output of an earlier conversion", flag="overwrite")
 
 

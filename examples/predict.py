@@ -83,6 +83,7 @@ class Finder:
 
     @property
     def head(self) -> str:
+        """Return the name of the detector's head."""
         return self.detector.head
 
     @property
@@ -149,7 +150,7 @@ def main(image: str, **flags: Any) -> None:
         sizes = search_all(paths, finder, log, program.show_views, levels)
     if (cut := describe_cuts(finder.detector.limit_cuts, finder.config.detector)) is not None:
         click.echo(f"note: {cut}")
-    say_what_was_written(folder, finder, program.show_views, output_names(paths))
+    print_outputs(folder, finder, program.show_views, output_names(paths))
     kept = {flag: value for flag, value in own.items() if flag not in ("show_views", "resume")}
     click.echo(f"Next: {escape(what_next(image, kept | given, finder.config, sizes, program.show_views))}")
 
@@ -238,7 +239,7 @@ def load_finder(weights: str | None, flags: Mapping[str, Any]) -> Finder:
     saved = load_checkpoint(path)
     names, head = saved.get("class_names"), saved.get("head")
     if not isinstance(saved.get("config"), dict) or not isinstance(names, list) or not names or head not in HEADS:
-        raise UserError(f"{path} does not say what it was trained as; give a .pt file from a run's weights folder")
+        raise UserError(f"{path} does not describe what it was trained as; give a .pt file from a run's weights folder")
     threshold = saved_threshold(saved)
     config = resolve(
         saved["config"] if threshold is not None else _without_default(saved["config"]), path, given, over=over
@@ -248,7 +249,7 @@ def load_finder(weights: str | None, flags: Mapping[str, Any]) -> Finder:
     load_weights(detector, saved["model"], path)
     machine = set_up_machine(config.training)
     machine.place(detector).eval()
-    views_of(detector, config.views, (64, 64))  # says now which setting makes no sense
+    views_of(detector, config.views, (64, 64))  # raises the errors of invalid options now
     ids = saved.get("category_ids") or range(1, len(names) + 1)  # the default: runs from before they were saved
     classes = tuple(escape(str(name)) for name in names)
     return Finder(detector, machine, config, classes, tuple(map(int, ids)), path, threshold)
@@ -282,7 +283,7 @@ def find_gray_levels(paths: Sequence[Path], config: ExperimentConfig) -> Levels 
 
 
 def check(paths: Sequence[Path], finder: Finder, levels: Levels | None = None) -> None:
-    """UserError now, not after hours, for one of several images that cannot be read or looked at as was asked for."""
+    """UserError now, not after hours, for one of several unreadable images or looked at as was asked for."""
     from maskrcnn.images.decoding import limit_megapixels
     from maskrcnn.images.large import open_pixels
     from maskrcnn.inference.searching import views_of
@@ -410,7 +411,7 @@ def progress(label: str, config: ExperimentConfig) -> Iterator[Callable[[int, in
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-# ---- what is written and said
+# ---- output
 
 
 def output_names(paths: Sequence[Path]) -> list[str]:
@@ -421,7 +422,7 @@ def output_names(paths: Sequence[Path]) -> list[str]:
     return [to_file_name(path.name if clash else path.stem) for path in paths]
 
 
-def say_what_was_written(folder: Path, finder: Finder, show_views: bool, names: Sequence[str]) -> None:
+def print_outputs(folder: Path, finder: Finder, show_views: bool, names: Sequence[str]) -> None:
     """The files, one kind a line."""
     name = names[0] if len(names) == 1 else "NAME"
     click.echo(f"Pictures     {folder / f'{name}.png'}")

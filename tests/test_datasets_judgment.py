@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from datasets.checks import RULES
-from datasets.judgment import Finding, find_repeated_images, judge
+from datasets.judgment import Concern, find_repeated_images, judge
 from datasets.readers.label_images import LabelImages
 from datasets.survey import Survey, count_levels, count_pieces
 from maskrcnn.structures.instances import Instances
@@ -61,8 +61,8 @@ def survey_levels(*images: Tensor) -> Survey:
     return survey
 
 
-def found_in(survey: Survey) -> dict[str, Finding]:
-    return {finding.rule: finding for finding in judge(survey)}
+def found_in(survey: Survey) -> dict[str, Concern]:
+    return {concern.rule: concern for concern in judge(survey)}
 
 
 CELL = [10, 10, 22, 22]
@@ -76,9 +76,9 @@ def test_ordinary_data_looks_right() -> None:
 
 
 def test_an_object_that_covers_most_of_its_image() -> None:
-    finding = found_in(survey_masks([draw(CELL)], [draw(CELL), draw([0, 0, 88, 64])]))["covering object"]
-    assert finding.describe() == "the largest object covers 88% of its image (image image-1, object 2)"
-    assert "background" in finding.advice
+    concern = found_in(survey_masks([draw(CELL)], [draw(CELL), draw([0, 0, 88, 64])]))["covering object"]
+    assert concern.describe() == "the largest object covers 88% of its image (image image-1, object 2)"
+    assert "background" in concern.advice
     assert set(found_in(survey_boxes([[0, 0, 100, 40], CELL]))) == {"covering object"}
     assert found_in(survey_boxes([[0, 0, 100, 31], CELL])) == {}
     frame = draw([0, 0, 100, 64]) & ~draw([5, 5, 95, 59])  # its box covers all, its pixels do not
@@ -87,8 +87,8 @@ def test_an_object_that_covers_most_of_its_image() -> None:
 
 def test_boxes_below_a_pixel() -> None:
     fractions = [[0.1, 0.2, 0.4, 0.5], [0.6, 0.5, 0.9, 0.8]]
-    finding = found_in(survey_boxes(fractions))["tiny boxes"]
-    assert finding.describe() == "all 2 boxes are below 1 px (image image-0, object 1)" and "pixels" in finding.advice
+    concern = found_in(survey_boxes(fractions))["tiny boxes"]
+    assert concern.describe() == "all 2 boxes are below 1 px (image image-0, object 1)" and "pixels" in concern.advice
     assert found_in(survey_boxes([CELL], fractions))["tiny boxes"].text == "2 of 3 boxes are below 1 px"
     assert "tiny boxes" not in found_in(survey_boxes(COLUMN, fractions))
     assert "tiny boxes" not in found_in(survey_boxes([[3, 3, 4, 4], [9, 9, 10, 10]]))  # objects of one pixel
@@ -97,8 +97,8 @@ def test_boxes_below_a_pixel() -> None:
 
 def test_one_label_in_many_pieces() -> None:
     semantic = draw(*([8 * x, 8 * y, 8 * x + 4, 8 * y + 4] for x in range(5) for y in range(4)))
-    finding = found_in(survey_masks([draw(CELL)], [semantic]))["labels in pieces"]
-    assert finding.describe() == "1 of 2 objects are in 4 pieces or more, one in 20 (image image-1, object 1)"
+    concern = found_in(survey_masks([draw(CELL)], [semantic]))["labels in pieces"]
+    assert concern.describe() == "1 of 2 objects are in 4 pieces or more, one in 20 (image image-1, object 1)"
     many = [draw([x, 1, x + 2, 3]) for x in range(0, 90, 3)]
     assert set(found_in(survey_masks([*many, semantic]))) == {"labels in pieces"}  # one is enough
     occluded = draw([1, 20, 9, 30], [11, 20, 19, 30], [21, 20, 29, 30], [31, 20, 39, 30])
@@ -115,8 +115,8 @@ def test_a_crowd_may_cover_much_and_be_in_pieces() -> None:
 
 
 def test_half_of_the_objects_are_crowds() -> None:
-    finding = found_in(survey_boxes(COLUMN[:4], COLUMN[4:8], ignore=2))["crowds"]
-    assert finding.describe().startswith("4 of 8 objects are crowds") and "--crowds=objects" in finding.advice
+    concern = found_in(survey_boxes(COLUMN[:4], COLUMN[4:8], ignore=2))["crowds"]
+    assert concern.describe().startswith("4 of 8 objects are crowds") and "--crowds=objects" in concern.advice
     assert "crowds" not in found_in(survey_boxes(COLUMN[:5], ignore=2))
     assert "nothing can be learned" in found_in(survey_boxes(COLUMN[:2], ignore=2))["crowds"].text
 
@@ -134,15 +134,15 @@ def test_boxes_that_do_not_fit_their_masks() -> None:
 
 
 def test_objects_that_are_there_twice() -> None:
-    finding = found_in(survey_boxes(COLUMN, [*COLUMN, COLUMN[4]]))["repeated objects"]
-    assert finding.describe().startswith("1 of 19 objects repeat another") and "image-1, object 5" in finding.where
+    concern = found_in(survey_boxes(COLUMN, [*COLUMN, COLUMN[4]]))["repeated objects"]
+    assert concern.describe().startswith("1 of 19 objects repeat another") and "image-1, object 5" in concern.where
     assert found_in(survey_boxes(COLUMN, COLUMN)) == {}  # of different images
 
 
 def test_images_of_few_gray_levels() -> None:
     flat = (NOISE // 20).to(torch.uint8)  # 0 to 12
-    finding = found_in(survey_levels(NOISE, flat))["few gray levels"]
-    assert finding.describe() == "1 of 2 images have fewer than 16 gray levels (image image-1 has 13)"
+    concern = found_in(survey_levels(NOISE, flat))["few gray levels"]
+    assert concern.describe() == "1 of 2 images have fewer than 16 gray levels (image image-1 has 13)"
     assert found_in(survey_levels(NOISE, NOISE // 16)) == {}
     assert found_in(survey_levels(*[NOISE] * 10, torch.zeros_like(NOISE))) == {}  # an empty image among many
     deep = NOISE.to(torch.int32)
@@ -153,14 +153,14 @@ def test_images_of_few_gray_levels() -> None:
 
 def test_boxes_that_start_at_0_in_voc() -> None:
     rule = "annotation files count pixels from 0: all boxes are read so (see --voc_from)"
-    finding = found_in(survey_boxes([CELL], counts={rule: 4}))["boxes from 0"]
-    assert "in 4 annotation files" in finding.text and "--voc_from=1" in finding.advice
+    concern = found_in(survey_boxes([CELL], counts={rule: 4}))["boxes from 0"]
+    assert "in 4 annotation files" in concern.text and "--voc_from=1" in concern.advice
     assert found_in(survey_boxes([CELL], counts={rule: 0, "boxes clipped to the image": 7})) == {}
 
 
 def test_many_objects_were_dropped() -> None:
-    finding = found_in(survey_boxes(COLUMN, counts={"inverted or empty boxes dropped": 3}))["dropped objects"]
-    assert finding.describe() == "3 of 12 objects were dropped (3 inverted or empty boxes dropped)"
+    concern = found_in(survey_boxes(COLUMN, counts={"inverted or empty boxes dropped": 3}))["dropped objects"]
+    assert concern.describe() == "3 of 12 objects were dropped (3 inverted or empty boxes dropped)"
     assert found_in(survey_boxes(COLUMN, counts={"inverted or empty boxes dropped": 1})) == {}
     assert found_in(survey_boxes(COLUMN, counts={"boxes clipped to the image": 9})) == {}
 
@@ -176,13 +176,13 @@ def test_many_objects_were_dropped() -> None:
     ],
 )
 def test_objects_that_no_anchor_can_match(boxes: list[list[float]], unmatched: str | None) -> None:
-    finding = find_unmatched_objects(survey_boxes(boxes), "coco", "data/my set")
+    concern = find_unmatched_objects(survey_boxes(boxes), "coco", "data/my set")
     if unmatched is None:
-        assert finding is None
+        assert concern is None
         return
-    assert finding is not None and finding.text.startswith(f"{unmatched} objects match no anchor")
+    assert concern is not None and concern.text.startswith(f"{unmatched} objects match no anchor")
     assert "examples.describe_data --write_config=anchors.toml --dataset=coco '--dataset_root=data/my set'" in (
-        finding.advice
+        concern.advice
     )
 
 
@@ -202,9 +202,9 @@ def make_labels(root: Path, *values: int) -> LabelImages:
 def test_the_same_image_under_several_ids(tmp_path: Path) -> None:
     different, copies = make_labels(tmp_path / "a", 1, 2, 3), make_labels(tmp_path / "b", 4, 5, 4)
     assert find_repeated_images({"train": different}) is None
-    finding = find_repeated_images({"train": copies})
-    assert finding is not None and finding.text == "1 of 3 images are there before under another id"
-    assert finding.where == f"{tmp_path / 'b' / '0_img.png'}: train 0 and train 2" and "apart" not in finding.advice
+    concern = find_repeated_images({"train": copies})
+    assert concern is not None and concern.text == "1 of 3 images are there before under another id"
+    assert concern.where == f"{tmp_path / 'b' / '0_img.png'}: train 0 and train 2" and "apart" not in concern.advice
     across = find_repeated_images({"train": different, "test": make_labels(tmp_path / "c", 3, 9)})
     assert across is not None and across.where.endswith("train 2 and test 0")
     assert "keep training and test images apart" in across.advice

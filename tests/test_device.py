@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from maskrcnn.model.detector import Detector
-from maskrcnn.model.presets import ancestor, torchvision
+from maskrcnn.model.presets import britefury, torchvision
 from maskrcnn.ops import _native
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
@@ -97,7 +97,7 @@ def test_no_tensor_of_the_detector_is_on_the_wrong_device(head: str, variation: 
         assert not is_on_gpu(there.boxes) and not is_on_gpu(there.ignore)
 
 
-@pytest.mark.parametrize("make", [ancestor, torchvision], ids=lambda preset: preset.__name__)
+@pytest.mark.parametrize("make", [britefury, torchvision], ids=lambda preset: preset.__name__)
 def test_no_tensor_of_the_presets_is_on_the_wrong_device(make: Any, gpu: PretendedGpu) -> None:
     config = make()
     config = replace(

@@ -260,7 +260,7 @@ def test_a_sheet_of_many_views_shows_the_first(place: Path, monkeypatch: pytest.
         detection_files, "render_sheet", lambda panels, **_: seen.extend(panels) or np.zeros((9, 9, 3), "u1")
     )
     succeed(predict, f"{IMAGES}/000000.png", RUN, "--show_views", "--tile=32", "--overlap=.8", FEW)
-    assert len(seen) == 2 * detection_files.MOST_VIEWS
+    assert len(seen) == 2 * detection_files.MAX_VIEWS
     assert "as the detector sees it" in seen[0].kind and "brought back" in seen[1].kind
     for shown, back in zip(seen[::2], seen[1::2], strict=True):
         assert tuple(shown.image.shape[1:]) == (32, 32) and tuple(shown.image.shape[1:]) != back.image.shape[1:]
@@ -338,7 +338,7 @@ def test_a_large_image_is_read_by_tile_and_drawn_smaller(place: Path, monkeypatc
     values = np.asarray(Image.open(f"{IMAGES}/000000.png").convert("RGB"))
     many = np.tile(values, (4, 5, 1))[:250, :311]
     tifffile.imwrite("large.tif", many, tile=(32, 32), compression="zlib", photometric="rgb")
-    monkeypatch.setattr(detection_files, "LARGEST_PICTURE", 100)
+    monkeypatch.setattr(detection_files, "MAX_PICTURE_SIDE", 100)
     monkeypatch.setattr(detection_files, "_ROWS", 32)
     monkeypatch.setattr(detection_files, "_COLUMNS", 64)
     largest, read = 0, LargeImage.read
@@ -428,9 +428,9 @@ def test_mistakes_are_one_line_and_leave_nothing(place: Path, image: str, flags:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"config": None}, "copy.pt does not say what it was trained as"),
-        ({"class_names": []}, "copy.pt does not say what it was trained as"),
-        ({"head": "yolo"}, "copy.pt does not say what it was trained as"),
+        ({"config": None}, "copy.pt does not describe what it was trained as"),
+        ({"class_names": []}, "copy.pt does not describe what it was trained as"),
+        ({"head": "yolo"}, "copy.pt does not describe what it was trained as"),
         ({"config": {"trainig": {}}}, "copy.pt: unknown key 'trainig'"),
         ({"head": "faster_rcnn"}, "copy.pt has another architecture | mask_head"),
     ],
@@ -474,7 +474,7 @@ def test_what_was_found_before_an_image_fails_is_kept(place: Path) -> None:
 def test_views_that_one_of_several_images_cannot_have_are_told_first(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(searching, "MOST_TILES", 30)
+    monkeypatch.setattr(searching, "MAX_TILES", 30)
     Path("mixed").mkdir()
     shutil.copy(f"{IMAGES}/000000.png", "mixed/a.png")
     np.save("mixed/b.npy", np.zeros((300, 300, 3), np.uint8))
@@ -521,7 +521,7 @@ def test_memory_that_runs_out_over_a_picture_is_one_line(place: Path, monkeypatc
 
 
 def test_the_label_image_is_named_as_it_was_written(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(detection_files, "LARGEST_LABEL_IN_PNG", -1)
+    monkeypatch.setattr(detection_files, "MAX_PNG_LABEL", -1)
     lines = succeed(predict, f"{IMAGES}/000000.png", RUN, FEW)
     (line,) = (line for line in lines if line.startswith("Labels"))
     assert "000000_labels.tif " in line and Path("predictions/000000-1/000000_labels.tif").is_file()

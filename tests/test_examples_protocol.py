@@ -77,7 +77,7 @@ def test_the_test_figures_are_those_of_the_best_weights(workplace: Path, monkeyp
     config = load_config(RUN / "config.toml")
     experiment = Experiment(config, RunLog("unused", tensorboard=False), open_data(config, lambda line: None), print)
     experiment.detector.load_state_dict(weights_of(workplace / RUN))
-    truths = experiment.test.ground_truth
+    truths = experiment.test.targets
     by_hand = predict(experiment.detector, experiment.test.samples, experiment.machine, 1)
     threshold = found["operating_threshold"]  # of the validation images
     names = experiment.data.class_names

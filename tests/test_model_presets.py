@@ -10,12 +10,12 @@ from torchvision.models import WeightsEnum, detection
 from maskrcnn.config import UserError, from_dict, to_dict
 from maskrcnn.model.config import DetectorConfig
 from maskrcnn.model.detector import Detector
-from maskrcnn.model.presets import PRESETS, ancestor, get_preset, torchvision
+from maskrcnn.model.presets import PRESETS, britefury, get_preset, torchvision
 
 
 def test_presets_are_found_by_name_and_small_is_the_default() -> None:
     assert get_preset("small") == DetectorConfig()
-    assert get_preset("ancestor") == ancestor() and get_preset("torchvision") == torchvision()
+    assert get_preset("ancestor") == britefury() and get_preset("torchvision") == torchvision()
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_torchvision_preset_has_the_published_number_of_parameters(head: str, we
 
 
 def test_ancestor_keeps_strides_from_2_to_16() -> None:
-    detector = Detector(ancestor(), 1, "rpn").eval()
+    detector = Detector(britefury(), 1, "rpn").eval()
     assert detector.backbone.strides == [2, 4, 8, 16]
     with torch.no_grad():
         maps = detector.backbone(torch.rand(1, 3, 32, 48))

@@ -121,7 +121,7 @@ def test_what_is_no_trained_detector_is_named(run: Path, tmp_path: Path) -> None
     save_checkpoint(tmp_path / "newer.pt", contents | {"format": 2})
     bad["newer"] = (tmp_path / "newer.pt", "newer version")
     save_checkpoint(tmp_path / "bare.pt", {"model": contents["model"]})
-    bad["undescribed"] = (tmp_path / "bare.pt", "does not say what it was trained as")
+    bad["undescribed"] = (tmp_path / "bare.pt", "does not describe what it was trained as")
     for path, message in bad.values():
         with pytest.raises(ValueError, match=message):
             maskrcnn.load(path, device="cpu")

@@ -89,7 +89,7 @@ def test_converted_boxes_are_read_as_they_were(tmp_path):
 
 def test_cvats_label_map_names_the_classes(tmp_path):
     write(tmp_path, INNER, CVAT, "live")
-    with pytest.raises(UserError, match="'live', which is none of the 20 classes"):
+    with pytest.raises(UserError, match="'live', not among the 20 classes"):
         Voc(tmp_path, "train")[0]
     text = "# label:color_rgb:parts:actions\nbackground:0,0,0::\ndead:128,0,0::\nlive:0,128,0::\n"
     (tmp_path / "labelmap.txt").write_text(text)

@@ -34,7 +34,7 @@ def test_more_objects_than_16_bits_can_number_become_tiff(tmp_path: Path) -> Non
 
 def test_small_objects_are_seen_in_reduced_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[Instances] = []
-    monkeypatch.setattr(detection_files, "LARGEST_PICTURE", 100)
+    monkeypatch.setattr(detection_files, "MAX_PICTURE_SIDE", 100)
     monkeypatch.setattr(detection_files, "render_detections", lambda image, found, *_: shown.append(found))
     monkeypatch.setattr(detection_files, "save_picture", lambda *_: None)
     corner = torch.arange(40)[:, None] * torch.tensor([9, 8]) + 1

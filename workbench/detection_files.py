@@ -23,9 +23,9 @@ from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.pixels import Pixels
 from maskrcnn.structures.warping import warp_instances
 
-LARGEST_PICTURE = 4000  # longer side in pixels; images that are larger are reduced by a whole factor
-MOST_VIEWS = 16  # on a sheet
-LARGEST_LABEL_IN_PNG = 65_535
+MAX_PICTURE_SIDE = 4000  # longer side in pixels; images that are larger are reduced by a whole factor
+MAX_VIEWS = 16  # on a sheet
+MAX_PNG_LABEL = 65_535
 _ROWS, _COLUMNS = 512, 2048  # of the windows in which an image is reduced: few rows, because strips are whole rows
 
 
@@ -43,7 +43,7 @@ def write_picture(
     path: Path, pixels: Pixels, found: Instances, head: str, threshold: float, class_names: Sequence[str], looked: str
 ) -> None:
     """The detections drawn on the image; `looked` is added to the title."""
-    factor = -(-max(pixels.size) // LARGEST_PICTURE)
+    factor = -(-max(pixels.size) // MAX_PICTURE_SIDE)
     image, shown = reduced(pixels, factor), above(found, threshold)
     if factor > 1:
         size = (int(image.shape[1]), int(image.shape[2]))
@@ -85,7 +85,7 @@ def write_labels(stem: Path, found: Instances, threshold: float, least_visible: 
     assert shown.masks is not None
     labels, kept = shown.masks.to_label_image(least_visible)
     count = int(kept.sum())
-    if count <= LARGEST_LABEL_IN_PNG:
+    if count <= MAX_PNG_LABEL:
         path = stem.with_name(f"{stem.name}_labels.png")
         with atomic_write(path) as beside:
             Image.fromarray(labels.numpy().astype(np.uint16)).save(beside, format="PNG")
@@ -109,9 +109,9 @@ def write_views(
     threshold: float,
     device: torch.device,
 ) -> None:
-    """Each view, at most `MOST_VIEWS`, as the detector sees it with what it finds; beside it, that on the image."""
-    panels = [panel for view in views[:MOST_VIEWS] for panel in _panels_of(view, pixels, detect, threshold, device)]
-    frame = " (of a tile: in the frame)" if any(view.grid for view in views[:MOST_VIEWS]) else ""
+    """Each view, at most `MAX_VIEWS`, as the detector sees it with what it finds; beside it, that on the image."""
+    panels = [panel for view in views[:MAX_VIEWS] for panel in _panels_of(view, pixels, detect, threshold, device)]
+    frame = " (of a tile: in the frame)" if any(view.grid for view in views[:MAX_VIEWS]) else ""
     legend = [(False, f"a detection, in the same colour in its view and, brought back, on the image{frame}")]
     save_picture(render_sheet(panels, columns=4 if len(panels) > 2 else 2, legend=legend), path)
 

@@ -117,8 +117,8 @@ def predict(
         if is_plain(views):
             return _predict_batches(detector, samples, machine, batch_size, proposals_only)
         found = {}
-        for image, truth, image_id in (samples[0, i] for i in range(len(samples))):
-            seen = views_of(detector, views, truth.size)
+        for image, target, image_id in (samples[0, i] for i in range(len(samples))):
+            seen = views_of(detector, views, target.size)
             found[image_id] = search(detector, image, seen, views, machine, proposals_only)
         return found
     finally:
@@ -143,13 +143,13 @@ class EvaluationSet(NamedTuple):
     name: str  # "validation" or "test"
     dataset: DetectionDataset
     samples: KeyedSamples
-    ground_truth: dict[int, Instances]
+    targets: dict[int, Instances]
 
     @classmethod
     def read(cls, name: str, dataset: DetectionDataset) -> EvaluationSet:
-        """Ground truth by image id; raises a UserError for an image that cannot be read."""
-        ground_truth = {image_id: dataset[i][1] for i, image_id in enumerate(dataset.image_ids)}
-        return cls(name, dataset, KeyedSamples(dataset), ground_truth)
+        """Ground truth by image id; raises a UserError for an unreadable image."""
+        targets = {image_id: dataset[i][1] for i, image_id in enumerate(dataset.image_ids)}
+        return cls(name, dataset, KeyedSamples(dataset), targets)
 
 
 class Experiment:
@@ -190,7 +190,7 @@ class Experiment:
     def estimate_cost(self) -> EvaluationCost:
         """Estimate the cost of an evaluation in training steps, from the sizes of images, views and crops."""
         height, *width = self.config.augment.fixed_size
-        sizes = [each.size for each in self.validation.ground_truth.values()]
+        sizes = [each.size for each in self.validation.targets.values()]
         crop = height * (width[0] if width else height) or sum(h * w for h, w in sizes) / len(sizes)
         in_step = crop * self.config.training.batch_size
         costs = {
@@ -201,7 +201,7 @@ class Experiment:
     def count_pixels(self, images: EvaluationSet) -> int:
         """Count the pixels that the detector processes in an evaluation, in all views and tiles."""
         pixels = 0
-        for size, count in Counter(truth.size for truth in images.ground_truth.values()).items():
+        for size, count in Counter(target.size for target in images.targets.values()).items():
             seen = (
                 [size]
                 if is_plain(self.config.views)
@@ -222,11 +222,11 @@ class Experiment:
 
     def check(self) -> None:
         """Raise a UserError early for an unknown metric or view, or an output folder that is not writable."""
-        views_of(self.detector, self.config.views, next(iter(self.validation.ground_truth.values())).size)
+        views_of(self.detector, self.config.views, next(iter(self.validation.targets.values())).size)
         wanted = self.config.training.best_metric
         if wanted not in ("auto", "validation_loss"):
-            truths = self.validation.ground_truth
-            nothing = {image_id: no_detections(truth.size) for image_id, truth in truths.items()}
+            targets = self.validation.targets
+            nothing = {image_id: no_detections(target.size) for image_id, target in targets.items()}
             metrics = self.measure(self.validation, nothing, None).metrics
             choose_best_metric(wanted, {"validation_loss": 0.0} | metrics)
         output = self.config.output
@@ -258,7 +258,7 @@ class Experiment:
     def measure(self, images: EvaluationSet, predictions: Predictions, threshold: float | None) -> Evaluation:
         """Compute all metrics; the default threshold is the one of the best F1 on these images."""
         return evaluate(
-            images.ground_truth,
+            images.targets,
             predictions,
             self.data.class_names,
             self.config.head,
@@ -331,9 +331,9 @@ class Experiment:
         dataset = images.dataset
         names = make_picture_names(dataset.image_names)
         for i, (image_id, name) in enumerate(zip(dataset.image_ids, names, strict=True)):
-            image, truth = dataset[i]
+            image, target = dataset[i]
             found = predictions[image_id]
-            picture = render_prediction(image, truth, found, self.config.head, threshold, self.data.class_names)
+            picture = render_prediction(image, target, found, self.config.head, threshold, self.data.class_names)
             save_picture(picture, folder / f"{name}.png")
             if i < PICTURES_IN_LOG:
                 step = self.training.state.step
@@ -358,7 +358,7 @@ class Experiment:
         plot_precision_recall(curves, self.plots / "precision_recall.png")
         head = self.config.head
         plot_detected_sizes(
-            self.test.ground_truth,
+            self.test.targets,
             predictions,
             self.plots / "sizes.png",
             tested.metrics["operating_threshold"],

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 
 from datasets.interface import DetectionDataset
-from datasets.judgment import Finding, find_repeated_images, judge
+from datasets.judgment import Concern, find_repeated_images, judge
 from datasets.notices import NAMES
 from datasets.survey import Survey
 from maskrcnn.model.config import DetectorConfig
@@ -19,23 +19,23 @@ MAX_UNMATCHED = 0.05  # of the objects
 
 def judge_splits(
     splits: Mapping[str, DetectionDataset], surveys: Mapping[str, Survey], dataset: str, folder: str
-) -> list[tuple[str, Finding]]:
+) -> list[tuple[str, Concern]]:
     """Return what looks wrong in the splits "train", "val" and "test", each with the words for where.
 
     `dataset` and `folder` are the options that read this data.
     """
     found = []
     for part, survey in surveys.items():
-        findings = judge(survey)
+        concerns = judge(survey)
         unmatched = find_unmatched_objects(survey, dataset, folder)
-        if unmatched is not None and "tiny boxes" not in (each.rule for each in findings):  # they are not in pixels
-            findings.append(unmatched)
-        found += [(f"{NAMES[part]} images", each) for each in findings]
+        if unmatched is not None and "tiny boxes" not in (each.rule for each in concerns):  # they are not in pixels
+            concerns.append(unmatched)
+        found += [(f"{NAMES[part]} images", each) for each in concerns]
     repeated = find_repeated_images(splits) if splits else None
     return found + ([("images", repeated)] if repeated is not None else [])
 
 
-def find_unmatched_objects(survey: Survey, dataset: str, folder: str) -> Finding | None:
+def find_unmatched_objects(survey: Survey, dataset: str, folder: str) -> Concern | None:
     """Find objects that no anchor of the default detector overlaps enough to be anything but background."""
     objects, config = survey.objects.targets(), DetectorConfig()
     sizes = torch.from_numpy(objects.sizes[objects.image])
@@ -46,7 +46,7 @@ def find_unmatched_objects(survey: Survey, dataset: str, folder: str) -> Finding
     worst = int(ious.argmin())
     width, height = objects.sides[worst]
     options = ["--write_config=anchors.toml", f"--dataset={dataset}", f"--dataset_root={folder}"]
-    return Finding(
+    return Concern(
         "unmatched objects",
         f"{int(unmatched.sum()):,} of {len(objects):,} objects match no anchor of the default detector at IoU "
         f"{config.rpn.negative_iou:g}",

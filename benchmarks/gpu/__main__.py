@@ -63,9 +63,9 @@ def run_program(
     log: Path,
     console: Console,
 ) -> tuple[list[str], dict[str, Result]]:
-    """Look at the machine, then run the steps; the problems found and the results by letter."""
+    """Describe the machine, then run the steps; the problems found and the results by letter."""
 
-    def say(line: str) -> None:
+    def log_line(line: str) -> None:
         clock = f"{time.monotonic() - started:5.0f} s"
         console.print(f"{clock}  {line}", markup=False, highlight=False, soft_wrap=True)
 
@@ -74,9 +74,11 @@ def run_program(
     library = any((ROOT / "maskrcnn" / "ops").glob("_cuda*")) or any(step.letter == "a" for step in chosen)
     problems = find_problems(machine, device, library)
     reasons = {step.letter: reason for step in chosen if (reason := find_reason(step, machine, device, quick))}
-    say(machine.get("card", "no GPU is used") + "".join(f", {n} {machine[n]}" for n in ("driver",) if machine.get(n)))
+    log_line(
+        machine.get("card", "no GPU is used") + "".join(f", {n} {machine[n]}" for n in ("driver",) if machine.get(n))
+    )
     for problem in problems:
-        say(f"problem: {problem}")
+        log_line(f"problem: {problem}")
     about: dict[str, Any] = {
         "command": " ".join(["python -m benchmarks.gpu", *sys.argv[1:]]),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -86,7 +88,7 @@ def run_program(
     kept = earlier_results(output, machine, [step.letter for step in chosen])
     with tempfile.TemporaryDirectory(prefix="smallobjects-gpu.") as folder:
         run = Run(device, quick, deadline, Path(folder), output, log, about)
-        return problems, run_all(run, chosen, reasons, say, kept)
+        return problems, run_all(run, chosen, reasons, log_line, kept)
 
 
 def make_table(chosen: tuple[Step, ...], results: dict[str, Result]) -> Table:

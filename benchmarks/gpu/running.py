@@ -41,7 +41,7 @@ def time_limit(step: Step, waiting: Sequence[Step], left: float) -> float:
 
 
 def run_all(
-    run: Run, steps: Sequence[Step], reasons: dict[str, str], say: Callable[[str], None], kept: dict[str, Result]
+    run: Run, steps: Sequence[Step], reasons: dict[str, str], log_line: Callable[[str], None], kept: dict[str, Result]
 ) -> dict[str, Result]:
     """Run every step without a reason not to, and write `run.output` after each; `kept` are results of earlier runs."""
     results = dict(kept)
@@ -55,11 +55,11 @@ def run_all(
             if limit < MIN_SECONDS:
                 result = _skipped(step, "the time of --minutes is used up")
             else:
-                say(f"{step.letter}  {step.title} (at most {limit:.0f} s)")
+                log_line(f"{step.letter}  {step.title} (at most {limit:.0f} s)")
                 result = run_step(run, step, limit)
         results[step.letter] = result
         write_results(run, results)
-        say(f"{step.letter}  {result['status']}: {summarize(result)}")
+        log_line(f"{step.letter}  {result['status']}: {summarize(result)}")
     return results
 
 

@@ -20,8 +20,8 @@ DRY_RUN = ("tests/test_ops_native.py", "tests/test_device.py")
 DRY_RUN_NAMES = "(native and nms) or (native and measure_masks) or (device and cpu and rpn)"
 MAX_PROCESSES = 20  # each begins after the test that broke the last one
 SANITIZED = "test_a_kernel_computes_what_its_definition_says"
-# A finding begins a line; its details are indented, and some lines are no findings.
-NO_FINDINGS = ("COMPUTE-SANITIZER", "ERROR SUMMARY", "RACECHECK SUMMARY", "LEAK SUMMARY", "Target application returned")
+# A defect begins a line; its details are indented, and some lines are no defects.
+NO_DEFECTS = ("COMPUTE-SANITIZER", "ERROR SUMMARY", "RACECHECK SUMMARY", "LEAK SUMMARY", "Target application returned")
 
 
 def run_tests(context: Context) -> None:
@@ -128,6 +128,6 @@ def _sanitize(context: Context, program: str | None, tool: str, share: float) ->
 
 
 def find_errors(text: str) -> list[str]:
-    """The findings in compute-sanitizer's log, each once."""
+    """The defects in compute-sanitizer's log, each once."""
     lines = re.findall(r"^========= (\S.*)$", text, re.MULTILINE)
-    return list(dict.fromkeys(line.strip() for line in lines if not line.startswith(NO_FINDINGS)))
+    return list(dict.fromkeys(line.strip() for line in lines if not line.startswith(NO_DEFECTS)))

@@ -166,7 +166,7 @@ class Voc:
         for number, each in enumerate(annotation.objects, start=1):
             if each.name not in self._labels:
                 raise UserError(
-                    f"{path}:{each.line}: object {number} has class {quote(each.name)}, which is none of the "
+                    f"{path}:{each.line}: object {number} has class {quote(each.name)}, not among the "
                     f"{len(self.class_names)} classes; list them, one per line, in {self._folder / CLASS_FILES[0]}"
                 )
         return torch.tensor([self._labels[each.name] for each in annotation.objects], dtype=torch.int64)

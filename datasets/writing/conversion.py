@@ -46,7 +46,7 @@ class ImageSelection:
     Attributes:
         excluded: indices of excluded images, by part.
         subset: condition on an image. Default: all images.
-        skip_bad: leave out images that cannot be read.
+        skip_bad: leave out unreadable images.
     """
 
     excluded: Mapping[str, Sequence[int]] = field(default_factory=dict)
@@ -119,7 +119,7 @@ def convert(
 
 
 class BadImagesError(UserError):
-    """Error for images that cannot be read; `bad` lists all of them."""
+    """Error for unreadable images; `bad` lists all of them."""
 
     def __init__(self, bad: BadImages) -> None:
         super().__init__(

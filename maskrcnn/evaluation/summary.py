@@ -72,7 +72,7 @@ def evaluate(
         Metrics by name, and tables of precision and recall.
 
     Raises:
-        ValueError: lists of different lengths, detections without scores, a file that cannot be read or is of
+        ValueError: lists of different lengths, detections without scores, an unreadable file or is of
             another kind.
     """
     if isinstance(targets, str | os.PathLike) != isinstance(predictions, str | os.PathLike):

@@ -33,7 +33,7 @@ def open_image(image: ImageLike, levels: Levels | None = None, name: str = "imag
         name: begins the message of an error about an image in memory.
 
     Raises:
-        UserError: a file that cannot be read; an image of another type, shape or range.
+        UserError: an unreadable file; an image of another type, shape or range.
     """
     if isinstance(image, str | os.PathLike):
         path = Path(image).expanduser()

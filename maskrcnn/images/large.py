@@ -217,7 +217,7 @@ def _map_npy(path: Path) -> MappedSamples:
 def measure_levels(paths: Sequence[Path]) -> Levels | None:
     """Measure the gray levels of images with more than 8 bits, from a sample of the files.
 
-    A few outliers at each end are ignored (`levels.measure_range`). Files that cannot be read are skipped; the error is
+    A few outliers at each end are ignored (`levels.measure_range`). Unreadable files are skipped; the error is
     raised when they are used.
 
     Returns:

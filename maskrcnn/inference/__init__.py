@@ -1,0 +1,1 @@
+"""Inference: test-time augmentation, tiles, merging of detections, and trained detectors from files."""

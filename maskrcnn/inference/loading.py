@@ -21,7 +21,7 @@ from maskrcnn.text import escape
 from maskrcnn.training.checkpoint import load_checkpoint, load_weights
 from maskrcnn.training.runs import NEWEST, find_run
 
-FORMAT = 1  # of what a file says about its weights; a file of a higher number was written by a newer version
+FORMAT = 1  # of the description of the weights; a file with a higher number was written by a newer version
 SAFETENSORS = ".safetensors"
 
 
@@ -55,7 +55,7 @@ def save(predictor: Predictor, path: str | os.PathLike[str]) -> None:
     """Write weights, classes and options to a `.safetensors` file that `load` reads; needs the library safetensors.
 
     Raises:
-        ValueError: another suffix, or a file that cannot be written.
+        ValueError: another suffix, or a file that is not writable.
     """
     path = Path(path)
     if path.suffix != SAFETENSORS:
@@ -100,7 +100,7 @@ def build_predictor(
     """Build the detector that a file describes, with its weights.
 
     Args:
-        saved: what the file says: head, class_names, config, and perhaps category_ids, state and format.
+        saved: the file's description: head, class_names, config, and perhaps category_ids, state and format.
         weights: tensors by name.
         source: the file, for errors.
         device: as in `load`.
@@ -115,7 +115,9 @@ def build_predictor(
         )
     names, head, config = saved.get("class_names"), saved.get("head"), saved.get("config")
     if not isinstance(config, dict) or not isinstance(names, list | tuple) or not names or head not in HEADS:
-        raise UserError(f"{source}: does not say what it was trained as; give a .pt file from a run's weights folder")
+        raise UserError(
+            f"{source}: does not describe what it was trained as; give a .pt file from a run's weights folder"
+        )
     detector_config = from_dict(DetectorConfig, config.get("detector", {}), f"{source}: detector")
     plain = replace(detector_config, backbone=replace(detector_config.backbone, weights="none"))  # nothing is fetched
     detector = Detector(plain, len(names), head)

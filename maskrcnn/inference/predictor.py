@@ -32,7 +32,7 @@ class Predictor:
         class_names: the name of label k + 1 is `class_names[k]`.
         category_ids: the data's number of each class, for COCO files.
         config: all saved options as nested dictionaries; empty if there are none.
-        views: test-time augmentation and tiles that are used unless `predict` is told otherwise.
+        views: test-time augmentation and tiles that are used unless `predict` is given others.
         operating_threshold: minimum score with the best F1 on the validation images; None if unknown.
     """
 
@@ -159,7 +159,7 @@ class Predictor:
             Detections sorted by score, on the CPU; a list of them for a list of images.
 
         Raises:
-            ValueError: an image that cannot be read, or of another kind, shape or range; an unknown view or merge; an
+            ValueError: an unreadable image, or of another kind, shape or range; an unknown view or merge; an
                 empty list; too little memory.
         """
         given = {"views": views, "tile": tile, "overlap": overlap, "merge": merge, "view_batch_size": batch_size}

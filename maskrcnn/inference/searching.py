@@ -22,10 +22,10 @@ from maskrcnn.structures.pixels import Pixels
 from maskrcnn.training.machine import Machine
 
 AS_IT_IS = ViewsConfig()
-MOST_TILES = 1_000_000
+MAX_TILES = 1_000_000
 BYTES_A_PIXEL = 80  # measured: memory of the default detector on a CPU per pixel of a view
 _CGROUP = ("max", "current")
-LARGEST_VIEW = 1 << 30  # pixels; the first layer of the detector would need 100 GB
+MAX_VIEW_PIXELS = 1 << 30  # pixels; the first layer of the detector would need 100 GB
 
 
 class Detects(Protocol):
@@ -64,15 +64,15 @@ def views_of(detector: Detects, config: ViewsConfig, size: tuple[int, int]) -> l
     """
     bare = _unwrap(detector)
     stride = max(bare.strides) if isinstance(bare, Detector) else 1
-    if config.tile and _count_tiles(config, size) > MOST_TILES:
+    if config.tile and _count_tiles(config, size) > MAX_TILES:
         raise UserError(
-            f"tile, overlap and tile_scales ask for more than {MOST_TILES} tiles of an image of {size[0]} x {size[1]} "
+            f"tile, overlap and tile_scales ask for more than {MAX_TILES} tiles of an image of {size[0]} x {size[1]} "
             "pixels; choose larger tiles, less overlap or smaller scales"
         )
     views = make_views(config, size, stride)
     largest = max(views, key=lambda view: view.size[0] * view.size[1])
     height, width = largest.size
-    if height * width > min(LARGEST_VIEW, _free_memory(detector) // BYTES_A_PIXEL):
+    if height * width > min(MAX_VIEW_PIXELS, _free_memory(detector) // BYTES_A_PIXEL):
         raise UserError(
             f"view {largest.name} of {height} x {width} pixels does not fit into memory; look at tiles (--tile=512)"
             + (", or choose smaller scales" if "scales" in config.views else "")

@@ -21,7 +21,7 @@ def small() -> DetectorConfig:
     return DetectorConfig()
 
 
-def ancestor() -> DetectorConfig:
+def britefury() -> DetectorConfig:
     """Return the configuration of Britefury's Mask R-CNN (https://github.com/Britefury/pytorch-mask-rcnn).
 
     ResNet-50 without max pooling, strides 2 to 16, RoIs of about 28 px. Unlike there, anchors are not rounded, and
@@ -167,7 +167,7 @@ def torchvision(norm: str = "frozen") -> DetectorConfig:
     )
 
 
-PRESETS = {"small": small, "ancestor": ancestor, "torchvision": torchvision}
+PRESETS = {"small": small, "ancestor": britefury, "torchvision": torchvision}
 
 
 def get_preset(name: str) -> DetectorConfig:
