@@ -9,29 +9,19 @@ import click
 from datasets.synthetic.recipes import Recipe
 from workbench.command_line import SettingsCommand, click_options
 from workbench.config import load_config
-from workbench.synthetic import CreateConfig, apply_flags, create_data_set, format_root_flag, print_summary
+from workbench.synthetic import (
+    SCENE_OPTIONS,
+    CreateConfig,
+    apply_flags,
+    create_data_set,
+    format_root_flag,
+    print_summary,
+)
 
 
 @click.command(
     cls=SettingsCommand,
-    common=(
-        "path",
-        "n_train",
-        "n_val",
-        "n_test",
-        "width",
-        "height",
-        "n_groups",
-        "n_objects_per_group",
-        "n_free",
-        "min_diameter",
-        "max_diameter",
-        "contrast",
-        "noise",
-        "psf",
-        "seed",
-        "overwrite",
-    ),
+    common=SCENE_OPTIONS,
     example="python create_ellipses.py --path=data/hard --contrast=0.2 --noise=0.05",
 )
 @click_options(CreateConfig)

@@ -16,6 +16,7 @@ from datasets.synthetic.recipes import Recipe
 from maskrcnn.config import UserError, flag_values, merge, option, settings
 from workbench.command_line import click_options
 from workbench.synthetic import (
+    SCENE_OPTIONS,
     CreateConfig,
     RecipeCommand,
     ScenesConfig,
@@ -44,22 +45,7 @@ class SweepConfig:
         "values",
         "preset",
         "scene",
-        "path",
-        "n_train",
-        "n_val",
-        "n_test",
-        "width",
-        "height",
-        "n_groups",
-        "n_objects_per_group",
-        "n_free",
-        "min_diameter",
-        "max_diameter",
-        "contrast",
-        "noise",
-        "psf",
-        "seed",
-        "overwrite",
+        *SCENE_OPTIONS,
     ),
     example="python -m examples.sweep_data --factor=contrast --values=.05,.1,.2,.4",
 )

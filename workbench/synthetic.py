@@ -18,6 +18,25 @@ from maskrcnn.config import UserError, flag_values, merge, option, settings
 from workbench.command_line import DEFAULTS, HELP_ALL, SettingsCommand, describe_counts
 from workbench.progress import progress_bar
 
+SCENE_OPTIONS = (  # that `--help` shows
+    "path",
+    "n_train",
+    "n_val",
+    "n_test",
+    "width",
+    "height",
+    "n_groups",
+    "n_objects_per_group",
+    "n_free",
+    "min_diameter",
+    "max_diameter",
+    "contrast",
+    "noise",
+    "psf",
+    "seed",
+    "overwrite",
+)
+
 
 @dataclass(frozen=True)
 class CreateConfig:
