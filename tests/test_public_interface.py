@@ -287,6 +287,24 @@ def test_evaluation_of_lists_equals_that_of_coco_files(predictor: Predictor, tmp
             assert of_files[name] == pytest.approx(summary[name], abs=1e-9), name
 
 
+@pytest.mark.parametrize("segmentation", [None, []])
+def test_objects_of_a_file_without_a_mask_are_ignored_for_masks_only(segmentation: Any, tmp_path: Path) -> None:
+    from maskrcnn.evaluation.coco_format import to_coco_dataset
+
+    targets = disks(SIZE)[1]
+    dataset = to_coco_dataset({1: targets}, ("1",))
+    bare = dataset["annotations"][0]
+    del bare["segmentation"]
+    if segmentation is not None:
+        bare["segmentation"] = segmentation
+    perfect = replace(targets, scores=torch.ones(len(targets))).to_coco()
+    (tmp_path / "truth.json").write_text(json.dumps(dataset))
+    for results, expected in ((perfect, (1.0, 1.0)), (perfect[1:], (0.8, 1.0))):  # with and without that object
+        (tmp_path / "results.json").write_text(json.dumps(results))
+        summary = maskrcnn.evaluate(tmp_path / "truth.json", tmp_path / "results.json")
+        assert (summary["box_ar"], summary["mask_ar"]) == pytest.approx(expected)
+
+
 def test_evaluation_names_what_does_not_fit(tmp_path: Path) -> None:
     truth = disks(SIZE)[1]
     found = replace(truth, scores=torch.ones(len(truth)))

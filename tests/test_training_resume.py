@@ -61,10 +61,14 @@ def test_a_run_knows_which_signal_stopped_it_and_is_saved(tmp_path: Path, name: 
     number = getattr(signal, name, None)
     if number is None:
         pytest.skip(f"this system has no {name}")
-    before = signal.getsignal(number)
-    training = toy_training(tmp_path, on_step=lambda training: signal.raise_signal(number))
-    assert not training.run().finished
-    assert training.stopped_by == number and signal.getsignal(number) is before
+    original = signal.getsignal(number)
+    signal.signal(number, signal.default_int_handler)  # `nohup` starts the tests with SIGHUP ignored
+    try:
+        training = toy_training(tmp_path, on_step=lambda training: signal.raise_signal(number))
+        assert not training.run().finished
+        assert training.stopped_by == number and signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, original)
     assert load_checkpoint(tmp_path / "weights" / "last.pt")["state"]["step"] == 1
 
 

@@ -162,7 +162,8 @@ def evaluate_coco_files(annotations: Any, results: Any) -> tuple[COCOMetrics, CO
 
     Args:
         annotations: a dict with `images`, `annotations` and `categories`.
-        results: a list of entries with `image_id`, `category_id`, `score`, and `bbox` or `segmentation`.
+        results: a list of entries with `image_id`, `category_id`, `score`, and `bbox` or `segmentation`. If there is no
+            `bbox`, boxes are the extents of the masks.
 
     Returns:
         The metrics of boxes, and those of masks if both files have masks.
@@ -183,11 +184,25 @@ def evaluate_coco_files(annotations: Any, results: Any) -> tuple[COCOMetrics, CO
     names = tuple(str(each["name"]) for each in sorted(annotations["categories"], key=lambda each: int(each["id"])))
     most = Counter(entry["image_id"] for entry in results).most_common(1)
     limits = (1, 100, max(101, most[0][1] if most else 0))
-    found = [
-        COCOMetrics(kind, names, limits, *_accumulate(annotations, _copy(results), kind, limits, len(names)))
-        for kind in _kinds(annotations, results)
-    ]
+    found = []
+    for kind in _kinds(annotations, results):
+        dataset = _prepare_file(annotations, kind)
+        found.append(COCOMetrics(kind, names, limits, *_accumulate(dataset, _copy(results), kind, limits, len(names))))
     return found[0], found[1] if len(found) > 1 else None
+
+
+def _prepare_file(annotations: dict[str, Any], kind: Kind) -> dict[str, Any]:
+    """Ignore objects without a mask in the evaluation of masks, as everywhere else: their box serves as the mask."""
+    if kind == "box":
+        return annotations
+    entries = [entry if entry.get("segmentation") else _fill_box(entry) for entry in annotations["annotations"]]
+    return {**annotations, "annotations": entries}
+
+
+def _fill_box(entry: dict[str, Any]) -> dict[str, Any]:
+    x, y, width, height = entry["bbox"]
+    ring = [x, y, x + width, y, x + width, y + height, x, y + height]
+    return {**entry, "segmentation": [ring], "iscrowd": 1}
 
 
 def _copy(results: list[dict[str, Any]]) -> list[dict[str, Any]]:

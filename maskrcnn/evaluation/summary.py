@@ -65,7 +65,8 @@ def evaluate(
 
     Args:
         targets: the ground truth: one `Instances` per image, or the path of a COCO annotation file.
-        predictions: the detections of the same images in the same order, or the path of a COCO results file.
+        predictions: the detections of the same images in the same order, or the path of a COCO results file. Of a file
+            without `bbox`, such as `coco_masks.json`, boxes are the extents of the masks; `coco_boxes.json` has boxes.
         class_names: of labels 1 to K, for lists; default: the labels.
 
     Returns:
