@@ -23,7 +23,10 @@ def test_average_precision_and_recall(kind: str, theirs: str, backend: str) -> N
     thresholds = {"iou_thresholds": list(IOU_THRESHOLDS), "rec_thresholds": list(RECALL_THRESHOLDS)}
     metric = MeanAveragePrecision(iou_type=theirs, backend=backend, class_metrics=True, **thresholds)
     for image_id, objects in targets.items():
-        metric.update([found[image_id].to_torchvision()], [objects.to_torchvision() | {"area": objects.areas()}])
+        detections = found[image_id].to_torchvision()
+        if "masks" in detections:  # probabilities [N, 1, H, W], as torchvision's models give them
+            detections["masks"] = detections["masks"][:, 0] > 0.5
+        metric.update([detections], [objects.to_torchvision() | {"area": objects.areas()}])
     computed = metric.compute()
     figures = evaluate_coco(targets, found, CLASSES, kind, limits=(1, 10, 100))
 
