@@ -230,6 +230,7 @@ def load_finder(weights: str | None, flags: Mapping[str, Any]) -> Finder:
     path, given = find_weights(weights), dict(flags)
     file = given.pop("config", None)
     over = {} if file is None else toml_values(ExperimentConfig, read_toml(file), file)
+    from maskrcnn.inference.loading import read_threshold
     from maskrcnn.inference.searching import views_of
     from maskrcnn.model.config import HEADS
     from maskrcnn.model.detector import Detector
@@ -240,7 +241,7 @@ def load_finder(weights: str | None, flags: Mapping[str, Any]) -> Finder:
     names, head = saved.get("class_names"), saved.get("head")
     if not isinstance(saved.get("config"), dict) or not isinstance(names, list) or not names or head not in HEADS:
         raise UserError(f"{path} does not describe what it was trained as; give a .pt file from a run's weights folder")
-    threshold = saved_threshold(saved)
+    threshold = read_threshold(saved)
     config = resolve(
         saved["config"] if threshold is not None else _without_default(saved["config"]), path, given, over=over
     )
@@ -253,14 +254,6 @@ def load_finder(weights: str | None, flags: Mapping[str, Any]) -> Finder:
     ids = saved.get("category_ids") or range(1, len(names) + 1)  # the default: runs from before they were saved
     classes = tuple(escape(str(name)) for name in names)
     return Finder(detector, machine, config, classes, tuple(map(int, ids)), path, threshold)
-
-
-def saved_threshold(saved: Mapping[str, Any]) -> float | None:
-    """The operating threshold of the evaluation that a checkpoint was saved after; None where there was none."""
-    state = saved.get("state")
-    metrics = state.get("metrics") if isinstance(state, Mapping) else None
-    threshold = metrics.get("operating_threshold") if isinstance(metrics, Mapping) else None
-    return float(threshold) if isinstance(threshold, int | float) else None
 
 
 def _without_default(tables: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -387,13 +380,13 @@ def search_one(pixels: LargeImage, finder: Finder, stem: Path, show_views: bool,
 
 def write_findings(stem: Path, pixels: LargeImage, found: Instances, finder: Finder) -> str:
     """The picture and, with masks, the label image; in words, what they hold."""
-    from workbench.detection_files import above, write_labels, write_picture
+    from workbench.detection_files import write_labels, write_picture
 
     threshold, path = finder.threshold, stem.with_name(f"{stem.name}.png")
     looked = f"{escape(pixels.path.name)}, {how_it_looks(finder.config)}"
     write_picture(path, pixels, found, finder.head, threshold, finder.class_names, looked)
     what = "proposals" if finder.head == "rpn" else "detections"
-    words = f"{len(above(found, threshold))} {what} ≥ {threshold:.3g}"
+    words = f"{len(found.above(threshold))} {what} ≥ {threshold:.3g}"
     if found.masks is None:
         return words
     labels, count = write_labels(stem, found, threshold, finder.config.output.mask_nms_thresh)

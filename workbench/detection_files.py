@@ -29,13 +29,6 @@ MAX_PNG_LABEL = 65_535
 _ROWS, _COLUMNS = 512, 2048  # of the windows in which an image is reduced: few rows, because strips are whole rows
 
 
-def above(found: Instances, threshold: float) -> Instances:
-    """Detections that score at least the threshold, by falling score."""
-    assert found.scores is not None
-    order = torch.argsort(found.scores, descending=True, stable=True)
-    return found[order[found.scores[order] >= threshold]]
-
-
 # ---- the picture
 
 
@@ -44,7 +37,7 @@ def write_picture(
 ) -> None:
     """The detections drawn on the image; `looked` is added to the title."""
     factor = -(-max(pixels.size) // MAX_PICTURE_SIDE)
-    image, shown = reduced(pixels, factor), above(found, threshold)
+    image, shown = reduced(pixels, factor), found.above(threshold)
     if factor > 1:
         size = (int(image.shape[1]), int(image.shape[2]))
         shown = warp_instances(shown, scaling(1 / factor, 1 / factor), size, Edges(cut="keep"))
@@ -81,7 +74,7 @@ def write_labels(stem: Path, found: Instances, threshold: float, least_visible: 
     Detections above the threshold are numbered by falling score, the better ones on top; those of which less than
     `least_visible` stays visible are left out.
     """
-    shown = above(found, threshold)
+    shown = found.above(threshold)
     assert shown.masks is not None
     labels, kept = shown.masks.to_label_image(least_visible)
     count = int(kept.sum())
@@ -124,7 +117,7 @@ def _panels_of(
     device: torch.device,
 ) -> tuple[Panel, Panel]:
     image = view.show(pixels)
-    found = above(detect([image.to(device)])[0].to("cpu"), threshold)
+    found = detect([image.to(device)])[0].cpu().above(threshold)
     found = replace(found, ids=torch.arange(len(found)))
     back = view.restore(found, pixels.size)
     x1, y1, x2, y2 = view.window(pixels.size, min(view.size) // 8 if view.grid else 0)  # a tile with what is around it

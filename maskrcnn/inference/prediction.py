@@ -143,4 +143,4 @@ def _merge_tiles(layer: Sequence[tuple[View, Instances]]) -> Instances:
 def _sort_by_score(detections: Instances) -> Instances:
     if detections.scores is None:  # no detections
         return replace(detections, scores=torch.zeros(0, dtype=torch.float32))
-    return detections[torch.argsort(detections.scores, descending=True, stable=True)]
+    return detections.sorted_by_score()

@@ -167,8 +167,8 @@ class Instances:
 
     def above(self, min_score: float) -> "Instances":
         """Select detections with a score of at least `min_score`, sorted by score."""
-        kept = self.sorted_by_score()
-        return kept[kept._scores() >= min_score]
+        order = torch.argsort(self._scores(), descending=True, stable=True)
+        return self[order[self._scores()[order] >= min_score]]
 
     def _scores(self) -> Tensor:
         if self.scores is None:

@@ -277,8 +277,7 @@ def _merge_groups(
     )
     result.scores, result.ids = best, None
     result = result[_find_uncontained(result, cut[chosen], min_inside) & ~_find_vanished(pool, index, group, result)]
-    assert result.scores is not None
-    return result[torch.argsort(result.scores, descending=True, stable=True)]
+    return result.sorted_by_score()
 
 
 def _find_vanished(pool: Instances, index: Tensor, group: Tensor, result: Instances) -> Tensor:
