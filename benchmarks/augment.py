@@ -27,7 +27,7 @@ from benchmarks.ops import cost, describe
 from benchmarks.quality import write_results
 from datasets.readers.generated import extract_masks
 from datasets.synthetic.config import SceneConfig, update_config
-from datasets.synthetic.painting import render
+from datasets.synthetic.rendering import render
 from datasets.synthetic.scene import compose_scene
 from maskrcnn.model.config import DetectorConfig
 from maskrcnn.model.detector import Detector

@@ -42,7 +42,7 @@ def measure_on_the_fly(count: int, pool: ProcessPoolExecutor) -> float:
 def _draw_chunk(start: int) -> int:
     import torch
 
-    from datasets.synthetic.measure_on_the_fly import OnTheFly
+    from datasets.synthetic.on_the_fly import OnTheFly
 
     torch.set_num_threads(1)
     data = OnTheFly(Recipe(n_train=start + CHUNK), "train")

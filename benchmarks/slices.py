@@ -22,10 +22,9 @@ from torch import Tensor
 from benchmarks.ops import resident
 from benchmarks.quality import write_results
 from datasets.synthetic.config import SceneConfig, update_config
-from datasets.synthetic.coverage import INSIDE
-from datasets.synthetic.drawing import rasterize
-from datasets.synthetic.painting import render
+from datasets.synthetic.rendering import rasterize, render
 from datasets.synthetic.scene import compose_scene
+from datasets.synthetic.shapes import INSIDE
 from maskrcnn.images.large import open_pixels
 from maskrcnn.inference.prediction import predict
 from maskrcnn.inference.views import tiles

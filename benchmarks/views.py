@@ -17,7 +17,7 @@ from torch import Tensor
 from benchmarks.quality import write_results
 from datasets.readers.generated import extract_masks
 from datasets.synthetic.config import SceneConfig, update_config
-from datasets.synthetic.painting import render
+from datasets.synthetic.rendering import render
 from datasets.synthetic.scene import compose_scene
 from examples.predict import Finder, load_finder
 from maskrcnn.evaluation.figures import evaluate

@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasets.synthetic.drawing import SAMPLES, ShapeCoverage, Shapes, rasterize
+from datasets.synthetic.reference import SAMPLES
+from datasets.synthetic.rendering import rasterize
+from datasets.synthetic.shapes import ShapeCoverage, Shapes
 from datasets.synthetic.streams import round_parameter
 
 

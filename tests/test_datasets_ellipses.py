@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from skimage.measure import label
 
+from datasets.synthetic.annotations import measure_factors
 from datasets.synthetic.config import SceneConfig, update_config
-from datasets.synthetic.factors import measure_factors
-from datasets.synthetic.painting import render
+from datasets.synthetic.rendering import render
 from datasets.synthetic.scene import compose_scene
 from datasets.synthetic.streams import ImageStreams
 from datasets.synthetic.writer import hash_pixels
@@ -27,7 +27,7 @@ LABELS_HASH = "1a02b4c0c7e2008b4903476b9a1b702217487abecd5a93157716ce0e19a69a60"
 PRINT_HASHES = """
 from datasets.synthetic.config import SceneConfig, update_config
 from datasets.synthetic.scene import compose_scene
-from datasets.synthetic.painting import render
+from datasets.synthetic.rendering import render
 from datasets.synthetic.writer import hash_pixels
 for image in range(20):
     rendering = render(compose_scene(SceneConfig(), "train", image))

@@ -18,13 +18,10 @@ from hypothesis import strategies as st
 from datasets.synthetic import _native, reference
 from datasets.synthetic.annotations import annotate
 from datasets.synthetic.config import SHAPES, SceneConfig, update_config
-from datasets.synthetic.coverage import ShapeCoverage
-from datasets.synthetic.drawing import rasterize
-from datasets.synthetic.outlines import Outline, make_outline
-from datasets.synthetic.painting import render
 from datasets.synthetic.recipes import PRESETS
+from datasets.synthetic.rendering import rasterize, render
 from datasets.synthetic.scene import compose_scene
-from datasets.synthetic.shapes import Shapes
+from datasets.synthetic.shapes import Outline, ShapeCoverage, Shapes, make_outline
 from datasets.synthetic.streams import round_parameter
 from datasets.synthetic.writer import hash_pixels
 

@@ -18,16 +18,14 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from datasets.readers.generated import Generated
-from datasets.synthetic.annotations import annotate
+from datasets.synthetic.annotations import annotate, measure_factors
 from datasets.synthetic.config import BACKGROUNDS, LAYOUTS, SHAPES, SceneConfig, update_config
-from datasets.synthetic.coverage import INSIDE
-from datasets.synthetic.drawing import SAMPLES, Shapes, rasterize
-from datasets.synthetic.factors import measure_factors
 from datasets.synthetic.on_the_fly import OnTheFly
-from datasets.synthetic.outlines import Outline, make_outline
-from datasets.synthetic.painting import render
 from datasets.synthetic.recipes import PRESETS, Recipe, read_recipe
+from datasets.synthetic.reference import SAMPLES
+from datasets.synthetic.rendering import rasterize, render
 from datasets.synthetic.scene import Scene, compose_scene, compute_exclusion_radius
+from datasets.synthetic.shapes import INSIDE, Outline, Shapes, make_outline
 from datasets.synthetic.streams import ImageStreams, draw_normals, round_parameter
 from datasets.synthetic.writer import create, hash_pixels
 from maskrcnn.config import UserError, to_toml
@@ -204,7 +202,7 @@ SWEEPS = {
 def what_is_drawn(scene: Scene) -> dict[str, object]:
     shapes, config = scene.shapes, scene.config
     edges = [None if each is None else each.edges.tolist() for each in shapes.outlines]
-    from datasets.synthetic.backgrounds import make_background
+    from datasets.synthetic.rendering import make_background
 
     return {
         "centers": shapes.centers.tolist(),
@@ -315,7 +313,7 @@ def test_pictures_make_backgrounds_and_broken_ones_are_named(tmp_path):
 
 PRINT_HASHES = """
 from datasets.synthetic.config import BACKGROUNDS, SceneConfig, update_config
-from datasets.synthetic.painting import render
+from datasets.synthetic.rendering import render
 from datasets.synthetic.recipes import PRESETS
 from datasets.synthetic.scene import compose_scene
 from datasets.synthetic.writer import hash_pixels

@@ -10,7 +10,7 @@ import numpy as np
 
 from datasets.readers.generated import Generated
 from datasets.readers.json_stream import JsonStream
-from datasets.synthetic.factors import Factors
+from datasets.synthetic.annotations import Factors
 from datasets.synthetic.recipes import Recipe
 from maskrcnn.config import differences
 from maskrcnn.files import write_text

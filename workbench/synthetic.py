@@ -133,7 +133,7 @@ def create_data_set(path: str, recipe: Recipe, overwrite: bool = False, title: s
     Raises:
         UserError: As `datasets.synthetic.writer.create`.
     """
-    from datasets.synthetic.outlines import check_letters
+    from datasets.synthetic.shapes import check_letters
     from datasets.synthetic.writer import create
     from workbench.data_sheet import write_data_sheet
 

@@ -16,9 +16,8 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.synthetic.coverage import Floats, Ints, ShapeCoverage
 from datasets.synthetic.reference import RING
-from datasets.synthetic.shapes import Shapes
+from datasets.synthetic.shapes import Floats, Ints, ShapeCoverage, Shapes
 
 VERSION = 1  # of the signatures, as in csrc/bind_scenes.cpp
 

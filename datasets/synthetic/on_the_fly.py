@@ -8,10 +8,10 @@ from torch import Tensor
 
 from datasets.readers.generated import extract_masks
 from datasets.readers.splitting import MissingSplit, check_split
-from datasets.synthetic.outlines import check_letters
-from datasets.synthetic.painting import render
 from datasets.synthetic.recipes import Recipe, read_recipe
+from datasets.synthetic.rendering import render
 from datasets.synthetic.scene import compose_scene
+from datasets.synthetic.shapes import check_letters
 from maskrcnn.structures.instances import Instances
 
 

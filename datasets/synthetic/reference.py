@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects  # comes with scikit-image
 
-from datasets.synthetic.coverage import INSIDE, Floats, Ints, ShapeCoverage, expand_ragged, window_pixels
-from datasets.synthetic.shapes import Shapes
+from datasets.synthetic.shapes import INSIDE, Floats, Ints, ShapeCoverage, Shapes, expand_ragged, window_pixels
 from maskrcnn.ops.runs import encode_runs
 
 SAMPLES = 16  # per side of a pixel

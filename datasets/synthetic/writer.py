@@ -27,8 +27,8 @@ from PIL import Image
 
 from datasets.synthetic.annotations import annotate
 from datasets.synthetic.config import SceneConfig
-from datasets.synthetic.painting import render
 from datasets.synthetic.recipes import GENERATORS, VERSION, Recipe
+from datasets.synthetic.rendering import render
 from datasets.synthetic.scene import compose_scene
 from maskrcnn.config import UserError, to_toml
 from maskrcnn.files import atomic_folder
