@@ -20,12 +20,12 @@ def noise(*size: int) -> torch.Tensor:
 
 
 def test_std_gives_mean_zero_and_deviation_one() -> None:
-    image = standardize(noise(9, 11) * 0.2 + 0.7, "std")
+    image = standardize(noise(9, 11) * 0.2 + 0.7, ImageConfig())
     assert float(image.mean().abs()) < 1e-5 and float(image.std(unbiased=False)) == pytest.approx(1, abs=1e-5)
 
 
 def test_a_flat_image_stays_flat() -> None:
-    assert not standardize(torch.full((3, 4, 4), 0.3), "std").abs().gt(1e-5).any()
+    assert not standardize(torch.full((3, 4, 4), 0.3), ImageConfig()).abs().gt(1e-5).any()
 
 
 @pytest.mark.parametrize(
@@ -33,11 +33,12 @@ def test_a_flat_image_stays_flat() -> None:
     [("none", 0.5), ("zerocentre", 0.0), ("zeromean", 0.0), ("imagenet", (0.5 - 0.485) / 0.229)],
 )
 def test_standardisations(how: str, wanted: float) -> None:
-    assert float(standardize(torch.full((3, 4, 4), 0.5), how)[0, 0, 0]) == pytest.approx(wanted, abs=1e-6)
+    config = ImageConfig(standardisation=how)
+    assert float(standardize(torch.full((3, 4, 4), 0.5), config)[0, 0, 0]) == pytest.approx(wanted, abs=1e-6)
 
 
 def test_zeromean_is_by_channel() -> None:
-    assert standardize(noise(5, 5), "zeromean").mean(dim=(1, 2)).abs().max() < 1e-6
+    assert standardize(noise(5, 5), ImageConfig(standardisation="zeromean")).mean(dim=(1, 2)).abs().max() < 1e-6
 
 
 def test_uint8_and_float_are_prepared_alike() -> None:

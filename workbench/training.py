@@ -39,11 +39,12 @@ def train(
     from maskrcnn.training.runlog import RunLog, create_run, remove_if_empty
     from workbench.data import check_objects, open_data, set_gray_levels
     from workbench.experiment import Experiment
+    from workbench.statistics import set_statistics
 
     if data is None:
         data = open_data(config, click.echo, config.head)
         check_objects(data, click.echo)
-    config = set_gray_levels(config, data)
+    config = set_statistics(set_gray_levels(config, data), data.train, click.echo)
     if dry_run:
         from workbench.dry_run import describe
 

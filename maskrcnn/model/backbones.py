@@ -36,10 +36,14 @@ def make_norm_layer(kind: str, eps: float) -> Callable[[int], nn.Module]:
 class ResNet(nn.Module):
     """ResNet body made of torchvision's blocks with torchvision's names, so that its weights can be loaded.
 
-    `[B, 3, H, W]` → a list of `num_levels` maps with strides finest_stride × 1, 2, 4, 8.
+    `[B, C, H, W]` → a list of `num_levels` maps with strides finest_stride × 1, 2, 4, 8.
+
+    Args:
+        config: options.
+        channels: number C of channels of the images.
     """
 
-    def __init__(self, config: BackboneConfig) -> None:
+    def __init__(self, config: BackboneConfig, channels: int = 3) -> None:
         super().__init__()
         if config.name not in LAYERS:
             raise UserError(f"backbone {config.name!r} is not available yet; known: {', '.join(LAYERS)}")
@@ -47,7 +51,7 @@ class ResNet(nn.Module):
         norm = make_norm_layer(config.norm, config.norm_eps)
         width = config.width
         kernel = 7 if config.stem == "conv7" else 3
-        self.conv1 = nn.Conv2d(3, width, kernel, stride=2, padding=kernel // 2, bias=False)
+        self.conv1 = nn.Conv2d(channels, width, kernel, stride=2, padding=kernel // 2, bias=False)
         self.bn1 = norm(width)
         self.relu = nn.ReLU(inplace=True)
         self.pool = _make_downsampling(config, norm)
@@ -101,7 +105,11 @@ def _make_stage(
 
 
 class Backbone(nn.Module):
-    """ResNet and FPN (Lin et al., arXiv 1612.03144): `[B, 3, H, W]` → maps `[B, fpn_channels, H / s, W / s]`.
+    """ResNet and FPN (Lin et al., arXiv 1612.03144): `[B, C, H, W]` → maps `[B, fpn_channels, H / s, W / s]`.
+
+    Args:
+        config: options.
+        channels: number C of channels of the images.
 
     Attributes:
         strides: stride s of each map, finest first.
@@ -109,9 +117,9 @@ class Backbone(nn.Module):
         num_roi_levels: number of maps for RoI heads; with `pool_level` there is another one for the RPN only.
     """
 
-    def __init__(self, config: BackboneConfig) -> None:
+    def __init__(self, config: BackboneConfig, channels: int = 3) -> None:
         super().__init__()
-        self.body = ResNet(config)
+        self.body = ResNet(config, channels)
         self.fpn = FeaturePyramidNetwork(
             self.body.channels,
             config.fpn_channels,
@@ -124,12 +132,27 @@ class Backbone(nn.Module):
         self.num_roi_levels = config.num_levels
         self.strides = [config.finest_stride << i for i in range(config.num_levels + config.pool_level)]
         if config.weights == "imagenet":
-            self.body.load_state_dict(load_imagenet_weights(config), strict=True)
+            state = load_imagenet_weights(config)
+            state["conv1.weight"] = adapt_first_conv(state["conv1.weight"], channels)
+            self.body.load_state_dict(state, strict=True)
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         """Compute the maps of the pyramid."""
         maps = OrderedDict((str(i), x) for i, x in enumerate(self.body(pixels)))
         return list(self.fpn(maps).values())
+
+
+def adapt_first_conv(weight: Tensor, channels: int) -> Tensor:
+    """Adapt the weights `[O, 3, h, w]` of a first convolution for RGB to images with another number of channels.
+
+    Each channel gets the average of the RGB weights times 3 / channels, so that the response to a gray image, whose
+    channels are all equal, is that of the gray RGB image. Averaging and repeating is the cross-modality initialization
+    of Temporal Segment Networks (Wang et al., arXiv 1608.00859, section 3.2), and dividing by the number of copies the
+    inflation of I3D (Carreira and Zisserman, arXiv 1705.07750, section 2.4).
+    """
+    if channels == weight.shape[1]:
+        return weight
+    return weight.sum(dim=1, keepdim=True).repeat(1, channels, 1, 1) / channels
 
 
 def load_imagenet_weights(config: BackboneConfig) -> dict[str, Tensor]:

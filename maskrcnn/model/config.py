@@ -8,18 +8,27 @@ from dataclasses import dataclass, field
 from maskrcnn.config import option
 
 HEADS = ("rpn", "faster_rcnn", "mask_rcnn")
-STANDARDIZATIONS = ("std", "none", "zerocentre", "zeromean", "imagenet")
+STANDARDIZATIONS = ("std", "none", "zerocentre", "zeromean", "imagenet", "image", "percentile", "dataset")
 
 
 @dataclass(frozen=True)
 class ImageConfig:
-    """Image normalization and resizing."""
+    """Channels, normalization and resizing of images."""
 
+    channels: int = option(3, "channels of the images", minimum=1)
     standardisation: str = option(
         "std",
-        "std: mean 0, std 1 per image; zerocentre: -1..1; zeromean: mean 0 per image; imagenet: ImageNet's mean, std",
+        "std: mean 0 per channel, std 1 per image; zerocentre: -1..1; zeromean: mean 0 per channel; imagenet: "
+        "ImageNet's mean, std; image: mean 0, std 1 per channel; percentile: percentiles 1 and 99.8 of each channel to "
+        "0 and 1; dataset: mean and std of the training images",
         flag="standardisation",
         choices=STANDARDIZATIONS,
+    )
+    mean: tuple[float, ...] = option(
+        (), "mean of each channel in [0, 1] for standardisation dataset (default: measured on the training images)"
+    )
+    std: tuple[float, ...] = option(
+        (), "std of each channel for standardisation dataset (default: measured)", minimum=0
     )
     resize: str = option(
         "none",

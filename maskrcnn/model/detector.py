@@ -13,7 +13,7 @@ from maskrcnn.model.box_head import BoxHead
 from maskrcnn.model.config import HEADS, DetectorConfig
 from maskrcnn.model.images import (
     PaddedBatch,
-    check_values,
+    check_statistics,
     group_by_padded_size,
     image_size,
     pad_images,
@@ -36,7 +36,8 @@ class Detector(nn.Module):
     Detection never changes state: normalization layers use their running statistics in either mode, and all submodules
     keep their mode. Losses use batch statistics, and update the running statistics, only in training mode.
 
-    Images are `[3, H, W]` of any size, uint8 or uint16 with the full range of the dtype, or floating-point in [0, 1].
+    Images are `[C, H, W]` of any size, where C is `config.image.channels` (3 by default), uint8 or uint16 with the full
+    range of the dtype, or floating-point in [0, 1].
     Floating-point values clearly outside [0, 1], and NaN, are rejected, except for losses on a GPU, where the check
     would synchronize in every training step.
 
@@ -47,8 +48,8 @@ class Detector(nn.Module):
         config: options of the model.
         num_classes: number of classes without the background.
         head: "rpn", "faster_rcnn", or "mask_rcnn".
-        backbone: module that maps `[B, 3, H, W]` to a list of maps `[B, C, h, w]`, finest first, with the attributes
-            `strides` (pixels per cell of each map) and `channels` (C), and optionally `num_roi_levels`, the number of
+        backbone: module that maps `[B, C, H, W]` to a list of maps `[B, D, h, w]`, finest first, with the attributes
+            `strides` (pixels per cell of each map) and `channels` (D), and optionally `num_roi_levels`, the number of
             maps that RoIs are pooled from (default: all). Anchors and RoI levels follow its strides. None builds the
             backbone of `config.backbone`.
 
@@ -69,7 +70,8 @@ class Detector(nn.Module):
             self._build(config, backbone)
 
     def _build(self, config: DetectorConfig, backbone: nn.Module | None) -> None:
-        self.backbone = Backbone(config.backbone) if backbone is None else backbone
+        check_statistics(config.image)
+        self.backbone = Backbone(config.backbone, config.image.channels) if backbone is None else backbone
         channels, self.strides = check_backbone(self.backbone)
         self.num_roi_levels = int(getattr(self.backbone, "num_roi_levels", len(self.strides)))
         self.rpn = RPN(config.rpn, channels, self.strides)
@@ -105,7 +107,7 @@ class Detector(nn.Module):
         """Compute losses if targets are given, otherwise detections.
 
         Args:
-            images: `[3, H, W]` each, see the class.
+            images: `[C, H, W]` each, see the class.
             instances: ground truth of each image.
             proposals_only: whether to return the proposals of the RPN, whose labels are all 1, for any head.
 
@@ -200,9 +202,8 @@ class Detector(nn.Module):
         prepared = []
         for i, image in enumerate(images):
             try:
-                if with_values or image.device.type == "cpu":
-                    check_values(image)
-                prepared.append(prepare_image(image, self.config.image))
+                on_cpu = isinstance(image, Tensor) and image.device.type == "cpu"
+                prepared.append(prepare_image(image, self.config.image, with_values or on_cpu))
             except UserError as error:
                 raise UserError(f"image {i}: {error}") from error
         return prepared

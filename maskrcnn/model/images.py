@@ -1,6 +1,6 @@
 """Preparation of images for the network: standardization, resizing, and padding to batches."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,13 +15,14 @@ from maskrcnn.structures.instances import Instances
 FULL_RANGE = {torch.uint8: 255.0, torch.uint16: 65535.0}  # maximum value of the dtype
 MAX_OVERSHOOT = 0.5  # beyond [0, 1], due to resampling and filters
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PERCENTILES = (1.0, 99.8)  # as StarDist and CSBDeep
 
 
 class PaddedBatch(NamedTuple):
     """Images of one forward pass.
 
     Attributes:
-        pixels: `[B, 3, H, W]`, zero-padded at the right and at the bottom.
+        pixels: `[B, C, H, W]`, zero-padded at the right and at the bottom.
         sizes: (h, w) of each image without padding.
     """
 
@@ -34,29 +35,53 @@ class PaddedBatch(NamedTuple):
         return int(self.pixels.shape[-2]), int(self.pixels.shape[-1])
 
 
-def prepare_image(image: Tensor, config: ImageConfig) -> Tensor:
-    """Standardize and resize an image; returns float32 `[3, h, w]`.
+def prepare_image(image: Tensor, config: ImageConfig, with_values: bool = False) -> Tensor:
+    """Standardize and resize an image; returns float32 `[C, h, w]`.
 
     Args:
-        image: `[3, H, W]`, uint8 or uint16 with the full range of the dtype, or floating-point in [0, 1].
+        image: `[C, H, W]` with C = `config.channels`, uint8 or uint16 with the full range of the dtype, or
+            floating-point in [0, 1].
         config: options.
+        with_values: whether to check the values, too, which synchronizes with a GPU.
 
     Raises:
-        UserError: If the image has another shape or dtype.
+        UserError: If the image has another shape or dtype, or values out of range.
     """
-    if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
-        raise UserError(f"an image must be [3, H, W], got {list(image.shape)}")
+    check_image(image, config.channels)
+    if with_values:
+        check_values(image)
+    gray_level = 1 / (FULL_RANGE[torch.uint8] if image.dtype == torch.uint8 else FULL_RANGE[torch.uint16])
+    image = standardize(image.float() / FULL_RANGE.get(image.dtype, 1.0), config, gray_level)
+    height, width = compute_input_size(image_size(image), config)
+    if (height, width) == image_size(image):
+        return image
+    return F.interpolate(image[None], size=(height, width), mode="bilinear", align_corners=False)[0]
+
+
+def check_image(image: Tensor, channels: int) -> None:
+    """Check the type, shape and dtype of an image.
+
+    Raises:
+        UserError: If it is not a tensor `[channels, H, W]` of a supported dtype.
+    """
+    if not isinstance(image, Tensor):
+        hint = ""
+        if hasattr(image, "__array__"):
+            hint = "; torch.from_numpy(image).permute(2, 0, 1) converts a NumPy array [H, W, C]"
+        name = f"{type(image).__module__}.{type(image).__name__}".removeprefix("builtins.")
+        raise UserError(f"an image must be a tensor [{channels}, H, W], got {name}{hint}")
+    if image.ndim != 3 or image.shape[0] != channels or 0 in image.shape:
+        hint = ""
+        if image.ndim == 3 and image.shape[2] == channels:
+            hint = "; image.permute(2, 0, 1) moves the channels to the front"
+        elif image.ndim == 3 and image.shape[0] != channels and 0 not in image.shape:
+            hint = f": the detector was built for {channels} channels (detector.image.channels)"
+        raise UserError(f"an image must be [{channels}, H, W], got {list(image.shape)}{hint}")
     if image.dtype not in FULL_RANGE and not image.is_floating_point():
         raise UserError(
             f"an image must be uint8, uint16 or floating-point in [0, 1], got {image.dtype}; convert it, for example "
             "with image.to(torch.uint8)"
         )
-    image = image.float() / FULL_RANGE.get(image.dtype, 1.0)
-    image = standardize(image, config.standardisation)
-    height, width = compute_input_size(image_size(image), config)
-    if (height, width) == image_size(image):
-        return image
-    return F.interpolate(image[None], size=(height, width), mode="bilinear", align_corners=False)[0]
 
 
 def check_values(image: Tensor) -> None:
@@ -79,29 +104,89 @@ def check_values(image: Tensor) -> None:
         )
 
 
+def check_statistics(config: ImageConfig) -> None:
+    """Check that there is one mean and one std for each channel if standardization uses them.
+
+    Raises:
+        UserError: If their numbers differ from that of the channels, or a std is 0.
+    """
+    if config.standardisation != "dataset":
+        return
+    for name, values in (("mean", config.mean), ("std", config.std)):
+        if len(values) != config.channels:
+            raise UserError(
+                f"detector.image.{name} has {len(values)} values, but the images have {config.channels} channels; "
+                "standardisation = dataset needs one for each, as maskrcnn.model.images.measure_statistics returns them"
+            )
+    if min(config.std) <= 0:
+        raise UserError(f"detector.image.std = {list(config.std)}: must be above 0")
+
+
 def image_size(image: Tensor) -> tuple[int, int]:
     """Return the size (H, W) of an image."""
     return int(image.shape[-2]), int(image.shape[-1])
 
 
-def standardize(image: Tensor, how: str) -> Tensor:
-    """Standardize the values of an image; statistics are computed per image.
+def standardize(image: Tensor, config: ImageConfig, gray_level: float = 1 / 255) -> Tensor:
+    """Standardize the values of an image; statistics are of the image itself, or those of `config` for "dataset".
 
     Args:
-        image: float `[3, H, W]` in [0, 1].
-        how: one of `maskrcnn.model.config.STANDARDIZATIONS`.
+        image: float `[C, H, W]` in [0, 1].
+        config: options; `standardisation` is one of `maskrcnn.model.config.STANDARDIZATIONS`.
+        gray_level: step of the image's values. An image or channel that varies less than that is flat, and its noise is
+            not amplified.
     """
+    how = config.standardisation
     if how == "zerocentre":
         return image * 2 - 1
-    if how == "imagenet":
-        mean, std = image.new_tensor(IMAGENET_MEAN), image.new_tensor(IMAGENET_STD)
-        return (image - mean[:, None, None]) / std[:, None, None]
-    if how in ("zeromean", "std"):
+    if how in ("imagenet", "dataset"):
+        mean, std = (IMAGENET_MEAN, IMAGENET_STD) if how == "imagenet" else (config.mean, config.std)
+        if how == "imagenet" and len(image) != 3:  # those of gray images
+            mean, std = ((sum(values) / 3,) * len(image) for values in (IMAGENET_MEAN, IMAGENET_STD))
+        return (image - image.new_tensor(mean)[:, None, None]) / image.new_tensor(std)[:, None, None]
+    if how == "percentile":
+        low, high = compute_percentiles(image)
+        return (image - low) / (high - low).clamp(min=gray_level)
+    if how in ("zeromean", "std", "image"):
         image = image - image.mean(dim=(1, 2), keepdim=True)
     if how == "std":
-        # If the standard deviation is below one gray level, the image is flat, and its noise should not be amplified.
-        image = image / image.std(unbiased=False).clamp(min=1 / 255)
+        image = image / image.std(unbiased=False).clamp(min=gray_level)
+    if how == "image":
+        image = image / image.std(dim=(1, 2), keepdim=True, unbiased=False).clamp(min=gray_level)
     return image
+
+
+def compute_percentiles(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the values of `[C, H, W]` at the ranks nearest to both `PERCENTILES`, per channel, `[C, 1, 1]` each."""
+    values = image.flatten(1)
+    low, high = (1 + round(percentile / 100 * (values.shape[1] - 1)) for percentile in PERCENTILES)
+    return values.kthvalue(low).values[:, None, None], values.kthvalue(high).values[:, None, None]
+
+
+def measure_statistics(images: Iterable[Tensor]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Measure the mean and standard deviation of each channel over all pixels, for standardisation "dataset".
+
+    Args:
+        images: `[C, H, W]` each, uint8, uint16, or floating-point in [0, 1].
+
+    Returns:
+        `mean` and `std` of `ImageConfig`; a std is at least one gray level of 16 bits.
+
+    Raises:
+        UserError: If there are no images, or their channels differ; names the first that differs.
+    """
+    sums: list[Tensor] = []
+    for number, image in enumerate(images):
+        values = (image.double() / FULL_RANGE.get(image.dtype, 1.0)).flatten(1)
+        sums.append(torch.stack([torch.full((len(values),), values.shape[1]), values.sum(1), values.square().sum(1)]))
+        if sums[-1].shape != sums[0].shape:
+            raise UserError(f"image {number} has {len(values)} channels, but image 0 has {sums[0].shape[1]}")
+    if not sums:
+        raise UserError("there are no images to measure the mean and standard deviation of")
+    count, total, squares = torch.stack(sums).sum(dim=0)
+    mean = total / count
+    std = (squares / count - mean.square()).clamp(min=FULL_RANGE[torch.uint16] ** -2).sqrt()
+    return tuple(mean.tolist()), tuple(std.tolist())
 
 
 def compute_input_size(size: tuple[int, int], config: ImageConfig) -> tuple[int, int]:
@@ -129,7 +214,7 @@ def pad_images(images: Sequence[Tensor], multiple: int, min_multiples: int = 1) 
     height, width = (
         max(min_multiples, -(-max(size[axis] for size in sizes) // multiple)) * multiple for axis in (0, 1)
     )
-    pixels = images[0].new_zeros(len(images), 3, height, width)
+    pixels = images[0].new_zeros(len(images), len(images[0]), height, width)
     for into, image, (h, w) in zip(pixels, images, sizes, strict=True):
         into[:, :h, :w] = image
     return PaddedBatch(pixels.contiguous(memory_format=torch.channels_last), sizes)
