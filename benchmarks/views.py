@@ -23,8 +23,8 @@ from examples.predict import Finder, load_finder
 from maskrcnn.evaluation.figures import evaluate
 from maskrcnn.inference.config import MERGE_NAMES, ViewsConfig
 from maskrcnn.inference.merging.merges import merge
+from maskrcnn.inference.pipeline import bind_detector, build_views
 from maskrcnn.inference.prediction import predict
-from maskrcnn.inference.searching import detection, views_of
 from maskrcnn.structures.instances import Instances
 
 VIEWS = ("none", "flips", "d4", "affine:8", "scales:1,1.5", "d4+scales:1.5")
@@ -70,11 +70,11 @@ def measure(finder: Finder, data: Scenes, views: ViewsConfig, merges: Sequence[s
             layers.extend(given)
             return given[0]
 
-        detect, views_of_image = (
-            detection(finder.detector, finder.machine),
-            views_of(finder.detector, views, target.size),
+        detect, image_views = (
+            bind_detector(finder.detector, finder.machine),
+            build_views(finder.detector, views, target.size),
         )
-        single = predict(detect, image, views_of_image, keep, batch_size=8)
+        single = predict(detect, image, image_views, keep, batch_size=8)
         for name in merges:
             begin = time.perf_counter()
             detections[name][i] = merge(name, layers) if layers else single

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from maskrcnn.command_line import SettingsCommand, click_options, format_flags
 from maskrcnn.config import UserError, flag_values, merge, option, settings
-from workbench.command_line import SettingsCommand, click_options, format_flags
 from workbench.config import ExperimentConfig, config_option, load_config
 from workbench.trust import check_trust
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from datasets.config import ReadingConfig
+from maskrcnn.command_line import SettingsCommand, click_options
 from maskrcnn.config import UserError, flag_values, merge
 from maskrcnn.text import escape
-from workbench.command_line import SettingsCommand, click_options
 from workbench.progress import iterate_with_bar
 
 if TYPE_CHECKING:

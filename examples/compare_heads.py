@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from datasets.registry import short_name
+from maskrcnn.command_line import SettingsCommand, get_exit_code
 from maskrcnn.model.config import HEADS
-from workbench.command_line import SettingsCommand, get_exit_code
 from workbench.config import ExperimentConfig, experiment_options, load_config
 from workbench.timing import compute_median_step_seconds, describe_times, get_load_average
 from workbench.training import train

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from datasets.config import ReadingConfig
+from maskrcnn.command_line import SettingsCommand, click_options, describe_counts
 from maskrcnn.config import UserError, flag_values, merge, option, settings
-from workbench.command_line import SettingsCommand, click_options, describe_counts
 from workbench.conversion import FORMATS, get_reader_name, print_conversion
 from workbench.progress import progress_bar
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from datasets.synthetic.recipes import Recipe
-from workbench.command_line import SettingsCommand, click_options
+from maskrcnn.command_line import SettingsCommand, click_options
 from workbench.config import load_config
 from workbench.synthetic import (
     SCENE_OPTIONS,

@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from datasets.synthetic.recipes import Recipe
+from maskrcnn.command_line import click_options
 from maskrcnn.config import UserError, flag_values, merge, option
-from workbench.command_line import click_options
 from workbench.config import load_config
 from workbench.conversion import FORMATS, get_reader_name, print_conversion
 from workbench.progress import progress_bar

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from maskrcnn.command_line import SettingsCommand, click_options, format_flags
 from maskrcnn.config import UserError, flag_values, merge, read_toml, settings, to_toml, toml_values
 from workbench.anchor_fit import (
     ANCHOR_KEYS,
@@ -19,7 +20,6 @@ from workbench.anchor_fit import (
     make_anchor_sets,
     measure_crowding,
 )
-from workbench.command_line import SettingsCommand, click_options, format_flags
 from workbench.config import CONFIG_FILE, ExperimentConfig, config_option, load_config
 from workbench.trust import check_trust
 

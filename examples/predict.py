@@ -14,10 +14,10 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from maskrcnn.command_line import SettingsCommand, click_options, format_flags
 from maskrcnn.config import UserError, flag_values, merge, option, read_toml, settings, to_dict, toml_values
 from maskrcnn.text import escape, to_file_name
 from maskrcnn.training.runs import find_run
-from workbench.command_line import SettingsCommand, click_options, format_flags
 from workbench.config import ExperimentConfig, load_config, resolve
 
 if TYPE_CHECKING:
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
     from maskrcnn.images.large import LargeImage
     from maskrcnn.images.levels import Levels
+    from maskrcnn.inference.prediction_log import PredictionLog
     from maskrcnn.model.detector import Detector
     from maskrcnn.structures.instances import Instances
     from maskrcnn.training.machine import Machine
-    from workbench.prediction_log import PredictionLog
 
 LARGE = 1024  # longer side in pixels from which tiles are proposed
 HUGE = 8000 * 8000  # pixels from which an image should not be looked at whole
@@ -146,7 +146,7 @@ def main(image: str, **flags: Any) -> None:
             f"note: the images have 16 bits, training had 8: the gray levels {low} to {high} are shown as black "
             f"to white, measured on these images (--gray_levels={low},{high})"
         )
-    with remove_if_empty(folder), log.kept():
+    with remove_if_empty(folder), log.report_interruption():
         sizes = search_all(paths, finder, log, program.show_views, levels)
     if (cut := describe_cuts(finder.detector.limit_cuts, finder.config.detector)) is not None:
         click.echo(f"note: {cut}")
@@ -231,7 +231,7 @@ def load_finder(weights: str | None, flags: Mapping[str, Any]) -> Finder:
     file = given.pop("config", None)
     over = {} if file is None else toml_values(ExperimentConfig, read_toml(file), file)
     from maskrcnn.inference.loading import read_threshold
-    from maskrcnn.inference.searching import views_of
+    from maskrcnn.inference.pipeline import build_views
     from maskrcnn.model.config import HEADS
     from maskrcnn.model.detector import Detector
     from maskrcnn.training.checkpoint import load_checkpoint, load_weights
@@ -250,7 +250,7 @@ def load_finder(weights: str | None, flags: Mapping[str, Any]) -> Finder:
     load_weights(detector, saved["model"], path)
     machine = set_up_machine(config.training)
     machine.place(detector).eval()
-    views_of(detector, config.views, (64, 64))  # raises the errors of invalid options now
+    build_views(detector, config.views, (64, 64))  # raises the errors of invalid options now
     ids = saved.get("category_ids") or range(1, len(names) + 1)  # the default: runs from before they were saved
     classes = tuple(escape(str(name)) for name in names)
     return Finder(detector, machine, config, classes, tuple(map(int, ids)), path, threshold)
@@ -279,7 +279,7 @@ def check(paths: Sequence[Path], finder: Finder, levels: Levels | None = None) -
     """UserError now, not after hours, for one of several unreadable images or looked at as was asked for."""
     from maskrcnn.images.decoding import limit_megapixels
     from maskrcnn.images.large import open_pixels
-    from maskrcnn.inference.searching import views_of
+    from maskrcnn.inference.pipeline import build_views
 
     sizes = set()
     for path in paths if len(paths) > 1 else ():
@@ -287,7 +287,7 @@ def check(paths: Sequence[Path], finder: Finder, levels: Levels | None = None) -
             pixels.read(0, 0, 1, 1)
             sizes.add(pixels.size)
     for size in sizes:
-        views_of(finder.detector, finder.config.views, size)
+        build_views(finder.detector, finder.config.views, size)
 
 
 def about(finder: Finder) -> str:
@@ -344,8 +344,8 @@ def open_log(
     paths: Sequence[Path], finder: Finder, program: PredictConfig, image: Path, levels: Levels | None
 ) -> PredictionLog:
     """The log of a new search in a folder of its own, or, with `--resume`, of one that was stopped."""
+    from maskrcnn.inference.prediction_log import PredictionLog, hash_file, read_log
     from maskrcnn.training.runlog import create_run
-    from workbench.prediction_log import PredictionLog, hash_file, read_log
 
     ids = finder.category_ids[:1] if finder.head == "rpn" else finder.category_ids
     config, weights = finder.config, hash_file(finder.source)
@@ -359,20 +359,20 @@ def open_log(
 
 def search_one(pixels: LargeImage, finder: Finder, stem: Path, show_views: bool, place: str) -> Instances:
     """What is found in one image, of which pictures are written: `stem` is the start of their names."""
-    from maskrcnn.inference.searching import detection, memory_errors, search, views_of
-    from workbench.detection_files import write_views
+    from maskrcnn.inference.detection_files import write_views
+    from maskrcnn.inference.pipeline import bind_detector, build_views, convert_memory_errors, predict_image
 
     pixels.read(0, 0, 1, 1)  # an image that lies about its size is found out before its views are made
     config, (height, width) = finder.config, pixels.size
     if config.views.tile == 0 and height * width > HUGE:
         click.echo(f"{escape(pixels.path.name)} is looked at whole; --tile=512 needs far less memory")
-    views = views_of(finder.detector, config.views, pixels.size)
-    with memory_errors(str(pixels.path)):
+    views = build_views(finder.detector, config.views, pixels.size)
+    with convert_memory_errors(str(pixels.path)):
         with progress(f"{escape(pixels.path.name)} ({place})", config) as advance:
-            found = search(finder.detector, pixels, views, config.views, finder.machine, progress=advance)
+            found = predict_image(finder.detector, pixels, views, config.views, finder.machine, progress=advance)
         words = write_findings(stem, pixels, found, finder)
         if show_views:
-            path, detect = stem.with_name(f"{stem.name}_views.png"), detection(finder.detector, finder.machine)
+            path, detect = stem.with_name(f"{stem.name}_views.png"), bind_detector(finder.detector, finder.machine)
             write_views(path, pixels, views, detect, finder.threshold, finder.machine.device)
     click.echo(f"{escape(pixels.path.name)}: {width} x {height}, {len(views)} view{'s' * (len(views) > 1)}, {words}")
     return found
@@ -380,7 +380,7 @@ def search_one(pixels: LargeImage, finder: Finder, stem: Path, show_views: bool,
 
 def write_findings(stem: Path, pixels: LargeImage, found: Instances, finder: Finder) -> str:
     """The picture and, with masks, the label image; in words, what they hold."""
-    from workbench.detection_files import write_labels, write_picture
+    from maskrcnn.inference.detection_files import write_labels, write_picture
 
     threshold, path = finder.threshold, stem.with_name(f"{stem.name}.png")
     looked = f"{escape(pixels.path.name)}, {how_it_looks(finder.config)}"

@@ -13,8 +13,8 @@ import click
 
 from datasets.synthetic.config import SceneConfig, update_config
 from datasets.synthetic.recipes import Recipe
+from maskrcnn.command_line import click_options
 from maskrcnn.config import UserError, flag_values, merge, option, settings
-from workbench.command_line import click_options
 from workbench.synthetic import (
     SCENE_OPTIONS,
     CreateConfig,

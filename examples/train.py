@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from maskrcnn.command_line import SettingsCommand, get_exit_code
 from maskrcnn.training.runs import NEWEST, find_run
-from workbench.command_line import SettingsCommand, get_exit_code
 from workbench.config import experiment_options, load_config
 from workbench.training import format_next_commands, train
 from workbench.trust import check_trust

@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
+from maskrcnn.command_line import SettingsCommand, click_options
 from maskrcnn.config import (
     UserError,
     differences,
@@ -27,7 +28,6 @@ from maskrcnn.config import (
     to_dict,
     to_toml,
 )
-from workbench.command_line import SettingsCommand, click_options
 
 
 @dataclass(frozen=True)

@@ -28,12 +28,11 @@ from examples.train import main as train
 from maskrcnn.config import UserError
 from maskrcnn.evaluation.coco_format import BOXES_FILE, MASKS_FILE, to_coco_results
 from maskrcnn.images.large import LargeImage
-from maskrcnn.inference import searching
+from maskrcnn.inference import detection_files, pipeline
 from maskrcnn.inference.config import ViewsConfig
 from maskrcnn.model.config import HEADS
 from maskrcnn.training.checkpoint import load_checkpoint, save_checkpoint
 from maskrcnn.training.loading import KeyedSamples
-from workbench import detection_files
 from workbench.config import load_config
 from workbench.experiment import predict as predict_samples
 
@@ -261,7 +260,7 @@ def test_a_sheet_of_many_views_shows_the_first(place: Path, monkeypatch: pytest.
     )
     succeed(predict, f"{IMAGES}/000000.png", RUN, "--show_views", "--tile=32", "--overlap=.8", FEW)
     assert len(seen) == 2 * detection_files.MAX_VIEWS
-    assert "as the detector sees it" in seen[0].kind and "brought back" in seen[1].kind
+    assert "as the detector sees it" in seen[0].kind and "mapped back" in seen[1].kind
     for shown, back in zip(seen[::2], seen[1::2], strict=True):
         assert tuple(shown.image.shape[1:]) == (32, 32) and tuple(shown.image.shape[1:]) != back.image.shape[1:]
         assert len(back.instances) <= len(shown.instances) and set(back.colors) <= set(shown.colors)
@@ -474,7 +473,7 @@ def test_what_was_found_before_an_image_fails_is_kept(place: Path) -> None:
 def test_views_that_one_of_several_images_cannot_have_are_told_first(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(searching, "MAX_TILES", 30)
+    monkeypatch.setattr(pipeline, "MAX_TILES", 30)
     Path("mixed").mkdir()
     shutil.copy(f"{IMAGES}/000000.png", "mixed/a.png")
     np.save("mixed/b.npy", np.zeros((300, 300, 3), np.uint8))
@@ -485,19 +484,19 @@ def test_views_that_one_of_several_images_cannot_have_are_told_first(
 @pytest.mark.parametrize(("settings", "words"), [({"overlap": 1.0}, "below 1"), ({"tile_scales": ()}, "tile_scales")])
 def test_tiles_that_cannot_be_are_told_as_such_of_images_of_any_size(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
-        searching.views_of(torch.nn.Identity(), ViewsConfig(tile=64, **settings), (2000, 2000))
+        pipeline.build_views(torch.nn.Identity(), ViewsConfig(tile=64, **settings), (2000, 2000))
 
 
 def test_views_that_memory_cannot_hold_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """The system would end the process without a word."""
-    monkeypatch.setattr(searching, "_free_memory", lambda detector: 1 << 30)
+    monkeypatch.setattr(pipeline, "_free_memory", lambda detector: 1 << 30)
     with pytest.raises(UserError, match=r"view x100 of 6400 x 6400 pixels does not fit .*--tile=512.*smaller scales"):
-        searching.views_of(torch.nn.Identity(), ViewsConfig(views="scales:1,100"), (64, 64))
-    assert searching.views_of(torch.nn.Identity(), ViewsConfig(views="scales:1,10"), (64, 64))
+        pipeline.build_views(torch.nn.Identity(), ViewsConfig(views="scales:1,100"), (64, 64))
+    assert pipeline.build_views(torch.nn.Identity(), ViewsConfig(views="scales:1,10"), (64, 64))
 
 
 def test_free_memory_is_known_or_without_limit() -> None:
-    assert searching._free_memory(torch.nn.Identity()) > 1 << 24
+    assert pipeline._free_memory(torch.nn.Identity()) > 1 << 24
 
 
 def test_what_a_search_leaves_out_or_does_badly_is_said(place: Path) -> None:

@@ -20,7 +20,7 @@ from examples import predict as program
 from examples.predict import main as predict
 from examples.train import main as train
 from maskrcnn.config import read_toml
-from workbench.prediction_log import LOG_FILE
+from maskrcnn.inference.prediction_log import LOG_FILE
 
 IMAGES = "data/ellipses/test/images"
 RUN = "--weights=ellipses-mask_rcnn-1"
@@ -74,7 +74,7 @@ def test_a_search_that_was_stopped_goes_on_and_ends_with_the_same_files(
     succeed(predict, "many", RUN, FEW)
     searched = stop_at(count, KeyboardInterrupt, monkeypatch)
     result = call(predict, "many", RUN, FEW)
-    assert result.exit_code == 130 and f"{count} images are done; go on with" in result.output
+    assert result.exit_code == 130 and f"{count} images are done; continue with" in result.output
     assert "--resume=predictions/many-2" in result.output
     partial = COCO("predictions/many-2/images.json")
     assert len(partial.getImgIds()) == count
@@ -115,7 +115,7 @@ def test_a_search_goes_on_with_its_own_settings_only(place: Path, monkeypatch: p
     images = json.loads(Path("predictions/many-1/images.json").read_text())["images"]
     names = [(each["id"], each["file_name"]) for each in images]
     assert sorted(names) == list(enumerate(sorted(path.name for path in Path("many").iterdir()), start=1))
-    assert "no search that was stopped" in fail(predict, "many", RUN, "--resume=predictions/many-1")
+    assert "no stopped prediction" in fail(predict, "many", RUN, "--resume=predictions/many-1")
 
 
 def test_images_of_16_bits_are_searched_by_the_gray_levels_of_training(place: Path) -> None:

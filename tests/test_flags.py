@@ -12,8 +12,8 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from maskrcnn.command_line import SettingsCommand
 from maskrcnn.config import UserError, from_dict, merge, read_toml, settings
-from workbench.command_line import SettingsCommand
 from workbench.config import (
     CONFIG_FILE,
     ExperimentConfig,

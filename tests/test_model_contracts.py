@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils import _pytree as pytree
 
 from maskrcnn.config import UserError
-from maskrcnn.inference.searching import find, views_of
+from maskrcnn.inference.pipeline import build_views, run_detector
 from maskrcnn.model.detector import Detector
 from maskrcnn.structures.instances import Instances
 from maskrcnn.training.config import TrainingConfig
@@ -306,14 +306,14 @@ def test_the_average_of_weights_is_what_detects() -> None:
     average.update_parameters(detector)
     plain = toy_detector("faster_rcnn", box__min_confidence=0.0, rpn__pre_nms_limit=60)
     plain.load_state_dict(average.module.state_dict())
-    assert_equal(find(average, IMAGES), plain(IMAGES))
+    assert_equal(run_detector(average, IMAGES), plain(IMAGES))
     with pytest.raises(AssertionError):
-        assert_equal(find(average, IMAGES), find(detector, IMAGES))
+        assert_equal(run_detector(average, IMAGES), run_detector(detector, IMAGES))
 
 
 def test_views_of_a_wrapped_detector_keep_its_strides() -> None:
     from maskrcnn.inference.config import ViewsConfig
 
     detector, settings = toy_detector("rpn"), ViewsConfig(tile=32, overlap=0.3)
-    tiles = [[view.tile for view in views_of(each, settings, (96, 128))] for each in (detector, Wrapper(detector))]
+    tiles = [[view.tile for view in build_views(each, settings, (96, 128))] for each in (detector, Wrapper(detector))]
     assert tiles[0] == tiles[1]

@@ -12,6 +12,7 @@ import click
 
 from augment.config import AugmentConfig
 from datasets.config import DataConfig, ReadingConfig
+from maskrcnn.command_line import Command, click_options
 from maskrcnn.config import (
     UserError,
     environment_values,
@@ -26,7 +27,6 @@ from maskrcnn.inference.config import ViewsConfig
 from maskrcnn.model.config import HEADS, DetectorConfig
 from maskrcnn.model.presets import PRESETS, get_preset
 from maskrcnn.training.config import BUDGET, TrainingConfig
-from workbench.command_line import Command, click_options
 
 CONFIG_FILE = Path("smallobjects.toml")
 WAITING_BACKBONES = ("unet5_wn", "unet5_bn")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from workbench.command_line import describe_counts
+from maskrcnn.command_line import describe_counts
 
 if TYPE_CHECKING:
     from datasets.writing.conversion import Conversion

@@ -21,7 +21,7 @@ from maskrcnn.evaluation.figures import Evaluation, evaluate, explain_metrics
 from maskrcnn.evaluation.operating_point import DEFAULT_THRESHOLD
 from maskrcnn.files import atomic_write, check_replaceable
 from maskrcnn.inference.config import ViewsConfig
-from maskrcnn.inference.searching import AS_IT_IS, Detects, find, is_plain, search, views_of
+from maskrcnn.inference.pipeline import WHOLE_IMAGE, Detects, build_views, is_plain, predict_image, run_detector
 from maskrcnn.model.detector import Detector
 from maskrcnn.model.limits import LimitCuts, describe_cuts
 from maskrcnn.plotting.curves import plot_ap, plot_detected_sizes, plot_losses, plot_precision_recall
@@ -95,7 +95,7 @@ def predict(
     samples: KeyedSamples,
     machine: Machine,
     batch_size: int,
-    views: ViewsConfig = AS_IT_IS,
+    views: ViewsConfig = WHOLE_IMAGE,
     proposals_only: bool = False,
 ) -> Predictions:
     """Predict the objects in each image; the training mode of the detector is kept.
@@ -118,8 +118,8 @@ def predict(
             return _predict_batches(detector, samples, machine, batch_size, proposals_only)
         found = {}
         for image, target, image_id in (samples[0, i] for i in range(len(samples))):
-            seen = views_of(detector, views, target.size)
-            found[image_id] = search(detector, image, seen, views, machine, proposals_only)
+            seen = build_views(detector, views, target.size)
+            found[image_id] = predict_image(detector, image, seen, views, machine, proposals_only)
         return found
     finally:
         detector.train(was_training)
@@ -132,7 +132,7 @@ def _predict_batches(
     for batch in load_evaluation_batches(samples, batch_size):
         images = batch.to(machine.device).images
         with machine.autocast():
-            results = find(detector, images, proposals_only)
+            results = run_detector(detector, images, proposals_only)
         found |= {image_id: result.to("cpu") for image_id, result in zip(batch.ids, results, strict=True)}
     return found
 
@@ -205,7 +205,7 @@ class Experiment:
             seen = (
                 [size]
                 if is_plain(self.config.views)
-                else [v.size for v in views_of(self.detector, self.config.views, size)]
+                else [v.size for v in build_views(self.detector, self.config.views, size)]
             )
             pixels += count * sum(height * width for height, width in seen)
         return pixels
@@ -222,7 +222,7 @@ class Experiment:
 
     def check(self) -> None:
         """Raise a UserError early for an unknown metric or view, or an output folder that is not writable."""
-        views_of(self.detector, self.config.views, next(iter(self.validation.targets.values())).size)
+        build_views(self.detector, self.config.views, next(iter(self.validation.targets.values())).size)
         wanted = self.config.training.best_metric
         if wanted not in ("auto", "validation_loss"):
             targets = self.validation.targets

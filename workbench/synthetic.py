@@ -14,8 +14,8 @@ import click
 
 from datasets.synthetic.config import SceneConfig
 from datasets.synthetic.recipes import PRESETS, Recipe, read_recipe
+from maskrcnn.command_line import DEFAULTS, HELP_ALL, SettingsCommand, describe_counts
 from maskrcnn.config import UserError, flag_values, merge, option, settings
-from workbench.command_line import DEFAULTS, HELP_ALL, SettingsCommand, describe_counts
 from workbench.progress import progress_bar
 
 SCENE_OPTIONS = (  # that `--help` shows

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from datasets.registry import short_name
+from maskrcnn.command_line import format_flags
 from maskrcnn.training.config import DEFAULT_NUM_STEPS
-from workbench.command_line import format_flags
 from workbench.config import ExperimentConfig
 
 if TYPE_CHECKING:

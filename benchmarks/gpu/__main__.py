@@ -17,8 +17,8 @@ from rich.table import Table
 from benchmarks.gpu.plan import STEPS, Step, select_steps
 from benchmarks.gpu.requirements import ROOT, describe_machine, find_problems, find_reason
 from benchmarks.gpu.running import Result, Run, earlier_results, run_all, succeeded, summarize
+from maskrcnn.command_line import SettingsCommand
 from maskrcnn.config import UserError
-from workbench.command_line import SettingsCommand
 
 RESULTS = ROOT / "benchmarks" / "results"
 NAMES = "  ".join(f"{step.letter}: {step.title}" for step in STEPS)

@@ -13,7 +13,7 @@ from maskrcnn.config import merge
 from maskrcnn.images.inputs import ImageLike, open_image
 from maskrcnn.images.levels import Levels
 from maskrcnn.inference.config import ViewsConfig
-from maskrcnn.inference.searching import memory_errors, search, views_of
+from maskrcnn.inference.pipeline import build_views, convert_memory_errors, predict_image
 from maskrcnn.model.detector import Detector
 from maskrcnn.structures.instances import Instances
 from maskrcnn.training.config import TrainingConfig
@@ -214,8 +214,8 @@ class Predictor:
         progress: Progress | None = None,
     ) -> Instances:
         with open_image(image, self.gray_levels, name) as pixels:
-            views = views_of(self.detector, config, pixels.size)
-            with memory_errors(name):
-                detections = search(self.detector, pixels, views, config, self.machine, progress=progress)
+            views = build_views(self.detector, config, pixels.size)
+            with convert_memory_errors(name):
+                detections = predict_image(self.detector, pixels, views, config, self.machine, progress=progress)
         detections = replace(detections, source=str(image) if isinstance(image, os.PathLike) else image)
         return detections if min_score is None else detections.above(min_score)

@@ -1,4 +1,4 @@
-"""What was found so far in a folder of images, one line per image, so that a search that was stopped can go on."""
+"""Log of the detections in a folder of images, one line per image, from which a stopped program continues."""
 
 from __future__ import annotations
 
@@ -23,28 +23,32 @@ LOG_FILE = "predictions.jsonl"
 
 @dataclass
 class PredictionLog:
-    """The images of a search that are done, in its folder; complete results are written from it.
+    """Detections of the images that are done; the results are written from it.
 
-    settings: what the results depend on; a search goes on only with the same.
+    Attributes:
+        folder: output folder.
+        settings: options that the results depend on, which must not change when the program continues.
+        category_ids: category id of each class.
+        done: by name of the image, its size (H, W) and its COCO entries without `image_id`.
     """
 
     folder: Path
     settings: Mapping[str, Any]
     category_ids: Sequence[int]
-    done: dict[str, dict[str, Any]] = field(default_factory=dict)  # by name: size (H, W) and COCO entries without image
+    done: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def path(self) -> Path:
-        """The file of the log."""
+        """File of the log."""
         return self.folder / LOG_FILE
 
     @property
     def sizes(self) -> dict[str, tuple[int, int]]:
-        """(H, W) of each image that is done, by name."""
+        """Size (H, W) of each image that is done, by name."""
         return {name: (line["size"][0], line["size"][1]) for name, line in self.done.items()}
 
     def add(self, name: str, found: Instances) -> None:
-        """Append what was found in an image; it is on the disk when this returns."""
+        """Append the detections of an image and sync the file to the disk."""
         entries = to_coco_results({0: found}, category_ids=self.category_ids)
         for entry in entries:
             del entry["image_id"]
@@ -57,9 +61,12 @@ class PredictionLog:
         self.done[name] = line
 
     def write_results(self, names: Sequence[str], class_names: Sequence[str], with_masks: bool) -> None:
-        """Write the results and the list of images, of which the ids are the places among `names` from 1.
+        """Write results and `images.json`, for `COCO("images.json").loadRes("coco_boxes.json")`.
 
-        `COCO("images.json").loadRes("coco_boxes.json")` has everything.
+        Args:
+            names: names of all images; the id of an image is its position, from 1.
+            class_names: names of labels 1, 2, ...
+            with_masks: whether to write a file with masks.
         """
         ids = {name: number for number, name in enumerate(names, start=1) if name in self.done}
         entries = [{"image_id": ids[name]} | entry for name in ids for entry in self.done[name]["entries"]]
@@ -71,43 +78,45 @@ class PredictionLog:
         write_text(self.folder / "images.json", json.dumps(images, indent=1) + "\n")
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
-        """Print how to go on where the block is stopped or fails."""
+    def report_interruption(self) -> Iterator[None]:
+        """Print how to continue if the block is interrupted or fails."""
         try:
             yield
         except BaseException:
             if self.done:
-                click.echo(f"{len(self.done)} images are done; go on with the same command and --resume={self.folder}")
+                click.echo(
+                    f"{len(self.done)} images are done; continue with the same command and --resume={self.folder}"
+                )
             raise
 
     def remove(self) -> None:
-        """Take the log away, once the results are complete."""
+        """Remove the log when the results are complete."""
         self.path.unlink(missing_ok=True)
 
 
 def read_log(folder: Path, settings: Mapping[str, Any], category_ids: Sequence[int]) -> PredictionLog:
-    """The log in the folder of a search that was stopped.
+    """Read the log of a program that was stopped.
 
     Raises:
-        UserError: nothing to go on with there, or other settings than those that the search was started with.
+        UserError: If there is no log in the folder, or it was started with other settings.
     """
     log = PredictionLog(folder, settings, category_ids)
     if not log.path.is_file():
-        raise UserError(f"--resume={folder}: no search that was stopped ({LOG_FILE}); leave --resume out to start one")
-    lines = _whole_lines(log.path)
+        raise UserError(f"--resume={folder}: no stopped prediction ({LOG_FILE}); remove --resume to start a new one")
+    lines = _read_complete_lines(log.path)
     before = lines[0].get("settings", {}) if lines else settings
     changed = [name for name in settings if before.get(name) != json.loads(json.dumps(settings[name]))]
     if changed:
         raise UserError(
             f"--resume={folder}: was started with other settings ({', '.join(changed)}); repeat its command line, or "
-            "leave --resume out"
+            "remove --resume"
         )
     log.done = {line["name"]: line for line in lines[1:]}
     return log
 
 
-def _whole_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log; a last one that was cut is taken out of the file."""
+def _read_complete_lines(path: Path) -> list[dict[str, Any]]:
+    """Read the lines of a log, and remove an incomplete last line from the file."""
     lines, end = [], 0
     for line in path.read_bytes().splitlines(keepends=True):
         try:
@@ -123,6 +132,6 @@ def _whole_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def hash_file(path: Path) -> str:
-    """A hash of a file's contents."""
+    """Compute the SHA-256 hash of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

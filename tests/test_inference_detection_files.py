@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from maskrcnn.images.large import open_pixels
+from maskrcnn.inference import detection_files
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 from maskrcnn.structures.pixels import InMemory
-from workbench import detection_files
 
 
 def test_more_objects_than_16_bits_can_number_become_tiff(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_reduced_images_are_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     values = np.random.default_rng(0).integers(0, 256, (41, 53, 3)).astype(np.uint8)
     np.save(tmp_path / "a.npy", values)
     with open_pixels(tmp_path / "a.npy") as pixels:
-        image = detection_files.reduced(pixels, factor).numpy()
+        image = detection_files.reduce_image(pixels, factor).numpy()
     assert image.shape == (3, -(-41 // factor), -(-53 // factor))
     for row in range(image.shape[1]):
         for column in range(image.shape[2]):

@@ -1,4 +1,4 @@
-"""What a search leaves of one image: a picture, a label image, a sheet of views. Large images are read by window."""
+"""Output files of prediction for one image: picture, label image, sheet of views. Large images are read by window."""
 
 from __future__ import annotations
 
@@ -23,32 +23,37 @@ from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.pixels import Pixels
 from maskrcnn.structures.warping import warp_instances
 
-MAX_PICTURE_SIDE = 4000  # longer side in pixels; images that are larger are reduced by a whole factor
+MAX_PICTURE_SIDE = 4000  # longer side in pixels; larger images are reduced by an integer factor
 MAX_VIEWS = 16  # on a sheet
 MAX_PNG_LABEL = 65_535
-_ROWS, _COLUMNS = 512, 2048  # of the windows in which an image is reduced: few rows, because strips are whole rows
+_ROWS, _COLUMNS = 512, 2048  # windows for reducing an image: few rows, because strips of TIFF files are whole rows
 
 
 # ---- the picture
 
 
 def write_picture(
-    path: Path, pixels: Pixels, found: Instances, head: str, threshold: float, class_names: Sequence[str], looked: str
+    path: Path, pixels: Pixels, found: Instances, head: str, threshold: float, class_names: Sequence[str], title: str
 ) -> None:
-    """The detections drawn on the image; `looked` is added to the title."""
+    """Draw the detections with at least `threshold` on the image; `title` is added to the title of the picture."""
     factor = -(-max(pixels.size) // MAX_PICTURE_SIDE)
-    image, shown = reduced(pixels, factor), found.above(threshold)
+    image, shown = reduce_image(pixels, factor), found.above(threshold)
     if factor > 1:
         size = (int(image.shape[1]), int(image.shape[2]))
         shown = warp_instances(shown, scaling(1 / factor, 1 / factor), size, Edges(cut="keep"))
-        looked = f"{looked}  ·  shown at 1/{factor} of its size"
-    save_picture(render_detections(image, shown, head, threshold, class_names, looked), path)
+        title = f"{title}  ·  shown at 1/{factor} of its size"
+    save_picture(render_detections(image, shown, head, threshold, class_names, title), path)
 
 
-def reduced(pixels: Pixels, factor: int) -> Tensor:
-    """uint8 `[3, ceil(H / factor), ceil(W / factor)]`: means of factor × factor pixels, read by window.
+def reduce_image(pixels: Pixels, factor: int) -> Tensor:
+    """Reduce an image, which is read by window.
 
-    By a factor of 1 the image as it is, which may be float.
+    Args:
+        pixels: the image.
+        factor: each pixel of the result is the mean of factor × factor pixels.
+
+    Returns:
+        uint8 `[3, ceil(H / factor), ceil(W / factor)]`; for a factor of 1 the unchanged image, which may be float.
     """
     height, width = pixels.size
     if factor == 1:
@@ -68,15 +73,21 @@ def reduced(pixels: Pixels, factor: int) -> Tensor:
 # ---- the label image
 
 
-def write_labels(stem: Path, found: Instances, threshold: float, least_visible: float) -> tuple[Path, int]:
-    """The path of the label image, PNG of 16 bits or, where it holds more objects, TIFF of 32, and how many it holds.
+def write_labels(stem: Path, found: Instances, threshold: float, min_visible_fraction: float) -> tuple[Path, int]:
+    """Write a label image: a 16-bit PNG, or a 32-bit TIFF if it has too many objects.
 
-    Detections above the threshold are numbered by falling score, the better ones on top; those of which less than
-    `least_visible` stays visible are left out.
+    Args:
+        stem: path of the file without `_labels` and suffix.
+        found: detections with masks.
+        threshold: minimum score. Detections are numbered in descending order of score, and higher scores are on top.
+        min_visible_fraction: detections of which less than this fraction stays visible are left out.
+
+    Returns:
+        The path of the file and the number of objects in it.
     """
     shown = found.above(threshold)
     assert shown.masks is not None
-    labels, kept = shown.masks.to_label_image(least_visible)
+    labels, kept = shown.masks.to_label_image(min_visible_fraction)
     count = int(kept.sum())
     if count <= MAX_PNG_LABEL:
         path = stem.with_name(f"{stem.name}_labels.png")
@@ -102,14 +113,14 @@ def write_views(
     threshold: float,
     device: torch.device,
 ) -> None:
-    """Each view, at most `MAX_VIEWS`, as the detector sees it with what it finds; beside it, that on the image."""
-    panels = [panel for view in views[:MAX_VIEWS] for panel in _panels_of(view, pixels, detect, threshold, device)]
+    """Draw the detections in each of the first `MAX_VIEWS` views, and next to it the same detections on the image."""
+    panels = [panel for view in views[:MAX_VIEWS] for panel in _make_panels(view, pixels, detect, threshold, device)]
     frame = " (of a tile: in the frame)" if any(view.grid for view in views[:MAX_VIEWS]) else ""
-    legend = [(False, f"a detection, in the same colour in its view and, brought back, on the image{frame}")]
+    legend = [(False, f"a detection, in the same color in its view and, mapped back, on the image{frame}")]
     save_picture(render_sheet(panels, columns=4 if len(panels) > 2 else 2, legend=legend), path)
 
 
-def _panels_of(
+def _make_panels(
     view: View,
     pixels: Pixels,
     detect: Callable[[Sequence[Tensor]], Sequence[Instances]],
@@ -120,22 +131,22 @@ def _panels_of(
     found = detect([image.to(device)])[0].cpu().above(threshold)
     found = replace(found, ids=torch.arange(len(found)))
     back = view.restore(found, pixels.size)
-    x1, y1, x2, y2 = view.window(pixels.size, min(view.size) // 8 if view.grid else 0)  # a tile with what is around it
+    x1, y1, x2, y2 = view.window(pixels.size, min(view.size) // 8 if view.grid else 0)  # a tile with its surroundings
     there = pixels.read(x1, y1, y2 - y1, x2 - x1)
     back = warp_instances(back, translation(-x1, -y1), (y2 - y1, x2 - x1), Edges(cut="keep"))
     assert back.ids is not None
     colors = make_vivid_colors(len(found))
     own = [colors[number] for number in back.ids.tolist()]
     gain = compute_display_gain(there)
-    there = _framed(there, [a - b for a, b in zip(view.window(pixels.size), (x1, y1, x1, y1), strict=True)])
+    there = _draw_frame(there, [a - b for a, b in zip(view.window(pixels.size), (x1, y1, x1, y1), strict=True)])
     return (
         Panel(image, found, view.name, "as the detector sees it", colors, gain),
-        Panel(there, back, view.name, "brought back to the image", own, gain),
+        Panel(there, back, view.name, "mapped back to the image", own, gain),
     )
 
 
-def _framed(image: Tensor, window: Sequence[int]) -> Tensor:
-    """The image with a line around the window (x1 y1 x2 y2), where that is not all of it."""
+def _draw_frame(image: Tensor, window: Sequence[int]) -> Tensor:
+    """Draw a line around a window (x1 y1 x2 y2) of an image, unless it is the whole image."""
     if tuple(window) == (0, 0, int(image.shape[2]), int(image.shape[1])):
         return image
     picture = to_picture(image)

@@ -21,9 +21,9 @@ from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.pixels import Pixels
 from maskrcnn.training.machine import Machine
 
-AS_IT_IS = ViewsConfig()
+WHOLE_IMAGE = ViewsConfig()
 MAX_TILES = 1_000_000
-BYTES_A_PIXEL = 80  # measured: memory of the default detector on a CPU per pixel of a view
+BYTES_PER_PIXEL = 80  # measured: memory of the default detector on a CPU per pixel of a view
 _CGROUP = ("max", "current")
 MAX_VIEW_PIXELS = 1 << 30  # pixels; the first layer of the detector would need 100 GB
 
@@ -42,7 +42,7 @@ class Detects(Protocol):
         ...
 
 
-def find(detector: Detects, images: Sequence[Tensor], proposals_only: bool = False) -> list[Instances]:
+def run_detector(detector: Detects, images: Sequence[Tensor], proposals_only: bool = False) -> list[Instances]:
     """Detect objects in each image, or compute the proposals of the first stage if `proposals_only`.
 
     Calls the module itself, so that wrappers such as EMA and DistributedDataParallel work.
@@ -56,8 +56,8 @@ def is_plain(config: ViewsConfig) -> bool:
     return config.views == "none" and config.tile == 0
 
 
-def views_of(detector: Detects, config: ViewsConfig, size: tuple[int, int]) -> list[View]:
-    """Make the views of an image of `size` (H, W) for a detector.
+def build_views(detector: Detects, config: ViewsConfig, size: tuple[int, int]) -> list[View]:
+    """Build the views of an image of `size` (H, W) for a detector.
 
     Raises:
         UserError: If an option is invalid, or results in too many tiles or too large a view for this image.
@@ -72,7 +72,7 @@ def views_of(detector: Detects, config: ViewsConfig, size: tuple[int, int]) -> l
     views = make_views(config, size, stride)
     largest = max(views, key=lambda view: view.size[0] * view.size[1])
     height, width = largest.size
-    if height * width > min(MAX_VIEW_PIXELS, _free_memory(detector) // BYTES_A_PIXEL):
+    if height * width > min(MAX_VIEW_PIXELS, _free_memory(detector) // BYTES_PER_PIXEL):
         raise UserError(
             f"view {largest.name} of {height} x {width} pixels does not fit into memory; look at tiles (--tile=512)"
             + (", or choose smaller scales" if "scales" in config.views else "")
@@ -112,23 +112,23 @@ def _count_tiles(config: ViewsConfig, size: tuple[int, int]) -> float:
     return sum((1 + size[0] * factor / step) * (1 + size[1] * factor / step) for factor, step in steps)
 
 
-def detection(detector: Detects, machine: Machine, proposals_only: bool = False) -> Callable[..., list[Instances]]:
+def bind_detector(detector: Detects, machine: Machine, proposals_only: bool = False) -> Callable[..., list[Instances]]:
     """Return a function that detects objects in images on the device of the machine."""
 
     def detect(images: Sequence[Tensor]) -> list[Instances]:
         with machine.autocast():
-            return find(detector, images, proposals_only)
+            return run_detector(detector, images, proposals_only)
 
     return detect
 
 
-def merging(config: ViewsConfig) -> Merge:
+def build_merge(config: ViewsConfig) -> Merge:
     """Return the function that merges the detections of several views."""
     on = "boxes" if config.merge_on == "boxes" else None  # None uses masks if there are any
     return functools.partial(merge, config.merge, threshold=config.merge_threshold, on=on)
 
 
-def search(
+def predict_image(
     detector: Detects,
     image: Tensor | Pixels,
     views: Sequence[View],
@@ -152,10 +152,10 @@ def search(
         Detections on the CPU.
     """
     return predict(
-        detection(detector, machine, proposals_only),
+        bind_detector(detector, machine, proposals_only),
         image,
         views,
-        merging(config),
+        build_merge(config),
         config.view_batch_size,
         machine.device,
         progress,
@@ -163,7 +163,7 @@ def search(
 
 
 @contextmanager
-def memory_errors(name: str) -> Iterator[None]:
+def convert_memory_errors(name: str) -> Iterator[None]:
     """Raise UserError, which begins with `name`, if memory runs out in the context."""
     try:
         yield
