@@ -7,7 +7,7 @@ from PIL import Image
 
 from maskrcnn.plotting import canvas, predictions
 from maskrcnn.plotting.matching import match_detections
-from maskrcnn.plotting.predictions import GAP, contact_sheet, plot_prediction, render_detections, render_prediction
+from maskrcnn.plotting.predictions import GAP, render_detections, render_prediction, save_picture
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 
@@ -67,7 +67,7 @@ def test_the_wrong_class_is_a_miss_and_a_false_alarm_unless_classes_do_not_count
 def test_pictures_have_two_panels_enlarged_by_a_whole_factor(tmp_path, head, size, scale):
     path = tmp_path / "picture.png"
     truth, found = rectangles([(5, 5)], size=size), rectangles([(6, 5)], scores=[0.9], size=size)
-    plot_prediction(torch.rand(3, *size), truth, found, path, head)
+    save_picture(render_prediction(torch.rand(3, *size), truth, found, head), path)
     with Image.open(path) as picture:
         assert picture.format == "PNG" and picture.mode == "RGB"
         assert picture.width == 2 * size[1] * scale + 3 * GAP
@@ -123,43 +123,66 @@ EMPTY_MASK = Instances(
 
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize(
-    ("truth", "prediction"),
+    ("truth", "prediction", "missed", "false_positives"),
     [
-        (Instances.empty(SIZE), NOTHING),
-        (Instances.empty(SIZE, with_masks=True), FOUND),
-        (TWO, NOTHING),
-        (TWO, Instances.empty(SIZE)),
-        (rectangles([(5, 5)], ignore=[True]), FOUND),
-        (rectangles([(5, 5)], with_masks=False), rectangles([(5, 5)], scores=[0.9], with_masks=False)),
-        (rectangles([(5, 5)], with_masks=False), FOUND),
-        (DOTS, DOTS),
-        (rectangles([(0, 0), (63, 63)], side=1), NOTHING),
-        (EMPTY_MASK, EMPTY_MASK),
+        (Instances.empty(SIZE), NOTHING, 0, 0),
+        (Instances.empty(SIZE, with_masks=True), FOUND, 0, 2),
+        (TWO, NOTHING, 2, 0),
+        (TWO, Instances.empty(SIZE), 2, 0),
+        (rectangles([(5, 5)], ignore=[True]), FOUND, 0, 1),
+        (rectangles([(5, 5)], with_masks=False), rectangles([(5, 5)], scores=[0.9], with_masks=False), 0, 0),
+        (rectangles([(5, 5)], with_masks=False), FOUND, 0, 1),
+        (DOTS, DOTS, 0, 0),
+        (rectangles([(0, 0), (63, 63)], side=1), NOTHING, 2, 0),
+        (EMPTY_MASK, EMPTY_MASK, None, None),  # a box without area matches nothing, and ignored masks are not missed
     ],
 )
-def test_next_to_nothing_is_drawn_too(head, truth, prediction):
+def test_next_to_nothing_is_drawn_too(head, truth, prediction, missed, false_positives, monkeypatch):
+    titles = []
+    compose = predictions._compose
+    monkeypatch.setattr(
+        predictions, "_compose", lambda panels, words, legend: titles.extend(words) or compose(panels, words, legend)
+    )
     picture = render_prediction(IMAGE.float(), truth, prediction, head, class_names=("a", "b"))
-    assert picture.dtype == np.uint8 and picture.shape[2] == 3
+    left, right = halves(picture)
+    assert picture.dtype == np.uint8 and left.shape == right.shape
+    if missed is None:
+        return
+    assert f"{missed} missed" in titles[0]
+    assert has_color(left, canvas.RED) == (missed > 0)
+    if head != "rpn":
+        assert f" {false_positives} false positive" in titles[1]
+        assert has_color(right, canvas.YELLOW) == (false_positives > 0)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (7, 300), (300, 7)])
-def test_odd_sizes_are_drawn(size):
+@pytest.mark.parametrize(("size", "scale"), [((1, 1), 12), ((7, 300), 3), ((300, 7), 3)])
+def test_odd_sizes_are_drawn(size, scale):
     truth = rectangles([(0, 0)], side=1, size=size)
-    render_prediction(np.zeros((3, *size), np.uint8), truth, truth, "mask_rcnn")
+    picture = render_prediction(np.zeros((3, *size), np.uint8), truth, truth, "mask_rcnn")
+    column = max(size[1] * scale, 400)  # of a panel and its title
+    assert picture.shape[1] == 2 * column + 3 * GAP
+    (hue,) = canvas.make_instance_colors(1)
+    bar = (picture.shape[0] - size[0] * scale) // 2  # title above, legend below
+    for place in range(2):
+        x = GAP + place * (column + GAP) + (column - size[1] * scale) // 2
+        panel = picture[bar : bar + size[0] * scale, x : x + size[1] * scale]
+        drawn = np.argwhere((panel == np.asarray(hue)).all(axis=2))
+        assert drawn.min(axis=0).tolist() == [0, 0] and drawn.max(axis=0).tolist() == [scale - 1, scale - 1]
 
 
 def test_boxes_beyond_the_image_are_clipped():
     boxes = torch.tensor([[-50.0, -50, 500, 500], [70, 70, 90, 90], [-9, -9, -3, -3]])
     prediction = Instances(SIZE, boxes, torch.ones(3, dtype=torch.int64), torch.ones(3))
-    render_prediction(IMAGE, TWO, prediction, "faster_rcnn")
-
-
-def test_contact_sheet_has_rows_of_pictures(tmp_path):
-    pictures = [render_prediction(IMAGE, TWO, FOUND, "mask_rcnn") for _ in range(3)]
-    contact_sheet(pictures, tmp_path / "sheet.png", columns=2, width=800)
-    with Image.open(tmp_path / "sheet.png") as sheet:
-        expected = 2 * round(pictures[0].shape[0] * 400 / pictures[0].shape[1])
-        assert sheet.size == (800, expected)
+    picture = render_prediction(IMAGE, TWO, prediction, "faster_rcnn")
+    side = 64 * 12
+    bar = (picture.shape[0] - side) // 2
+    panel = picture[bar : bar + side, -GAP - side : -GAP]
+    yellow = (panel == np.asarray(canvas.YELLOW)).all(axis=2)
+    edges = (yellow[0], yellow[-1], yellow[:, 0], yellow[:, -1])
+    assert all(edge[60:-60].all() for edge in edges)  # scores are written over the corners
+    margins = picture[bar : bar + side].copy()
+    margins[:, -GAP - side : -GAP] = 0
+    assert not has_color(margins, canvas.YELLOW)
 
 
 def test_neighbouring_hues_differ():

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from maskrcnn.structures.masks import CroppedMasks
+from maskrcnn.structures.masks import CroppedMasks, fill_polygons
 
 MAX_OUTLINE = 2_000_000  # pixels; rasterizing larger coordinates or longer polygons would exhaust memory
 _CORNER_TOLERANCE = 1.0  # pixels between two points and the box corners, for the points to denote a rectangle
@@ -50,9 +50,7 @@ def to_rle(segmentation: Any, size: tuple[int, int], box: Floats) -> tuple[dict[
         rings = [np.array([x1, y1, x2, y1, x2, y2, x1, y2])]
     whole = [ring for ring in rings if len(ring) >= 6]
     _check_lengths(whole)
-    if not whole:
-        return {"size": list(size), "counts": [size[0] * size[1]]}, len(rings)
-    return _fill(whole, size), len(rings) - len(whole)
+    return fill_polygons(whole, size), len(rings) - len(whole)
 
 
 def covers_image(code: dict[str, Any], size: tuple[int, int]) -> bool:
@@ -112,13 +110,6 @@ def _check_lengths(rings: Sequence[Floats]) -> None:
         length += float(np.abs(steps).max(axis=1).sum())
         if length > MAX_OUTLINE or np.abs(points).max() > MAX_OUTLINE:
             raise ValueError(f"a polygon has coordinates or a length of more than {MAX_OUTLINE} pixels")
-
-
-def _fill(rings: Sequence[Floats], size: tuple[int, int]) -> dict[str, Any]:
-    """Rasterize on the whole image: COCO rounds to fifths of a pixel, so another origin would round differently."""
-    from faster_coco_eval import mask as coco_mask
-
-    return _merge(coco_mask.frPyObjects([ring.tolist() for ring in rings], *size))
 
 
 def _merge(codes: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -51,19 +51,6 @@ class _Overlay:
         return 2 if self.scale >= 3 else 1
 
 
-def plot_prediction(
-    image: torch.Tensor | NDArray[np.generic],
-    targets: Instances,
-    detections: Instances,
-    path: str | os.PathLike[str],
-    head: Head,
-    score_threshold: float = 0.5,
-    class_names: Sequence[str] | None = None,
-) -> None:
-    """Write the picture of `render_prediction` as PNG, complete or not at all."""
-    save_picture(render_prediction(image, targets, detections, head, score_threshold, class_names), path)
-
-
 def render_prediction(
     image: torch.Tensor | NDArray[np.generic],
     targets: Instances,
@@ -155,24 +142,6 @@ def render_detections(
 def _compute_scale(size: Sequence[int]) -> int:
     """Compute the integer factor by which an image of `size` (H, W) is enlarged."""
     return int(np.clip(round(PANEL_SIDE / max(size)), 1, 12))
-
-
-def contact_sheet(
-    pictures: Sequence[Picture], path: str | os.PathLike[str], columns: int = 2, width: int = 2400
-) -> None:
-    """Write several pictures in rows of `columns` as one PNG of `width` pixels, complete or not at all."""
-    if not pictures:
-        return
-    cell = width // columns
-    images = [Image.fromarray(picture) for picture in pictures]
-    images = [image.resize((cell, max(1, round(image.height * cell / image.width)))) for image in images]
-    rows = [images[start : start + columns] for start in range(0, len(images), columns)]
-    heights = [max(image.height for image in row) for row in rows]
-    sheet = Image.new("RGB", (width, sum(heights)), BACKGROUND)
-    for row, top in zip(rows, np.cumsum([0, *heights[:-1]]).tolist(), strict=True):
-        for column, image in enumerate(row):
-            sheet.paste(image, (column * cell, top))
-    save_picture(np.asarray(sheet), path)
 
 
 def save_picture(picture: Picture, path: str | os.PathLike[str]) -> None:

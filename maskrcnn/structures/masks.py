@@ -138,7 +138,7 @@ class CroppedMasks:
                 raise ValueError(f"polygon {i}: a ring must be at least three finite points [x0, y0, x1, y1, …]")
             if any(np.abs(ring).max() > _MAX_COORDINATE for ring in outlines):
                 raise ValueError(f"polygon {i}: a coordinate exceeds {_MAX_COORDINATE} pixels")
-            codes.append(_fill(outlines, size))
+            codes.append(fill_polygons(outlines, size))
         return CroppedMasks.from_rle(codes, size)
 
     @staticmethod
@@ -267,8 +267,8 @@ class CroppedMasks:
         return dense
 
 
-def _fill(rings: list[NDArray[np.float64]], size: tuple[int, int]) -> dict[str, Any]:
-    """Compute the run-length code of a mask made of rings `[x0, y0, x1, y1, …]`.
+def fill_polygons(rings: Sequence[NDArray[np.float64]], size: tuple[int, int]) -> dict[str, Any]:
+    """Compute the run-length code of one mask made of rings `[x0, y0, x1, y1, …]` of at least three points.
 
     The polygon is drawn on the whole canvas, which costs no more than its outline. In a window with another origin,
     the COCO API would round coordinates (to fifths of a pixel) differently.
@@ -276,5 +276,5 @@ def _fill(rings: list[NDArray[np.float64]], size: tuple[int, int]) -> dict[str, 
     from faster_coco_eval import mask as coco_mask
 
     if not rings:
-        return {"size": size, "counts": [size[0] * size[1]]}
+        return {"size": list(size), "counts": [size[0] * size[1]]}
     return dict(coco_mask.merge(coco_mask.frPyObjects([ring.tolist() for ring in rings], *size)))
