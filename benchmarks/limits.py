@@ -21,6 +21,7 @@ from examples.predict import load_finder
 from maskrcnn.evaluation.coco import match_dataset
 from maskrcnn.inference.config import ViewsConfig
 from maskrcnn.inference.pipeline import build_views, predict_image
+from maskrcnn.model.limits import count_cuts
 from maskrcnn.structures.instances import Instances
 
 IMAGES = {"3000": 5_000, "4096": 10_000}  # side: objects
@@ -52,12 +53,12 @@ def measure(weights: str, side: int, way: str) -> dict[str, float]:
     finder = load_finder(weights, flags)
     ((image, targets),) = large_scene(side, IMAGES[str(side)])
     before, start = resident("VmRSS") / 1e3, time.perf_counter()
-    found = predict_image(
-        finder.detector, image, build_views(finder.detector, views, targets.size), views, finder.machine
-    )
+    tiles = build_views(finder.detector, views, targets.size)
+    with count_cuts() as cuts:
+        found = predict_image(finder.detector, image, tiles, views, finder.machine)
     seconds = time.perf_counter() - start
     megabytes = resident("VmHWM") / 1e3 - before
-    cut = sum(each.detections for each in finder.detector.limit_cuts.found())
+    cut = sum(each.detections for each in cuts.found())
     return scores(targets, found) | {"cut": cut, "seconds": seconds, "megabytes": megabytes}
 
 

@@ -130,7 +130,7 @@ def main(image: str, **flags: Any) -> None:
     finder = load_finder(program.weights, given)
     levels = find_gray_levels(paths, finder.config)
     check(paths, finder, levels)
-    from maskrcnn.model.limits import describe_cuts
+    from maskrcnn.model.limits import count_cuts, describe_cuts
     from maskrcnn.training.runlog import remove_if_empty
 
     log = open_log(paths, finder, program, Path(image), levels)
@@ -146,9 +146,9 @@ def main(image: str, **flags: Any) -> None:
             f"note: the images have 16 bits, training had 8: the gray levels {low} to {high} are shown as black "
             f"to white, measured on these images (--gray_levels={low},{high})"
         )
-    with remove_if_empty(folder), log.report_interruption():
+    with remove_if_empty(folder), log.report_interruption(), count_cuts() as cuts:
         sizes = search_all(paths, finder, log, program.show_views, levels)
-    if (cut := describe_cuts(finder.detector.limit_cuts, finder.config.detector)) is not None:
+    if (cut := describe_cuts(cuts, finder.config.detector)) is not None:
         click.echo(f"note: {cut}")
     print_outputs(folder, finder, program.show_views, output_names(paths))
     kept = {flag: value for flag, value in own.items() if flag not in ("show_views", "resume")}

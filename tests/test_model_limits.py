@@ -11,7 +11,7 @@ from torch import Tensor
 from benchmarks.slices import oracle
 from maskrcnn.inference.prediction import predict
 from maskrcnn.inference.views import tiles, whole
-from maskrcnn.model.limits import LimitCuts, compute_limit_factor, describe_cuts, scale_limit
+from maskrcnn.model.limits import LimitCuts, compute_limit_factor, count_cuts, describe_cuts, get_counts, scale_limit
 from maskrcnn.model.presets import get_preset
 from maskrcnn.model.rpn import RPN, RPNOutput
 from maskrcnn.ops.types import AnchorLevel
@@ -82,9 +82,9 @@ def test_likely_objects_that_the_limits_of_the_rpn_cut_are_counted_by_level_and_
         "pre_nms_limit": (5, 1),
         "post_nms_rois_inference": (11, 1),
     }
-    cuts.clear()
-    rpn.propose(output, [(64, 64)], training=False, factors=[3.0], cuts=cuts)
-    assert cuts.found() == []
+    none_cut = LimitCuts()
+    rpn.propose(output, [(64, 64)], training=False, factors=[3.0], cuts=none_cut)
+    assert none_cut.found() == []
 
 
 def test_detections_that_are_cut_are_counted_and_the_line_names_the_option() -> None:
@@ -92,19 +92,34 @@ def test_detections_that_are_cut_are_counted_and_the_line_names_the_option() -> 
     changes = {"box__min_confidence": 0.0, "rpn__post_nms_inference": 1000}
     every = toy_detector("faster_rcnn", **changes).eval().detect(images)
     detector = toy_detector("faster_rcnn", **changes, box__max_instances=20).eval()
-    assert describe_cuts(detector.limit_cuts, detector.config) is None
-    assert all(len(found) == 20 for found in detector.detect(images))
-    (cut,) = [cut for cut in detector.limit_cuts.found() if cut.option == "detection_max_instances"]
+    with count_cuts() as cuts:
+        assert describe_cuts(cuts, detector.config) is None
+        assert all(len(found) == 20 for found in detector.detect(images))
+    (cut,) = [cut for cut in cuts.found() if cut.option == "detection_max_instances"]
     assert (cut.detections, cut.views) == (sum(len(found) - 20 for found in every), 2)
-    line = describe_cuts(detector.limit_cuts, detector.config)
+    line = describe_cuts(cuts, detector.config)
     assert line is not None and "--detection_max_instances (20 per 256² px) cut" in line and "raise" in line
 
 
 def test_training_counts_nothing() -> None:
     image, truths = disks((128, 128))
     detector = toy_detector("mask_rcnn", rpn__pre_nms_limit=1, rpn__pre_nms_limit_training=1)
-    detector.train()([image], [one_class(truths)])
-    assert detector.limit_cuts.found() == []
+    with count_cuts() as cuts:
+        detector.train()([image], [one_class(truths)])
+    assert cuts.found() == []
+
+
+def test_counts_belong_to_their_block_and_leave_no_state_in_the_detector() -> None:
+    detector = toy_detector("rpn", rpn__post_nms_inference=2).eval()
+    before = dict(vars(detector))
+    with count_cuts() as outer:
+        detector.detect([disks((64, 64))[0]])
+        with count_cuts() as inner:
+            detector.detect([disks((64, 64))[0]])
+        assert get_counts() is outer
+    detector.detect([disks((64, 64))[0]])
+    assert get_counts() is None and vars(detector) == before
+    assert outer.found() == inner.found() != []
 
 
 def many_disks(side: int, count: int) -> Tensor:

@@ -16,10 +16,14 @@ from detector_toy import TOY, disks, toy_detector
 from PIL import Image
 
 import maskrcnn
+from maskrcnn.config import merge as merge_options
 from maskrcnn.config import to_dict
 from maskrcnn.inference.config import ViewsConfig
 from maskrcnn.inference.loading import save
+from maskrcnn.inference.pipeline import bind_detector, build_merge
+from maskrcnn.inference.prediction import predict as predict_views
 from maskrcnn.inference.predictor import Predictor
+from maskrcnn.inference.views import make_views
 from maskrcnn.structures.instances import Instances
 from maskrcnn.training.checkpoint import save_checkpoint
 
@@ -254,6 +258,49 @@ def test_detections_convert_to_what_others_read(predictor: Predictor, tmp_path: 
     picture = found.plot(tmp_path / "found.png", min_score=0.05)
     assert picture.size[0] > 64 and Image.open(tmp_path / "found.png").size == picture.size
     assert "<img" in found._repr_html_()
+
+
+def test_detections_carry_the_category_ids_of_the_data(predictor: Predictor) -> None:
+    found = predictor.predict(image())
+    assert set(found.labels.tolist()) == {1, 2}
+    numbers = {1: 7, 2: 9}
+    for each in (found, found[3:], found.above(0.5), found.to("cpu"), Instances.cat([found[:4], found[4:]])):
+        assert [entry["category_id"] for entry in each.to_coco()] == [numbers[k] for k in each.labels.tolist()]
+    assert [entry["category_id"] for entry in found.to_coco(category_ids=(0, 3))] == [
+        {1: 0, 2: 3}[label] for label in found.labels.tolist()
+    ]
+    plain = replace(found, category_ids=None)
+    assert [entry["category_id"] for entry in plain.to_coco()] == found.labels.tolist()
+
+
+def test_a_label_without_a_category_id_is_named(predictor: Predictor) -> None:
+    from maskrcnn.evaluation.coco_format import to_coco_dataset, to_coco_results
+
+    found = predictor.predict(image())
+    message = "label 2 has no category id: category_ids has 1"
+    with pytest.raises(ValueError, match=message):
+        found.to_coco(category_ids=[7])
+    with pytest.raises(ValueError, match=message):
+        to_coco_results({1: found}, category_ids=[7])
+    with pytest.raises(ValueError, match=message):
+        to_coco_dataset({1: found}, ("cell",))
+    with pytest.raises(ValueError, match="2 class names, but 1 category_ids"):
+        to_coco_dataset({1: found}, ("cell", "debris"), category_ids=[7])
+    with pytest.raises(ValueError, match="label 0 has no category id"):
+        replace(found, labels=found.labels * 0).to_coco()
+
+
+@pytest.mark.parametrize("options", [{"views": "d4"}, {"tile": 32, "overlap": 0.5}, {"views": "flips", "merge": "wbf"}])
+@pytest.mark.parametrize("minimum", [0.05, 0.34])
+def test_merged_scores_below_the_minimum_confidence_are_left_out(options: dict[str, Any], minimum: float) -> None:
+    """A detection that only some views or tiles have gets a lower score, below that of each."""
+    model = Predictor(toy_detector(num_classes=2, box__min_confidence=minimum), device="cpu")
+    config, detect = merge_options(ViewsConfig(), options), bind_detector(model.detector, model.machine)
+    everything = predict_views(detect, image(), make_views(config, SIZE, 8), build_merge(config))
+    kept = everything[everything.scores > minimum]
+    found = model.predict(image(), **options)
+    assert len(found) == len(kept) and torch.equal(found.scores, kept.scores)
+    assert (len(found) < len(everything)) == (minimum == 0.34)
 
 
 def test_plots_need_an_image_of_the_same_size(predictor: Predictor) -> None:

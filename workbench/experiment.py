@@ -23,7 +23,7 @@ from maskrcnn.files import atomic_write, check_replaceable
 from maskrcnn.inference.config import ViewsConfig
 from maskrcnn.inference.pipeline import WHOLE_IMAGE, Detects, build_views, is_plain, predict_image, run_detector
 from maskrcnn.model.detector import Detector
-from maskrcnn.model.limits import LimitCuts, describe_cuts
+from maskrcnn.model.limits import count_cuts, describe_cuts
 from maskrcnn.plotting.curves import plot_ap, plot_detected_sizes, plot_losses, plot_precision_recall
 from maskrcnn.plotting.predictions import render_prediction, save_picture
 from maskrcnn.structures.instances import Instances
@@ -240,10 +240,9 @@ class Experiment:
 
     def predict(self, detector: Detects, images: EvaluationSet) -> Predictions:
         """Predict the objects in the images, by image id, and log which limits were exceeded."""
-        cuts = detector.limit_cuts if isinstance(detector, Detector) else LimitCuts()
-        cuts.clear()
         batch_size, views = self.config.training.batch_size, self.config.views
-        found = predict(detector, images.samples, self.machine, batch_size, views)
+        with count_cuts() as cuts:
+            found = predict(detector, images.samples, self.machine, batch_size, views)
         if (cut := describe_cuts(cuts, self.config.detector)) is not None:
             self.log.info(f"note: {cut}")
         return found

@@ -12,7 +12,7 @@ import torch
 
 from maskrcnn.config import UserError
 from maskrcnn.files import write_text
-from maskrcnn.structures.instances import Instances
+from maskrcnn.structures.instances import Instances, to_category_ids
 
 BOXES_FILE, MASKS_FILE = "coco_boxes.json", "coco_masks.json"
 
@@ -35,18 +35,21 @@ def to_coco_dataset(
         image_names: file names by image id.
         with_masks: whether to write masks; `area` is the same without them.
         category_ids: id of label 1, 2, ... (default: the labels).
+
+    Raises:
+        ValueError: If there is a label without an id, or the numbers of names and ids differ.
     """
     names = image_names or {}
     images = [
         {"id": int(i), "file_name": names.get(i, ""), "height": int(t.size[0]), "width": int(t.size[1])}
         for i, t in targets.items()
     ]
-    annotations = [entry for i, target in targets.items() for entry in _target_entries(int(i), target, with_masks)]
+    ids = range(1, len(class_names) + 1) if category_ids is None else category_ids
+    if len(ids) != len(class_names):
+        raise ValueError(f"there are {len(class_names)} class names, but {len(ids)} category_ids")
+    annotations = [entry for i, target in targets.items() for entry in _target_entries(int(i), target, with_masks, ids)]
     for number, entry in enumerate(annotations, start=1):  # pycocotools takes a matched id of 0 as "not matched"
         entry["id"] = number
-    ids = range(1, len(class_names) + 1) if category_ids is None else category_ids
-    for entry in annotations:
-        entry["category_id"] = ids[entry["category_id"] - 1]
     categories = [{"id": number, "name": name} for number, name in zip(ids, class_names, strict=True)]
     return {"info": {}, "images": images, "annotations": annotations, "categories": categories}
 
@@ -62,15 +65,13 @@ def to_coco_results(
         category_ids: id of label 1, 2, ... (default: the labels).
 
     Raises:
-        UserError: If a prediction has no scores.
+        ValueError: If a prediction has no scores, or there is a label without an id.
     """
-    entries = [
-        entry for i, prediction in predictions.items() for entry in _result_entries(int(i), prediction, with_masks)
+    return [
+        entry
+        for i, prediction in predictions.items()
+        for entry in _result_entries(int(i), prediction, with_masks, category_ids)
     ]
-    if category_ids is not None:
-        for entry in entries:
-            entry["category_id"] = category_ids[entry["category_id"] - 1]
-    return entries
 
 
 def write_coco_results(
@@ -109,29 +110,35 @@ def write_coco_entries(
     return paths
 
 
-def _target_entries(image_id: int, target: Instances, with_masks: bool) -> list[dict[str, Any]]:
-    entries = _entries(image_id, target, with_masks)
+def _target_entries(
+    image_id: int, target: Instances, with_masks: bool, category_ids: Sequence[int]
+) -> list[dict[str, Any]]:
+    entries = _entries(image_id, target, with_masks, category_ids)
     for entry, ignore, area in zip(entries, target.ignore.tolist(), target.areas().tolist(), strict=True):
         entry["iscrowd"] = int(ignore)
         entry["area"] = area
     return entries
 
 
-def _result_entries(image_id: int, prediction: Instances, with_masks: bool) -> list[dict[str, Any]]:
+def _result_entries(
+    image_id: int, prediction: Instances, with_masks: bool, category_ids: Sequence[int] | None
+) -> list[dict[str, Any]]:
     if prediction.scores is None:
         raise UserError(f"prediction of image {image_id} has no scores; only detections can be evaluated")
-    entries = _entries(image_id, prediction, with_masks)
+    entries = _entries(image_id, prediction, with_masks, category_ids)
     for entry, score in zip(entries, prediction.scores.tolist(), strict=True):
         entry["score"] = score
     return entries
 
 
-def _entries(image_id: int, instances: Instances, with_masks: bool) -> list[dict[str, Any]]:
+def _entries(
+    image_id: int, instances: Instances, with_masks: bool, category_ids: Sequence[int] | None
+) -> list[dict[str, Any]]:
     boxes = instances.boxes.detach().to("cpu", torch.float64)
     corners_and_sizes = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1).tolist()
     entries: list[dict[str, Any]] = [
-        {"image_id": image_id, "category_id": label, "bbox": box}
-        for label, box in zip(instances.labels.tolist(), corners_and_sizes, strict=True)
+        {"image_id": image_id, "category_id": category, "bbox": box}
+        for category, box in zip(to_category_ids(instances.labels, category_ids), corners_and_sizes, strict=True)
     ]
     if with_masks and instances.masks is not None:
         for entry, rle in zip(entries, instances.masks.to_rle(), strict=True):

@@ -151,7 +151,7 @@ def predict_image(
     Returns:
         Detections on the CPU.
     """
-    return predict(
+    found = predict(
         bind_detector(detector, machine, proposals_only),
         image,
         views,
@@ -160,6 +160,16 @@ def predict_image(
         machine.device,
         progress,
     )
+    return found if proposals_only else drop_unlikely(found, detector)
+
+
+def drop_unlikely(found: Instances, detector: Detects) -> Instances:
+    """Drop detections whose score is not above the detector's `min_confidence`: merging lowers scores."""
+    bare = _unwrap(detector)
+    if found.scores is None or not isinstance(bare, Detector) or bare.box_head is None:
+        return found
+    likely = found.scores > bare.config.box.min_confidence
+    return found if bool(likely.all()) else found[likely]
 
 
 @contextmanager

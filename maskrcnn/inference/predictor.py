@@ -156,7 +156,7 @@ class Predictor:
             progress: called with the number of views (of an image) or images (of a list) that are done, and of all.
 
         Returns:
-            Detections sorted by score, on the CPU; a list of them for a list of images.
+            Detections sorted by score, on the CPU, with the data's category ids; a list of them for a list of images.
 
         Raises:
             ValueError: an unreadable image, or of another kind, shape or range; an unknown view or merge; an
@@ -217,5 +217,9 @@ class Predictor:
             views = build_views(self.detector, config, pixels.size)
             with convert_memory_errors(name):
                 detections = predict_image(self.detector, pixels, views, config, self.machine, progress=progress)
-        detections = replace(detections, source=str(image) if isinstance(image, os.PathLike) else image)
+        detections = replace(
+            detections,
+            source=str(image) if isinstance(image, os.PathLike) else image,
+            category_ids=self.category_ids,
+        )
         return detections if min_score is None else detections.above(min_score)

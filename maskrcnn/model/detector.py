@@ -20,7 +20,7 @@ from maskrcnn.model.images import (
     prepare_image,
     resize_instances,
 )
-from maskrcnn.model.limits import LimitCuts, compute_limit_factor
+from maskrcnn.model.limits import compute_limit_factor, get_counts
 from maskrcnn.model.mask_head import MaskHead
 from maskrcnn.model.rpn import RPN, compute_image_index
 from maskrcnn.ops.masks import paste_masks
@@ -65,7 +65,6 @@ class Detector(nn.Module):
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1 (background not counted), got {num_classes}")
         self.config, self.num_classes, self.head = config, num_classes, head
-        self.limit_cuts = LimitCuts()  # what the limits have cut since `limit_cuts.clear()`
         with _default_float32():
             self._build(config, backbone)
 
@@ -212,11 +211,11 @@ class Detector(nn.Module):
         features = self._maps(batch)
         factors = [compute_limit_factor(size, self.config.limit_size) for size in sizes]
         output = self.rpn(features, batch.padded)
-        found = self.rpn.propose(output, batch.sizes, training=False, factors=factors, cuts=self.limit_cuts)
+        found = self.rpn.propose(output, batch.sizes, training=False, factors=factors, cuts=get_counts())
         if self.box_head is None or proposals_only:
             return [_map_back(f, size) for f, size in zip(found, sizes, strict=True)]
         features = features[: self.num_roi_levels]
-        found = self.box_head.detect(features, found, factors, self.limit_cuts)
+        found = self.box_head.detect(features, found, factors, get_counts())
         if self.mask_head is None:
             return [_map_back(f, size) for f, size in zip(found, sizes, strict=True)]
         boxes, labels = torch.cat([f.boxes for f in found]), torch.cat([f.labels for f in found])

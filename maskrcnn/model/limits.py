@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -44,13 +46,33 @@ class LimitCuts:
         self._counts[option] = both if before is None else before.to(both.device) + both
 
     def found(self) -> list[LimitCut]:
-        """Return the limits that cut something since the last `clear`."""
+        """Return the limits that cut something."""
         counts = {option: count.tolist() for option, count in self._counts.items()}
         return [LimitCut(option, cut, views) for option, (cut, views) in counts.items() if cut]
 
-    def clear(self) -> None:
-        """Reset all counts."""
-        self._counts.clear()
+
+_counts: ContextVar[LimitCuts | None] = ContextVar("limit_cuts", default=None)
+
+
+@contextmanager
+def count_cuts() -> Iterator[LimitCuts]:
+    """Count what the limits of all detectors cut at inference within the block.
+
+    >>> with count_cuts() as cuts:
+    ...     found = model.predict(image)
+    >>> describe_cuts(cuts, model.detector.config)
+    """
+    cuts = LimitCuts()
+    token = _counts.set(cuts)
+    try:
+        yield cuts
+    finally:
+        _counts.reset(token)
+
+
+def get_counts() -> LimitCuts | None:
+    """Return the counts of the innermost block of `count_cuts`; None outside, where nothing is counted."""
+    return _counts.get()
 
 
 def compute_limit_factor(size: tuple[int, int], limit_size: int) -> float:

@@ -32,6 +32,7 @@ class Instances:
         ignore: bool `[N]`. An ignored object is never a target, and priors inside it are never negatives.
         ids: int64 `[N]`, annotation ids, which every geometric transform keeps.
         source: the image (a path, an array, …) in which a `Predictor` has detected them, for `plot`.
+        category_ids: the data's ids of labels 1, 2, …, which a `Predictor` sets and `to_coco` writes.
     """
 
     size: tuple[int, int]
@@ -42,6 +43,7 @@ class Instances:
     ignore: Tensor = field(default=None)  # type: ignore[assignment]  # None ignores nothing
     ids: Tensor | None = None
     source: Any = None
+    category_ids: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         count = len(self.boxes)
@@ -104,6 +106,7 @@ class Instances:
             torch.cat([part.ignore for part in parts]),
             join("ids"),
             parts[0].source,
+            parts[0].category_ids,
         )
 
     def __len__(self) -> int:
@@ -155,6 +158,7 @@ class Instances:
             self.ignore[at],
             None if self.ids is None else self.ids[at],
             self.source,
+            self.category_ids,
         )
 
     def sorted_by_score(self) -> "Instances":
@@ -285,12 +289,15 @@ class Instances:
 
         Args:
             image_id: the number of the image.
-            category_ids: the number of each class, in the order of the labels; default: the labels.
+            category_ids: the id of label 1, 2, …; default: `self.category_ids`, that is, for the result of a
+                `Predictor` those of the data that it was trained on, and else the labels.
+
+        Raises:
+            ValueError: If there is a label without an id.
         """
         boxes = self.boxes.detach().to("cpu", torch.float64)
         rows = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1).tolist()
-        labels = self.labels.tolist()
-        ids = labels if category_ids is None else [category_ids[label - 1] for label in labels]
+        ids = to_category_ids(self.labels, self.category_ids if category_ids is None else category_ids)
         entries: list[dict[str, Any]] = [
             {"image_id": image_id, "category_id": each, "bbox": row} for each, row in zip(ids, rows, strict=True)
         ]
@@ -349,3 +356,21 @@ class Instances:
         from maskrcnn.plotting.detections import plot_detections
 
         return plot_detections(self, self.source if image is None else image, path, min_score, class_names)
+
+
+def to_category_ids(labels: Tensor, category_ids: Sequence[int] | None) -> list[int]:
+    """Convert labels `[N]` to category ids: `category_ids[0]` is the id of label 1; None returns the labels.
+
+    Raises:
+        ValueError: If there is a label without an id.
+    """
+    values: list[int] = labels.tolist()
+    if category_ids is None:
+        return values
+    for label in values:
+        if not 1 <= label <= len(category_ids):
+            raise ValueError(
+                f"label {label} has no category id: category_ids has {len(category_ids)}, for labels 1 to "
+                f"{len(category_ids)}; give one id for each class"
+            )
+    return [int(category_ids[label - 1]) for label in values]
