@@ -32,9 +32,10 @@ class DataConfig:
     """Data set."""
 
     dataset: str = option(
-        "ellipses",
-        "data set: ellipses, shapes, synthetic:FILE.toml, coco, voc, dsbowl2018, labels, cst, aitod, visdrone, "
-        "your own class as my_module:MyData, or several joined as a+b",
+        "auto",
+        "data set: auto (recognized from the files in --dataset_root; the ellipses without it), ellipses, shapes, "
+        "synthetic:FILE.toml, coco, voc, dsbowl2018, labels, cst, aitod, visdrone, your own class as my_module:MyData, "
+        "or several joined as a+b",
         flag="dataset",
     )
     dataset_root: str | None = option(None, "folder of the data set (default: from [paths])", flag="dataset_root")

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from datasets.interface import DetectionDataset
 
 SYNTHETIC = "synthetic"
+ELLIPSES = "ellipses"  # the default data set
+AUTO = "auto"  # recognized from the files in the folder; see `datasets.recognition`
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
@@ -58,7 +60,7 @@ class DatasetName:
 
     Attributes:
         text: the name as given.
-        name: a key of `FORMATS`, `synthetic`, or a class as module:Class.
+        name: a key of `FORMATS`, `synthetic`, `auto`, or a class as module:Class.
         rest: the variant, the file of the recipe, or the folder given for a class.
     """
 
@@ -94,6 +96,8 @@ def parse_names(text: str) -> list[DatasetName]:
     if len(parts) > 1 and not all(part.strip() for part in parts):
         raise UserError(f"--dataset={text}: a name is missing beside '+'; join data sets as coco+voc, or leave it out")
     named = [_parse_one(part.strip()) for part in parts]
+    if len(named) > 1 and AUTO in (each.name for each in named):
+        raise UserError(f"--dataset={text}: {AUTO} recognizes a single data set; name the formats that are joined")
     for place, each in enumerate(named):
         if each in named[:place]:
             raise UserError(f"--dataset={text}: lists {each.text} twice")
@@ -142,7 +146,7 @@ def open_dataset(
     """Open a split of one data set.
 
     Args:
-        name: name of the data set.
+        name: name of the data set; "auto" to recognize it from the files.
         root: its folder; not used for `synthetic:FILE`.
         split: "train", "val" or "test".
         split_file: JSON or CSV file of the split.
@@ -157,6 +161,10 @@ def open_dataset(
             option.
         MissingSplit: If the data set does not have this split; see `datasets.splits.open_splits`.
     """
+    if name == AUTO:
+        from datasets.recognition import recognize
+
+        name = recognize(Path(root)).name
     named = _parse_one(name)
     if split_file is not None and not (named.name in FORMATS and FORMATS[named.name].takes_split_file):
         raise UserError(f"--split_file {split_file}: data set '{named.text}' has its own train and test folders")
@@ -182,6 +190,8 @@ def _escape_class_names(dataset: DetectionDataset) -> DetectionDataset:
 
 
 def _parse_one(text: str) -> DatasetName:
+    if text == AUTO:
+        return DatasetName(text, AUTO)
     base, _, rest = text.partition(":")
     if base in FORMATS and rest in ("", *FORMATS[base].variants):
         return DatasetName(text, base, rest)
@@ -209,14 +219,14 @@ def _explain_folder(text: str, folder: Path) -> str:
 
 def _suggest(text: str) -> str:
     variants = [f"{base}:{variant}" for base, source in FORMATS.items() for variant in source.variants]
-    near = difflib.get_close_matches(text.lower(), [*FORMATS, SYNTHETIC, *variants], n=1)
+    near = difflib.get_close_matches(text.lower(), [AUTO, *FORMATS, SYNTHETIC, *variants], n=1)
     base = text.partition(":")[0]
     if near and not (base in FORMATS and near[0] == base):
         return f"did you mean '{near[0]}'?"
     own = [variant for variant in variants if variant.startswith(f"{base}:")]
     if base in FORMATS:
         return f"use {' or '.join([base, *own])}"
-    return f"use one of {', '.join(FORMATS)}, {SYNTHETIC}:FILE.toml, or your own class, my_module:MyData"
+    return f"use one of {', '.join(FORMATS)}, {AUTO}, {SYNTHETIC}:FILE.toml, or your own class, my_module:MyData"
 
 
 def _to_file_name(text: str) -> str:
@@ -280,7 +290,7 @@ def _visdrone(request: OpenRequest) -> DetectionDataset:
 
 
 FORMATS = {
-    "ellipses": DatasetFormat("ellipses_root", _generated),
+    ELLIPSES: DatasetFormat("ellipses_root", _generated),
     "shapes": DatasetFormat("shapes_root", _generated),
     "coco": DatasetFormat("coco_root", _coco, ("2017", "2014")),
     "voc": DatasetFormat("voc_root", _voc, ("2012", "2007", "2012-masks", "2007-masks")),

@@ -13,7 +13,7 @@ import click
 
 from maskrcnn.command_line import SettingsCommand, click_options, format_flags
 from maskrcnn.config import UserError, flag_values, merge, option, settings
-from workbench.config import ExperimentConfig, config_option, load_config
+from workbench.config import ExperimentConfig, config_option, load_config, take_path
 from workbench.trust import check_trust
 
 if TYPE_CHECKING:
@@ -82,16 +82,19 @@ class BrowsedSample(NamedTuple):
     ),
     example="python -m examples.browse --rot_range_mag=45 --scale_u_range=0.8:1.25",
 )
+@click.argument("path", required=False)
 @click_options(BrowseConfig)
 @click_options(ExperimentConfig, without=_OTHER_FLAGS)
 @config_option
-def main(**flags: Any) -> None:
-    """Draw training samples in one picture, exactly as training with these options and this seed uses them.
+def main(path: str | None, **flags: Any) -> None:
+    """Draw training samples of the data set at PATH (or --dataset) in one picture, as training uses them.
+
+    The options and the seed are those of training.
 
     Masks are outlined in a different color per object, with boxes; ignored objects are gray. Test images (--split=test)
     are drawn as evaluation uses them.
     """
-    given = {flag: value for flag, value in flags.items() if value is not None}
+    given = {flag: value for flag, value in take_path(path, flags).items() if value is not None}
     own = {flag: given.pop(flag) for flag in settings(BrowseConfig) if flag in given}
     browse = merge(BrowseConfig(), flag_values(BrowseConfig, own))
     config = load_config(flags=given)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from datasets.config import ReadingConfig
+from datasets.registry import AUTO
 from maskrcnn.command_line import SettingsCommand, click_options
 from maskrcnn.config import UserError, flag_values, merge
 from maskrcnn.text import escape
@@ -59,9 +60,9 @@ class Seen:
 
 @click.command(cls=SettingsCommand, example="python -m examples.check_data data/ellipses")
 @click.argument("path")
-@click.option("--dataset", default=None, help="kind of data, as in training  [default: seen from its files]")
+@click.option("--dataset", default="auto", show_default=True, help="format of the data, as in training")
 @click_options(ReadingConfig)
-def main(path: str, dataset: str | None, **flags: Any) -> None:
+def main(path: str, dataset: str, **flags: Any) -> None:
     """Read everything in the data set at PATH and list what cannot be read. Exit code 2 if there is anything.
 
     What is readable, but probably meant otherwise, is listed as "looks wrong", with what to do.
@@ -73,10 +74,10 @@ def main(path: str, dataset: str | None, **flags: Any) -> None:
     if not folder.is_dir():
         raise UserError(f"{path}: no such folder")
     seen, reading = Seen(folder), merge(ReadingConfig(), flag_values(ReadingConfig, flags))
-    folders = find_folders(folder) if dataset is None else [folder]
+    folders = find_folders(folder) if dataset == AUTO else [folder]
     for each in folders:
         try:
-            check(each, dataset, seen, reading)
+            check(each, None if dataset == AUTO else dataset, seen, reading)
         except UserError as error:
             if len(folders) == 1:
                 raise
@@ -106,8 +107,8 @@ def check(folder: Path, dataset: str | None, seen: Seen, reading: ReadingConfig)
         seen.report(check_generated(folder, seen))
         seen.compared = True
         return
-    name = dataset or recognize(folder)
-    click.echo(f"{folder}: read as --dataset={name}")
+    name, reason = (dataset, "") if dataset else recognize(folder)
+    click.echo(f"{folder}: read as --dataset={name}" + f" (found {reason})" * bool(reason))
     seen.report(check_read(folder, name, seen, reading))
 
 
@@ -124,17 +125,18 @@ def find_folders(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def recognize(folder: Path) -> str:
-    """Return the format of the data in a folder; raise a UserError for generated data without a manifest."""
-    from datasets.writing.discovery import recognize_layout
+def recognize(folder: Path) -> tuple[str, str]:
+    """Return the format of the data in a folder, and why; raise a UserError for generated data without a manifest."""
+    from datasets.recognition import GENERATED
+    from datasets.recognition import recognize as recognize_format
 
-    name = recognize_layout(folder)
-    if name == "shapes":
+    found = recognize_format(folder)
+    if found.name in GENERATED:
         raise UserError(
             f"{folder / 'manifest.json'}: is missing, so there is nothing to compare this data with; "
-            "make it again, or --dataset=shapes only reads it"
+            f"make it again, or --dataset={found.name} only reads it"
         )
-    return name
+    return found
 
 
 def check_generated(folder: Path, seen: Seen) -> Iterator[str]:

@@ -77,8 +77,9 @@ def main(**flags: Any) -> None:
 
     config = load_config(flags=flags)
     check_trust(config.data.dataset, flags)
-    from workbench.data import check_objects, open_data
+    from workbench.data import check_objects, open_data, resolve_dataset
 
+    config = resolve_dataset(config, click.echo)
     data = open_data(config, click.echo)
     check_objects(data, click.echo)
     heads = [head for head in HEADS if data.has_masks or head != "mask_rcnn"]

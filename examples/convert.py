@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from datasets.config import ReadingConfig
+from datasets.registry import AUTO
 from maskrcnn.command_line import SettingsCommand, click_options, describe_counts
 from maskrcnn.config import UserError, flag_values, merge, option, settings
 from workbench.conversion import FORMATS, get_reader_name, print_conversion
@@ -31,9 +32,9 @@ class ConvertConfig:
         None, "format: COCO's JSON, PASCAL VOC, DSB 2018, label images or CST", flag="to", choices=tuple(FORMATS)
     )
     output: str | None = option(None, "folder to create", flag="output")
-    dataset: str | None = option(
-        None,
-        "format of SRC, as in training: coco:2014, my_module:MyData, … (default: detected from its files)",
+    dataset: str = option(
+        AUTO,
+        "format of SRC, as in training: auto (recognized from its files), coco:2014, my_module:MyData, …",
         flag="dataset",
     )
     parts: tuple[str, ...] | None = option(None, "parts to convert (default: all)", flag="parts", choices=PARTS)
@@ -58,10 +59,11 @@ def main(source: str, **flags: Any) -> None:
     reading = merge(ReadingConfig(), flag_values(ReadingConfig, own))
     convert_config = merge(ConvertConfig(), flag_values(ConvertConfig, flags))
     target = check_target(source, convert_config)
+    from datasets.recognition import recognize_layout
     from datasets.writing.conversion import BadImagesError, convert
-    from datasets.writing.discovery import open_parts, recognize_layout
+    from datasets.writing.discovery import open_parts
 
-    name = convert_config.dataset or recognize_layout(Path(source))
+    name = recognize_layout(Path(source)) if convert_config.dataset == AUTO else convert_config.dataset
     parts = open_parts(Path(source), name, convert_config.parts or (), reading, convert_config.skip_bad)
     click.echo(f"{source}: {name} with {describe_counts({part: len(data) for part, data in parts.items()})}")
     choice = make_selection(convert_config, parts)

@@ -20,7 +20,7 @@ from workbench.anchor_fit import (
     make_anchor_sets,
     measure_crowding,
 )
-from workbench.config import CONFIG_FILE, ExperimentConfig, config_option, load_config
+from workbench.config import CONFIG_FILE, ExperimentConfig, config_option, load_config, take_path
 from workbench.trust import check_trust
 
 if TYPE_CHECKING:
@@ -51,18 +51,19 @@ _OTHER_FLAGS = [
         "fixed_size",
         "config",
     ),
-    example="python -m examples.describe_data --dataset=dsbowl2018 --write_config=nuclei.toml",
+    example="python -m examples.describe_data FOLDER --write_config=nuclei.toml",
 )
+@click.argument("path", required=False)
 @click_options(DescribeConfig)
 @click_options(ExperimentConfig, without=_OTHER_FLAGS)
 @config_option
-def main(**flags: Any) -> None:
-    """Describe the objects of a data set, and propose anchors, strides, and top-k limits for it.
+def main(path: str | None, **flags: Any) -> None:
+    """Describe the objects of the data set at PATH (or --dataset), and propose anchors, strides, and limits for it.
 
     Sizes, shapes, crowding, overlap, and classes are printed and plotted. Ignored objects are only counted. Proposals
     are based on the training images; --write_config writes them to a file for the option --config of training.
     """
-    given = {flag: value for flag, value in flags.items() if value is not None}
+    given = {flag: value for flag, value in take_path(path, flags).items() if value is not None}
     own = {flag: given.pop(flag) for flag in settings(DescribeConfig) if flag in given}
     describe = merge(DescribeConfig(), flag_values(DescribeConfig, own))
     config = load_config(flags=given)
@@ -71,8 +72,9 @@ def main(**flags: Any) -> None:
     if describe.write_config is not None:
         check_new(describe.write_config)
     from workbench import data_tables
-    from workbench.data import open_data
+    from workbench.data import open_data, resolve_dataset
 
+    config = resolve_dataset(config, click.echo)
     config = dataclasses.replace(
         config, data=dataclasses.replace(config.data, cache_mb=0)
     )  # each image is read only once

@@ -303,3 +303,12 @@ def test_class_names_may_be_an_attribute_of_the_instance_or_inherited(place, dec
         own = own.replace("self.root, self.split =", "self.class_names = ['a', 'b']\n        self.root, self.split =")
     (place / "late.py").write_text(own.replace("class MyData", "class Base") + "\n\nclass MyData(Base):\n    pass\n")
     assert open_dataset("late:MyData", ".", "train").class_names == ("a", "b")
+
+
+def test_auto_is_what_the_folder_holds(tmp_path, tiny_ellipses):
+    assert type(open_dataset("auto", tiny_ellipses, "train")).__name__ == "Generated"
+    assert parse_names("auto")[0].short == "auto"
+    with pytest.raises(UserError, match="auto recognizes a single data set; name the formats that are joined"):
+        parse_names("auto+coco")
+    with pytest.raises(UserError, match="the format is unknown.*Looked for .*; voc: Annotations/ with ImageSets/"):
+        open_dataset("auto", tmp_path, "train")

@@ -19,8 +19,9 @@ from datasets.readers.cst import Cst
 from datasets.readers.dsbowl2018 import DSBowl2018
 from datasets.readers.label_images import LabelImages
 from datasets.readers.voc import Voc
+from datasets.recognition import recognize_layout
 from datasets.writing.conversion import BadImagesError, ImageSelection, convert, find_excluded
-from datasets.writing.discovery import open_parts, recognize_layout
+from datasets.writing.discovery import open_parts
 from datasets.writing.names import make_file_names, make_safe_name
 from datasets.writing.voc import make_palette
 from maskrcnn.config import UserError
@@ -374,7 +375,10 @@ def test_layouts_are_recognised_by_what_only_they_have(tmp_path, files, name):
 def test_both_versions_of_aitod_are_told_apart(tmp_path):
     for name in ("aitod_test_v1.json", "aitodv2_test.json"):
         (tmp_path / name).touch()
-    with pytest.raises(UserError, match="could be aitod or aitod:v2; choose one, as with --dataset=aitod"):
+    with pytest.raises(
+        UserError,
+        match="could be aitod .aitod_test_v1.json. or aitod:v2 .aitodv2_test.json.; choose one",
+    ):
         recognize_layout(tmp_path)
 
 
@@ -519,12 +523,12 @@ def test_a_disk_that_says_no_is_one_line(tmp_path):
 def test_recognising_what_is_ambiguous_or_unknown(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         recognize_layout(tmp_path / "none")
-    with pytest.raises(UserError, match="the layout is unknown; set --dataset"):
+    with pytest.raises(UserError, match="the format is unknown; set --dataset.*coco: annotations"):
         recognize_layout(tmp_path)
     for name in ("images", "masks", "annotations"):
         (tmp_path / name).mkdir()
     (tmp_path / "annotations.json").write_text("{}")
-    with pytest.raises(UserError, match="could be coco or labels; choose one, as with --dataset=coco"):
+    with pytest.raises(UserError, match="could be coco .annotations.json. or labels .masks.; choose one"):
         recognize_layout(tmp_path)
 
 

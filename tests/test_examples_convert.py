@@ -195,14 +195,15 @@ def test_bad_images_are_listed(here, tiny_ellipses):
 
 def test_layouts_are_recognised_and_others_named(here, tiny_ellipses):
     assert succeed(main, str(tiny_ellipses), "--to=coco", "--output=coco")[0].endswith(
-        ": shapes with 6 training, 2 validation and 3 test images"
+        ": ellipses with 6 training, 2 validation and 3 test images"
     )
     for to, name in (("voc", "voc"), ("dsb", "dsbowl2018"), ("labels", "labels")):
         succeed(main, "coco", f"--to={to}", f"--output={to}")
         assert succeed(main, to, "--to=coco", f"--output=from-{to}")[0].startswith(f"{to}: {name} with 6 training")
     shutil.copytree("coco/annotations", "labels/annotations")
-    assert "could be coco or labels; choose one, as with --dataset=coco" in fail(
-        main, "labels", "--to=voc", "--output=x"
+    assert (
+        "could be coco (annotations/instances_train.json) or labels (train/masks); choose one, as with --dataset=coco"
+        in fail(main, "labels", "--to=voc", "--output=x")
     )
     succeed(main, "labels", "--to=voc", "--output=x", "--dataset=labels")
 

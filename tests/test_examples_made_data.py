@@ -84,7 +84,7 @@ def test_cst_is_also_written_as_cst(here: Path) -> None:
             ]
             assert classes[0] == classes[1] and len(classes[0]) > 0
             assert (image.float() - other.float()).abs().mean() < 3, "JPEG"
-    assert "made-cst: read as --dataset=cst" in succeed(check_data, "made-cst")
+    assert "made-cst: read as --dataset=cst (found annotation/anno-test.csv)" in succeed(check_data, "made-cst")
     before = snapshot(here)
     assert "--also=cst: made-cst already exists" in fail(create_shapes, *flags[:-1], "--path=made", "--also=cst")
     assert "--also=cst: supports circle, square, triangle only" in fail(create_shapes, *SMALL, "--path=b", "--also=cst")
@@ -266,7 +266,10 @@ def test_data_without_its_manifest_is_only_read_when_told(here: Path, tiny_ellip
 
 def test_all_problems_of_other_data_are_listed_under_its_kind(here: Path, tiny_ellipses: Path) -> None:
     succeed(convert, str(tiny_ellipses), "--to=coco", "--output=coco")
-    assert succeed(check_data, "coco") == ["coco: read as --dataset=coco", "coco: readable, nothing looks wrong"]
+    assert succeed(check_data, "coco") == [
+        "coco: read as --dataset=coco (found annotations/instances_train.json)",
+        "coco: readable, nothing looks wrong",
+    ]
     spoiled = sorted(Path("coco").rglob("*.png"))[:4]
     for path in spoiled:
         path.write_bytes(b"")
@@ -285,7 +288,11 @@ def test_a_missing_file_of_voc_is_named_itself(here: Path, tiny_ellipses: Path) 
     xml, masks = Path(f"voc/Annotations/{first}.xml"), Path(f"voc/SegmentationObject/{first}.png")
     masks.rename("kept.png")
     lines, _ = check_fails("voc")
-    assert lines[0] == "voc: read as --dataset=voc" and len(lines) == 2 and lines[1].startswith(f"{masks}: ")
+    assert (
+        lines[0] == "voc: read as --dataset=voc (found Annotations)"
+        and len(lines) == 2
+        and lines[1].startswith(f"{masks}: ")
+    )
     Path("kept.png").rename(masks)
     xml.unlink()
     for arguments in (("voc",), ("voc", "--dataset=voc:2012-masks"), ("voc", "--dataset=voc")):
@@ -299,11 +306,14 @@ def test_counts_and_empty_parts_are_noted(here: Path) -> None:
     for path in (here / "bowl/stage1_train/nucleus-0/masks").iterdir():
         Image.new("L", (48, 40)).save(path)
     lines = succeed(check_data, "bowl")
-    assert lines[0] == "bowl: read as --dataset=dsbowl2018" and "training images: 2 empty masks dropped" in lines
+    assert (
+        lines[0] == "bowl: read as --dataset=dsbowl2018 (found stage1_train)"
+        and "training images: 2 empty masks dropped" in lines
+    )
     assert any(line.startswith("looks wrong: test images: no image holds an object, so that") for line in lines)
     assert lines[-1].startswith("bowl: readable, but ") and lines[-1].endswith(" wrong")
     (here / "void").mkdir()
-    assert "void: the layout is unknown" in fail(check_data, "void")
+    assert "void: the format is unknown" in fail(check_data, "void")
 
 
 def test_every_data_set_of_a_sweep_is_checked(here: Path) -> None:

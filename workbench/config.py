@@ -117,6 +117,19 @@ def config_option(command: Command) -> Command:
     )
 
 
+def take_path(path: str | None, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the flags with the folder of a data set that was given as an argument, whose format is recognized.
+
+    Raises:
+        UserError: If --dataset_root is given, too.
+    """
+    if path is None:
+        return dict(flags)
+    if flags.get("dataset_root") is not None:
+        raise UserError(f"{path}: --dataset_root={flags['dataset_root']} names the data set, too; give one folder")
+    return {**flags, "dataset_root": path, "dataset": flags.get("dataset") or "auto"}
+
+
 def load_config(
     path: str | Path | None = None,
     flags: Mapping[str, Any] | None = None,

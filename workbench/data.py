@@ -16,7 +16,8 @@ from datasets.expressions import Expression
 from datasets.interface import DetectionDataset, get_category_ids
 from datasets.joined import JoinedDataset, join_class_names
 from datasets.notices import Preview, describe_notices, preview
-from datasets.registry import FORMATS, SYNTHETIC, DatasetName, parse_names
+from datasets.recognition import recognize
+from datasets.registry import AUTO, ELLIPSES, FORMATS, SYNTHETIC, DatasetName, parse_names
 from datasets.selection import BadImages, ProgressWrapper, Subset, select_images
 from datasets.splits import Splits, collect_counts, find_image_file, find_originals, hold_out, open_splits
 from maskrcnn.config import UserError
@@ -92,6 +93,25 @@ class Data(NamedTuple):
         )
 
 
+def resolve_dataset(config: ExperimentConfig, notify: Notify = print) -> ExperimentConfig:
+    """Return the configuration with the recognized format in place of `--dataset=auto`.
+
+    Without `--dataset_root`, it is the default data set of ellipses.
+
+    Raises:
+        UserError: If the folder does not exist, or matches no format or several.
+    """
+    root = config.data.dataset_root
+    if config.data.dataset != AUTO:
+        return config
+    if root is None:
+        return replace(config, data=replace(config.data, dataset=ELLIPSES))
+    finish_exchange(root)
+    found = recognize(Path(root))
+    notify(f"{root}: read as --dataset={found.name} (found {found.reason})")
+    return replace(config, data=replace(config.data, dataset=found.name))
+
+
 def open_data(config: ExperimentConfig, notify: Notify = print, head: str | None = None) -> Data:
     """Open the configured data; the default data set of ellipses is created if it does not exist.
 
@@ -104,6 +124,7 @@ def open_data(config: ExperimentConfig, notify: Notify = print, head: str | None
         UserError: If the data set is unknown, missing, empty or invalid, an expression is invalid, or masks are
             missing.
     """
+    config = resolve_dataset(config, notify)
     data = config.data
     named = parse_names(data.dataset)
     expressions = {

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from datasets.registry import short_name
+from datasets.registry import ELLIPSES, short_name
 from maskrcnn.command_line import format_flags
 from maskrcnn.training.config import DEFAULT_NUM_STEPS
 from workbench.config import ExperimentConfig
@@ -37,10 +38,11 @@ def train(
     from maskrcnn.training.lock import lock_run
     from maskrcnn.training.progress import ProgressDisplay
     from maskrcnn.training.runlog import RunLog, create_run, remove_if_empty
-    from workbench.data import check_objects, open_data, set_gray_levels
+    from workbench.data import check_objects, open_data, resolve_dataset, set_gray_levels
     from workbench.experiment import Experiment
     from workbench.statistics import set_statistics
 
+    config = resolve_dataset(config, click.echo)
     if data is None:
         data = open_data(config, click.echo, config.head)
         check_objects(data, click.echo)
@@ -144,7 +146,8 @@ def format_next_commands(config: ExperimentConfig, file: str | None = None) -> s
     names: tuple[str, ...] = ("dataset", "dataset_root", "split_file", "subsetseed", "test_fraction", "val_fraction")
     names += ("subset", "test_subset", "skip_bad")
     given = {name: getattr(config.data, name) for name in names}
-    flags = {name: value for name, value in given.items() if value != getattr(ExperimentConfig().data, name)}
+    usual = replace(ExperimentConfig().data, dataset=ELLIPSES)  # what --dataset=auto is without a folder
+    flags = {name: value for name, value in given.items() if value != getattr(usual, name)}
     given_file = [] if file is None else [f"--config={file}"]
     compare = shlex.join(["python", "-m", "examples.compare_heads", *given_file, *format_flags(flags)])
     return f"Next: {shlex.join(['tensorboard', '--logdir', config.output.output_dir])}\n      {compare}"

@@ -1,4 +1,4 @@
-"""Detection of the layout and parts of a data set in a folder."""
+"""Parts of a data set in a folder."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -20,25 +20,6 @@ _COCO_WHOLE = (*FILES, "annotations/instances_default.json")
 _YEARS = (*map(str, YEARS), "")
 _MAX_CHECKED = 20
 _CSV = "annotation/anno-{}.csv"
-
-
-def recognize_layout(root: Path) -> str:
-    """Return the name of the data set format whose layout the folder has.
-
-    Raises:
-        UserError: If the folder does not exist, or matches no layout or several.
-    """
-    if not root.is_dir():
-        raise UserError(f"{root}: no such folder")
-    found = [name for name, matches in _LAYOUTS.items() if matches(root)]
-    if found[:1] == ["shapes"]:  # generated data also matches COCO and label images
-        return found[0]
-    if len(found) == 1:
-        return found[0]
-    names = ", ".join(_LAYOUTS)
-    if not found:
-        raise UserError(f"{root}: the layout is unknown; set --dataset to one of {names}")
-    raise UserError(f"{root}: could be {' or '.join(found)}; choose one, as with --dataset={found[0]}")
 
 
 def open_parts(
@@ -96,8 +77,9 @@ def _openers(root: Path, named: DatasetName, reading: ReadingConfig, skip_bad: b
     if kind in ("shapes", "ellipses"):
         there = [part for part in PARTS if (root / part).is_dir()]
     elif kind == "cst":
-        there = [part for part in PARTS if any((folder / _CSV.format(part)).is_file() for folder in _cst_folders(root))]
-    elif kind == "coco" and (files := dict(_coco_files(root, variant))):
+        names = {file.name for file in find_cst_files(root)}
+        there = [part for part in PARTS if Path(_CSV.format(part)).name in names]
+    elif kind == "coco" and (files := dict(find_coco_files(root, variant))):
         return {part: _coco_opener(root, file, reading, skip_bad) for part, file in files.items()}
     elif kind == "voc" and (lists := _voc_lists(root, variant, reading)):
         return lists
@@ -124,7 +106,7 @@ def _is_there(root: Path, part: str, name: str) -> bool:
 # ---- COCO
 
 
-def _coco_files(root: Path, year: str) -> Iterator[tuple[str, Path]]:
+def find_coco_files(root: Path, year: str) -> Iterator[tuple[str, Path]]:
     """Yield annotation files by part, of one year: the training set of 2017 contains most validation images of 2014."""
     for each in (year,) if year else _YEARS:
         found = {part: file for part in PARTS if (file := _coco_file(root, part, each)) is not None}
@@ -195,7 +177,8 @@ def _is_annotated(folder: Path, lists: Mapping[str, list[str]]) -> bool:
     return any((folder / "Annotations" / f"{name}.xml").is_file() for name in lists["test.txt"][:_MAX_CHECKED])
 
 
-def _voc_folders(root: Path) -> list[Path]:
+def find_voc_folders(root: Path) -> list[Path]:
+    """Find the folders with annotations of PASCAL VOC."""
     if (root / "Annotations").is_dir() and (root / "ImageSets").is_dir():
         return [root]
     years = (path for pattern in ("VOC*", "VOCdevkit/VOC*") for path in root.glob(pattern))
@@ -203,45 +186,17 @@ def _voc_folders(root: Path) -> list[Path]:
 
 
 def _voc_folder(root: Path, year: str) -> Path | None:
-    folders = [path for path in _voc_folders(root) if not year or path == root or path.name == f"VOC{year}"]
+    folders = [path for path in find_voc_folders(root) if not year or path == root or path.name == f"VOC{year}"]
     if len(folders) > 1:
         names = ", ".join(path.name for path in folders)
         raise UserError(f"{root}: contains {names}; use one of these folders, or --dataset=voc:YEAR")
     return folders[0] if folders else None
 
 
-# ---- layouts, identified by unique files
+# ---- CST
 
 
-def _is_generated(root: Path) -> bool:
-    inside = ("images", "labels", "annotations.json")
-    return any(all((root / part / name).exists() for name in inside) for part in PARTS)
-
-
-def _is_labels(root: Path) -> bool:
-    folders = (root, *(root / part for part in (*PARTS, "validation")))
-    if any((f / "images").is_dir() and ((f / "masks").is_dir() or (f / "labels").is_dir()) for f in folders):
-        return True
-    patterns = ("*_masks.*", "labels_*.*")
-    return any(next(folder.glob(pattern), None) is not None for folder in folders for pattern in patterns)
-
-
-def _has_annotations(root: Path, pattern: str) -> bool:
-    return any(next(folder.glob(pattern), None) for folder in (root, root / "annotations"))
-
-
-def _cst_folders(root: Path) -> tuple[Path, Path]:
-    return root, root / "cst-dataset"
-
-
-_LAYOUTS: dict[str, Callable[[Path], bool]] = {
-    "shapes": _is_generated,
-    "coco": lambda root: next(_coco_files(root, ""), None) is not None,
-    "voc": lambda root: bool(_voc_folders(root)),
-    "dsbowl2018": lambda root: root.name == "stage1_train" or (root / "stage1_train").is_dir(),
-    "labels": _is_labels,
-    "cst": lambda root: any(next(folder.glob(_CSV.format("*")), None) for folder in _cst_folders(root)),
-    "aitod": lambda root: _has_annotations(root, "aitod_*_v1.json"),
-    "aitod:v2": lambda root: _has_annotations(root, "aitodv2_*.json"),
-    "visdrone": lambda root: next(root.glob("VisDrone*-DET-*/"), None) is not None,
-}
+def find_cst_files(root: Path) -> Iterator[Path]:
+    """Yield the annotation files of CST."""
+    for folder in (root, root / "cst-dataset"):
+        yield from sorted(folder.glob(_CSV.format("*")))

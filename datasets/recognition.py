@@ -1,0 +1,138 @@
+"""Recognition of the format of a data set from the files in its folder: `--dataset=auto`.
+
+To add a format, add a line to `LAYOUTS`. Its function names the file or folder that identifies the format, or returns
+None; it looks at names and at the first bytes of a few files, and raises no error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from datasets.writing.discovery import PARTS, find_coco_files, find_cst_files, find_voc_folders
+from maskrcnn.config import UserError
+
+GENERATED = ("shapes", "ellipses")  # they also match COCO and label images, and come first
+
+
+class Layout(NamedTuple):
+    """What identifies a format.
+
+    Attributes:
+        looks_for: the files in words, for the error message.
+        recognize: returns the name of the file or folder that identifies the format in a folder, or None.
+    """
+
+    looks_for: str
+    recognize: Callable[[Path], str | None]
+
+
+class Recognized(NamedTuple):
+    """The name of a format, and the file or folder by which it was recognized."""
+
+    name: str
+    reason: str
+
+
+def recognize(root: Path) -> Recognized:
+    """Recognize the format of the data set in a folder.
+
+    Raises:
+        UserError: If the folder does not exist, or matches no format or several.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; check the path, or create data as with python create_ellipses.py")
+    found = list(_recognize_all(root))
+    if found and (len(found) == 1 or found[0].name in GENERATED):
+        return found[0]
+    if found:
+        names = " or ".join(f"{each.name} ({each.reason})" for each in found)
+        raise UserError(f"{root}: could be {names}; choose one, as with --dataset={found[0].name}")
+    known = "; ".join(f"{name}: {layout.looks_for}" for name, layout in LAYOUTS.items())
+    raise UserError(f"{root}: the format is unknown; set --dataset, or check the folder. Looked for {known}")
+
+
+def recognize_layout(root: Path) -> str:
+    """Return the name of the format of the data set in a folder; raise a UserError as `recognize`."""
+    return recognize(root).name
+
+
+def _recognize_all(root: Path) -> Iterator[Recognized]:
+    for name, layout in LAYOUTS.items():
+        reason = layout.recognize(root)
+        if reason is not None:
+            yield Recognized(name, reason)
+
+
+# ---- formats, identified by files that only they have
+
+
+def _recognize_generated(root: Path) -> str | None:
+    inside = ("images", "labels", "annotations.json")
+    return next((f"{part}/{inside[-1]}" for part in PARTS if all((root / part / i).exists() for i in inside)), None)
+
+
+def _recognize_ellipses(root: Path) -> str | None:
+    try:
+        with (root / "dataset.toml").open(encoding="utf-8") as file:
+            is_drawn = 'shapes = ["ellipse"]' in file.read(1 << 14)
+    except (OSError, ValueError):
+        return None
+    return _recognize_generated(root) if is_drawn else None
+
+
+def _recognize_coco(root: Path) -> str | None:
+    return next((file.relative_to(root).as_posix() for _, file in find_coco_files(root, "")), None)
+
+
+def _recognize_voc(root: Path) -> str | None:
+    folders = find_voc_folders(root)
+    return (folders[0] / "Annotations").relative_to(root).as_posix() if folders else None
+
+
+def _recognize_dsbowl(root: Path) -> str | None:
+    return "stage1_train" if root.name == "stage1_train" or (root / "stage1_train").is_dir() else None
+
+
+def _recognize_label_images(root: Path) -> str | None:
+    for folder in (root, *(root / part for part in (*PARTS, "validation"))):
+        for name in ("masks", "labels"):
+            if (folder / "images").is_dir() and (folder / name).is_dir():
+                return (folder / name).relative_to(root).as_posix()
+        for pattern in ("*_masks.*", "labels_*.*"):
+            if found := _find_first(folder, pattern):
+                return found.relative_to(root).as_posix()
+    return None
+
+
+def _recognize_cst(root: Path) -> str | None:
+    return next((file.relative_to(root).as_posix() for file in find_cst_files(root)), None)
+
+
+def _make_pattern(pattern: str, *folders: str) -> Callable[[Path], str | None]:
+    def recognize_pattern(root: Path) -> str | None:
+        paths = (_find_first(root / folder, pattern) for folder in folders)
+        return next((path.relative_to(root).as_posix() for path in paths if path is not None), None)
+
+    return recognize_pattern
+
+
+def _find_first(folder: Path, pattern: str) -> Path | None:
+    return next(folder.glob(pattern), None)
+
+
+LAYOUTS: dict[str, Layout] = {
+    "ellipses": Layout("train/annotations.json with images/ and labels/, and dataset.toml", _recognize_ellipses),
+    "shapes": Layout("train/annotations.json with images/ and labels/", _recognize_generated),
+    "coco": Layout(
+        "annotations/instances_*.json, annotations.json, _annotations.coco.json or result.json", _recognize_coco
+    ),
+    "voc": Layout("Annotations/ with ImageSets/", _recognize_voc),
+    "dsbowl2018": Layout("stage1_train/", _recognize_dsbowl),
+    "labels": Layout("images/ with masks/ or labels/, *_masks.* or labels_*.*", _recognize_label_images),
+    "cst": Layout("annotation/anno-*.csv", _recognize_cst),
+    "aitod": Layout("annotations/aitod_*_v1.json", _make_pattern("aitod_*_v1.json", "", "annotations")),
+    "aitod:v2": Layout("annotations/aitodv2_*.json", _make_pattern("aitodv2_*.json", "", "annotations")),
+    "visdrone": Layout("VisDrone*-DET-*/", _make_pattern("VisDrone*-DET-*/", "")),
+}

@@ -1,0 +1,58 @@
+"""A folder is enough: the format is recognized by every program, and the run keeps its name."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from programs_toy import fail, succeed
+
+from datasets.recognition import LAYOUTS, recognize
+from datasets.registry import parse_names
+from examples.browse import main as browse
+from examples.convert import main as convert
+from examples.describe_data import main as describe
+from examples.train import main as train
+from workbench.config import load_config
+from workbench.data import resolve_dataset
+
+
+@pytest.fixture
+def exported(tmp_path, tiny_ellipses, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    succeed(convert, str(tiny_ellipses), "--to=coco", "--output=exported")
+    return Path("exported")
+
+
+def test_a_folder_is_enough_for_each_program(exported):
+    assert "exported: read as --dataset=coco (found annotations/instances_train.json)" in succeed(describe, "exported")
+    assert Path("data.png").is_file()
+    succeed(browse, "exported", "--num_samples=1", "--fixed_size=32")
+    assert Path("browse.png").is_file()
+    lines = succeed(train, "--dataset_root=exported", "--dry_run", "--fixed_size=32", "--device=cpu")
+    assert lines[0] == "exported: read as --dataset=coco (found annotations/instances_train.json)"
+
+
+def test_a_folder_given_twice_is_an_error(exported):
+    assert "names the data set, too; give one folder" in fail(describe, "exported", "--dataset_root=other")
+
+
+def test_an_argument_overrides_the_format_of_the_options_file(exported):
+    Path("smallobjects.toml").write_text('[data]\ndataset = "labels"\n')
+    assert any("read as --dataset=coco" in line for line in succeed(describe, "exported"))
+
+
+def test_without_a_folder_the_ellipses_are_meant(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert resolve_dataset(load_config(environ={})).data.dataset == "ellipses"
+
+
+def test_every_layout_is_a_format_and_ambiguous_folders_name_what_was_found(exported):
+    for name in LAYOUTS:
+        parse_names(name)
+    assert recognize(exported) == ("coco", "annotations/instances_train.json")
+    shutil.copytree("exported/annotations", "exported/Annotations")
+    Path("exported/ImageSets").mkdir()
+    found = "could be coco (annotations/instances_train.json) or voc (Annotations); choose one, as with --dataset=coco"
+    assert found in fail(convert, "exported", "--to=labels", "--output=x")
