@@ -40,12 +40,13 @@ class AugmentConfig:
         flag="match_sizes",
         minimum=0.1,
     )
-    scale_u_range: tuple[float, ...] = option(
+    scale_range: tuple[float, ...] = option(
         (),
         "range of a random scale factor, for example 0.8:1.25",
         flag="scale_u_range",
         minimum=0.01,
         maximum=20.0,
+        renamed="scale_u_range",
     )
     scale_x_range: tuple[float, ...] = option(
         (), "range of an additional scale factor in x", flag="scale_x_range", minimum=0.01, maximum=20.0
@@ -53,11 +54,12 @@ class AugmentConfig:
     scale_y_range: tuple[float, ...] = option(
         (), "range of an additional scale factor in y", flag="scale_y_range", minimum=0.01, maximum=20.0
     )
-    fixed_size: tuple[int, ...] = option(
+    crop_size: tuple[int, ...] = option(
         (256,),
         "size of training crops (px): one number, or height and width; 0 for no crop",
         flag="fixed_size",
         minimum=0,
+        renamed="fixed_size",
     )
     crop_border: int = option(
         16,
@@ -65,34 +67,42 @@ class AugmentConfig:
         flag="crop_border",
         minimum=0,
     )
-    favour_small: float = option(
+    object_crop_fraction: float = option(
         0.0,
         "fraction of crops placed around an object, small objects preferred",
         flag="favour_small",
         minimum=0.0,
         maximum=1.0,
+        renamed="favour_small",
     )
-    img_pad_mode: str = option(
+    pad_mode: str = option(
         "constant",
         "padding beyond the edge: constant (black), reflect (mirrored objects are ignored), or replicate",
         flag="img_pad_mode",
         choices=PAD_MODES,
+        renamed="img_pad_mode",
     )
-    cut_objects: str = option(
+    truncated_objects: str = option(
         "ignore",
         "treatment of objects cut to less than min_visible_fraction: ignored in training, dropped, or kept",
         flag="cut_objects",
         choices=CUTS,
+        renamed="cut_objects",
     )
     min_visible_fraction: float = option(
         0.25,
-        "min. visible fraction of a cut object; below it, cut_objects applies",
+        "min. visible fraction of a cut object; below it, --cut_objects applies",
         flag="min_visible_fraction",
         minimum=0.0,
         maximum=1.0,
     )
-    rot_range_mag: float = option(
-        0.0, "max. rotation in either direction (degrees)", flag="rot_range_mag", minimum=0.0, maximum=180.0
+    rotation_degrees: float = option(
+        0.0,
+        "max. rotation in either direction (degrees)",
+        flag="rot_range_mag",
+        minimum=0.0,
+        maximum=180.0,
+        renamed="rot_range_mag",
     )
     affine_std: float = option(
         0.0,
@@ -103,34 +113,40 @@ class AugmentConfig:
     )
     hflip: bool = option(True, "flip half of the training images left to right", flag="hflip")
     vflip: bool = option(True, "flip half of the training images upside down", flag="vflip")
-    hvflip: bool = option(True, "transpose half of the training images", flag="hvflip")
-    light_scl_std: float = option(
+    transpose: bool = option(True, "transpose half of the training images", flag="hvflip", renamed="hvflip")
+    brightness_factor_std: float = option(
         0.0,
         "standard deviation of the brightness factor (mean 1) of all channels",
         flag="light_scl_std",
         minimum=0.0,
         maximum=1.0,
+        renamed="light_scl_std",
     )
-    light_off_std: float = option(
+    brightness_offset_std: float = option(
         0.0,
         "standard deviation of the brightness offset of all channels (image in 0..1)",
         flag="light_off_std",
         minimum=0.0,
         maximum=1.0,
+        renamed="light_off_std",
     )
     invert: str = option(
         "none", "invert half of the training images (random)", flag="invert", choices=("none", "random")
     )
-    blur: float = option(0.0, "max. sigma of a Gaussian blur (px)", flag="blur", minimum=0.0, maximum=50.0)
-    gaussian_noise: float = option(
+    blur_sigma: float = option(
+        0.0, "max. sigma of a Gaussian blur (px)", flag="blur", minimum=0.0, maximum=50.0, renamed="blur"
+    )
+    noise_std: float = option(
         0.0,
         "standard deviation of the noise added to every value (image in 0..1)",
         flag="gaussian_noise",
         minimum=0.0,
         maximum=1.0,
+        renamed="gaussian_noise",
     )
-    others: tuple[str, ...] = option(
+    library_transforms: tuple[str, ...] = option(
         (),
-        "other libraries' augmenters (TOML only), applied last and without cut_objects, for example "
+        "other libraries' augmenters (TOML only), applied last and without --cut_objects, for example "
         '"torchvision.ColorJitter(brightness=0.3)" or "imgaug.GaussianBlur((0, 1.0))"',
+        renamed="others",
     )

@@ -40,9 +40,9 @@ def make_training_transform(config: AugmentConfig, source: SampleSource | None =
     Raises:
         UserError: If an option is invalid, or a mosaic has no `source`; names the option.
     """
-    edges = Edges(config.img_pad_mode, config.cut_objects, config.min_visible_fraction)
+    edges = Edges(config.pad_mode, config.truncated_objects, config.min_visible_fraction)
     steps = [*_make_mixing(config, source, edges), *_make_geometric(config), *_make_photometric(config)]
-    steps += [from_text(text) for text in config.others]
+    steps += [from_text(text) for text in config.library_transforms]
     return Compose(tuple(steps), edges)
 
 
@@ -59,21 +59,25 @@ def _make_mixing(config: AugmentConfig, source: SampleSource | None, edges: Edge
 def _make_geometric(config: AugmentConfig) -> Iterator[Transform]:
     if config.match_sizes:
         yield _make_step("match_sizes", MatchSizes, config.match_sizes)
-    if config.scale_u_range or config.scale_x_range or config.scale_y_range:
+    if config.scale_range or config.scale_x_range or config.scale_y_range:
         yield _make_scale(config)
-    size = _parse_crop_size(config.fixed_size)
+    size = _parse_crop_size(config.crop_size)
     if size is not None:
-        yield RandomCrop(size, config.crop_border, config.favour_small)
-    if config.rot_range_mag:
-        yield RandomRotation(config.rot_range_mag)
+        yield RandomCrop(size, config.crop_border, config.object_crop_fraction)
+    if config.rotation_degrees:
+        yield RandomRotation(config.rotation_degrees)
     if config.affine_std:
         yield _make_step("affine_std", RandomAffine, config.affine_std)
-    if config.hflip or config.vflip or config.hvflip:
-        yield RandomFlip(config.hflip, config.vflip, config.hvflip)
+    if config.hflip or config.vflip or config.transpose:
+        yield RandomFlip(config.hflip, config.vflip, config.transpose)
 
 
 def _make_scale(config: AugmentConfig) -> Transform:
-    ranges = {name: getattr(config, name) for name in ("scale_u_range", "scale_x_range", "scale_y_range")}
+    ranges = {
+        "scale_u_range": config.scale_range,
+        "scale_x_range": config.scale_x_range,
+        "scale_y_range": config.scale_y_range,
+    }
     try:
         for name, values in ranges.items():
             check_range(name, values)
@@ -83,14 +87,16 @@ def _make_scale(config: AugmentConfig) -> Transform:
 
 
 def _make_photometric(config: AugmentConfig) -> Iterator[Transform]:
-    if config.light_scl_std or config.light_off_std:
-        yield _make_step("light_scl_std, light_off_std", RandomLight, config.light_scl_std, config.light_off_std)
+    if config.brightness_factor_std or config.brightness_offset_std:
+        yield _make_step(
+            "light_scl_std, light_off_std", RandomLight, config.brightness_factor_std, config.brightness_offset_std
+        )
     if config.invert == "random":
         yield RandomInvert()
-    if config.blur:
-        yield _make_step("blur", RandomBlur, config.blur)
-    if config.gaussian_noise:
-        yield _make_step("gaussian_noise", GaussianNoise, config.gaussian_noise)
+    if config.blur_sigma:
+        yield _make_step("blur", RandomBlur, config.blur_sigma)
+    if config.noise_std:
+        yield _make_step("gaussian_noise", GaussianNoise, config.noise_std)
 
 
 def _make_step(settings: str, make: Callable[..., Transform], *values: Any) -> Transform:

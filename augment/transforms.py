@@ -170,26 +170,31 @@ class RandomCrop(Geometric):
     Args:
         size: (height, width).
         border: number of pixels that the window may extend beyond each edge of the image.
-        favour_small: probability of placing the window, within the same limits, so that it contains the center of an
+        object_crop_fraction: probability of placing the window, within the same limits, so that it contains the center
+            of an
             object drawn with probability ∝ 1 / √area: small objects are shown more often.
     """
 
     size: Size
     border: int = 0
-    favour_small: float = 0.0
+    object_crop_fraction: float = 0.0
 
     def __post_init__(self) -> None:
         if len(self.size) != 2 or min(self.size) < 1:
             raise ValueError(f"size of a crop must be a height and a width of at least 1 pixel, got {self.size}")
         if self.border < 0:
             raise ValueError(f"border of a crop must be nonnegative, got {self.border}")
-        if not 0 <= self.favour_small <= 1:
-            raise ValueError(f"favour_small of a crop must be a probability, got {self.favour_small}")
+        if not 0 <= self.object_crop_fraction <= 1:
+            raise ValueError(f"object_crop_fraction of a crop must be a probability, got {self.object_crop_fraction}")
 
     def draw(self, frame: Frame, generator: Generator) -> Warp:
         """Draw a window."""
         center = None
-        if self.favour_small and float(draw_uniform(generator)) < self.favour_small and len(frame.boxes):
+        if (
+            self.object_crop_fraction
+            and float(draw_uniform(generator)) < self.object_crop_fraction
+            and len(frame.boxes)
+        ):
             chances = box_area(frame.boxes).clamp(min=1).rsqrt()
             box = frame.boxes[int(torch.multinomial(chances.cpu(), 1, generator=generator))].tolist()
             center = (box[1] + box[3]) / 2, (box[0] + box[2]) / 2

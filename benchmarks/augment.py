@@ -35,7 +35,12 @@ from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.warping import Sample
 
 FULL = AugmentConfig(
-    fixed_size=(0,), scale_u_range=(0.8, 1.25), rot_range_mag=45, affine_std=0.05, light_scl_std=0.1, light_off_std=0.1
+    crop_size=(0,),
+    scale_range=(0.8, 1.25),
+    rotation_degrees=45,
+    affine_std=0.05,
+    brightness_factor_std=0.1,
+    brightness_offset_std=0.1,
 )
 CASES = {"256², 48 masks": (256, 4, 7, 20), "1024², 1,000 masks": (1024, 84, 7, 412)}
 

@@ -38,7 +38,7 @@ def main(dataset_root: str, minutes: float, peer_minutes: float) -> None:
     peers = []
     if peer_minutes:
         torch.manual_seed(0)
-        peer = TorchvisionMaskRCNN(1, config.box.max_instances, MIN_CONFIDENCE)
+        peer = TorchvisionMaskRCNN(1, config.box.max_detections, MIN_CONFIDENCE)
         peers = train_and_trace("torchvision", peer, data, AugmentConfig(), make_peer_config(peer_minutes))
     command = f"python -m benchmarks.nuclei --dataset_root FOLDER --minutes={minutes} --peer_minutes={peer_minutes}"
     path = write_results("nuclei", command, {"ours": to_rows(ours), "torchvision": to_rows(peers)})

@@ -77,7 +77,7 @@ def main(level: float, minutes: float, peer_minutes: float) -> None:
 def make_detector() -> Detector:
     """Make the default Mask R-CNN with the limits of the peer."""
     config = DetectorConfig()
-    config = replace(config, box=replace(config.box, max_instances=MAX_INSTANCES, min_confidence=MIN_CONFIDENCE))
+    config = replace(config, box=replace(config.box, max_detections=MAX_INSTANCES, min_score=MIN_CONFIDENCE))
     torch.manual_seed(0)
     return Detector(config, 1, "mask_rcnn")
 

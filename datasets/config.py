@@ -15,12 +15,13 @@ class ReadingConfig:
         flag="crowds",
         choices=("ignore", "objects"),
     )
-    voc_from: str = option(
+    voc_first_pixel: str = option(
         "auto",
         "number of the first pixel in VOC boxes; auto: 0 if a box starts at 0 or the files are from CVAT, Label Studio "
         "or Roboflow, else 1",
         flag="voc_from",
         choices=("auto", "0", "1"),
+        renamed="voc_from",
     )
     image_folder: str | None = option(
         None, "folder of the COCO images, if it is not found next to the annotations", flag="image_folder"
@@ -42,7 +43,7 @@ class DataConfig:
     split_file: str | None = option(
         None, "JSON file with lists `train`, `test` and optionally `val` of image names", flag="split_file"
     )
-    subsetseed: int = option(12345, "random seed of random splits", flag="subsetseed", minimum=0)
+    split_seed: int = option(12345, "random seed of random splits", flag="subsetseed", minimum=0, renamed="subsetseed")
     test_fraction: float = option(
         0.25,
         "fraction of the images drawn for the test set, if the data has none",

@@ -253,7 +253,7 @@ def _voc(request: OpenRequest) -> DetectionDataset:
     from datasets.readers.voc import Voc
 
     year, _, masks = (request.variant or "2012").partition("-")
-    return Voc(request.root, request.split, year, masks=bool(masks), counts_from=request.reading.voc_from)
+    return Voc(request.root, request.split, year, masks=bool(masks), counts_from=request.reading.voc_first_pixel)
 
 
 def _dsbowl2018(request: OpenRequest) -> DetectionDataset:

@@ -51,13 +51,13 @@ def open_splits(
         val, test = None, None
     if test is not None:
         return Splits(train, val, test)
-    places = set(draw_places(train.image_names, config.test_fraction, config.subsetseed, group_identical_images(train)))
+    places = set(draw_places(train.image_names, config.test_fraction, config.split_seed, group_identical_images(train)))
     if not places:
         raise UserError(f"{root}: {named.text} has no test set, and one image cannot be split; add images")
     drawn = [Subset(train, [i for i in range(len(train)) if (i in places) == is_test]) for is_test in (False, True)]
     note = (
         f"{named.text} has no test set: {len(places)} of its {len(train)} images are drawn for it "
-        f"(--test_fraction={config.test_fraction:g}, --subsetseed={config.subsetseed})"
+        f"(--test_fraction={config.test_fraction:g}, --subsetseed={config.split_seed})"
     )
     return Splits(drawn[0], val, drawn[1], [*notes, note])
 
@@ -88,7 +88,7 @@ def _open(
             root,
             split,
             split_file,
-            config.subsetseed,
+            config.split_seed,
             config.cache_mb,
             reading,
             config.skip_bad,
@@ -125,7 +125,7 @@ def _split_by_file(named: DatasetName, root: str | Path, config: DataConfig, rea
         with_masks = all(part.has_masks for part in parts.values())
         whole = JoinedDataset(list(parts.values()), list(parts), join_class_names(parts.values()), with_masks)
     names = whole.image_names
-    listed = split_images(set(names), Path(root), Path(root), file, config.subsetseed, config.test_fraction)
+    listed = split_images(set(names), Path(root), Path(root), file, config.split_seed, config.test_fraction)
     place_of = {name: place for place, name in enumerate(names)}
     chosen = {split: Subset(whole, [place_of[name] for name in each]) for split, each in listed.items() if each}
     for split in ("train", "test"):

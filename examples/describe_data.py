@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _OTHER_FLAGS = [
     setting.flag
     for key, setting in settings(ExperimentConfig).items()
-    if setting.flag and not key.startswith(("data.", "reading.")) and key not in ("preset", "augment.fixed_size")
+    if setting.flag and not key.startswith(("data.", "reading.")) and key not in ("preset", "augment.crop_size")
 ]
 
 

@@ -91,7 +91,7 @@ class Finder:
         """Minimum score of the detections that are drawn, numbered in label images and counted."""
         from maskrcnn.evaluation.operating_point import DEFAULT_THRESHOLD
 
-        given = self.config.output.plot_min_confidence
+        given = self.config.output.min_score
         return next((each for each in (given, self.operating_threshold) if each is not None), DEFAULT_THRESHOLD)
 
 
@@ -183,7 +183,7 @@ def notes(path: Path, config: ExperimentConfig) -> list[str]:
     if path.is_dir():
         folders = sum(each.is_dir() and each.name[0] != "." for each in path.iterdir())
         found += [f"{path}: {folders} folder{'s' * (folders > 1)} in it passed over; search them apart"] * (folders > 0)
-    side, views = min(config.augment.fixed_size, default=0), config.views
+    side, views = min(config.augment.crop_size, default=0), config.views
     if views.tile and 2 * views.tile < side:
         found.append(
             f"tiles of {views.tile} px are less than half of the {side} px that the detector was trained on, and what "
@@ -194,7 +194,7 @@ def notes(path: Path, config: ExperimentConfig) -> list[str]:
 
 def threshold_notes(finder: Finder) -> list[str]:
     """A notice where the score threshold is neither given nor saved with the weights."""
-    if finder.config.output.plot_min_confidence is not None or finder.operating_threshold is not None:
+    if finder.config.output.min_score is not None or finder.operating_threshold is not None:
         return []
     return [
         f"{finder.source} has no operating threshold (best F1 on validation images), so pictures, label images and "
@@ -257,7 +257,7 @@ def load_finder(weights: str | None, flags: Mapping[str, Any]) -> Finder:
 
 
 def _without_default(tables: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Tables of a checkpoint from before operating thresholds, which hold the former default of plot_min_confidence."""
+    """Tables of a checkpoint from before operating thresholds, which hold the former default of output.min_score."""
     output = tables.get("output")
     if not isinstance(output, Mapping) or output.get("plot_min_confidence") != 0.5:
         return tables
@@ -294,7 +294,7 @@ def about(finder: Finder) -> str:
     """What is searched with, in a line."""
     precision = "bfloat16" if finder.machine.amp else "float32"
     origin = ""
-    if finder.config.output.plot_min_confidence is None and finder.operating_threshold is not None:
+    if finder.config.output.min_score is None and finder.operating_threshold is not None:
         origin = " (best F1 on validation images)"
     return (
         f"{finder.head} of {finder.source} on {finder.machine.device}, {precision}; {how_it_looks(finder.config)}; "
@@ -389,7 +389,7 @@ def write_findings(stem: Path, pixels: LargeImage, found: Instances, finder: Fin
     words = f"{len(found.above(threshold))} {what} ≥ {threshold:.3g}"
     if found.masks is None:
         return words
-    labels, count = write_labels(stem, found, threshold, finder.config.output.mask_nms_thresh)
+    labels, count = write_labels(stem, found, threshold, finder.config.output.min_visible_fraction)
     return f"{words}, {count} in {labels.name}"
 
 

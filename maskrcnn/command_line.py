@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_origin
 
 import click
 
-from maskrcnn.config import Setting, UserError, as_text, expand_home, settings
+from maskrcnn.config import Setting, UserError, settings
+from maskrcnn.values import as_text, expand_home
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

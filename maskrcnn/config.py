@@ -10,30 +10,32 @@ earlier ones:
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
-import json
-import math
 import os
-import re
 import textwrap
 import tomllib
-import types
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
-from maskrcnn.text import escape
+from maskrcnn.text import did_you_mean, escape, suggest_key
+from maskrcnn.values import as_text, as_toml, convert, describe_type, iterate_leaves, parse, quote, split_none
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Config = TypeVar("Config", bound="DataclassInstance")
+Notify = Callable[[str], None]
 
 ENVIRONMENT_PREFIX = "SMALLOBJECTS_"
-NONE = "none"  # text for None, for optional options with another default
-BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
+_RENAME = "the next version will not accept the old name"
+
+
+def _keep_quiet(notice: str) -> None:
+    """Ignore the notices of old names in saved configurations, which nobody edits."""
 
 
 class UserError(ValueError):
@@ -54,6 +56,8 @@ def option(
     choices: Sequence[Any] | None = None,
     minimum: float | None = None,
     maximum: float | None = None,
+    renamed: str | None = None,
+    renamed_values: Mapping[str, str] | None = None,
 ) -> Any:
     """Declare an option as a dataclass field.
 
@@ -67,8 +71,19 @@ def option(
         choices: valid values.
         minimum: minimum value.
         maximum: maximum value.
+        renamed: name that the option had in the previous version, which is still accepted in its section, with a
+            notice.
+        renamed_values: {value of the previous version: value now}.
     """
-    metadata = {"help": help, "flag": flag, "choices": choices, "minimum": minimum, "maximum": maximum}
+    metadata = {
+        "help": help,
+        "flag": flag,
+        "choices": choices,
+        "minimum": minimum,
+        "maximum": maximum,
+        "renamed": renamed,
+        "renamed_values": renamed_values,
+    }
     return field(default=default, metadata=metadata)
 
 
@@ -89,6 +104,8 @@ class Setting:
         choices: valid values, if limited.
         minimum: minimum value, if limited.
         maximum: maximum value, if limited.
+        renamed: name in the previous version, if another.
+        renamed_values: {value of the previous version: value now}, if any are renamed.
     """
 
     key: str
@@ -100,16 +117,23 @@ class Setting:
     choices: Sequence[Any] | None
     minimum: float | None
     maximum: float | None
+    renamed: str | None
+    renamed_values: Mapping[str, str] | None
 
     @property
     def variable(self) -> str:
         """Name of the environment variable."""
-        return ENVIRONMENT_PREFIX + (self.flag or self.key.replace(".", "_")).upper()
+        return _variable(self.flag or self.key)
+
+    @property
+    def old_key(self) -> str | None:
+        """Dotted key in the previous version, if another."""
+        return None if self.renamed is None else self.key[: self.key.rfind(".") + 1] + self.renamed
 
     @property
     def base(self) -> Any:
         """Type without `| None`."""
-        return _split_none(self.kind)[0]
+        return split_none(self.kind)[0]
 
     @property
     def summary(self) -> str:
@@ -126,6 +150,15 @@ def settings(cls: type[DataclassInstance]) -> dict[str, Setting]:
     if len(set(flags)) < len(flags):
         raise TypeError(f"{cls.__name__} declares a flag twice: {sorted(f for f in flags if flags.count(f) > 1)}")
     return found
+
+
+def old_keys(cls: type[DataclassInstance]) -> dict[str, str]:
+    """Return {key in the previous version: key now} of the renamed options of a configuration."""
+    return {setting.old_key: key for key, setting in settings(cls).items() if setting.old_key is not None}
+
+
+def _variable(name: str) -> str:
+    return ENVIRONMENT_PREFIX + name.replace(".", "_").upper()
 
 
 def _walk(defaults: DataclassInstance, prefix: str) -> Iterator[Setting]:
@@ -145,133 +178,28 @@ def _title(config: DataclassInstance) -> str:
     return "" if generated else doc.strip().split("\n")[0].rstrip(".")
 
 
-# ---- parsing, checking, and formatting values
+# ---- layers
 
 
-def _split_none(kind: Any) -> tuple[Any, bool]:
-    """Return (X, True) for `X | None`, otherwise (kind, False)."""
-    if get_origin(kind) in (Union, types.UnionType) and type(None) in get_args(kind):
-        (kind,) = (each for each in get_args(kind) if each is not type(None))
-        return kind, True
-    return kind, False
-
-
-def _parse(kind: Any, text: str) -> Any:
-    """Parse text from the command line or the environment; returns the text itself if it cannot be parsed."""
-    kind, optional = _split_none(kind)
-    text = text.strip()
-    if optional and not text:
-        return None
-    if get_origin(kind) is tuple and text != NONE:
-        inner = get_args(kind)[0]
-        separators = ";" if get_origin(inner) is tuple else "," if inner is str else "[,:]"
-        return tuple(_parse(inner, part) for part in re.split(separators, text)) if text else ()
-    if kind is bool:
-        return BOOLEANS.get(text.lower(), text)
-    try:
-        return kind(text) if kind in (int, float) else text
-    except ValueError:
-        return text
-
-
-def _convert(kind: Any, value: Any) -> Any:
-    """Convert a value to a type (int to float, list to tuple); raises TypeError if it does not match."""
-    kind, optional = _split_none(kind)
-    if optional and (value is None or value == NONE):
-        return None
-    if get_origin(kind) is tuple and isinstance(value, list | tuple):
-        kinds = get_args(kind)
-        kinds = kinds[:1] * len(value) if kinds[-1] is Ellipsis else kinds
-        if len(kinds) == len(value):
-            return tuple(_convert(each, element) for each, element in zip(kinds, value, strict=True))
-    elif kind is float and type(value) in (int, float) and not math.isnan(value):
-        return float(value)
-    elif kind is str and isinstance(value, str):
-        return expand_home(value)
-    elif kind is not float and type(value) is kind:
-        return value
-    raise TypeError
-
-
-def expand_home(text: str) -> str:
-    """Expand `~` in a path to the home folder, because shells do not do it after `=`; other text is unchanged."""
-    return os.path.expanduser(text) if text == "~" or text.startswith("~/") else text
-
-
-def _describe(kind: Any, plural: bool = False) -> str:
-    kind, optional = _split_none(kind)
-    if get_origin(kind) is tuple:
-        kinds = get_args(kind)
-        count = "" if kinds[-1] is Ellipsis else f"{len(kinds)} "
-        words = f"{'lists' if plural else 'a list'} of {count}{_describe(kinds[0], plural=True)}"
-    else:
-        one, many = {
-            bool: ("true or false", "true or false"),
-            int: ("a whole number", "whole numbers"),
-            float: ("a number", "numbers"),
-            str: ("a text", "texts"),
-        }[kind]
-        words = many if plural else one
-    return words + (f" or {NONE}" if optional else "")
-
-
-def _leaves(value: Any) -> Iterator[Any]:
-    if isinstance(value, tuple):
-        for element in value:
-            yield from _leaves(element)
-    elif value is not None:
-        yield value
-
-
-def _check(setting: Setting, value: Any, label: str) -> Any:
+def _check(setting: Setting, value: Any, label: str, notify: Notify = _keep_quiet) -> Any:
     """Convert and check a value; raises UserError, which begins with `label`, for an invalid type, choice, or range."""
+    if isinstance(value, str) and (current := (setting.renamed_values or {}).get(value)) is not None:
+        notify(f"{label} = {quote(value)} is now {quote(current)}; {_RENAME}")
+        value = current
     try:
-        value = _convert(setting.kind, value)
+        value = convert(setting.kind, value)
     except (TypeError, OverflowError):
-        raise UserError(f"{label} = {_quoted(value)}: expected {_describe(setting.kind)}") from None
-    for leaf in _leaves(value):
+        raise UserError(f"{label} = {quote(value)}: expected {describe_type(setting.kind)}") from None
+    for leaf in iterate_leaves(value):
         if setting.choices is not None and leaf not in setting.choices:
             names = [str(choice) for choice in setting.choices]
-            hint = _did_you_mean(str(leaf), names)
-            raise UserError(
-                f"{label} = {_quoted(value)}: must be {'one of ' * (len(names) > 1)}{', '.join(names)}{hint}"
-            )
+            hint = did_you_mean(str(leaf), names)
+            raise UserError(f"{label} = {quote(value)}: must be {'one of ' * (len(names) > 1)}{', '.join(names)}{hint}")
         if setting.minimum is not None and leaf < setting.minimum:
-            raise UserError(f"{label} = {_quoted(value)}: must be at least {setting.minimum}")
+            raise UserError(f"{label} = {quote(value)}: must be at least {setting.minimum}")
         if setting.maximum is not None and leaf > setting.maximum:
-            raise UserError(f"{label} = {_quoted(value)}: must be at most {setting.maximum}")
+            raise UserError(f"{label} = {quote(value)}: must be at most {setting.maximum}")
     return value
-
-
-def _quoted(value: Any) -> str:
-    """Format a value for an error: text in quotes, tuples as on the command line."""
-    return as_text(value) if isinstance(value, tuple) else repr(value)
-
-
-def _did_you_mean(name: str, names: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(names), n=1)
-    return f"; did you mean '{near[0]}'?" if near else ""
-
-
-def as_text(value: Any) -> str:
-    """Format a value as on the command line."""
-    if isinstance(value, tuple):
-        nested = any(isinstance(element, tuple) for element in value)
-        return (";" if nested else ",").join(as_text(element) for element in value)
-    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
-
-
-def _as_toml(value: Any) -> str:
-    if isinstance(value, tuple):
-        return f"[{', '.join(_as_toml(element) for element in value)}]"
-    if isinstance(value, bool) or value is None:
-        return json.dumps(NONE if value is None else value)
-    if isinstance(value, str):  # basic strings of TOML are JSON strings with DEL escaped, too
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    return repr(value)
-
-
-# ---- layers
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
@@ -288,55 +216,54 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path}: not valid TOML: {error}") from error
 
 
-def toml_values(cls: type[DataclassInstance], data: Mapping[str, Any], where: str | Path) -> dict[str, Any]:
+def toml_values(
+    cls: type[DataclassInstance], data: Mapping[str, Any], where: str | Path, notify: Notify = _keep_quiet
+) -> dict[str, Any]:
     """Convert nested tables to a layer.
 
     Args:
         cls: class of the configuration.
         data: nested tables.
         where: source of the tables, with which errors begin.
+        notify: called with a line for each key and value that was renamed.
 
     Raises:
         UserError: If a key is unknown or a value is invalid.
     """
-    known = settings(cls)
+    known, old = settings(cls), old_keys(cls)
     sections = {key[:end] for key in known for end in range(len(key)) if key[end] == "."}
     values: dict[str, Any] = {}
 
     def visit(table: Mapping[str, Any], prefix: str) -> None:
         for name, value in table.items():
             key = prefix + name
+            if (current := old.get(key)) is not None:
+                if current.removeprefix(prefix) in table:
+                    raise UserError(f"{where}: {key} is the old name of {current}, and both are given; remove {key}")
+                notify(f"{where}: {key} is now {current}; {_RENAME}")
+                key = current
             if key in known:
-                values[key] = _check(known[key], value, f"{where}: {key}")
+                values[key] = _check(known[key], value, f"{where}: {key}", notify)
             elif key in sections and isinstance(value, Mapping):
                 visit(value, key + ".")
             elif key in sections:
                 raise UserError(f"{where}: {key} = {value!r}: is a section; write its options below [{key}]")
             else:
-                raise UserError(f"{where}: unknown key '{key}'{_nearest_key(key, [*known, *sections])}")
+                raise UserError(f"{where}: unknown key '{key}'{suggest_key(key, [*known, *sections])}")
 
     visit(data, "")
     return values
 
 
-def _nearest_key(key: str, known: Sequence[str]) -> str:
-    """Suggest the closest key of the section, otherwise the closest name anywhere, otherwise list the section."""
-    prefix, _, name = key.rpartition(".")
-    siblings = [each.rpartition(".")[2] for each in known if each.rpartition(".")[0] == prefix]
-    if hint := _did_you_mean(name, siblings):
-        return hint
-    by_name = {each.rpartition(".")[2]: each for each in reversed(known)}
-    if near := difflib.get_close_matches(name, list(by_name), n=1):
-        return f"; did you mean '{by_name[near[0]]}'?"
-    return f"; valid here: {', '.join(siblings)}"
-
-
-def environment_values(cls: type[DataclassInstance], environ: Mapping[str, str] | None = None) -> dict[str, Any]:
+def environment_values(
+    cls: type[DataclassInstance], environ: Mapping[str, str] | None = None, notify: Notify = _keep_quiet
+) -> dict[str, Any]:
     """Read environment variables, SMALLOBJECTS_LEARNING_RATE (a flag) or SMALLOBJECTS_PATHS_ELLIPSES_ROOT (a key).
 
     Args:
         cls: class of the configuration.
         environ: environment variables (default: those of the process); empty ones are ignored.
+        notify: called with a line for each variable and value that was renamed.
 
     Returns:
         The layer.
@@ -345,22 +272,27 @@ def environment_values(cls: type[DataclassInstance], environ: Mapping[str, str] 
         UserError: If a variable with the prefix is unknown or a value is invalid.
     """
     known = {setting.variable: setting for setting in settings(cls).values()}
+    old = {_variable(key): settings(cls)[current] for key, current in old_keys(cls).items()}
     values = {}
     for name, text in (os.environ if environ is None else environ).items():
         if not name.startswith(ENVIRONMENT_PREFIX) or not text:
             continue
+        setting = known.get(name) or old.get(name)
+        if setting is None:
+            raise UserError(f"environment: unknown variable '{name}'{did_you_mean(name, known)}")
         if name not in known:
-            raise UserError(f"environment: unknown variable '{name}'{_did_you_mean(name, known)}")
-        values[known[name].key] = _check(known[name], _parse(known[name].kind, text), f"environment: {name}")
+            notify(f"environment: {name} is now {setting.variable}; {_RENAME}")
+        values[setting.key] = _check(setting, parse(setting.kind, text), f"environment: {name}", notify)
     return values
 
 
-def flag_values(cls: type[DataclassInstance], flags: Mapping[str, Any]) -> dict[str, Any]:
+def flag_values(cls: type[DataclassInstance], flags: Mapping[str, Any], notify: Notify = _keep_quiet) -> dict[str, Any]:
     """Convert command-line flags to a layer.
 
     Args:
         cls: class of the configuration.
         flags: text, bool, or value by flag; None if the flag is not given.
+        notify: called with a line for each value that was renamed.
 
     Raises:
         UserError: If a value is invalid.
@@ -370,8 +302,8 @@ def flag_values(cls: type[DataclassInstance], flags: Mapping[str, Any]) -> dict[
     for flag, value in flags.items():
         if value is not None:
             setting = known[flag]
-            value = _parse(setting.kind, value) if isinstance(value, str) else value
-            values[setting.key] = _check(setting, value, f"--{flag}")
+            value = parse(setting.kind, value) if isinstance(value, str) else value
+            values[setting.key] = _check(setting, value, f"--{flag}", notify)
     return values
 
 
@@ -389,7 +321,7 @@ def merge(base: Config, *layers: Mapping[str, Any]) -> Config:
     values = {key: value for layer in layers for key, value in layer.items()}
     for key, value in values.items():
         if key not in known:
-            raise UserError(f"unknown key '{key}'{_nearest_key(key, list(known))}")
+            raise UserError(f"unknown key '{key}'{suggest_key(key, list(known))}")
         values[key] = _check(known[key], value, key)
     return _replace(base, values, "")
 
@@ -429,7 +361,7 @@ def to_toml(config: DataclassInstance, comments: bool = True) -> str:
             lines += [""] * bool(lines) + [f"# {setting.section}"] * bool(comments and setting.section)
             lines += [f"[{prefix}]"] * bool(prefix)
         value = _get(config, key)
-        line = f"# {name} =" if value is None and setting.default is None else f"{name} = {_as_toml(value)}"
+        line = f"# {name} =" if value is None and setting.default is None else f"{name} = {as_toml(value)}"
         lines += _add_comment(line, setting.summary) if comments else [line]
     return "\n".join(lines) + "\n"
 
@@ -443,7 +375,7 @@ def _add_comment(line: str, words: str) -> list[str]:
 def differences(a: Config, b: Config) -> list[str]:
     """Return `key: value in a -> value in b` for each option that differs."""
     pairs = [(key, _get(a, key), _get(b, key)) for key in settings(type(a))]
-    return [f"{key}: {_as_toml(old)} -> {_as_toml(new)}" for key, old, new in pairs if old != new]
+    return [f"{key}: {as_toml(old)} -> {as_toml(new)}" for key, old, new in pairs if old != new]
 
 
 def _get(config: DataclassInstance, key: str) -> Any:

@@ -1,9 +1,11 @@
-"""Sanitization of names from files and data sets for terminals and file systems."""
+"""Sanitization of names from files and data sets for terminals and file systems, and suggestions for wrong names."""
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import re
+from collections.abc import Iterable, Sequence
 
 MAX_NAME_BYTES = 200  # of a file name in UTF-8; file systems allow 255, which leaves room for suffixes
 # C0 and C1 control characters, line separators, bidirectional marks, and lone surrogates, which Python uses for file
@@ -34,3 +36,21 @@ def to_file_name(name: str, max_bytes: int = MAX_NAME_BYTES) -> str:
         return plain
     digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
     return f"{encoded[: max_bytes - len(digest) - 1].decode('utf-8', 'ignore')}-{digest}"
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Return the end of an error that suggests the closest of the valid names; empty if none is close."""
+    near = difflib.get_close_matches(name, list(names), n=1)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def suggest_key(key: str, known: Sequence[str]) -> str:
+    """Suggest the closest key of the section, otherwise the closest name anywhere, otherwise list the section."""
+    prefix, _, name = key.rpartition(".")
+    siblings = [each.rpartition(".")[2] for each in known if each.rpartition(".")[0] == prefix]
+    if hint := did_you_mean(name, siblings):
+        return hint
+    by_name = {each.rpartition(".")[2]: each for each in reversed(known)}
+    if near := difflib.get_close_matches(name, list(by_name), n=1):
+        return f"; did you mean '{by_name[near[0]]}'?"
+    return f"; valid here: {', '.join(siblings)}"

@@ -20,7 +20,7 @@ LOSSES = {
 }
 
 TOY = DetectorConfig(
-    image=ImageConfig(standardisation="std", resize="none"),
+    image=ImageConfig(normalization="std", resize="none"),
     backbone=BackboneConfig(
         name="resnet18", stem="conv3", finest_stride=2, width=16, num_levels=3, fpn_channels=16, pool_level=False
     ),
@@ -29,9 +29,9 @@ TOY = DetectorConfig(
         anchor_ratios=(0.5, 1.0, 2.0),
         anchors_per_image=64,
         positive_fraction=0.5,
-        pre_nms_limit=300,
-        post_nms_training=100,
-        post_nms_inference=60,
+        pre_nms_top_n_inference=300,
+        post_nms_top_n_training=100,
+        post_nms_top_n_inference=60,
     ),
     box=BoxHeadConfig(pool_size=5, widths=(32,), rois_per_image=32, positive_fraction=0.25, nms_threshold=0.3),
     mask=MaskHeadConfig(mask_size=14, channels=16, depth=1),

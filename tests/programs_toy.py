@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 from click.testing import CliRunner, Result
@@ -13,21 +15,23 @@ from PIL import Image
 from datasets.synthetic.config import SceneConfig, update_config
 from datasets.synthetic.recipes import Recipe
 from datasets.synthetic.writer import create
+from maskrcnn.config import old_keys
+from workbench.config import ExperimentConfig
 
 SCENES = update_config(SceneConfig(), width=64, height=64, n_groups=1, n_objects_per_group=4, n_free=6)
 N_TRAIN, N_VAL, N_TEST = 6, 2, 3
 SETTINGS = """
 [augment]
-fixed_size = [64]
+crop_size = [64]
 crop_border = 4
 [detector.backbone]
 width = 16
 fpn_channels = 16
 [detector.rpn]
 anchors_per_image = 32
-pre_nms_limit = 60
-post_nms_training = 40
-post_nms_inference = 40
+pre_nms_top_n_inference = 60
+post_nms_top_n_training = 40
+post_nms_top_n_inference = 40
 [detector.box]
 widths = [32]
 rois_per_image = 16
@@ -69,6 +73,21 @@ def make_nuclei(root: Path, count: int = 4) -> Path:
         Image.new("L", (48, 40)).save(folder / "masks" / "empty.png")
         image.save(folder / "images" / f"{folder.name}.png")
     return root
+
+
+def with_old_keys(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the nested tables of an experiment with the keys of the previous version."""
+    old = {current: key for key, current in old_keys(ExperimentConfig).items()}
+
+    def rename(table: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+        return {
+            old.get(prefix + name, name).rpartition(".")[2]: rename(value, f"{prefix}{name}.")
+            if isinstance(value, Mapping)
+            else value
+            for name, value in table.items()
+        }
+
+    return rename(tables, "")
 
 
 def call(program: click.Command, *arguments: str) -> Result:

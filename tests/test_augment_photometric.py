@@ -110,7 +110,9 @@ def test_arguments_that_make_no_sense_are_named(make, name: str) -> None:
 
 
 def test_settings_make_the_transforms_they_name() -> None:
-    config = AugmentConfig(light_scl_std=0.1, light_off_std=0.2, invert="random", blur=1.5, gaussian_noise=0.3)
+    config = AugmentConfig(
+        brightness_factor_std=0.1, brightness_offset_std=0.2, invert="random", blur_sigma=1.5, noise_std=0.3
+    )
     transforms = make_training_transform(config).transforms
     assert transforms[-4:] == (RandomLight(0.1, 0.2), RandomInvert(), RandomBlur(1.5), GaussianNoise(0.3))
     assert not {type(each) for each in make_training_transform(AugmentConfig()).transforms} & {

@@ -29,16 +29,16 @@ from maskrcnn.structures.warping import warp
 
 SIZE = (60, 80)
 EVERYTHING = AugmentConfig(
-    scale_u_range=(0.7, 1.4),
+    scale_range=(0.7, 1.4),
     scale_x_range=(0.9, 1.1),
     scale_y_range=(0.9, 1.1),
-    fixed_size=(48, 56),
-    rot_range_mag=45,
+    crop_size=(48, 56),
+    rotation_degrees=45,
     affine_std=0.1,
-    light_scl_std=0.1,
-    light_off_std=0.1,
-    blur=0.5,
-    gaussian_noise=0.05,
+    brightness_factor_std=0.1,
+    brightness_offset_std=0.1,
+    blur_sigma=0.5,
+    noise_std=0.05,
     invert="random",
 )
 
@@ -125,7 +125,7 @@ def test_crops_that_favour_small_objects_hold_them_more_often() -> None:
     boxes = torch.tensor([[2.0, 2, 5, 5], [40, 20, 79, 59]])
     held = {0.0: 0, 1.0: 0}
     for share in held:
-        for m in draws(RandomCrop((20, 20), favour_small=share), 300, boxes):
+        for m in draws(RandomCrop((20, 20), object_crop_fraction=share), 300, boxes):
             x, y = map_points(m, torch.tensor([[3.5, 3.5]]))[0].tolist()
             held[share] += 0 <= x < 20 and 0 <= y < 20
     assert held[1.0] > 3 * held[0.0] > 0
@@ -158,7 +158,7 @@ def test_objects_to_ignore_and_off_the_canvas_steer_nothing() -> None:
 
 def test_crops_that_favour_objects_stay_within_the_border() -> None:
     boxes = torch.tensor([[0.0, 0, 2, 2]])
-    for m in draws(RandomCrop((20, 20), border=3, favour_small=1.0), 100, boxes):
+    for m in draws(RandomCrop((20, 20), border=3, object_crop_fraction=1.0), 100, boxes):
         assert -3 <= -float(m[0, 2]) <= 63 and -3 <= -float(m[1, 2]) <= 43
 
 
@@ -191,7 +191,7 @@ def test_whole_objects_are_not_taken_for_cut_however_they_are_scaled() -> None:
 def test_masks_and_boxes_follow_the_image_through_everything() -> None:
     """The mean grey under every mask stays that of its object."""
     config = AugmentConfig(
-        fixed_size=(48, 56), scale_u_range=(0.7, 1.4), rot_range_mag=180, affine_std=0.1, img_pad_mode="reflect"
+        crop_size=(48, 56), scale_range=(0.7, 1.4), rotation_degrees=180, affine_std=0.1, pad_mode="reflect"
     )
     transform = make_training_transform(config)
     image, truth = painted_sample()
@@ -253,16 +253,16 @@ def test_transforms_that_cannot_be_are_refused(make: object, message: str) -> No
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"scale_u_range": (1.2, 0.8)}, "scale_u_range"),
+        ({"scale_range": (1.2, 0.8)}, "scale_u_range"),
         ({"scale_x_range": (0.5,)}, "scale_x_range"),
         ({"mosaic": 1.0}, "mosaic"),
-        ({"gaussian_noise": math.inf}, "gaussian_noise"),
-        ({"blur": math.inf}, "blur"),
+        ({"noise_std": math.inf}, "gaussian_noise"),
+        ({"blur_sigma": math.inf}, "blur"),
         ({"affine_std": math.inf}, "affine_std"),
         ({"match_sizes": (math.inf,)}, "match_sizes"),
-        ({"light_scl_std": math.inf}, "light_scl_std"),
+        ({"brightness_factor_std": math.inf}, "light_scl_std"),
         ({"copy_paste": 3, "copy_paste_feather": 200.0}, "copy_paste"),
-        ({"others": ("imgaug",)}, "imgaug"),
+        ({"library_transforms": ("imgaug",)}, "imgaug"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_in_one_line(settings: dict[str, object], message: str) -> None:

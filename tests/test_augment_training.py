@@ -20,16 +20,18 @@ from maskrcnn.training.loading import KeyedSamples, load_training_batches
 GEOMETRY = AugmentConfig(
     mosaic=0.7,
     copy_paste=6,
-    scale_u_range=(0.8, 1.3),
+    scale_range=(0.8, 1.3),
     scale_x_range=(0.9, 1.1),
     scale_y_range=(0.9, 1.1),
     match_sizes=(16.0, 20.0),
-    fixed_size=(80, 90),
-    favour_small=0.5,
-    rot_range_mag=180.0,
+    crop_size=(80, 90),
+    object_crop_fraction=0.5,
+    rotation_degrees=180.0,
     affine_std=0.08,
 )
-LIGHT = replace(GEOMETRY, light_scl_std=0.1, light_off_std=0.03, invert="random", blur=0.7, gaussian_noise=0.05)
+LIGHT = replace(
+    GEOMETRY, brightness_factor_std=0.1, brightness_offset_std=0.03, invert="random", blur_sigma=0.7, noise_std=0.05
+)
 
 
 class Source(list):
@@ -58,7 +60,7 @@ def interiors(sample: Sample, depth: int) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("pad_mode", PAD_MODES)
 def test_colours_stay_with_their_masks_through_every_change(pad_mode: str, source: Source) -> None:
-    transform, checked = make_training_transform(replace(GEOMETRY, img_pad_mode=pad_mode), source), 0
+    transform, checked = make_training_transform(replace(GEOMETRY, pad_mode=pad_mode), source), 0
     for seed in range(50):
         sample = transform(*source[seed % 6], seeded(seed))
         assert_sound(sample)
@@ -86,7 +88,7 @@ def test_every_change_together_gives_sound_samples(dtype: torch.dtype, source: S
     scale = 255 if dtype == torch.uint8 else 1
     own = [((image * scale).round() if dtype == torch.uint8 else image, truth) for image, truth in source]
     own = [(image.to(dtype), truth) for image, truth in own]
-    transform = make_training_transform(replace(LIGHT, img_pad_mode="reflect"), own)
+    transform = make_training_transform(replace(LIGHT, pad_mode="reflect"), own)
     for seed in range(12):
         sample = image, _ = transform(*own[seed % 6], seeded(seed))
         assert_sound(sample)

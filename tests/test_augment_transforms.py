@@ -40,7 +40,7 @@ def shown(image: Tensor, instances: Instances) -> Tensor:
 @pytest.mark.parametrize("shape", [(9, 13), (3, 4), (40, 2)])
 def test_masks_follow_the_image_through_crop_and_flips(shape: tuple[int, int], mode: str) -> None:
     image, instances = sample(*shape)
-    transform = make_training_transform(AugmentConfig(fixed_size=(8, 12), crop_border=2, img_pad_mode=mode))
+    transform = make_training_transform(AugmentConfig(crop_size=(8, 12), crop_border=2, pad_mode=mode))
     for seed in range(20):
         moved_image, moved = transform(image, instances, seeded(seed))
         assert tuple(moved_image.shape[1:]) == tuple(moved.size) and tuple(moved.size) in ((8, 12), (12, 8))
@@ -49,7 +49,7 @@ def test_masks_follow_the_image_through_crop_and_flips(shape: tuple[int, int], m
 
 def test_same_generator_seed_gives_the_same_sample() -> None:
     image, instances = sample(20, 20)
-    transform = make_training_transform(AugmentConfig(fixed_size=(8,)))
+    transform = make_training_transform(AugmentConfig(crop_size=(8,)))
     results = [transform(image, instances, seeded(seed)) for seed in (3, 3, 4)]
     assert torch.equal(results[0][0], results[1][0]) and torch.equal(results[0][1].boxes, results[1][1].boxes)
     assert not torch.equal(results[0][0], results[2][0])
@@ -57,7 +57,7 @@ def test_same_generator_seed_gives_the_same_sample() -> None:
 
 def test_the_global_random_state_is_neither_used_nor_changed() -> None:
     image, instances = sample(20, 20)
-    transform = make_training_transform(AugmentConfig(fixed_size=(8,)))
+    transform = make_training_transform(AugmentConfig(crop_size=(8,)))
     torch.manual_seed(1)
     first = transform(image, instances, seeded(0))[0]
     after = torch.rand(1)
@@ -121,15 +121,15 @@ def test_each_flip_can_be_turned_off(flips: RandomFlip, expected: set[tuple[int,
 
 
 def test_settings_make_the_transform_they_name() -> None:
-    config = AugmentConfig(fixed_size=(64, 96), crop_border=5, img_pad_mode="reflect", vflip=False)
+    config = AugmentConfig(crop_size=(64, 96), crop_border=5, pad_mode="reflect", vflip=False)
     assert make_training_transform(config) == Compose(
         (RandomCrop((64, 96), 5), RandomFlip(True, False, True)), Edges("reflect", "ignore", 0.25)
     )
-    assert make_training_transform(AugmentConfig(fixed_size=(32,))).transforms[0] == RandomCrop((32, 32), 16)
+    assert make_training_transform(AugmentConfig(crop_size=(32,))).transforms[0] == RandomCrop((32, 32), 16)
 
 
 def test_size_zero_and_no_flips_leave_the_sample_alone() -> None:
-    config = AugmentConfig(fixed_size=(0,), hflip=False, vflip=False, hvflip=False)
+    config = AugmentConfig(crop_size=(0,), hflip=False, vflip=False, transpose=False)
     image, instances = sample(5, 7)
     moved_image, moved = make_training_transform(config)(image, instances, seeded(0))
     assert moved_image is image and moved is instances
@@ -138,12 +138,12 @@ def test_size_zero_and_no_flips_leave_the_sample_alone() -> None:
 @pytest.mark.parametrize("fixed_size", [(), (1, 2, 3), (64, 0), (-1,)])
 def test_sizes_that_are_none_are_refused(fixed_size: tuple[int, ...]) -> None:
     with pytest.raises(UserError, match="fixed_size"):
-        make_training_transform(AugmentConfig(fixed_size=fixed_size))
+        make_training_transform(AugmentConfig(crop_size=fixed_size))
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"size": (0, 5)}, {"size": (5,)}, {"size": (5, 5), "border": -1}, {"size": (5, 5), "favour_small": 2}],
+    [{"size": (0, 5)}, {"size": (5,)}, {"size": (5, 5), "border": -1}, {"size": (5, 5), "object_crop_fraction": 2}],
 )
 def test_crops_that_cannot_be_are_refused(arguments: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="crop"):
@@ -169,8 +169,8 @@ def test_a_transform_that_returns_no_sample_is_named() -> None:
     ("config", "message"),
     [
         (AugmentConfig(scale_x_range=(2.0, 1.0)), r"^scale_x_range: \(2.0, 1.0\) is not a range"),
-        (AugmentConfig(fixed_size=(1,)), "fixed_size: crops of 1 pixels contain no object; use at least 8"),
-        (AugmentConfig(others=("torchvision.ColorJitter(",)), "never closed; write a call such as imgaug"),
+        (AugmentConfig(crop_size=(1,)), "fixed_size: crops of 1 pixels contain no object; use at least 8"),
+        (AugmentConfig(library_transforms=("torchvision.ColorJitter(",)), "never closed; write a call such as imgaug"),
     ],
 )
 def test_settings_that_make_no_sense_are_said_by_their_own_name(config: AugmentConfig, message: str) -> None:

@@ -91,12 +91,14 @@ def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LabelImages:
     return LabelImages(tmp_path, "train")
 
 
-@pytest.mark.parametrize("options", [{}, {"rot_range_mag": 45.0}, {"blur": 1.0, "light_scl_std": 0.2}, {"mosaic": 1.0}])
+@pytest.mark.parametrize(
+    "options", [{}, {"rotation_degrees": 45.0}, {"blur_sigma": 1.0, "brightness_factor_std": 0.2}, {"mosaic": 1.0}]
+)
 def test_training_crops_of_large_images_are_those_of_whole_ones(
     large: LabelImages, monkeypatch: pytest.MonkeyPatch, options: dict[str, float]
 ) -> None:
     data = DeepImages(large, (0.0, 255.0))
-    config = AugmentConfig(fixed_size=(64,), **options)  # type: ignore[arg-type]
+    config = AugmentConfig(crop_size=(64,), **options)  # type: ignore[arg-type]
     samples = KeyedSamples(data, make_training_transform(config, data), seed=3)
     sizes: list[int] = []
     read = LargeImage.read

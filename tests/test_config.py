@@ -22,12 +22,15 @@ from maskrcnn.config import (
     flag_values,
     from_dict,
     merge,
+    old_keys,
     option,
     read_toml,
     settings,
     to_dict,
     to_toml,
+    toml_values,
 )
+from maskrcnn.values import expand_home
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,7 @@ def test_toml_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
 
 floats = st.floats(allow_nan=False)
 positive = st.floats(min_value=0)
+texts = st.text().filter(lambda text: expand_home(text) == text)  # `~` is read as the home folder
 everything = st.builds(
     Everything,
     seed=st.integers(min_value=0),
@@ -154,11 +158,11 @@ everything = st.builds(
         num_epochs=st.integers(1, 10_000),
         amp=st.booleans(),
         hide_bar=st.booleans(),
-        log_file=st.none() | st.text().filter(lambda text: text != "none"),
+        log_file=st.none() | texts.filter(lambda text: text != "none"),
         clip=st.none() | positive,
         scale_range=st.tuples(floats, floats),
         sizes=st.lists(st.lists(floats).map(tuple)).map(tuple),
-        tags=st.lists(st.text()).map(tuple),
+        tags=st.lists(texts).map(tuple),
     ),
 )
 
@@ -247,6 +251,80 @@ def test_a_flag_declared_twice_is_a_mistake_of_the_programmer() -> None:
 
     with pytest.raises(TypeError, match="same"):
         settings(Twice)
+
+
+# ---- names of the previous version
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """Optimizer."""
+
+    learning_rate: float = option(1e-4, "Peak step size.", flag="lr", minimum=0, renamed="step_size")
+    weight_decay: float = option(0.0, "Weight decay.", renamed="decay", minimum=0)
+    name: str = option("adamw", "Method.", flag="method", choices=("adamw", "sgd"), renamed_values={"adam": "adamw"})
+
+
+@dataclass(frozen=True)
+class Renamed:
+    """Options of which some were renamed."""
+
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    split_seed: int = option(0, "Seed.", flag="subsetseed", renamed="subsetseed")
+
+
+def test_old_keys_and_values_are_read_with_a_notice_each() -> None:
+    notices: list[str] = []
+    tables = {"subsetseed": 3, "optimizer": {"step_size": 0.5, "decay": 1, "name": "adam"}}
+    values = toml_values(Renamed, tables, "s.toml", notices.append)
+    assert values == {
+        "split_seed": 3,
+        "optimizer.learning_rate": 0.5,
+        "optimizer.weight_decay": 1.0,
+        "optimizer.name": "adamw",
+    }
+    assert [line.split(";")[0] for line in notices] == [
+        "s.toml: subsetseed is now split_seed",
+        "s.toml: optimizer.step_size is now optimizer.learning_rate",
+        "s.toml: optimizer.decay is now optimizer.weight_decay",
+        "s.toml: optimizer.name = 'adam' is now 'adamw'",
+    ]
+    assert to_dict(merge(Renamed(), values))["optimizer"].keys() == {"learning_rate", "weight_decay", "name"}
+
+
+def test_old_environment_variables_and_flag_values_are_read_with_a_notice() -> None:
+    notices: list[str] = []
+    environ = {"SMALLOBJECTS_OPTIMIZER_DECAY": "2", "SMALLOBJECTS_LR": "1"}  # that of a flag has not changed
+    assert environment_values(Renamed, environ, notices.append) == {
+        "optimizer.weight_decay": 2.0,
+        "optimizer.learning_rate": 1.0,
+    }
+    assert flag_values(Renamed, {"method": "adam"}, notices.append) == {"optimizer.name": "adamw"}
+    assert len(notices) == 2 and "SMALLOBJECTS_OPTIMIZER_WEIGHT_DECAY" in notices[0] and "--method" in notices[1]
+
+
+def test_current_names_give_no_notice_and_both_names_of_an_option_are_an_error() -> None:
+    notices: list[str] = []
+    toml_values(Renamed, to_dict(Renamed()), "s.toml", notices.append)
+    assert not notices
+    both = {"optimizer": {"decay": 1, "weight_decay": 2}}
+    with pytest.raises(
+        UserError, match=r"^s\.toml: optimizer\.decay is the old name of optimizer\.weight_decay, .*both"
+    ):
+        toml_values(Renamed, both, "s.toml")
+
+
+def test_errors_in_the_value_of_an_old_key_name_the_key_now() -> None:
+    with pytest.raises(UserError, match=r"s\.toml: optimizer\.weight_decay = -1.0: must be at least 0"):
+        toml_values(Renamed, {"optimizer": {"decay": -1}}, "s.toml")
+
+
+def test_old_keys_of_a_whole_configuration() -> None:
+    assert old_keys(Renamed) == {
+        "subsetseed": "split_seed",
+        "optimizer.step_size": "optimizer.learning_rate",
+        "optimizer.decay": "optimizer.weight_decay",
+    }
 
 
 # ---- the command line

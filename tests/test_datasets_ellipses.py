@@ -107,7 +107,7 @@ def test_groups_lie_inside_images_that_are_not_square(width, height):
         assert np.abs(shapes.centers[:, 0] - width / 2).max() > width / 6  # and spread over it
 
 
-def test_scenes_have_the_figures_of_the_ancestor():
+def test_scenes_have_the_figures_of_britefury():
     sides, areas, pieces = [], [], 0
     for image in range(60):
         labels = render(compose_scene(DEFAULT, "train", image)).labels

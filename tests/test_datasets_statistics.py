@@ -293,7 +293,7 @@ def test_any_objects_get_a_detector_that_can_be_built(seed: int, number: int, la
 def test_limits_follow_the_fullest_image() -> None:
     few = propose_limits(DetectorConfig(), Crowding(1, 1, 1))
     many = propose_limits(DetectorConfig(), Crowding(5000, 300, 80))
-    assert few.box.max_instances == 100 and few.rpn.pre_nms_limit == 500 and few.box.rois_per_image == 64
-    assert many.box.max_instances == 10_000 and many.rpn.post_nms_inference == 15_000
-    assert many.rpn.pre_nms_limit == 40_000 and many.rpn.post_nms_training == 1200
+    assert few.box.max_detections == 100 and few.rpn.pre_nms_top_n_inference == 500 and few.box.rois_per_image == 64
+    assert many.box.max_detections == 10_000 and many.rpn.post_nms_top_n_inference == 15_000
+    assert many.rpn.pre_nms_top_n_inference == 40_000 and many.rpn.post_nms_top_n_training == 1200
     assert many.rpn.anchors_per_image == 1200 and many.box.rois_per_image == 400

@@ -119,7 +119,7 @@ def test_training_step_and_detection(head: str, dtype: torch.dtype) -> None:
     """Of a detector that is built, trained by one step and used under the default dtype."""
 
     def train_and_detect() -> Any:
-        detector = toy_detector(head, box__min_confidence=0.0, rpn__pre_nms_limit=100)
+        detector = toy_detector(head, box__min_score=0.0, rpn__pre_nms_top_n_inference=100)
         optimizer = torch.optim.AdamW(detector.parameters(), lr=1e-3)
         torch.manual_seed(1)
         losses = detector(PICTURES, TARGETS)

@@ -76,7 +76,7 @@ VARIATIONS: dict[str, dict[str, Any]] = {
     "focal loss, hard negatives": {"rpn__focal_loss": True, "box__hard_negatives": True, "per_sample_loss": False},
     "nearest ties, class agnostic": {
         "rpn__forced_ties": "nearest", "box__class_agnostic": True, "mask__class_agnostic": True, "mask__norm": True,
-        "mask__soft_targets": False, "mask__rois_per_image": 3, "image__standardisation": "imagenet",
+        "mask__soft_targets": False, "mask__rois_per_image": 3, "image__normalization": "imagenet",
     },
     "resized, padded": {"image__resize": "square", "image__max_size": 96, "image__pad_to_batch": True},
 }  # fmt: skip
@@ -103,8 +103,8 @@ def test_no_tensor_of_the_presets_is_on_the_wrong_device(make: Any, gpu: Pretend
     config = replace(
         config,
         image=replace(config.image, min_size=64, max_size=96),
-        rpn=replace(config.rpn, post_nms_training=20, post_nms_inference=20, pre_nms_limit=50),
-        box=replace(config.box, rois_per_image=16, max_instances=10, widths=(32,)),
+        rpn=replace(config.rpn, post_nms_top_n_training=20, post_nms_top_n_inference=20, pre_nms_top_n_inference=50),
+        box=replace(config.box, rois_per_image=16, max_detections=10, widths=(32,)),
         mask=replace(config.mask, channels=16),
     )
     detector = gpu.place(Detector(config, 1, "mask_rcnn"))
@@ -196,9 +196,9 @@ def stable_training(device: str, head: str, folder: Path, deterministic: bool = 
         TrainingConfig(num_epochs=1, learning_rate=1e-3, warmup_steps=0, schedule="constant", log_every_n_steps=0),
         10,
         rpn__anchors_per_image=everything,
-        rpn__pre_nms_limit=everything,
-        rpn__pre_nms_limit_training=0,
-        rpn__post_nms_training=everything,
+        rpn__pre_nms_top_n_inference=everything,
+        rpn__pre_nms_top_n_training=0,
+        rpn__post_nms_top_n_training=everything,
         rpn__nms_threshold=1.0,
         box__rois_per_image=everything,
         mask__rois_per_image=0,

@@ -164,10 +164,10 @@ def test_nuclei(workplace: Path, spoil: Spoil, flags: str, words: str) -> None:
         ("[detector.box]\ncoder_weights = [1, 2, 3]", "detector.box.coder_weights | a list of 4 numbers"),
         ("[detector.rpn]\nanchor_sizes = [[8], [16]]", "anchor_sizes | each of the 4 levels"),
         ("[detector.mask]\nmask_size = 7", "mask_size must be even"),
-        ("[augment]\nimg_pad_mode = 'mirror'", "augment.img_pad_mode = 'mirror' | one of constant, reflect, replicate"),
+        ("[augment]\npad_mode = 'mirror'", "augment.pad_mode = 'mirror' | one of constant, reflect, replicate"),
         ("training = 3", "training = 3 | section"),
         ("[training", "not valid TOML"),
-        ("[augment]\nrot_range_mag = 450", "augment.rot_range_mag = 450.0 | at most 180"),
+        ("[augment]\nrotation_degrees = 450", "augment.rotation_degrees = 450.0 | at most 180"),
         ("[views]\nmerge = 'nsm'", "views.merge = 'nsm' | did you mean 'nms'?"),
     ],
 )
@@ -234,7 +234,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_ellipses: Path) -> Pa
         ("--head=mask_rcnn", "another architecture | layer mask_head."),
         ("--head=rpn", "another architecture | no layer box_head."),
         ("--head=faster_rcnn --backbone=resnet34", "another architecture | layer backbone.body.layer1.2.conv1.weight"),
-        ("--head=faster_rcnn --preset=ancestor", "another architecture | layer backbone.body."),
+        ("--head=faster_rcnn --preset=britefury", "another architecture | layer backbone.body."),
     ],
 )
 def test_weights_of_another_architecture(workplace: Path, trained: Path, flags: str, words: str) -> None:

@@ -98,13 +98,13 @@ def test_nuclei_of_their_own_size_are_drawn(workplace: Path) -> None:
 
 
 def test_settings_come_from_the_file_too(workplace: Path) -> None:
-    (workplace / "smallobjects.toml").write_text("[augment]\nfixed_size = [32]\n", encoding="utf-8")
+    (workplace / "smallobjects.toml").write_text("[augment]\ncrop_size = [32]\n", encoding="utf-8")
     (drawn,) = iterate_samples(open_data(load_config()), load_config(), BrowseConfig(num_samples=1))
     assert drawn.instances.size == (32, 32)
 
 
 def test_settings_of_another_file_are_taken_and_passed_on(workplace: Path) -> None:
-    Path("mine.toml").write_text("[augment]\nfixed_size = [32]\n", encoding="utf-8")
+    Path("mine.toml").write_text("[augment]\ncrop_size = [32]\n", encoding="utf-8")
     lines = succeed(browse, "--config=mine.toml", "--num_samples=1", "--raw")
     assert sum("--config=mine.toml" in line for line in lines) == 2
     assert "absent.toml: cannot be read" in fail(browse, "--config=absent.toml")

@@ -316,7 +316,8 @@ def test_weights_without_an_operating_threshold_use_one_half_with_a_notice(place
     weights = place / "runs/ellipses-mask_rcnn-1/weights/best.pt"
     contents = torch.load(weights, weights_only=True)
     del contents["state"]["metrics"]["operating_threshold"]
-    contents["config"]["output"]["plot_min_confidence"] = 0.5  # the former default
+    del contents["config"]["output"]["min_score"]
+    contents["config"]["output"]["plot_min_confidence"] = 0.5  # the former name and default
     save_checkpoint(weights, contents)
     flags = [f"--plot_min_confidence={given}"] if given else []
     lines = succeed(predict, f"{IMAGES}/000000.png", f"--weights={weights}", *flags)
@@ -507,7 +508,7 @@ def test_what_a_search_leaves_out_or_does_badly_is_said(place: Path) -> None:
     assert "note: some: 1 folder in it passed over; search them apart" in lines
     config = load_finder(RUN.partition("=")[2], {"tile": "32"}).config
     assert notes(place / "some/a.png", config) == []
-    (note,) = notes(place / "some/a.png", replace(config, augment=replace(config.augment, fixed_size=(256,))))
+    (note,) = notes(place / "some/a.png", replace(config, augment=replace(config.augment, crop_size=(256,))))
     assert "tiles of 32 px are less than half of the 256 px" in note and "--tile=256" in note
 
 

@@ -7,18 +7,19 @@ import os
 import shlex
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from programs_toy import SETTINGS, call, fail, settle, snapshot, succeed
+from programs_toy import SETTINGS, call, fail, settle, snapshot, succeed, with_old_keys
 
 from examples.train import main
+from maskrcnn.config import read_toml
 from maskrcnn.evaluation.coco_format import BOXES_FILE, MASKS_FILE
-from maskrcnn.training.checkpoint import load_checkpoint
+from maskrcnn.training.checkpoint import load_checkpoint, save_checkpoint
 from maskrcnn.training.loop import Training
 from maskrcnn.training.progress import ProgressDisplay
 from maskrcnn.training.runlog import read_metrics
@@ -103,6 +104,33 @@ def test_a_crashed_run_goes_on_from_the_middle_of_its_epoch(
     run = workplace / "runs" / NAME
     assert load_checkpoint(run / "weights/last.pt")["state"]["step"] == 4
     succeed(main, "--resume")
+    assert_same_run(whole / "runs" / NAME, run)
+
+
+def format_tables(tables: Mapping[str, Any], prefix: str = "") -> str:
+    """TOML of nested tables."""
+    values = [f"{name} = {json.dumps(value)}" for name, value in tables.items() if not isinstance(value, Mapping)]
+    parts = [format_tables(value, f"{prefix}{name}.") for name, value in tables.items() if isinstance(value, Mapping)]
+    return "\n".join([f"[{prefix[:-1]}]"] * bool(prefix) + values + parts) + "\n"
+
+
+def test_a_run_saved_with_the_keys_of_the_previous_version_is_resumed(
+    workplace: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (workplace / "smallobjects.toml").write_text(EVERY_STEP)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 4, interrupt)
+        assert call(main, *FLAGS).exit_code == 130
+    run = workplace / "runs" / NAME
+    contents = load_checkpoint(run / "weights/last.pt")
+    old = with_old_keys(contents["config"])
+    assert "fixed_size" in old["augment"] and "crop_size" not in old["augment"]
+    save_checkpoint(run / "weights/last.pt", contents | {"config": old})
+    tables = with_old_keys(read_toml(run / "config.toml"))
+    assert "fixed_size" in tables["augment"]
+    (run / "config.toml").write_text(format_tables(tables))
+    result = call(main, "--resume")
+    assert result.exit_code == 0 and result.stderr == ""
     assert_same_run(whole / "runs" / NAME, run)
 
 

@@ -1,4 +1,4 @@
-"""The command line of an experiment: every flag that users of the ancestor know is accepted."""
+"""The command line of an experiment: every flag that users of Britefury's Mask R-CNN know is accepted."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
+from programs_toy import with_old_keys
 
 from maskrcnn.command_line import SettingsCommand
-from maskrcnn.config import UserError, from_dict, merge, read_toml, settings
+from maskrcnn.config import UserError, from_dict, merge, old_keys, read_toml, settings, to_dict
+from maskrcnn.model.presets import get_preset
+from maskrcnn.values import as_toml
 from workbench.config import (
     CONFIG_FILE,
     ExperimentConfig,
@@ -26,49 +29,49 @@ ROOT = Path(__file__).parent.parent
 
 ACCEPTED = {  # flag: (a value to give, the setting's key, what it then is)
     "dataset": ("ellipses", "data.dataset", "ellipses"),
-    "subsetseed": ("7", "data.subsetseed", 7),
+    "subsetseed": ("7", "data.split_seed", 7),
     "head": ("rpn", "head", "rpn"),
     "backbone": ("resnet50", "detector.backbone.name", "resnet50"),
-    "standardisation": ("zerocentre", "detector.image.standardisation", "zerocentre"),
+    "standardisation": ("zerocentre", "detector.image.normalization", "zerocentre"),
     "learning_rate": ("1e-4", "training.learning_rate", 1e-4),
     "pretrained_lr_factor": (".5", "training.pretrained_lr_factor", 0.5),
     "batch_size": ("2", "training.batch_size", 2),
     "num_epochs": ("3", "training.num_epochs", 3),
     "seed": ("9", "training.seed", 9),
     "device": ("0", "training.device", "0"),
-    "num_threads": ("4", "training.num_threads", 4),
+    "num_threads": ("4", "training.num_workers", 4),
     "eval_every_n_epochs": ("5", "training.eval_every_n_epochs", 5),
     "save_model_every_n_epochs": ("5", "training.save_model_every_n_epochs", 5),
-    "fixed_size": ("128", "augment.fixed_size", (128,)),
+    "fixed_size": ("128", "augment.crop_size", (128,)),
     "crop_border": ("8", "augment.crop_border", 8),
-    "img_pad_mode": ("reflect", "augment.img_pad_mode", "reflect"),
+    "img_pad_mode": ("reflect", "augment.pad_mode", "reflect"),
     "rpn_train_anchors_per_image": ("256", "detector.rpn.anchors_per_image", 256),
-    "pre_nms_limit": ("500", "detector.rpn.pre_nms_limit", 500),
+    "pre_nms_limit": ("500", "detector.rpn.pre_nms_top_n_inference", 500),
     "rpn_nms_threshold": (".6", "detector.rpn.nms_threshold", 0.6),
-    "post_nms_rois_training": ("99", "detector.rpn.post_nms_training", 99),
-    "post_nms_rois_inference": ("98", "detector.rpn.post_nms_inference", 98),
+    "post_nms_rois_training": ("99", "detector.rpn.post_nms_top_n_training", 99),
+    "post_nms_rois_inference": ("98", "detector.rpn.post_nms_top_n_inference", 98),
     "train_rois_per_image": ("50", "detector.box.rois_per_image", 50),
-    "detection_max_instances": ("97", "detector.box.max_instances", 97),
-    "detection_min_confidence": (".7", "detector.box.min_confidence", 0.7),
+    "detection_max_instances": ("97", "detector.box.max_detections", 97),
+    "detection_min_confidence": (".7", "detector.box.min_score", 0.7),
     "detection_nms_threshold": (".4", "detector.box.nms_threshold", 0.4),
     "mask_size": ("14", "detector.mask.mask_size", 14),
     "mask_box_enlarge": ("1.2", "detector.mask.box_enlarge", 1.2),
     "mask_box_border_min": ("2", "detector.mask.box_border", 2.0),
-    "mask_nms_thresh": (".8", "output.mask_nms_thresh", 0.8),
+    "mask_nms_thresh": (".8", "output.min_visible_fraction", 0.8),
     "log_file": ("a.txt", "output.log_file", "a.txt"),
     "model_file": ("a.pt", "output.model_file", "a.pt"),
     "plot_dir": ("plots", "output.plot_dir", "plots"),
     "predictions_dir": ("out", "output.predictions_dir", "out"),
     "prediction_every_n_epochs": ("10", "output.prediction_every_n_epochs", 10),
-    # augmentation, with values as the ancestor's defaults have them
-    "gaussian_noise": ("0.1", "augment.gaussian_noise", 0.1),
-    "scale_u_range": ("0.8:1.25", "augment.scale_u_range", (0.8, 1.25)),
+    # augmentation, with values as Britefury's defaults have them
+    "gaussian_noise": ("0.1", "augment.noise_std", 0.1),
+    "scale_u_range": ("0.8:1.25", "augment.scale_range", (0.8, 1.25)),
     "scale_x_range": ("0.8,1.25", "augment.scale_x_range", (0.8, 1.25)),
     "scale_y_range": ("0.8:1.25", "augment.scale_y_range", (0.8, 1.25)),
     "affine_std": ("0.1", "augment.affine_std", 0.1),
-    "rot_range_mag": ("45", "augment.rot_range_mag", 45.0),
-    "light_scl_std": ("0.1", "augment.light_scl_std", 0.1),
-    "light_off_std": ("0.1", "augment.light_off_std", 0.1),
+    "rot_range_mag": ("45", "augment.rotation_degrees", 45.0),
+    "light_scl_std": ("0.1", "augment.brightness_factor_std", 0.1),
+    "light_off_std": ("0.1", "augment.brightness_offset_std", 0.1),
     "invert": ("random", "augment.invert", "random"),
     "crops_per_image": ("8", "training.crops_per_image", 8),
     "views": ("flips+scales:0.5,2", "views.views", "flips+scales:0.5,2"),
@@ -86,7 +89,7 @@ ON_OR_OFF = {
     "per_sample_loss": "detector.per_sample_loss",
     "hflip": "augment.hflip",
     "vflip": "augment.vflip",
-    "hvflip": "augment.hvflip",
+    "hvflip": "augment.transpose",
     "hide_progress_bar": "output.hide_progress_bar",
     "full_image": "views.full_image",
 }
@@ -148,6 +151,84 @@ def test_help_names_every_flag() -> None:
 def test_settings_import_no_torch() -> None:
     code = "import sys, workbench.config; sys.exit(any(m in sys.modules for m in ('torch', 'numpy', 'matplotlib')))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+# ---- names of the previous version
+
+RENAMED = {
+    "data": {"subsetseed": "split_seed"},
+    "reading": {"voc_from": "voc_first_pixel"},
+    "augment": {
+        "scale_u_range": "scale_range",
+        "fixed_size": "crop_size",
+        "favour_small": "object_crop_fraction",
+        "img_pad_mode": "pad_mode",
+        "cut_objects": "truncated_objects",
+        "rot_range_mag": "rotation_degrees",
+        "hvflip": "transpose",
+        "light_scl_std": "brightness_factor_std",
+        "light_off_std": "brightness_offset_std",
+        "blur": "blur_sigma",
+        "gaussian_noise": "noise_std",
+        "others": "library_transforms",
+    },
+    "detector.image": {"standardisation": "normalization"},
+    "detector.rpn": {
+        "pre_nms_limit": "pre_nms_top_n_inference",
+        "pre_nms_limit_training": "pre_nms_top_n_training",
+        "post_nms_training": "post_nms_top_n_training",
+        "post_nms_inference": "post_nms_top_n_inference",
+    },
+    "detector.box": {
+        "append_truths": "append_targets",
+        "min_confidence": "min_score",
+        "max_instances": "max_detections",
+    },
+    "training": {"num_threads": "num_workers"},
+    "output": {"plot_min_confidence": "min_score", "mask_nms_thresh": "min_visible_fraction"},
+}
+
+
+def test_the_options_that_were_renamed_and_their_table_in_the_documentation() -> None:
+    expected = {f"{part}.{old}": f"{part}.{new}" for part, names in RENAMED.items() for old, new in names.items()}
+    assert old_keys(ExperimentConfig) == expected
+    text = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
+    assert dict(re.findall(r"^\| `([a-z_.]+)` \| `([a-z_.]+)` \|", text, re.MULTILINE)) == expected
+
+
+def test_a_configuration_saved_by_the_previous_version_is_read_without_a_notice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = {flag: text for flag, (text, *_) in ACCEPTED.items()}
+    config = load_config(environ={}, flags=flags | {"preset": "britefury"})
+    tables = with_old_keys(to_dict(config)) | {"preset": "ancestor"}
+    assert from_dict(ExperimentConfig, tables, "x.pt") == config
+    path = tmp_path / "config.toml"
+    lines = [
+        f"[{part}]\n" + "".join(f"{old} = {default_of(part, new)}\n" for old, new in names.items())
+        for part, names in RENAMED.items()
+    ]
+    path.write_text("".join(lines))
+    assert load_config(path, environ={}) == ExperimentConfig()
+    assert capsys.readouterr().err == ""
+
+
+def default_of(part: str, name: str) -> str:
+    return as_toml(settings(ExperimentConfig)[f"{part}.{name}"].default)
+
+
+def test_a_file_with_old_keys_is_read_with_a_notice_on_stderr(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    CONFIG_FILE.write_text("[augment]\nrot_range_mag = 30\n")
+    Path("other.toml").write_text('preset = "ancestor"\n')
+    config = load_config(environ={}, flags={"config": "other.toml"})
+    assert config.augment.rotation_degrees == 30 and config.detector == get_preset("britefury")
+    notices = capsys.readouterr().err.splitlines()
+    assert len(notices) == 2 and all(line.startswith("note: ") for line in notices)
+    assert "smallobjects.toml: augment.rot_range_mag is now augment.rotation_degrees" in "".join(notices)
+    assert "other.toml: preset = 'ancestor' is now 'britefury'" in "".join(notices)
 
 
 # ---- smallobjects.toml

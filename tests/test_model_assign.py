@@ -125,7 +125,7 @@ def test_sampling_by_hardness_takes_the_hardest_of_each_kind() -> None:
 
 
 def test_hard_negatives_are_those_the_head_gets_most_wrong() -> None:
-    detector = toy_detector("faster_rcnn", box__hard_negatives=True, box__append_truths=False, box__rois_per_image=6)
+    detector = toy_detector("faster_rcnn", box__hard_negatives=True, box__append_targets=False, box__rois_per_image=6)
     head = detector.box_head
     assert head is not None
     torch.nn.init.normal_(head.classes.weight, std=2.0)
@@ -194,7 +194,7 @@ def test_the_class_loss_is_corrected_unless_negatives_are_chosen(changes: dict[s
 def test_truths_join_the_proposals_in_training() -> None:
     image, truths = disks((64, 96), 3)
     for append in (True, False):
-        detector = toy_detector("faster_rcnn", box__append_truths=append)
+        detector = toy_detector("faster_rcnn", box__append_targets=append)
         assert detector.box_head is not None
         samples = detector.box_head.sample(detector.features([image]), [Instances.empty((64, 96))], [truths])
         assert len(samples.boxes) == (3 if append else 0) and samples.counts.tolist() == [len(samples.boxes)]

@@ -39,7 +39,7 @@ def make_image(channels: int, dtype: torch.dtype = torch.uint8, seed: int = 0) -
 
 
 def normalize(image: Tensor, how: str, **options: object) -> np.ndarray:
-    config = merge(ImageConfig(), {"standardisation": how, "channels": len(image), **options})
+    config = merge(ImageConfig(), {"normalization": how, "channels": len(image), **options})
     return prepare_image(image, config).double().numpy()
 
 
@@ -141,7 +141,7 @@ def test_statistics_that_do_not_fit_the_channels_are_an_error(options: dict[str,
 @pytest.mark.parametrize("channels", [1, 2, 6])
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.float32])
 def test_a_detector_of_any_channels_learns_and_detects(head: str, channels: int, dtype: torch.dtype) -> None:
-    detector = toy_detector(head, image__channels=channels, box__min_confidence=0.0)
+    detector = toy_detector(head, image__channels=channels, box__min_score=0.0)
     images = [make_image(channels, dtype, seed) for seed in range(2)]
     targets = [one_class(disks(SIZE, seed=seed)[1]) for seed in range(2)]
     sum(detector(images, targets).values()).backward()
@@ -192,7 +192,7 @@ def test_imagenet_weights_are_loaded_for_any_channels(monkeypatch: pytest.Monkey
 
 
 def test_a_run_stores_the_statistics_of_its_training_images(workplace: Path) -> None:
-    lines = succeed(train, "--dataset=ellipses", "--head=rpn", "--standardisation=dataset", "--num_epochs=1")
+    lines = succeed(train, "--dataset=ellipses", "--head=rpn", "--normalization=dataset", "--num_epochs=1")
     assert any(line.startswith("normalization measured on 6 training images: mean 0.") for line in lines)
     run = next((workplace / "runs").iterdir())
     stored = tomllib.loads((run / "config.toml").read_text())["detector"]["image"]

@@ -46,7 +46,7 @@ def assert_unchanged(module: nn.Module, before: tuple[dict[str, Tensor], list[bo
 
 def trained(head: str = "mask_rcnn", **changes: Any) -> Detector:
     """Two steps from random weights, so that running statistics differ from those of a batch."""
-    detector = toy_detector(head, box__min_confidence=0.0, rpn__pre_nms_limit=60, **changes)
+    detector = toy_detector(head, box__min_score=0.0, rpn__pre_nms_top_n_inference=60, **changes)
     optimizer = torch.optim.SGD(detector.parameters(), lr=1e-3)
     for _ in range(2):
         optimizer.zero_grad()
@@ -304,7 +304,7 @@ def test_the_average_of_weights_is_what_detects() -> None:
         for parameter in detector.parameters():
             parameter.mul_(1.1)
     average.update_parameters(detector)
-    plain = toy_detector("faster_rcnn", box__min_confidence=0.0, rpn__pre_nms_limit=60)
+    plain = toy_detector("faster_rcnn", box__min_score=0.0, rpn__pre_nms_top_n_inference=60)
     plain.load_state_dict(average.module.state_dict())
     assert_equal(run_detector(average, IMAGES), plain(IMAGES))
     with pytest.raises(AssertionError):

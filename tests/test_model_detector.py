@@ -51,7 +51,7 @@ IMAGES, TRUTHS = [image for image, _ in BATCH], [truths for _, truths in BATCH]
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("training", [True, False])
 def test_losses_reach_every_parameter_and_both_modes_detect(head: str, training: bool) -> None:
-    detector = toy_detector(head, box__min_confidence=0.0).train(training)
+    detector = toy_detector(head, box__min_score=0.0).train(training)
     losses = assert_trains(detector, IMAGES, TRUTHS)
     assert all(loss > 0 for loss in losses.values())
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in detector.rpn.parameters())
@@ -75,7 +75,7 @@ def test_images_without_objects_train(head: str) -> None:
 
 @pytest.mark.parametrize("head", ["faster_rcnn", "mask_rcnn"])
 def test_no_detections_are_empty_instances(head: str) -> None:
-    found = toy_detector(head, box__min_confidence=1.0).eval()(IMAGES)
+    found = toy_detector(head, box__min_score=1.0).eval()(IMAGES)
     for result, truths in zip(found, TRUTHS, strict=True):
         assert len(result) == 0
         assert_sound(result, truths.size, head)
@@ -103,7 +103,7 @@ def test_two_thousand_objects_train() -> None:
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("size", [(5, 7), (1, 1), (3, 70)])
 def test_images_smaller_than_the_largest_stride_train_and_detect(head: str, size: tuple[int, int]) -> None:
-    detector = toy_detector(head, box__min_confidence=0.0)
+    detector = toy_detector(head, box__min_score=0.0)
     truths = squares(size, [[0, 0, 1, 1]])
     assert_trains(detector, [torch.rand(3, *size)], [truths])
     assert_sound(detector([torch.rand(3, *size)])[0], size, head)
@@ -111,7 +111,7 @@ def test_images_smaller_than_the_largest_stride_train_and_detect(head: str, size
 
 
 def test_a_flat_image_trains_and_detects() -> None:
-    detector = toy_detector(box__min_confidence=0.0)
+    detector = toy_detector(box__min_score=0.0)
     assert_trains(detector, [torch.zeros(3, 64, 64)], [squares((64, 64), [[9, 9, 20, 20]])])
     assert_sound(detector.eval()([torch.ones(3, 64, 64)])[0], (64, 64), "mask_rcnn")
 
@@ -147,12 +147,12 @@ def test_ignored_objects_alone_are_no_targets() -> None:
         {"backbone__norm": "group", "backbone__fpn_norm": True, "mask__norm": True},
         {"box__sampling_ratio": 0, "mask__sampling_ratio": 0, "box__aligned": False, "mask__soft_targets": False},
         {"mask__rois_per_image": 2, "rpn__forced_ties": "nearest", "rpn__anchor_ratios": (1.0,)},
-        {"rpn__smooth_l1_beta": 0.0, "box__smooth_l1_beta": 0.0, "box__append_truths": False},
+        {"rpn__smooth_l1_beta": 0.0, "box__smooth_l1_beta": 0.0, "box__append_targets": False},
     ],
     ids=lambda changes: ",".join(changes),
 )
 def test_every_way_to_build_it_trains_and_detects(changes: dict[str, object]) -> None:
-    detector = toy_detector(num_classes=3, box__min_confidence=0.0, **changes)
+    detector = toy_detector(num_classes=3, box__min_score=0.0, **changes)
     truths = [Instances(t.size, t.boxes, torch.arange(len(t)) % 3 + 1, masks=t.masks) for t in TRUTHS]
     assert_trains(detector, IMAGES, truths)
     for result, image in zip(detector.eval()(IMAGES), IMAGES, strict=True):
@@ -192,7 +192,7 @@ SIZES = [(64, 96), (96, 64), (57, 91), (64, 96), (33, 40)]
 
 def awake(head: str, **changes: object) -> Detector:
     """Untrained, but far from indifferent: last layers scaled until scores and boxes spread."""
-    detector = toy_detector(head, box__min_confidence=0.05, **changes).eval()
+    detector = toy_detector(head, box__min_score=0.05, **changes).eval()
     wanted = {"rpn.objectness": 1.0, "rpn.deltas": 0.3, "box_head.classes": 2.0, "box_head.deltas": 1.0}
     for name, spread in wanted.items():
         if head == "rpn" and name.startswith("box_head"):

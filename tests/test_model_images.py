@@ -32,19 +32,19 @@ def test_a_flat_image_stays_flat() -> None:
     ("how", "wanted"),
     [("none", 0.5), ("zerocentre", 0.0), ("zeromean", 0.0), ("imagenet", (0.5 - 0.485) / 0.229)],
 )
-def test_standardisations(how: str, wanted: float) -> None:
-    config = ImageConfig(standardisation=how)
+def test_normalizations(how: str, wanted: float) -> None:
+    config = ImageConfig(normalization=how)
     assert float(standardize(torch.full((3, 4, 4), 0.5), config)[0, 0, 0]) == pytest.approx(wanted, abs=1e-6)
 
 
 def test_zeromean_is_by_channel() -> None:
-    assert standardize(noise(5, 5), ImageConfig(standardisation="zeromean")).mean(dim=(1, 2)).abs().max() < 1e-6
+    assert standardize(noise(5, 5), ImageConfig(normalization="zeromean")).mean(dim=(1, 2)).abs().max() < 1e-6
 
 
 def test_uint8_and_float_are_prepared_alike() -> None:
     image = (noise(7, 9) * 255).to(torch.uint8)
     for how in ("std", "none", "imagenet"):
-        config = ImageConfig(standardisation=how)
+        config = ImageConfig(normalization=how)
         torch.testing.assert_close(prepare_image(image, config), prepare_image(image / 255, config))
 
 

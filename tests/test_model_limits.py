@@ -54,11 +54,11 @@ def test_images_up_to_the_limit_size_are_detected_as_with_fixed_limits(head: str
 
 def test_a_larger_image_gets_proposals_by_its_area_whatever_is_detected_with_it() -> None:
     images = [disks(size, seed=i)[0] for i, size in enumerate([(64, 64), (256, 256)])]
-    detector = toy_detector("rpn", limit_size=64, rpn__nms_threshold=1.0, rpn__pre_nms_limit=60).eval()
+    detector = toy_detector("rpn", limit_size=64, rpn__nms_threshold=1.0, rpn__pre_nms_top_n_inference=60).eval()
     small, large = detector.detect(images)
     assert (len(small), len(large)) == (60, 16 * 60)
     together = toy_detector(
-        "rpn", limit_size=64, rpn__nms_threshold=1.0, rpn__pre_nms_limit=60, image__pad_to_batch=True
+        "rpn", limit_size=64, rpn__nms_threshold=1.0, rpn__pre_nms_top_n_inference=60, image__pad_to_batch=True
     ).eval()
     assert [len(found) for found in together.detect(images)] == [60, 16 * 60]
 
@@ -69,7 +69,9 @@ def logits_of(best: int, count: int) -> Tensor:
 
 
 def test_likely_objects_that_the_limits_of_the_rpn_cut_are_counted_by_level_and_image() -> None:
-    config = toy_config(rpn__anchor_ratios=(1.0,), rpn__pre_nms_limit=10, rpn__post_nms_inference=12).rpn
+    config = toy_config(
+        rpn__anchor_ratios=(1.0,), rpn__pre_nms_top_n_inference=10, rpn__post_nms_top_n_inference=12
+    ).rpn
     levels = [AnchorLevel((8.0, 8.0), (4.0, 4.0), torch.tensor([[4.0, 4.0]]), 8, 8) for _ in range(3)]
     logits = [logits_of(best, 64) for best in (15, 10, 3)]
     output = RPNOutput(logits, [torch.zeros(1, 64, 4)] * 3, levels)
@@ -89,9 +91,9 @@ def test_likely_objects_that_the_limits_of_the_rpn_cut_are_counted_by_level_and_
 
 def test_detections_that_are_cut_are_counted_and_the_line_names_the_option() -> None:
     images = [disks((128, 128), seed=i)[0] for i in range(2)]
-    changes = {"box__min_confidence": 0.0, "rpn__post_nms_inference": 1000}
+    changes = {"box__min_score": 0.0, "rpn__post_nms_top_n_inference": 1000}
     every = toy_detector("faster_rcnn", **changes).eval().detect(images)
-    detector = toy_detector("faster_rcnn", **changes, box__max_instances=20).eval()
+    detector = toy_detector("faster_rcnn", **changes, box__max_detections=20).eval()
     with count_cuts() as cuts:
         assert describe_cuts(cuts, detector.config) is None
         assert all(len(found) == 20 for found in detector.detect(images))
@@ -103,14 +105,14 @@ def test_detections_that_are_cut_are_counted_and_the_line_names_the_option() -> 
 
 def test_training_counts_nothing() -> None:
     image, truths = disks((128, 128))
-    detector = toy_detector("mask_rcnn", rpn__pre_nms_limit=1, rpn__pre_nms_limit_training=1)
+    detector = toy_detector("mask_rcnn", rpn__pre_nms_top_n_inference=1, rpn__pre_nms_top_n_training=1)
     with count_cuts() as cuts:
         detector.train()([image], [one_class(truths)])
     assert cuts.found() == []
 
 
 def test_counts_belong_to_their_block_and_leave_no_state_in_the_detector() -> None:
-    detector = toy_detector("rpn", rpn__post_nms_inference=2).eval()
+    detector = toy_detector("rpn", rpn__post_nms_top_n_inference=2).eval()
     before = dict(vars(detector))
     with count_cuts() as outer:
         detector.detect([disks((64, 64))[0]])

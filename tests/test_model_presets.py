@@ -15,7 +15,7 @@ from maskrcnn.model.presets import PRESETS, britefury, get_preset, torchvision
 
 def test_presets_are_found_by_name_and_small_is_the_default() -> None:
     assert get_preset("small") == DetectorConfig()
-    assert get_preset("ancestor") == britefury() and get_preset("torchvision") == torchvision()
+    assert get_preset("britefury") == britefury() and get_preset("torchvision") == torchvision()
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_torchvision_preset_has_the_published_number_of_parameters(head: str, we
     assert count == weights.meta["num_params"]
 
 
-def test_ancestor_keeps_strides_from_2_to_16() -> None:
+def test_britefury_keeps_strides_from_2_to_16() -> None:
     detector = Detector(britefury(), 1, "rpn").eval()
     assert detector.backbone.strides == [2, 4, 8, 16]
     with torch.no_grad():

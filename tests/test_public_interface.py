@@ -97,7 +97,7 @@ def test_environment_and_options_files_have_no_influence(
     monkeypatch.setenv("SMALLOBJECTS_DETECTION_MIN_CONFIDENCE", "0.99")
     Path("smallobjects.toml").write_text("[views]\nviews = 'd4'\n")
     loaded = maskrcnn.load(run, device="cpu")
-    assert loaded.detector.config.box.min_confidence == TOY.box.min_confidence and loaded.views.views == "flips"
+    assert loaded.detector.config.box.min_score == TOY.box.min_score and loaded.views.views == "flips"
 
 
 def test_safetensors_hold_everything(run: Path, tmp_path: Path) -> None:

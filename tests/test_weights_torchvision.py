@@ -68,7 +68,7 @@ def test_detections_equal_torchvisions_at_full_size(scene: Scene) -> None:
     torch.manual_seed(4)
     images = random_images(((45, 300),))
     # torchvision's defaults; the image becomes 199 x 1333.
-    defaults = {"image.min_size": 800, "image.max_size": 1333, "rpn.post_nms_inference": 1000}
+    defaults = {"image.min_size": 800, "image.max_size": 1333, "rpn.post_nms_top_n_inference": 1000}
     theirs = their_detections(scene.torchvision("frozen", mask=False), images)
     assert_equal(our_detections(scene.detector("frozen", mask=False, **defaults), images), theirs)
 
@@ -87,7 +87,7 @@ def test_detections_equal_torchvisions_at_full_size(scene: Scene) -> None:
         {"box.sampling_ratio": 0},
         {"box.aligned": True},
         {"box.coder_weights": (10.0, 10.0, 4.0, 4.0)},
-        {"box.min_confidence": 0.06},
+        {"box.min_score": 0.06},
         {"box.nms_threshold": 0.45},
     ],
     ids=str,
@@ -116,8 +116,8 @@ def test_losses_equal_torchvisions(scene: Scene, norm: str, mask: bool) -> None:
         ("loss_objectness", {"rpn.positive_iou": 0.5}),
         ("loss_objectness", {"rpn.negative_iou": 0.5}),
         ("loss_rpn_box_reg", {"rpn.smooth_l1_beta": 1.0}),
-        ("loss_classifier", {"rpn.pre_nms_limit_training": 150}),
-        ("loss_classifier", {"box.append_truths": False}),
+        ("loss_classifier", {"rpn.pre_nms_top_n_training": 150}),
+        ("loss_classifier", {"box.append_targets": False}),
         ("loss_classifier", {"box.positive_iou": 0.55}),
         ("loss_box_reg", {"box.coder_weights": (10.0, 10.0, 4.0, 4.0)}),
         ("loss_box_reg", {"box.smooth_l1_beta": 1.0}),

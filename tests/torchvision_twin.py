@@ -25,8 +25,8 @@ OURS = {
     "image.min_size": 224,
     "image.max_size": 352,
     "rpn.anchors_per_image": 10**6,
-    "rpn.post_nms_training": 200,
-    "rpn.post_nms_inference": 400,
+    "rpn.post_nms_top_n_training": 200,
+    "rpn.post_nms_top_n_inference": 400,
     "box.rois_per_image": 10**6,
 }
 THEIRS = {
@@ -64,7 +64,7 @@ def torchvision_model(norm: str, mask: bool, **options: Any) -> Any:
 
 def unfilled_detector(norm: str, mask: bool, **changes: Any) -> Detector:
     """A detector without weights: loading brings them all."""
-    changes = OURS | {"box.max_instances": LIMITS[mask]} | changes
+    changes = OURS | {"box.max_detections": LIMITS[mask]} | changes
     with torch.device("meta"):
         detector = Detector(merge(torchvision(norm), changes), NUM_CLASSES, "mask_rcnn" if mask else "faster_rcnn")
     return detector.to_empty(device="cpu").eval()

@@ -27,13 +27,13 @@ ANCHOR_KEYS = (
     "detector.box.canonical_level",
 )
 LIMIT_KEYS = (
-    "detector.rpn.pre_nms_limit",
-    "detector.rpn.pre_nms_limit_training",
-    "detector.rpn.post_nms_inference",
-    "detector.rpn.post_nms_training",
+    "detector.rpn.pre_nms_top_n_inference",
+    "detector.rpn.pre_nms_top_n_training",
+    "detector.rpn.post_nms_top_n_inference",
+    "detector.rpn.post_nms_top_n_training",
     "detector.rpn.anchors_per_image",
     "detector.box.rois_per_image",
-    "detector.box.max_instances",
+    "detector.box.max_detections",
 )
 
 
@@ -75,7 +75,7 @@ def measure_crowding(objects: Mapping[str, Objects], config: ExperimentConfig) -
     from maskrcnn.model.proposal import Crowding
 
     fullest = max((_find_max_density(each, config.detector.limit_size) for each in objects.values()), default=0)
-    size = config.augment.fixed_size or (0,)
+    size = config.augment.crop_size or (0,)
     around = count_in_crops(objects["train"], (size[0], size[-1]))
     crop, typical = np.percentile(around, [99, 50]).tolist() if len(around) else (0.0, 0.0)
     return Crowding(fullest, round(crop), round(typical))

@@ -62,20 +62,22 @@ class OutputConfig:
         flag="prediction_every_n_epochs",
         minimum=-1,
     )
-    plot_min_confidence: float | None = option(
+    min_score: float | None = option(
         None,
         "minimum score of detections in pictures, label images and counts (default: the one of the best F1 on "
         "validation images)",
         flag="plot_min_confidence",
         minimum=0,
         maximum=1,
+        renamed="plot_min_confidence",
     )
-    mask_nms_thresh: float = option(
+    min_visible_fraction: float = option(
         0.9,
         "minimum visible fraction of a mask in label images, where masks with higher scores are on top",
         flag="mask_nms_thresh",
         minimum=0,
         maximum=1,
+        renamed="mask_nms_thresh",
     )
     model_file: str | None = option(None, "also write the best weights to this file", flag="model_file")
     log_file: str | None = option(None, "also write the log to this file", flag="log_file")
@@ -88,7 +90,11 @@ class ExperimentConfig:
 
     head: str = option("mask_rcnn", "stages of the detector", flag="head", choices=HEADS)
     preset: str = option(
-        "small", "detector whose options are the defaults under [detector]", flag="preset", choices=tuple(PRESETS)
+        "small",
+        "detector whose options are the defaults under [detector]",
+        flag="preset",
+        choices=tuple(PRESETS),
+        renamed_values={"ancestor": "britefury"},
     )
     start_from: str | None = option(
         None, "initial weights: a .pt file of a run, or a torchvision file with its preset", flag="start_from"
@@ -151,9 +157,10 @@ def load_config(
     file = given.pop("config", None)
     if file is not None and path is not None:
         raise UserError(f"--config={file}: the options of {path} are used here; remove --config")
-    over = {} if file is None else toml_values(ExperimentConfig, read_toml(file), file)
+    over = {} if file is None else toml_values(ExperimentConfig, read_toml(file), file, show_notice)
     if path is None and CONFIG_FILE.is_file():
-        path = CONFIG_FILE
+        tables = toml_values(ExperimentConfig, read_toml(CONFIG_FILE), CONFIG_FILE, show_notice)
+        return _merge_layers(tables, over, given, environ)
     return resolve({} if path is None else read_toml(path), path or CONFIG_FILE, given, environ, over)
 
 
@@ -176,11 +183,22 @@ def resolve(
     Raises:
         UserError: If an option is invalid, unknown or not supported yet.
     """
+    return _merge_layers(toml_values(ExperimentConfig, tables, where), over or {}, flags or {}, environ)
+
+
+def show_notice(line: str) -> None:
+    """Print a notice of an option's old name to stderr."""
+    click.echo(f"note: {line}", err=True)
+
+
+def _merge_layers(
+    tables: Mapping[str, Any], over: Mapping[str, Any], flags: Mapping[str, Any], environ: Mapping[str, str] | None
+) -> ExperimentConfig:
     layers = (
-        toml_values(ExperimentConfig, tables, where),
-        dict(over or {}),
-        environment_values(ExperimentConfig, os.environ if environ is None else environ),
-        flag_values(ExperimentConfig, flags or {}),
+        dict(tables),
+        dict(over),
+        environment_values(ExperimentConfig, os.environ if environ is None else environ, show_notice),
+        flag_values(ExperimentConfig, flags, show_notice),
     )
     _settle_budget(layers)
     chosen = merge(ExperimentConfig(), *layers).preset

@@ -181,11 +181,11 @@ def _choose_validation(
     `has_val` is true for training images of data sets that have a validation set.
     """
     train, own, fraction = chosen["train"], chosen.get("val"), config.data.val_fraction
-    kept, held = hold_out(train, fraction, config.data.subsetseed, [not each for each in has_val])
+    kept, held = hold_out(train, fraction, config.data.split_seed, [not each for each in has_val])
     if held is not None:
         notify(
             f"{len(held)} of {len(train)} training images are held out for validation (--val_fraction={fraction:g}, "
-            f"--subsetseed={config.data.subsetseed})"
+            f"--subsetseed={config.data.split_seed})"
         )
     if own is not None and held is not None:
         return kept, JoinedDataset([own, held], ["val", "train"], train.class_names, train.has_masks)

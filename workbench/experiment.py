@@ -189,7 +189,7 @@ class Experiment:
 
     def estimate_cost(self) -> EvaluationCost:
         """Estimate the cost of an evaluation in training steps, from the sizes of images, views and crops."""
-        height, *width = self.config.augment.fixed_size
+        height, *width = self.config.augment.crop_size
         sizes = [each.size for each in self.validation.targets.values()]
         crop = height * (width[0] if width else height) or sum(h * w for h, w in sizes) / len(sizes)
         in_step = crop * self.config.training.batch_size
@@ -262,13 +262,13 @@ class Experiment:
             self.data.class_names,
             self.config.head,
             score_threshold=threshold,
-            min_visible_fraction=self.config.output.mask_nms_thresh,
+            min_visible_fraction=self.config.output.min_visible_fraction,
         )
 
     def evaluate(self, detector: torch.nn.Module, epoch: int) -> dict[str, float]:
         """Compute the metrics of a detector on the validation images."""
         predictions = self.predict_validation(detector)
-        metrics = self.measure(self.validation, predictions, self.config.output.plot_min_confidence).metrics
+        metrics = self.measure(self.validation, predictions, self.config.output.min_score).metrics
         if self.config.output.prediction_every_n_epochs == -1:
             self.draw(self.validation, predictions, f"epoch-{epoch:04d}", self.threshold(metrics))
         return metrics
@@ -301,7 +301,7 @@ class Experiment:
 
     def threshold(self, metrics: Mapping[str, float]) -> float:
         """Return the minimum score of detections that are drawn and counted: given, or of the best validation F1."""
-        given = self.config.output.plot_min_confidence
+        given = self.config.output.min_score
         return metrics.get("operating_threshold", DEFAULT_THRESHOLD) if given is None else given
 
     def after_epoch(self, training: Training) -> None:

@@ -29,7 +29,7 @@ def set_statistics(
         UserError: If an image cannot be read, or their channels differ.
     """
     image = config.detector.image
-    if image.standardisation != "dataset" or (image.mean and image.std):
+    if image.normalization != "dataset" or (image.mean and image.std):
         return config
     from maskrcnn.model.images import measure_statistics
 

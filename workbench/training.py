@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from datasets.config import DataConfig
 from datasets.registry import ELLIPSES, short_name
 from maskrcnn.command_line import format_flags
+from maskrcnn.config import settings
 from maskrcnn.training.config import DEFAULT_NUM_STEPS
 from workbench.config import ExperimentConfig
 
@@ -123,7 +125,7 @@ def finish(experiment: Experiment) -> None:
     model_file = experiment.config.output.model_file
     if model_file:
         experiment.copy_weights(Path(model_file))
-    given = experiment.config.output.plot_min_confidence is not None
+    given = experiment.config.output.min_score is not None
     images = "test" if experiment.data.validates_on_test else "validation"
     origin = "--plot_min_confidence" if given else f"best F1 on {images} images"
     chosen_on = "these same" if experiment.data.validates_on_test else "the validation"
@@ -143,11 +145,10 @@ def finish(experiment: Experiment) -> None:
 
 def format_next_commands(config: ExperimentConfig, file: str | None = None) -> str:
     """Format the next commands, with the options of `file` if they were used."""
-    names: tuple[str, ...] = ("dataset", "dataset_root", "split_file", "subsetseed", "test_fraction", "val_fraction")
-    names += ("subset", "test_subset", "skip_bad")
-    given = {name: getattr(config.data, name) for name in names}
-    usual = replace(ExperimentConfig().data, dataset=ELLIPSES)  # what --dataset=auto is without a folder
-    flags = {name: value for name, value in given.items() if value != getattr(usual, name)}
+    usual = replace(DataConfig(), dataset=ELLIPSES, gray_levels=config.data.gray_levels)  # of --dataset=auto; measured
+    keys = {setting.flag: key for key, setting in settings(DataConfig).items() if setting.flag}
+    given = {flag: getattr(config.data, key) for flag, key in keys.items()}
+    flags = {flag: value for flag, value in given.items() if value != getattr(usual, keys[flag])}
     given_file = [] if file is None else [f"--config={file}"]
     compare = shlex.join(["python", "-m", "examples.compare_heads", *given_file, *format_flags(flags)])
     return f"Next: {shlex.join(['tensorboard', '--logdir', config.output.output_dir])}\n      {compare}"

@@ -86,7 +86,7 @@ def preset_ways(machine: Machine, side: int, batch_size: int, quick: bool) -> Wa
     preset = replace(
         preset,
         image=replace(preset.image, min_size=side),
-        rpn=replace(preset.rpn, post_nms_training=proposals),
+        rpn=replace(preset.rpn, post_nms_top_n_training=proposals),
         box=replace(preset.box, rois_per_image=rois),
     )
     options = {"min_size": side, "rpn_post_nms_top_n_train": proposals, "box_batch_size_per_image": rois}

@@ -159,7 +159,7 @@ def _voc_lists(root: Path, variant: str, reading: ReadingConfig) -> Openers:
         parts = {"train": "trainval"} | parts
 
     def opener(image_set: str) -> Callable[[], DetectionDataset]:
-        return lambda: Voc(folder, "train", masks=bool(masks), image_set=image_set, counts_from=reading.voc_from)
+        return lambda: Voc(folder, "train", masks=bool(masks), image_set=image_set, counts_from=reading.voc_first_pixel)
 
     return {part: opener(image_set) for part, image_set in parts.items()}
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from maskrcnn.config import UserError, as_text
+from maskrcnn.config import UserError
 from maskrcnn.model.config import RPNConfig
 from maskrcnn.ops.types import AnchorLevel
+from maskrcnn.values import as_text
 
 
 def make_base_sizes(sizes: Sequence[float], ratios: Sequence[float], rounded: bool) -> Tensor:

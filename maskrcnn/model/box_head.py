@@ -102,7 +102,7 @@ class BoxHead(nn.Module):
         boxes, labels, indices, log_odds = [], [], [], []
         for image, (proposed, targets) in enumerate(zip(proposals, instances, strict=True)):
             candidates = proposed.boxes
-            if self.config.append_truths:
+            if self.config.append_targets:
                 candidates = torch.cat([candidates, targets.boxes[find_targets(targets)]])
             assigned = assign_proposals(candidates, targets, self.config)
             hardness = (
@@ -189,10 +189,10 @@ class BoxHead(nn.Module):
     ) -> Instances:
         """Select detections from scores `[K, classes]` and boxes `[K, classes, 4]` of one image."""
         is_large = ((boxes[..., 2:] - boxes[..., :2]) >= self.config.min_size).all(dim=-1)
-        row, column = torch.nonzero((scores > self.config.min_confidence) & is_large, as_tuple=True)
+        row, column = torch.nonzero((scores > self.config.min_score) & is_large, as_tuple=True)
         boxes, scores = boxes[row, column], scores[row, column]
         keep = nms(boxes, scores, self.config.nms_threshold, column)
-        limit = scale_limit(self.config.max_instances, factor)
+        limit = scale_limit(self.config.max_detections, factor)
         if cuts is not None:
             cuts.add("detection_max_instances", torch.tensor(max(0, len(keep) - limit)))
         keep = keep[:limit]

@@ -16,20 +16,19 @@ class ImageConfig:
     """Channels, normalization and resizing of images."""
 
     channels: int = option(3, "channels of the images", minimum=1)
-    standardisation: str = option(
+    normalization: str = option(
         "std",
         "std: mean 0 per channel, std 1 per image; zerocentre: -1..1; zeromean: mean 0 per channel; imagenet: "
         "ImageNet's mean, std; image: mean 0, std 1 per channel; percentile: percentiles 1 and 99.8 of each channel to "
         "0 and 1; dataset: mean and std of the training images",
         flag="standardisation",
         choices=STANDARDIZATIONS,
+        renamed="standardisation",
     )
     mean: tuple[float, ...] = option(
-        (), "mean of each channel in [0, 1] for standardisation dataset (default: measured on the training images)"
+        (), "mean of each channel in [0, 1] for normalization dataset (default: measured on the training images)"
     )
-    std: tuple[float, ...] = option(
-        (), "std of each channel for standardisation dataset (default: measured)", minimum=0
-    )
+    std: tuple[float, ...] = option((), "std of each channel for normalization dataset (default: measured)", minimum=0)
     resize: str = option(
         "none",
         "none; minmax: shorter side to min_size, longer at most max_size; square: longer side to max_size, then padded",
@@ -98,18 +97,33 @@ class RPNConfig:
         256, "anchors sampled per image for the loss", flag="rpn_train_anchors_per_image", minimum=1
     )
     positive_fraction: float = option(0.5, "max. fraction of positives among the samples", minimum=0, maximum=1)
-    pre_nms_limit: int = option(
-        1000, "max. proposals before NMS, per level (see limit_size)", flag="pre_nms_limit", minimum=1
+    pre_nms_top_n_inference: int = option(
+        1000,
+        "max. proposals before NMS, per level (see limit_size)",
+        flag="pre_nms_limit",
+        minimum=1,
+        renamed="pre_nms_limit",
     )
-    pre_nms_limit_training: int = option(
-        400, "max. proposals before NMS in training, per level (0: as pre_nms_limit)", minimum=0
+    pre_nms_top_n_training: int = option(
+        400,
+        "max. proposals before NMS in training, per level (0: as at inference)",
+        minimum=0,
+        renamed="pre_nms_limit_training",
     )
     nms_threshold: float = option(0.7, "NMS IoU threshold of the RPN", flag="rpn_nms_threshold", minimum=0, maximum=1)
-    post_nms_training: int = option(
-        500, "max. proposals per image in training", flag="post_nms_rois_training", minimum=1
+    post_nms_top_n_training: int = option(
+        500,
+        "max. proposals per image in training",
+        flag="post_nms_rois_training",
+        minimum=1,
+        renamed="post_nms_training",
     )
-    post_nms_inference: int = option(
-        1024, "max. proposals per image at inference (see limit_size)", flag="post_nms_rois_inference", minimum=1
+    post_nms_top_n_inference: int = option(
+        1024,
+        "max. proposals per image at inference (see limit_size)",
+        flag="post_nms_rois_inference",
+        minimum=1,
+        renamed="post_nms_inference",
     )
     min_size: float = option(1e-3, "min. side of a proposal (pixels)", minimum=0)
     smooth_l1_beta: float = option(1 / 9, "error above which the box loss is linear", minimum=0)
@@ -136,16 +150,25 @@ class BoxHeadConfig:
     positive_fraction: float = option(0.5, "max. fraction of positives among the samples", minimum=0, maximum=1)
     hard_negatives: bool = option(False, "sample the hardest proposals instead of random ones", flag="rcnn_hard_neg")
     calibrated: bool = option(False, "correct scores for the sampled fraction of positives (not with hard_negatives)")
-    append_truths: bool = option(True, "add ground-truth boxes to the proposals in training")
+    append_targets: bool = option(True, "add ground-truth boxes to the proposals in training", renamed="append_truths")
     smooth_l1_beta: float = option(1 / 9, "error above which the box loss is linear", minimum=0)
-    min_confidence: float = option(
-        0.05, "min. score of detections", flag="detection_min_confidence", minimum=0, maximum=1
+    min_score: float = option(
+        0.05,
+        "min. score of detections",
+        flag="detection_min_confidence",
+        minimum=0,
+        maximum=1,
+        renamed="min_confidence",
     )
     nms_threshold: float = option(
         0.5, "NMS IoU threshold of detections, per class", flag="detection_nms_threshold", minimum=0, maximum=1
     )
-    max_instances: int = option(
-        1024, "max. detections per image (see limit_size)", flag="detection_max_instances", minimum=1
+    max_detections: int = option(
+        1024,
+        "max. detections per image (see limit_size)",
+        flag="detection_max_instances",
+        minimum=1,
+        renamed="max_instances",
     )
     min_size: float = option(1e-2, "min. side of a detection (pixels)", minimum=0)
 

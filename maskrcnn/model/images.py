@@ -110,13 +110,13 @@ def check_statistics(config: ImageConfig) -> None:
     Raises:
         UserError: If their numbers differ from that of the channels, or a std is 0.
     """
-    if config.standardisation != "dataset":
+    if config.normalization != "dataset":
         return
     for name, values in (("mean", config.mean), ("std", config.std)):
         if len(values) != config.channels:
             raise UserError(
                 f"detector.image.{name} has {len(values)} values, but the images have {config.channels} channels; "
-                "standardisation = dataset needs one for each, as maskrcnn.model.images.measure_statistics returns them"
+                "normalization = dataset needs one for each, as maskrcnn.model.images.measure_statistics returns them"
             )
     if min(config.std) <= 0:
         raise UserError(f"detector.image.std = {list(config.std)}: must be above 0")
@@ -132,11 +132,11 @@ def standardize(image: Tensor, config: ImageConfig, gray_level: float = 1 / 255)
 
     Args:
         image: float `[C, H, W]` in [0, 1].
-        config: options; `standardisation` is one of `maskrcnn.model.config.STANDARDIZATIONS`.
+        config: options; `normalization` is one of `maskrcnn.model.config.STANDARDIZATIONS`.
         gray_level: step of the image's values. An image or channel that varies less than that is flat, and its noise is
             not amplified.
     """
-    how = config.standardisation
+    how = config.normalization
     if how == "zerocentre":
         return image * 2 - 1
     if how in ("imagenet", "dataset"):
@@ -164,7 +164,7 @@ def compute_percentiles(image: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def measure_statistics(images: Iterable[Tensor]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Measure the mean and standard deviation of each channel over all pixels, for standardisation "dataset".
+    """Measure the mean and standard deviation of each channel over all pixels, for normalization "dataset".
 
     Args:
         images: `[C, H, W]` each, uint8, uint16, or floating-point in [0, 1].

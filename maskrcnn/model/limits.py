@@ -96,9 +96,9 @@ def scale_limit(limit: int, factor: float) -> int:
 def get_limits(config: DetectorConfig) -> Mapping[str, int]:
     """Return the limits at inference by the name of their option."""
     return {
-        "pre_nms_limit": config.rpn.pre_nms_limit,
-        "post_nms_rois_inference": config.rpn.post_nms_inference,
-        "detection_max_instances": config.box.max_instances,
+        "pre_nms_limit": config.rpn.pre_nms_top_n_inference,
+        "post_nms_rois_inference": config.rpn.post_nms_top_n_inference,
+        "detection_max_instances": config.box.max_detections,
     }
 
 

@@ -31,7 +31,7 @@ def britefury() -> DetectorConfig:
     return DetectorConfig(
         per_sample_loss=True,
         limit_size=256,
-        image=ImageConfig(standardisation="std", resize="none", pad_multiple=0),
+        image=ImageConfig(normalization="std", resize="none", pad_multiple=0),
         backbone=BackboneConfig(
             name="resnet50",
             stem="conv7",
@@ -52,11 +52,11 @@ def britefury() -> DetectorConfig:
             positive_iou=0.7,
             negative_iou=0.3,
             anchors_per_image=64,
-            pre_nms_limit=6000,
-            pre_nms_limit_training=0,
+            pre_nms_top_n_inference=6000,
+            pre_nms_top_n_training=0,
             nms_threshold=0.7,
-            post_nms_training=2048,
-            post_nms_inference=1024,
+            post_nms_top_n_training=2048,
+            post_nms_top_n_inference=1024,
         ),
         box=BoxHeadConfig(
             canonical_size=28.0,
@@ -69,9 +69,9 @@ def britefury() -> DetectorConfig:
             positive_fraction=0.25,
             hard_negatives=False,
             calibrated=False,
-            min_confidence=0.05,
+            min_score=0.05,
             nms_threshold=0.3,
-            max_instances=1024,
+            max_detections=1024,
         ),
         mask=MaskHeadConfig(
             mask_size=28, channels=256, depth=4, class_agnostic=False, rois_per_image=0, box_enlarge=1.0, box_border=0.0
@@ -93,7 +93,7 @@ def torchvision(norm: str = "frozen") -> DetectorConfig:
         per_sample_loss=False,
         limit_size=0,
         image=ImageConfig(
-            standardisation="imagenet", resize="minmax", min_size=800, max_size=1333, pad_multiple=32, pad_to_batch=True
+            normalization="imagenet", resize="minmax", min_size=800, max_size=1333, pad_multiple=32, pad_to_batch=True
         ),
         backbone=BackboneConfig(
             name="resnet50",
@@ -122,11 +122,11 @@ def torchvision(norm: str = "frozen") -> DetectorConfig:
             forced_ties="all",
             anchors_per_image=256,
             positive_fraction=0.5,
-            pre_nms_limit=1000,
-            pre_nms_limit_training=2000,
+            pre_nms_top_n_inference=1000,
+            pre_nms_top_n_training=2000,
             nms_threshold=0.7,
-            post_nms_training=2000,
-            post_nms_inference=1000,
+            post_nms_top_n_training=2000,
+            post_nms_top_n_inference=1000,
             min_size=1e-3,
             smooth_l1_beta=1 / 9,
         ),
@@ -144,11 +144,11 @@ def torchvision(norm: str = "frozen") -> DetectorConfig:
             positive_fraction=0.25,
             hard_negatives=False,
             calibrated=False,
-            append_truths=True,
+            append_targets=True,
             smooth_l1_beta=1 / 9,
-            min_confidence=0.05,
+            min_score=0.05,
             nms_threshold=0.5,
-            max_instances=100,
+            max_detections=100,
             min_size=1e-2,
         ),
         mask=MaskHeadConfig(
@@ -167,7 +167,7 @@ def torchvision(norm: str = "frozen") -> DetectorConfig:
     )
 
 
-PRESETS = {"small": small, "ancestor": britefury, "torchvision": torchvision}
+PRESETS = {"small": small, "britefury": britefury, "torchvision": torchvision}
 
 
 def get_preset(name: str) -> DetectorConfig:

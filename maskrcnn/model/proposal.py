@@ -238,15 +238,15 @@ def propose_limits(config: DetectorConfig, crowding: Crowding) -> DetectorConfig
     fullest, crop, typical = crowding
     rpn = dataclasses.replace(
         config.rpn,
-        pre_nms_limit=_round_up(8 * fullest, 500),
-        pre_nms_limit_training=_round_up(8 * crop, 200),
-        post_nms_inference=_round_up(3 * fullest, 200),
-        post_nms_training=_round_up(4 * crop, 200),
+        pre_nms_top_n_inference=_round_up(8 * fullest, 500),
+        pre_nms_top_n_training=_round_up(8 * crop, 200),
+        post_nms_top_n_inference=_round_up(3 * fullest, 200),
+        post_nms_top_n_training=_round_up(4 * crop, 200),
         anchors_per_image=_round_up(2 * crop / max(config.rpn.positive_fraction, 0.1), 128),
     )
     box = dataclasses.replace(
         config.box,
-        max_instances=_round_up(2 * fullest, 100),
+        max_detections=_round_up(2 * fullest, 100),
         rois_per_image=_round_up(2 * typical / max(config.box.positive_fraction, 0.1), 64),
     )
     return dataclasses.replace(config, rpn=rpn, box=box)

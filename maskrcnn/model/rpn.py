@@ -84,7 +84,7 @@ class RPN(nn.Module):
         """
         config = self.config
         factors = [1.0] * len(sizes) if factors is None else factors
-        limit = (config.pre_nms_limit_training if training else 0) or config.pre_nms_limit
+        limit = (config.pre_nms_top_n_training if training else 0) or config.pre_nms_top_n_inference
         limits = [scale_limit(limit, factor) for factor in factors]
         boxes, logits, groups = [], [], []
         for level, (level_logits, level_deltas) in enumerate(zip(output.logits, output.deltas, strict=True)):
@@ -98,7 +98,7 @@ class RPN(nn.Module):
             for image, kept in enumerate(limits):
                 cut = torch.stack([_count_cut(level_logits[image], kept) for level_logits in output.logits])
                 cuts.add("pre_nms_limit", cut.sum())
-        keep = config.post_nms_training if training else config.post_nms_inference
+        keep = config.post_nms_top_n_training if training else config.post_nms_top_n_inference
         proposals = []
         for i, (size, factor) in enumerate(zip(sizes, factors, strict=True)):
             parts = (torch.cat([part[i, : limits[i]] for part in parts]) for parts in (boxes, logits, groups))

@@ -11,7 +11,7 @@ BUDGET = ("num_steps", "num_epochs", "minutes")  # fields of `TrainingConfig`; a
 
 MAY_DIFFER_ON_RESUME = (
     "device",
-    "num_threads",
+    "num_workers",
     "torch_threads",
     "best_metric",
     "save_model_every_n_epochs",
@@ -71,7 +71,9 @@ class TrainingConfig:
 
     seed: int = option(0, "random seed of training", flag="seed", minimum=0, maximum=2**63 - 1)
     device: str = option("auto", "auto, cpu, cuda, or the index of a GPU", flag="device")
-    num_threads: int = option(0, "data loader workers (0: load in the main process)", flag="num_threads", minimum=0)
+    num_workers: int = option(
+        0, "data loader workers (0: load in the main process)", flag="num_threads", minimum=0, renamed="num_threads"
+    )
     torch_threads: int = option(0, "CPU threads of PyTorch (0: PyTorch's default)", flag="torch_threads", minimum=0)
     amp: bool | None = option(None, "bfloat16 mixed precision (default: if the hardware supports it)", flag="amp")
     channels_last: bool | None = option(None, "channels-last memory format (default: if it is faster)")

@@ -161,7 +161,7 @@ class Training:
         self._saved_at = self.clock()
         if state.step == 0:
             self.save()  # so that the run can be resumed from the start, and a full disk is detected at once
-        loading = load_training_batches(self.samples, self.config.batch_size, state.step, self.config.num_threads)
+        loading = load_training_batches(self.samples, self.config.batch_size, state.step, self.config.num_workers)
         with stop_on_signal() as stop, closing(loading) as batches:
             while not state.finished:
                 self.model.train()

@@ -183,7 +183,7 @@ def from_sahi(result: Any, size: tuple[int, int]) -> Instances:
 
 @pytest.mark.parametrize("head", ["faster_rcnn", "mask_rcnn"])
 def test_a_detector_of_ours_gives_its_detections_and_coco_results(head: str, tmp_path: Path) -> None:
-    detector = toy_detector(head, num_classes=3, box__min_confidence=0.0, box__max_instances=8)
+    detector = toy_detector(head, num_classes=3, box__min_score=0.0, box__max_detections=8)
     picture, _ = make_picture((128, 160))
 
     def detect(images: Sequence[Tensor]) -> list[Instances]:
