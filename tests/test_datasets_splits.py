@@ -184,9 +184,9 @@ def test_one_coco_file_is_split_by_image_seed_and_fraction(tmp_path):
     ]
     assert names_of(open_named("coco", tmp_path)) == names
     for seed in range(20):  # 10 and 11 are copies of one picture
-        drawn = names_of(open_named("coco", tmp_path, subsetseed=seed))
+        drawn = names_of(open_named("coco", tmp_path, split_seed=seed))
         assert ("10" in drawn["test"]) == ("11" in drawn["test"])
-    assert len({tuple(names_of(open_named("coco", tmp_path, subsetseed=seed))["test"]) for seed in range(9)}) > 5
+    assert len({tuple(names_of(open_named("coco", tmp_path, split_seed=seed))["test"]) for seed in range(9)}) > 5
     assert len(open_named("coco", tmp_path, test_fraction=0.5).test) in (6, 7)
 
 

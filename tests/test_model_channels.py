@@ -130,7 +130,7 @@ def test_statistics_of_unequal_or_no_images_are_an_error() -> None:
 def test_statistics_that_do_not_fit_the_channels_are_an_error(options: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         toy_detector(
-            "rpn", image__channels=2, image__standardisation="dataset", **{f"image__{k}": v for k, v in options.items()}
+            "rpn", image__channels=2, image__normalization="dataset", **{f"image__{k}": v for k, v in options.items()}
         )
 
 
@@ -192,7 +192,7 @@ def test_imagenet_weights_are_loaded_for_any_channels(monkeypatch: pytest.Monkey
 
 
 def test_a_run_stores_the_statistics_of_its_training_images(workplace: Path) -> None:
-    lines = succeed(train, "--dataset=ellipses", "--head=rpn", "--normalization=dataset", "--num_epochs=1")
+    lines = succeed(train, "--dataset=ellipses", "--head=rpn", "--standardisation=dataset", "--num_epochs=1")
     assert any(line.startswith("normalization measured on 6 training images: mean 0.") for line in lines)
     run = next((workplace / "runs").iterdir())
     stored = tomllib.loads((run / "config.toml").read_text())["detector"]["image"]
