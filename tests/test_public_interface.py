@@ -294,7 +294,7 @@ def test_a_label_without_a_category_id_is_named(predictor: Predictor) -> None:
 @pytest.mark.parametrize("minimum", [0.05, 0.34])
 def test_merged_scores_below_the_minimum_confidence_are_left_out(options: dict[str, Any], minimum: float) -> None:
     """A detection that only some views or tiles have gets a lower score, below that of each."""
-    model = Predictor(toy_detector(num_classes=2, box__min_confidence=minimum), device="cpu")
+    model = Predictor(toy_detector(num_classes=2, box__min_score=minimum), device="cpu")
     config, detect = merge_options(ViewsConfig(), options), bind_detector(model.detector, model.machine)
     everything = predict_views(detect, image(), make_views(config, SIZE, 8), build_merge(config))
     kept = everything[everything.scores > minimum]

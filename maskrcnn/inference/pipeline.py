@@ -168,7 +168,7 @@ def drop_unlikely(found: Instances, detector: Detects) -> Instances:
     bare = _unwrap(detector)
     if found.scores is None or not isinstance(bare, Detector) or bare.box_head is None:
         return found
-    likely = found.scores > bare.config.box.min_confidence
+    likely = found.scores > bare.config.box.min_score
     return found if bool(likely.all()) else found[likely]
 
 
