@@ -1,11 +1,7 @@
 """Custom data sets: a user's class, imported by name, whose samples are validated."""
 
-import difflib
-import importlib
 import inspect
 import operator
-import os
-import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -19,10 +15,10 @@ from torch import Tensor
 from datasets.checks import Tally, TallyByImage, clip_boxes, format_size
 from datasets.readers.splitting import SPLITS, MissingSplit, check_split
 from maskrcnn.config import UserError
+from maskrcnn.extensions import describe_error, import_class
 from maskrcnn.structures.instances import Instances
 
 _REQUIRED = ("class_names", "__len__", "__getitem__")
-_MAX_CHARACTERS = 300  # of an error message raised by a user's code
 
 
 def open_custom(name: str, root: str | Path, split: str) -> "CustomDataset":
@@ -148,30 +144,7 @@ class CustomDataset:
 
 def _find_class(name: str) -> type[Any]:
     """Import the class and check its attributes before calling it: the name may come from an untrusted file."""
-    module_name, _, class_name = name.partition(":")
-    here = os.getcwd()
-    if here not in sys.path and "" not in sys.path:
-        sys.path.insert(0, here)
-    importlib.invalidate_caches()
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise UserError(f"dataset {name}: importing {module_name} failed: {_describe_error(error)}") from error
-        raise UserError(
-            f"unknown dataset '{name}': there is no {error.name}.py here nor a module of that name; put it into {here}"
-        ) from error
-    except Exception as error:
-        raise UserError(f"dataset {name}: importing {module_name} failed: {_describe_error(error)}") from error
-    found = getattr(module, class_name, None)
-    if found is None:
-        near = difflib.get_close_matches(class_name, [each for each in vars(module) if each[0] != "_"], n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        raise UserError(
-            f"dataset {name}: {getattr(module, '__file__', None) or module_name} has no class {class_name}{hint}"
-        )
-    if not isinstance(found, type):
-        raise UserError(f"dataset {name}: is {type(found).__name__}, not a class; give the class of the data set")
+    found = import_class(name, "dataset")
     missing = [each for each in _REQUIRED if not _has_attribute(found, each)]
     if missing:
         raise UserError(f"{name}: has no {', '.join(missing)}; a data set needs {', '.join(_REQUIRED)}")
@@ -195,16 +168,7 @@ def _call(where: str, call: Callable[..., Any], *arguments: Any) -> Any:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{where}: {_describe_error(error)}") from error
-
-
-def _describe_error(error: Exception) -> str:
-    """Describe an error, with the line of the user's code that raised it."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    where = f" ({Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno})" if trace is not None else ""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:_MAX_CHARACTERS]}{where}"
+        raise UserError(f"{where}: {describe_error(error)}") from error
 
 
 def _to_integers(values: Any) -> list[int]:

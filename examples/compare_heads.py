@@ -76,7 +76,7 @@ def main(**flags: Any) -> None:
     from maskrcnn.training.runlog import create_run, remove_if_empty
 
     config = load_config(flags=flags)
-    check_trust(config.data.dataset, flags)
+    check_trust(config.data.dataset, flags, config.detector.backbone.name)
     from workbench.data import check_objects, open_data, resolve_dataset
 
     config = resolve_dataset(config, click.echo)

@@ -67,7 +67,7 @@ def main(path: str | None, **flags: Any) -> None:
     own = {flag: given.pop(flag) for flag in settings(DescribeConfig) if flag in given}
     describe = merge(DescribeConfig(), flag_values(DescribeConfig, own))
     config = load_config(flags=given)
-    check_trust(config.data.dataset, flags)
+    check_trust(config.data.dataset, flags, config.detector.backbone.name)
     check_file("picture", describe.picture, ".png")
     if describe.write_config is not None:
         check_new(describe.write_config)

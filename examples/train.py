@@ -54,7 +54,7 @@ def main(resume: str | None, dry_run: bool, **flags: Any) -> None:
     """
     folder = None if resume is None else find_run(resume, load_config(flags=flags).output.output_dir)
     config = load_config(None if folder is None else folder / "config.toml", flags)
-    check_trust(config.data.dataset, flags)
+    check_trust(config.data.dataset, flags, config.detector.backbone.name)
     experiment = train(config, folder, dry_run)
     if experiment is None:
         return

@@ -54,6 +54,7 @@ def option(
     *,
     flag: str | None = None,
     choices: Sequence[Any] | None = None,
+    pattern: str | None = None,
     minimum: float | None = None,
     maximum: float | None = None,
     renamed: str | None = None,
@@ -69,6 +70,7 @@ def option(
         help: help text, a phrase without a full stop.
         flag: name of the command-line flag; None for options in TOML files only.
         choices: valid values.
+        pattern: regular expression of texts that are valid beside the choices.
         minimum: minimum value.
         maximum: maximum value.
         renamed: name that the option had in the previous version, which is still accepted in its section, with a
@@ -79,6 +81,7 @@ def option(
         "help": help,
         "flag": flag,
         "choices": choices,
+        "pattern": pattern,
         "minimum": minimum,
         "maximum": maximum,
         "renamed": renamed,
@@ -102,6 +105,7 @@ class Setting:
         help: help text.
         flag: name of the command-line flag, if any.
         choices: valid values, if limited.
+        pattern: regular expression of texts that are valid beside the choices, if any.
         minimum: minimum value, if limited.
         maximum: maximum value, if limited.
         renamed: name in the previous version, if another.
@@ -115,6 +119,7 @@ class Setting:
     help: str
     flag: str | None
     choices: Sequence[Any] | None
+    pattern: str | None
     minimum: float | None
     maximum: float | None
     renamed: str | None

@@ -117,7 +117,7 @@ def experiment_options(command: Command, without: Collection[str] = ()) -> Comma
 def config_option(command: Command) -> Command:
     """Add the flags `--config`, for `load_config`, and `--trust`, for `check_trust`, to a click command."""
     config = "TOML file whose options override those of smallobjects.toml"
-    trust = "run the code of a data set class named by a TOML file or run folder"
+    trust = "run the code of a class named by a TOML file or run folder"
     return click.option("--config", metavar="FILE", help=config)(
         click.option("--trust", is_flag=True, default=None, help=trust)(command)
     )

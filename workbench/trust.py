@@ -1,7 +1,8 @@
-"""Trust in custom data set classes: only code that the user has named is run.
+"""Trust in custom classes of data sets and backbones: only code that the user has named is run.
 
-`dataset = "module:Class"` in a TOML file or a run folder may come from somebody else, and importing the module runs its
-code. A class is trusted if it was named on the command line, or with `--trust`, in the same working directory before.
+`dataset = "module:Class"` or `backbone.name = "module:Class"` in a TOML file or a run folder may come from somebody
+else, and importing the module runs its code. A class is trusted if it was named on the command line, or with
+`--trust`, in the same working directory before.
 Trusted classes are stored in `~/.config/smallobjects/trusted`, or the equivalent on other systems.
 """
 
@@ -18,30 +19,33 @@ import click
 
 from datasets.registry import parse_names
 from maskrcnn.config import ENVIRONMENT_PREFIX, UserError
+from maskrcnn.model.config import is_own_backbone
 
 
-def check_trust(dataset: str, flags: Mapping[str, Any]) -> None:
-    """Check that a custom data set class is trusted, and store a class that is named on the command line.
+def check_trust(dataset: str, flags: Mapping[str, Any], backbone: str = "") -> None:
+    """Check that custom classes are trusted, and store those that are named on the command line.
 
     Args:
         dataset: data set names.
-        flags: command-line flags, with "trust" and "dataset".
+        flags: command-line flags, with "trust", and perhaps "dataset" and "backbone".
+        backbone: name of the backbone.
 
     Raises:
         UserError: If a class is not trusted.
     """
-    names = [each.name for each in parse_names(dataset) if each.is_class]
-    if not names:
-        return
-    known, entries = _read(), [[os.getcwd(), name] for name in names]
-    new = [entry for entry in entries if entry not in known]
-    if flags.get("trust") or flags.get("dataset") is not None or os.environ.get(f"{ENVIRONMENT_PREFIX}DATASET"):
-        _add(new)
-    elif new:
-        raise UserError(
-            f"dataset = {dataset}: {new[0][1]} is code named by a TOML file or run folder that has not been used in "
-            "this folder before; review it, then run it with --trust"
-        )
+    datasets = [each.name for each in parse_names(dataset) if each.is_class]
+    backbones = [backbone] if is_own_backbone(backbone) else []
+    for option, value, names in (("dataset", dataset, datasets), ("backbone", backbone, backbones)):
+        known, entries = _read(), [[os.getcwd(), name] for name in names]
+        new = [entry for entry in entries if entry not in known]
+        variable = f"{ENVIRONMENT_PREFIX}{option.upper()}"
+        if flags.get("trust") or flags.get(option) is not None or os.environ.get(variable):
+            _add(new)
+        elif new:
+            raise UserError(
+                f"{option} = {value}: {new[0][1]} is code named by a TOML file or run folder that has not been used in "
+                "this folder before; review it, then run it with --trust"
+            )
 
 
 def _file() -> Path:
@@ -56,6 +60,8 @@ def _read() -> list[Any]:
 
 
 def _add(entries: list[list[str]]) -> None:
+    if not entries:
+        return
     with suppress(OSError):  # without a writable home folder, --trust is needed each time
         _file().parent.mkdir(parents=True, exist_ok=True)
         with _file().open("a", encoding="utf-8") as file:

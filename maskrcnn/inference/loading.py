@@ -15,7 +15,7 @@ from maskrcnn.config import UserError, from_dict
 from maskrcnn.files import atomic_write
 from maskrcnn.inference.config import ViewsConfig
 from maskrcnn.inference.predictor import Predictor
-from maskrcnn.model.config import HEADS, DetectorConfig
+from maskrcnn.model.config import HEADS, DetectorConfig, is_own_backbone
 from maskrcnn.model.detector import Detector
 from maskrcnn.text import escape
 from maskrcnn.training.checkpoint import load_checkpoint, load_weights
@@ -25,16 +25,23 @@ FORMAT = 1  # of the description of the weights; a file with a higher number was
 SAFETENSORS = ".safetensors"
 
 
-def load(path: str | os.PathLike[str], device: str = "auto", runs: str | os.PathLike[str] = "runs") -> Predictor:
+def load(
+    path: str | os.PathLike[str],
+    device: str = "auto",
+    runs: str | os.PathLike[str] = "runs",
+    trust: bool = False,
+) -> Predictor:
     """Load a trained detector with its class names and inference options.
 
-    Nothing is taken from the command line, the environment or `smallobjects.toml`, and no code in the file is run.
+    Nothing is taken from the command line, the environment or `smallobjects.toml`, and no code in the file is run. A
+    backbone of your own, which the file names as module:Class, is imported only with `trust`.
 
     Args:
         path: the folder of a run, its name in `runs`, "newest", a `.pt` file of its weights, or a `.safetensors` file
             of `save`. Of a run the best weights are taken, or the last if there are no best.
         device: auto, cpu, cuda, or the number of a GPU.
         runs: the folder of the runs.
+        trust: whether to import and run the class of a backbone that the file names.
 
     Returns:
         The detector, ready to predict.
@@ -48,7 +55,7 @@ def load(path: str | os.PathLike[str], device: str = "auto", runs: str | os.Path
     else:
         saved = load_checkpoint(file)
         weights = saved["model"]
-    return build_predictor(saved, weights, file, device)
+    return build_predictor(saved, weights, file, device, trust)
 
 
 def save(predictor: Predictor, path: str | os.PathLike[str]) -> None:
@@ -95,7 +102,11 @@ def find_weights(path: str | os.PathLike[str], runs: str | os.PathLike[str] = "r
 
 
 def build_predictor(
-    saved: Mapping[str, Any], weights: Mapping[str, Tensor], source: Path, device: str = "auto"
+    saved: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    source: Path,
+    device: str = "auto",
+    trust: bool = False,
 ) -> Predictor:
     """Build the detector that a file describes, with its weights.
 
@@ -104,6 +115,7 @@ def build_predictor(
         weights: tensors by name.
         source: the file, for errors.
         device: as in `load`.
+        trust: as in `load`.
 
     Raises:
         UserError: a description that is incomplete or of a newer version, weights of another architecture.
@@ -119,6 +131,12 @@ def build_predictor(
             f"{source}: does not describe what it was trained as; give a .pt file from a run's weights folder"
         )
     detector_config = from_dict(DetectorConfig, config.get("detector", {}), f"{source}: detector")
+    name = detector_config.backbone.name
+    if is_own_backbone(name) and not trust:
+        raise UserError(
+            f"{source}: names the backbone {name}, whose code would be run; review it, then load the file with "
+            "trust=True"
+        )
     plain = replace(detector_config, backbone=replace(detector_config.backbone, weights="none"))  # nothing is fetched
     detector = Detector(plain, len(names), head)
     load_weights(detector, weights, source)

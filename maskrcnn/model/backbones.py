@@ -1,5 +1,6 @@
 """ResNets with a stem for small objects, feature pyramids, and pretrained weights."""
 
+import itertools
 import math
 from collections import OrderedDict
 from collections.abc import Callable
@@ -13,7 +14,9 @@ from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from maskrcnn.config import UserError
-from maskrcnn.model.config import BackboneConfig
+from maskrcnn.extensions import describe_error, import_class
+from maskrcnn.model.config import TIMM, BackboneConfig, is_own_backbone
+from maskrcnn.model.timm_body import TimmBody
 
 LAYERS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, ...]]] = {
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
@@ -46,7 +49,9 @@ class ResNet(nn.Module):
     def __init__(self, config: BackboneConfig, channels: int = 3) -> None:
         super().__init__()
         if config.name not in LAYERS:
-            raise UserError(f"backbone {config.name!r} is not available yet; known: {', '.join(LAYERS)}")
+            raise UserError(
+                f"backbone {config.name!r} is not available yet; known: {', '.join(LAYERS)}, {TIMM}NAME, module:Class"
+            )
         block, depths = LAYERS[config.name]
         norm = make_norm_layer(config.norm, config.norm_eps)
         width = config.width
@@ -105,7 +110,9 @@ def _make_stage(
 
 
 class Backbone(nn.Module):
-    """ResNet and FPN (Lin et al., arXiv 1612.03144): `[B, C, H, W]` → maps `[B, fpn_channels, H / s, W / s]`.
+    """Body and FPN (Lin et al., arXiv 1612.03144): `[B, C, H, W]` → maps `[B, fpn_channels, H / s, W / s]`.
+
+    The body is a ResNet, or a network of timm if `config.name` is timm:NAME.
 
     Args:
         config: options.
@@ -119,7 +126,7 @@ class Backbone(nn.Module):
 
     def __init__(self, config: BackboneConfig, channels: int = 3) -> None:
         super().__init__()
-        self.body = ResNet(config, channels)
+        self.body = _build_body(config, channels)
         self.fpn = FeaturePyramidNetwork(
             self.body.channels,
             config.fpn_channels,
@@ -131,15 +138,65 @@ class Backbone(nn.Module):
         self.channels = config.fpn_channels
         self.num_roi_levels = config.num_levels
         self.strides = [config.finest_stride << i for i in range(config.num_levels + config.pool_level)]
-        if config.weights == "imagenet":
-            state = load_imagenet_weights(config)
-            state["conv1.weight"] = adapt_first_conv(state["conv1.weight"], channels)
-            self.body.load_state_dict(state, strict=True)
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         """Compute the maps of the pyramid."""
         maps = OrderedDict((str(i), x) for i, x in enumerate(self.body(pixels)))
         return list(self.fpn(maps).values())
+
+
+def _build_body(config: BackboneConfig, channels: int) -> ResNet | TimmBody:
+    """Build the body, with pretrained weights if the options ask for them."""
+    if config.name.startswith(TIMM):
+        return TimmBody(config, channels)
+    body = ResNet(config, channels)
+    if config.weights == "imagenet":
+        state = load_imagenet_weights(config)
+        state["conv1.weight"] = adapt_first_conv(state["conv1.weight"], channels)
+        body.load_state_dict(state, strict=True)
+    return body
+
+
+def build_backbone(config: BackboneConfig, channels: int) -> nn.Module:
+    """Build the backbone that the options name: a `Backbone`, or a user's own module.
+
+    A user's class, named as module:Class, is called with the number of channels of the images.
+
+    Raises:
+        UserError: If there is no such backbone, or building it fails.
+    """
+    if not is_own_backbone(config.name):
+        return Backbone(config, channels)
+    if config.weights != "none":
+        raise UserError(
+            f"backbone {config.name}: weights = {config.weights} is for known networks; load them in the class"
+        )
+    found = import_class(config.name, "backbone")
+    if not issubclass(found, nn.Module):
+        raise UserError(f"backbone {config.name}: is no torch.nn.Module")
+    try:
+        module: nn.Module = found(channels)
+    except Exception as error:
+        raise UserError(f"backbone {config.name}({channels}): {describe_error(error)}") from error
+    return module
+
+
+def check_backbone(backbone: nn.Module) -> tuple[int, list[int]]:
+    """Return the channels and strides of a backbone.
+
+    Raises:
+        UserError: If it does not declare them, or the strides are not ascending.
+    """
+    channels, strides = getattr(backbone, "channels", None), getattr(backbone, "strides", None)
+    if not isinstance(channels, int) or strides is None:
+        raise UserError(
+            f"backbone {type(backbone).__name__} must have `channels` (of every map, an int) and `strides` (pixels "
+            f"per cell of each map, finest first), got {channels!r} and {strides!r}"
+        )
+    strides = [int(stride) for stride in strides]
+    if not strides or strides[0] < 1 or any(fine >= coarse for fine, coarse in itertools.pairwise(strides)):
+        raise UserError(f"strides of backbone {type(backbone).__name__} must be positive and ascending, got {strides}")
+    return channels, strides
 
 
 def adapt_first_conv(weight: Tensor, channels: int) -> Tensor:

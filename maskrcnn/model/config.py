@@ -6,9 +6,16 @@ The defaults are for objects of 6 to 40 pixels and training from scratch; `maskr
 from dataclasses import dataclass, field
 
 from maskrcnn.config import option
+from maskrcnn.extensions import is_class_name
 
+TIMM = "timm:"  # prefix of the names of timm's networks
 HEADS = ("rpn", "faster_rcnn", "mask_rcnn")
 STANDARDIZATIONS = ("std", "none", "zerocentre", "zeromean", "imagenet", "image", "percentile", "dataset")
+
+
+def is_own_backbone(name: str) -> bool:
+    """Return whether a backbone is a user's own class, named as module:Class."""
+    return is_class_name(name) and not name.startswith(TIMM)
 
 
 @dataclass(frozen=True)
@@ -51,9 +58,10 @@ class BackboneConfig:
 
     name: str = option(
         "resnet18",
-        "backbone network",
+        "backbone network; also timm:NAME, or module:Class for your own",
         flag="backbone",
         choices=("resnet18", "resnet34", "resnet50", "resnet101", "unet5_wn", "unet5_bn"),
+        pattern=r"timm:[\w.-]+|[A-Za-z_][\w.]*:[A-Za-z_]\w*",
     )
     weights: str = option("none", "pretrained weights of the backbone", flag="weights", choices=("none", "imagenet"))
     stem: str = option(

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from maskrcnn.model.anchors import check_anchors, make_base_sizes
-from maskrcnn.model.config import BackboneConfig, DetectorConfig, ImageConfig
+from maskrcnn.model.backbones import build_backbone, check_backbone
+from maskrcnn.model.config import BackboneConfig, DetectorConfig, ImageConfig, is_own_backbone
 from maskrcnn.model.images import compute_input_size
 
 
@@ -50,7 +51,9 @@ def resize_targets(boxes: Tensor, sizes: Tensor, config: ImageConfig) -> TargetB
 
 
 def compute_strides(config: BackboneConfig) -> list[int]:
-    """Compute the stride of each pyramid level of a backbone, finest first."""
+    """Compute the stride of each pyramid level of a backbone, finest first; a user's own is built for that."""
+    if is_own_backbone(config.name):
+        return check_backbone(build_backbone(config, channels=3))[1]
     return [config.finest_stride << level for level in range(config.num_levels + config.pool_level)]
 
 

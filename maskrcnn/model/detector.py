@@ -1,6 +1,5 @@
 """Detector with one, two, or three stages: RPN, Faster R-CNN, or Mask R-CNN."""
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -8,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from maskrcnn.config import UserError
-from maskrcnn.model.backbones import Backbone
+from maskrcnn.model.backbones import Backbone, build_backbone, check_backbone
 from maskrcnn.model.box_head import BoxHead
 from maskrcnn.model.config import HEADS, DetectorConfig
 from maskrcnn.model.images import (
@@ -70,7 +69,7 @@ class Detector(nn.Module):
 
     def _build(self, config: DetectorConfig, backbone: nn.Module | None) -> None:
         check_statistics(config.image)
-        self.backbone = Backbone(config.backbone, config.image.channels) if backbone is None else backbone
+        self.backbone = build_backbone(config.backbone, config.image.channels) if backbone is None else backbone
         channels, self.strides = check_backbone(self.backbone)
         self.num_roi_levels = int(getattr(self.backbone, "num_roi_levels", len(self.strides)))
         self.rpn = RPN(config.rpn, channels, self.strides)
@@ -232,24 +231,6 @@ class Detector(nn.Module):
         if self.config.backbone.weights == "none" or not isinstance(self.backbone, Backbone):
             return set()
         return {f"backbone.body.{name}" for name, _ in self.backbone.body.named_parameters()}
-
-
-def check_backbone(backbone: nn.Module) -> tuple[int, list[int]]:
-    """Return the channels and strides of a backbone.
-
-    Raises:
-        UserError: If it does not declare them, or the strides are not ascending.
-    """
-    channels, strides = getattr(backbone, "channels", None), getattr(backbone, "strides", None)
-    if not isinstance(channels, int) or strides is None:
-        raise UserError(
-            f"backbone {type(backbone).__name__} must have `channels` (of every map, an int) and `strides` (pixels "
-            f"per cell of each map, finest first), got {channels!r} and {strides!r}"
-        )
-    strides = [int(stride) for stride in strides]
-    if not strides or strides[0] < 1 or any(fine >= coarse for fine, coarse in itertools.pairwise(strides)):
-        raise UserError(f"strides of backbone {type(backbone).__name__} must be positive and ascending, got {strides}")
-    return channels, strides
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from maskrcnn.model.anchors import make_base_sizes
-from maskrcnn.model.config import DetectorConfig
+from maskrcnn.model.config import DetectorConfig, is_own_backbone
 from maskrcnn.model.coverage import (
     TargetBoxes,
     compute_anchor_iou,
@@ -77,6 +77,8 @@ def propose_anchors(
     """
     if not len(targets.boxes):
         raise ValueError("targets must contain at least one box")
+    if ":" in config.backbone.name:  # not every network has a map of stride 2
+        finest_strides = compute_strides(config.backbone)[:1]
     finest_strides = _order_strides(targets) if finest_strides is None else finest_strides
     every = torch.arange(0, len(targets.boxes), -(-len(targets.boxes) // MAX_SEARCH_OBJECTS))
     sample = TargetBoxes(targets.boxes[every], targets.sizes[every])
@@ -100,9 +102,11 @@ def _iterate_candidates(
     targets: TargetBoxes, config: DetectorConfig, wanted: float, max_anchors: int, finest_strides: Sequence[int]
 ) -> Iterator[DetectorConfig]:
     """Yield the best configuration for each finest stride, number of anchors, and number of levels, by preference."""
+    own = is_own_backbone(config.backbone.name)
+    num_levels = [len(compute_strides(config.backbone))] if own else range(config.backbone.num_levels, MAX_LEVELS + 1)
     for finest in finest_strides:
         for anchors in range(1, max_anchors + 1):
-            for levels in range(config.backbone.num_levels, MAX_LEVELS + 1):
+            for levels in num_levels:
                 search = _AnchorSearch(targets, _set_levels(config, finest, levels), wanted)
                 results = [
                     search.run(anchors // ratios, ratios) for ratios in range(1, anchors + 1) if not anchors % ratios
@@ -112,6 +116,8 @@ def _iterate_candidates(
 
 def _set_levels(config: DetectorConfig, finest: int, levels: int) -> DetectorConfig:
     """Set the number of RPN levels; the last one is pooled if the body has one stage less."""
+    if is_own_backbone(config.backbone.name):
+        return config
     stages = max(config.backbone.num_levels, levels - 1)
     backbone = dataclasses.replace(config.backbone, finest_stride=finest, num_levels=stages, pool_level=levels > stages)
     return dataclasses.replace(config, backbone=backbone)
@@ -119,7 +125,7 @@ def _set_levels(config: DetectorConfig, finest: int, levels: int) -> DetectorCon
 
 def _set_roi_levels(config: DetectorConfig) -> DetectorConfig:
     """Assign RoIs to the coarsest level on which bins are at least two cells wide, or else to the finest level."""
-    finest = config.backbone.finest_stride
+    finest = compute_strides(config.backbone)[0]
     box = dataclasses.replace(
         config.box, canonical_size=2.0 * config.box.pool_size * finest, canonical_level=finest.bit_length() - 1
     )
