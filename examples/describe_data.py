@@ -162,7 +162,7 @@ def write_config(path: Path, given: Mapping[str, Any], detector: DetectorConfig,
     """Write the proposal, and the options of the data given on the command line or in another file."""
     from maskrcnn.files import write_text
 
-    flags = dict(given)
+    flags = {flag: value for flag, value in given.items() if flag != "trust"}
     file = flags.pop("config", None)
     layers = [{} if file is None else toml_values(ExperimentConfig, read_toml(file), file)]
     layers += [flag_values(ExperimentConfig, flags)]
