@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import re
 import textwrap
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -196,7 +197,8 @@ def _check(setting: Setting, value: Any, label: str, notify: Notify = _keep_quie
     except (TypeError, OverflowError):
         raise UserError(f"{label} = {quote(value)}: expected {describe_type(setting.kind)}") from None
     for leaf in iterate_leaves(value):
-        if setting.choices is not None and leaf not in setting.choices:
+        is_other = setting.pattern is not None and re.fullmatch(setting.pattern, str(leaf)) is not None
+        if setting.choices is not None and leaf not in setting.choices and not is_other:
             names = [str(choice) for choice in setting.choices]
             hint = did_you_mean(str(leaf), names)
             raise UserError(f"{label} = {quote(value)}: must be {'one of ' * (len(names) > 1)}{', '.join(names)}{hint}")
