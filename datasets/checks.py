@@ -17,6 +17,7 @@ from maskrcnn.text import escape
 
 _CONTROLS = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029]")
 _log = logging.getLogger("datasets")
+_logged: set[str] = set()  # rules of which a case was logged
 MAX_MARGIN = 3.0  # pixels between a box and the extent of its mask that common tools leave
 
 RULES = (
@@ -94,7 +95,10 @@ class _ImageTally(Tally):
 
 
 def _log_first(rule: str, where: str) -> None:
-    _log.warning("%s: %s (first of its kind; others are only counted)", escape(where), rule)
+    """Log the first case of a rule in this process, whichever split or data set it is in."""
+    if rule not in _logged:
+        _logged.add(rule)
+        _log.warning("%s: %s (first of its kind; others are only counted)", escape(where), rule)
 
 
 def format_size(size: Sequence[int]) -> str:

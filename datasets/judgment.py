@@ -13,6 +13,7 @@ from datasets.interface import DetectionDataset
 from datasets.joined import JoinedDataset
 from datasets.splits import find_image_file, group_identical_images
 from datasets.survey import Survey
+from maskrcnn.text import format_count
 
 MAX_COVERED = 0.5  # of an image, by one object
 MAX_SHARE = 0.5  # of the objects ignored, of the boxes below 1 px
@@ -78,10 +79,9 @@ def find_tiny_boxes(survey: Survey) -> Concern | None:
     below = (objects.sides < 1).all(axis=1)
     if not len(objects) or below.mean() < MAX_SHARE:
         return None
-    count = "all" if below.all() else f"{below.sum():,} of"
     return Concern(
         "tiny boxes",
-        f"{count} {len(objects):,} boxes are below 1 px",
+        format_count(int(below.sum()), f"of {len(objects):,} boxes are below 1 px"),
         survey.place(int(below.argmax())),
         "boxes must be in pixels; multiply fractions by the width and height of the image",
     )
@@ -98,7 +98,8 @@ def find_labels_in_pieces(survey: Survey) -> Concern | None:
         return None
     return Concern(
         "labels in pieces",
-        f"{many.sum():,} of {drawn.sum():,} objects are in {MANY_PIECES} pieces or more, one in {pieces[most]:,}",
+        format_count(int(many.sum()), f"of {drawn.sum():,} objects are in {MANY_PIECES} pieces or more")
+        + f", one in {pieces[most]:,}",
         survey.place(most),
         "if a label is a class, number its objects (connected pieces) one by one; if it is noise, remove the specks",
     )
@@ -112,7 +113,7 @@ def find_crowds(survey: Survey) -> Concern | None:
     useless = USELESS * bool(ignore.all())
     return Concern(
         "crowds",
-        f"{ignore.sum():,} of {len(ignore):,} objects are crowds or marked to be ignored{useless}",
+        format_count(int(ignore.sum()), f"of {len(ignore):,} objects are ignored, as crowds or marked so{useless}"),
         survey.place(int(ignore.argmax())),
         "they are neither trained on nor counted; --crowds=objects takes the crowds of COCO's files as objects",
     )
@@ -127,7 +128,7 @@ def find_few_levels(survey: Survey) -> Concern | None:
     fewest = int(levels.argmin())
     return Concern(
         "few gray levels",
-        f"{few.sum():,} of {len(levels):,} images have fewer than {MIN_LEVELS} gray levels",
+        format_count(int(few.sum()), f"of {len(levels):,} images have fewer than {MIN_LEVELS} gray levels"),
         f"image {survey.image_names[fewest]} has {levels[fewest]}",
         "if contrast was lost when they were saved, export them with all their bits (16-bit TIFF or PNG)",
     )
@@ -140,7 +141,7 @@ def find_boxes_from_zero(survey: Survey) -> Concern | None:
         return None
     return Concern(
         "boxes from 0",
-        f"VOC's boxes start at 0 in {sum(counts):,} annotation files, not at 1 as in PASCAL VOC",
+        f"VOC's boxes start at 0 in {format_count(sum(counts), 'annotation files')}, not at 1 as in PASCAL VOC",
         "",
         "they are read as 0-based; --voc_from=0 confirms it, --voc_from=1 reads them as 1-based",
     )
@@ -155,8 +156,8 @@ def find_dropped_objects(survey: Survey) -> Concern | None:
     most = max(dropped, key=dropped.__getitem__)
     return Concern(
         "dropped objects",
-        f"{sum(dropped.values()):,} of {total:,} objects were dropped",
-        f"{dropped[most]:,} {most}",
+        format_count(sum(dropped.values()), f"of {total:,} objects were dropped"),
+        format_count(dropped[most], most),
         "fix them in the annotations, or check that boxes are in the format that is read",
     )
 
@@ -168,7 +169,7 @@ def find_unfitting_boxes(survey: Survey) -> Concern | None:
         return None
     return Concern(
         "unfitting boxes",
-        f"{count:,} of {len(survey.objects):,} boxes do not fit their mask",
+        format_count(count, f"of {len(survey.objects):,} boxes do not fit their mask"),
         "",
         "boxes and masks may be of other objects, in another order or of another scale; correct one of them",
     )
@@ -184,7 +185,7 @@ def find_repeated_objects(survey: Survey) -> Concern | None:
         return None
     return Concern(
         "repeated objects",
-        f"{repeated:,} of {len(rows):,} objects repeat another one of the same class and box",
+        format_count(repeated, f"of {len(rows):,} objects repeat another one of the same class and box"),
         survey.place(int(first[counts.argmax()])),
         "remove the copies: a detector finds each object once, the others count as missed",
     )
@@ -224,11 +225,12 @@ def find_repeated_images(splits: Mapping[str, DetectionDataset]) -> Concern | No
         return None
     split_of = [name for name, dataset in splits.items() for _ in range(len(dataset))]
     across = any(len({split_of[index] for index in each}) > 1 for each in repeated)
+    copies = sum(len(each) - 1 for each in repeated)
     first, second = repeated[0][:2]
     ids = [f"{split_of[index]} {_own_id(joined, index)}" for index in (first, second)]
     return Concern(
         "repeated images",
-        f"{sum(len(each) - 1 for each in repeated):,} of {len(joined):,} images are there before under another id",
+        format_count(copies, f"of {len(joined):,} images are there before under another id"),
         f"{find_image_file(joined, first)}: {ids[0]} and {ids[1]}",
         "merge the annotations of each image under one id"
         + (", and keep training and test images apart" if across else ""),

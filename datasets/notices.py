@@ -7,9 +7,10 @@ the latter, so that it is shown before training and not only after it.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,10 +21,12 @@ from datasets.splits import collect_counts
 from datasets.statistics import choose_evenly_spaced
 from maskrcnn.config import UserError
 from maskrcnn.files import write_text
+from maskrcnn.text import format_count
 
 PREVIEW_IMAGES = 200  # of each split at most
 PREVIEW_SECONDS = 1.0  # for all splits together
 FILE = "data.json"
+_TOTAL = re.compile(r"^of ([\d,]+) ")
 NAMES = {"train": "training", "val": "validation", "test": "test"}
 
 
@@ -76,23 +79,40 @@ def _read_some(dataset: DetectionDataset, until: float) -> Extent:
 
 
 def describe_notices(counts_by_names: Mapping[str, Mapping[str, int]], seen: Preview | None = None) -> Iterator[str]:
-    """Iterate over the notices, one line each.
+    """Iterate over the notices, one line per rule, with the total of all splits.
 
     Args:
         counts_by_names: counts by names of splits, as `collect_counts`.
         seen: lines about images of splits that were not read whole name how many were.
     """
     seen = seen or Preview()
+    found: dict[str, dict[str, tuple[int, str]]] = {}  # count and rule by rule without its total, and names of splits
     for names, counts in counts_by_names.items():
-        opening = seen.opening.get(names, Counter())
-        partial = [(name, each) for name, each in seen.partial.items() if name in names.replace(",", "").split()]
-        read = ", ".join(
-            f"{each.images:,} of {each.total:,} {name} images, {each.objects:,} objects" for name, each in partial
-        )
         for rule, count in counts.items():
             if count:
-                of_images = f" (read so far: {read})" * bool(partial and opening[rule] != count)
-                yield f"{names} images: {count:,} {rule}{of_images}"
+                found.setdefault(_TOTAL.sub("of N ", rule, count=1), {})[names] = count, rule
+    for by_names in found.values():
+        total = sum(count for count, _ in by_names.values())
+        where = next(iter(by_names)) if len(by_names) == 1 else "all"
+        parts = ", ".join(f"{count:,} {names}" for names, (count, _) in by_names.items())
+        read = [text for names, (count, rule) in by_names.items() for text in _describe_read(seen, names, rule, count)]
+        line = f"{where} images: {format_count(total, _add_totals([rule for _, rule in by_names.values()]))}"
+        yield line + f" ({parts})" * (len(by_names) > 1) + f" (read so far: {', '.join(read)})" * bool(read)
+
+
+def _add_totals(rules: Sequence[str]) -> str:
+    """Return one rule for several that differ in the total they begin with, as in "of 12 objects"."""
+    totals = [int(match[1].replace(",", "")) for rule in rules if (match := _TOTAL.match(rule))]
+    return _TOTAL.sub(f"of {sum(totals):,} ", rules[0], count=1) if totals else rules[0]
+
+
+def _describe_read(seen: Preview, names: str, rule: str, count: int) -> Iterator[str]:
+    """Describe how much was read of the splits `names`, if the count is of images and not known from the start."""
+    if seen.opening.get(names, Counter())[rule] == count:
+        return
+    for name, each in seen.partial.items():
+        if name in names.replace(",", "").split():
+            yield f"{each.images:,} of {each.total:,} {name} images, {format_count(each.objects, 'objects')}"
 
 
 def write_notices(

@@ -16,6 +16,7 @@ from datasets.readers.splitting import SPLITS, EmptySplit, MissingSplit, draw_pl
 from datasets.registry import FORMATS, DatasetName, open_dataset
 from datasets.selection import Subset
 from maskrcnn.config import UserError
+from maskrcnn.text import format_count
 
 _SAMPLE = 4096  # bytes at each end of a file, which distinguish most files of the same size
 
@@ -56,7 +57,7 @@ def open_splits(
         raise UserError(f"{root}: {named.text} has no test set, and one image cannot be split; add images")
     drawn = [Subset(train, [i for i in range(len(train)) if (i in places) == is_test]) for is_test in (False, True)]
     note = (
-        f"{named.text} has no test set: {len(places)} of its {len(train)} images are drawn for it "
+        f"{named.text} has no test set: {format_count(len(places), f'of {len(train):,} images are')} drawn for it "
         f"(--test_fraction={config.test_fraction:g}, --subsetseed={config.split_seed})"
     )
     return Splits(drawn[0], val, drawn[1], [*notes, note])

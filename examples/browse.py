@@ -13,6 +13,7 @@ import click
 
 from maskrcnn.command_line import SettingsCommand, click_options, format_flags
 from maskrcnn.config import UserError, flag_values, merge, option, settings
+from maskrcnn.text import format_count
 from workbench.config import ExperimentConfig, config_option, load_config, take_path
 from workbench.trust import check_trust
 
@@ -185,11 +186,12 @@ def print_statistics(drawn: Sequence[BrowsedSample], browse: BrowseConfig, seed:
     """Print what was written, and the numbers and sizes of objects before and after augmentation."""
     first, last = drawn[0].epoch, drawn[-1].epoch
     if first is None:
-        click.echo(f"{browse.output}: {len(drawn)} test images as used for evaluation, without augmentation")
+        count = format_count(len(drawn), "test images")
+        click.echo(f"{browse.output}: {count} as used for evaluation, without augmentation")
         click.echo(summarize([each.instances for each in drawn]))
         return
     epochs = f"epoch {first}" if first == last else f"epochs {first} to {last}"
-    click.echo(f"{browse.output}: {len(drawn)} training samples ({epochs}, seed {seed})")
+    click.echo(f"{browse.output}: {format_count(len(drawn), 'training samples')} ({epochs}, seed {seed})")
     click.echo(f"augmented  {summarize([each.instances for each in drawn])}")
     click.echo(f"original   {summarize([each.raw_instances for each in drawn])}")
 
@@ -205,7 +207,7 @@ def summarize(images: Sequence[Instances]) -> str:
     spread = ""
     if len(sizes):
         spread = f"; sizes {sizes.min():.1f} to {sizes.max():.1f} px, median {sizes.median():.1f} (√ of the box area)"
-    return f"{len(sizes)} objects kept, {ignored} ignored{spread}"
+    return f"{format_count(len(sizes), 'objects')} kept, {ignored:,} ignored{spread}"
 
 
 def print_next_commands(given: Mapping[str, Any], own: Mapping[str, Any], last_epoch: int | None) -> None:

@@ -15,7 +15,7 @@ from datasets.config import ReadingConfig
 from datasets.registry import AUTO
 from maskrcnn.command_line import SettingsCommand, click_options
 from maskrcnn.config import UserError, flag_values, merge
-from maskrcnn.text import escape
+from maskrcnn.text import escape, format_count
 from workbench.progress import iterate_with_bar
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def main(path: str, dataset: str, **flags: Any) -> None:
     for line in (*seen.notes, *(line for lines in seen.concerns.values() for line in lines)):
         click.echo(escape(line))
     if problems := len(seen.problems):
-        raise UserError(f"{path}: {problems} problem{'s' * (problems > 1)}; fix the files or create them again")
+        raise UserError(f"{path}: {format_count(problems, 'problems')}; fix the files or create them again")
     readable = "unchanged and readable" if seen.compared else "readable"
     click.echo(f"{path}: {readable}, {format_judgment(seen.concerns)}")
 
@@ -97,7 +97,7 @@ def format_judgment(concerns: Mapping[str, list[str]]) -> str:
     """Return the end of the last line."""
     if not concerns:
         return "nothing looks wrong"
-    return f"but {len(concerns)} thing{' looks' if len(concerns) == 1 else 's look'} wrong"
+    return f"but {format_count(len(concerns), 'things')} look{'s' * (len(concerns) == 1)} wrong"
 
 
 def check(folder: Path, dataset: str | None, seen: Seen, reading: ReadingConfig) -> None:
@@ -121,7 +121,7 @@ def find_folders(folder: Path) -> list[Path]:
         names = [str(name) for name in json.loads(path.read_text(encoding="utf-8"))["values"].values()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: is not as sweep_data writes it; check its data sets one by one") from error
-    click.echo(f"{folder}: a sweep of {len(names)} data sets")
+    click.echo(f"{folder}: a sweep of {format_count(len(names), 'data sets')}")
     return [folder / name for name in names]
 
 
@@ -197,7 +197,8 @@ def check_read(folder: Path, dataset: str, seen: Seen, reading: ReadingConfig) -
             except UserError as error:
                 yield str(error)
         survey.counts = data.counts
-        seen.notes += (seen.place(folder) + line for line in describe_notices({NAMES[part]: data.counts}))
+    counts = {NAMES[part]: data.counts for part, data in parts.items()}
+    seen.notes += (seen.place(folder) + line for line in describe_notices(counts))
     seen.judge(folder, dataset, parts, surveys)
 
 

@@ -14,6 +14,7 @@ from datasets.config import ReadingConfig
 from datasets.registry import AUTO
 from maskrcnn.command_line import SettingsCommand, click_options, describe_counts
 from maskrcnn.config import UserError, flag_values, merge, option, settings
+from maskrcnn.text import format_count
 from workbench.conversion import FORMATS, get_reader_name, print_conversion
 from workbench.progress import progress_bar
 
@@ -102,7 +103,7 @@ def make_selection(config: ConvertConfig, parts: Mapping[str, DetectionDataset])
     if config.exclude_ids is None:
         return ImageSelection(subset=subset, skip_bad=config.skip_bad)
     excluded, unmatched = find_excluded(parts, config.exclude_ids)
-    unknown = f" ({unmatched:,} of its lines match no image)" if unmatched else ""
+    unknown = f" ({format_count(unmatched, 'lines')} in it without an image)" if unmatched else ""
     click.echo(
         f"{config.exclude_ids}: leaves out {describe_counts({part: len(e) for part, e in excluded.items()})}{unknown}"
     )
@@ -114,11 +115,10 @@ def report(config: ConvertConfig, parts: Mapping[str, DetectionDataset], done: C
     from datasets.notices import NAMES, describe_notices
 
     print_conversion(str(config.output), str(config.to), done)
-    for part, data in parts.items():
-        for line in describe_notices({NAMES[part]: data.counts}):
-            click.echo(line)
+    for line in describe_notices({NAMES[part]: data.counts for part, data in parts.items()}):
+        click.echo(line)
     if done.bad:
-        click.echo(f"Left out, because they cannot be read: {len(done.bad):,} images")
+        click.echo(f"Left out, because not readable: {format_count(len(done.bad), 'images')}")
         for reason in done.bad.reasons:
             click.echo(f"Bad: {reason}")
     click.echo(format_next_command(config, parts, done))

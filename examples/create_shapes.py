@@ -13,6 +13,7 @@ import click
 from datasets.synthetic.recipes import Recipe
 from maskrcnn.command_line import click_options
 from maskrcnn.config import UserError, flag_values, merge, option
+from maskrcnn.text import format_count
 from workbench.config import load_config
 from workbench.conversion import FORMATS, get_reader_name, print_conversion
 from workbench.progress import progress_bar
@@ -74,7 +75,8 @@ def main(preset: str | None, scene: str | None, also: str | None, **flags: Any) 
     folders = {each: f"{Path(path)}-{each}" for each in formats}
     check_also(folders, recipe, overwrite)
     if recipe.n_val and flags["n_val"] is None and (flags["n_train"] or flags["n_test"]):
-        click.echo(f"note: {recipe.n_val} validation images are also created; --n_val=0 leaves them out")
+        count = format_count(recipe.n_val, "validation images are")
+        click.echo(f"note: {count} also created; --n_val=0 leaves them out")
     create_data_set(path, recipe, overwrite)
     print_summary(path, recipe)
     for each, folder in folders.items():

@@ -12,6 +12,7 @@ import click
 
 from maskrcnn.command_line import SettingsCommand, click_options, format_flags
 from maskrcnn.config import UserError, flag_values, merge, read_toml, settings, to_toml, toml_values
+from maskrcnn.text import format_count
 from workbench.anchor_fit import (
     ANCHOR_KEYS,
     LIMIT_KEYS,
@@ -209,7 +210,8 @@ def draw_picture(
         anchors.append(AnchorFigures(each_set.name, sizes, ratios, each_set.ious["train"]))
     names = {"train": "training", "validation": "validation", "test": "test"}
     numbers = ", ".join(
-        f"{len(each):,} objects in {len(each.sizes):,} {names[name]} images" for name, each in objects.items()
+        f"{format_count(len(each), 'objects')} in {format_count(len(each.sizes), f'{names[name]} images')}"
+        for name, each in objects.items()
     )
     plot_data(figures, anchors, describe.picture, f"{config.data.dataset}: {numbers}")
 

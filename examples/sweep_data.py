@@ -15,6 +15,7 @@ from datasets.synthetic.config import SceneConfig, update_config
 from datasets.synthetic.recipes import Recipe
 from maskrcnn.command_line import click_options
 from maskrcnn.config import UserError, flag_values, merge, option, settings
+from maskrcnn.text import format_count
 from workbench.synthetic import (
     SCENE_OPTIONS,
     CreateConfig,
@@ -70,7 +71,7 @@ def main(factor: str | None, values: str | None, preset: str | None, scene: str 
         create_data_set(str(folder), recipe, bool(flags["overwrite"]), title=f"Drawing {sweep.factor}={value}")
     write_overview(root, sweep, folders)
     counts = ", ".join(f"{count} {split}" for split, count in recipes[0].counts.items() if count)
-    click.echo(f"{root}: {len(recipes)} data sets of {counts} images; see {root / 'README.md'}")
+    click.echo(f"{root}: {format_count(len(recipes), 'data sets')} of {counts} images; see {root / 'README.md'}")
     click.echo("Next: train on one of them and evaluate on the others, for example")
     dataset = shlex.quote(f"--dataset_root={folders[sweep.values[-1]]}")
     click.echo(f"      python example_smallobject_train.py --dataset=shapes {dataset}")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_origin
 import click
 
 from maskrcnn.config import Setting, UserError, settings
+from maskrcnn.text import format_count
 from maskrcnn.values import as_text, expand_home
 
 if TYPE_CHECKING:
@@ -212,5 +213,6 @@ _SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 def describe_counts(counts: Mapping[str, int]) -> str:
     """Describe the number of images by split, as in "128 training and 32 test images"."""
     *first, last = (f"{count:,} {_SPLIT_NAMES[part]}" for part, count in counts.items())
-    noun = "image" if sum(counts.values()) == 1 else "images"
-    return f"{', '.join(first)} and {last} {noun}" if first else f"{last} {noun}"
+    if first:
+        return f"{', '.join(first)} and {last} images"
+    return " ".join(format_count(count, f"{_SPLIT_NAMES[part]} images") for part, count in counts.items())

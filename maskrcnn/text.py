@@ -1,4 +1,4 @@
-"""Sanitization of names from files and data sets for terminals and file systems, and suggestions for wrong names."""
+"""Text for terminals and file systems: sanitized names, counts with their nouns, suggestions for wrong names."""
 
 from __future__ import annotations
 
@@ -12,6 +12,17 @@ MAX_NAME_BYTES = 200  # of a file name in UTF-8; file systems allow 255, which l
 # names that are not valid UTF-8.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _FORBIDDEN_IN_NAMES = re.compile(r'[\\/:*?"<>|]')
+_PLURAL = re.compile(r"\b[A-Za-z]{2,}(?<![su])s\b")
+_SINGULAR_OF = {
+    "are": "is",
+    "have": "has",
+    "do": "does",
+    "were": "was",
+    "match": "matches",
+    "repeat": "repeats",
+    "their": "its",
+}
+_PLURAL_WORD = re.compile(rf"\b({'|'.join(_SINGULAR_OF)})\b")
 
 
 def escape(text: str, keep: str = "") -> str:
@@ -54,3 +65,25 @@ def suggest_key(key: str, known: Sequence[str]) -> str:
     if near := difflib.get_close_matches(name, list(by_name), n=1):
         return f"; did you mean '{by_name[near[0]]}'?"
     return f"; valid here: {', '.join(siblings)}"
+
+
+def format_count(count: int, phrase: str) -> str:
+    """Put a count before a phrase in the plural, which becomes singular for 1.
+
+    "boxes clipped to the image" gives "1 box clipped to the image" and "1,234 boxes clipped to the image", and "of 5
+    objects are ignored" gives "1 of 5 objects is ignored".
+
+    Args:
+        count: the count.
+        phrase: text whose first word in the plural is the noun that is counted, unless it begins with "of N".
+    """
+    if count != 1:
+        return f"{count:,} {phrase}"
+    phrase = phrase if phrase.startswith("of ") else _PLURAL.sub(lambda match: _to_singular(match[0]), phrase, count=1)
+    return f"1 {_PLURAL_WORD.sub(lambda match: _SINGULAR_OF[match[0]], phrase)}"
+
+
+def _to_singular(noun: str) -> str:
+    if noun.endswith("ies"):
+        return f"{noun[:-3]}y"
+    return noun[:-2] if noun.endswith(("sses", "xes", "ches", "shes")) else noun[:-1]

@@ -21,6 +21,14 @@ settings.register_profile("project", deadline=None)
 settings.load_profile("project")
 
 
+@pytest.fixture(autouse=True)
+def nothing_logged_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets readers log the first case of each rule again."""
+    from datasets import checks
+
+    monkeypatch.setattr(checks, "_logged", set())
+
+
 @pytest.fixture(params=["native", "definition"])
 def core(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs a test twice: with the kernels, and with the plain definitions that serve where they are missing."""

@@ -187,9 +187,9 @@ def test_crowds_are_counted_and_can_be_objects(tmp_path):
     entries.append(entry(9, iscrowd=1, ignore=1))
     data = Coco(write(tmp_path, entries), "train")
     assert data[0][1].ignore.tolist() == [True, False, True, False, True]
-    assert data.counts["of 5 objects are crowds and ignored (use --crowds=objects to keep them)"] == 2
+    assert data.counts["of 5 objects are ignored as crowds (use --crowds=objects to keep them)"] == 2
     taken = Coco(tmp_path, "train", reading=ReadingConfig(crowds="objects"))
-    assert taken[0][1].ignore.tolist() == [False] * 4 + [True] and counted(taken, "crowds and kept as objects") == 2
+    assert taken[0][1].ignore.tolist() == [False] * 4 + [True] and counted(taken, "kept, though crowds") == 2
     assert torch.equal(taken[0][1].masks.to_dense(), data[0][1].masks.to_dense())
 
 
@@ -264,11 +264,11 @@ def test_convert_and_check_data_count_and_take_the_options(tmp_path):
 
     root = write(tmp_path / "a", [entry(iscrowd=1), entry(2, bbox=[11, 8, 10, 8])])
     result = CliRunner().invoke(convert, [str(root), "--to=coco", f"--output={tmp_path / 'b'}"])
-    assert result.exit_code == 0 and "1 of 2 objects are crowds and ignored" in result.output, result.output
+    assert result.exit_code == 0 and "1 of 2 objects is ignored as crowds" in result.output, result.output
     result = CliRunner().invoke(convert, [str(root), "--to=coco", f"--output={tmp_path / 'c'}", "--crowds=objects"])
-    assert result.exit_code == 0 and "1 of 2 objects are crowds and kept" in result.output, result.output
+    assert result.exit_code == 0 and "1 of 2 objects is kept, though crowds" in result.output, result.output
     assert not Coco(tmp_path / "c", "train")[0][1].ignore.any() and Coco(tmp_path / "b", "train")[0][1].ignore.any()
     result = CliRunner().invoke(check_data, [str(root)])
-    assert "1 of 2 objects are crowds and ignored" in result.output
+    assert "1 of 2 objects is ignored as crowds" in result.output
     result = CliRunner().invoke(check_data, [str(root), "--crowds=objects"])
-    assert "crowds and kept as objects" in result.output
+    assert "is kept, though crowds" in result.output

@@ -65,10 +65,19 @@ def test_a_small_set_is_read_whole_and_its_notices_are_final() -> None:
     seen = preview(splits)
     assert seen.partial == {} and sorted(splits["training"].read) == list(range(7))
     assert list(describe_notices(collect_counts(splits), seen)) == [
-        f"training images: 5 {EMPTY}",
-        f"training images: 7 {CLIPPED}",
-        f"test images: 5 {EMPTY}",
-        f"test images: 2 {CLIPPED}",  # the bad image raises where it is used
+        f"all images: 10 {EMPTY} (5 training, 5 test)",
+        f"all images: 9 {CLIPPED} (7 training, 2 test)",  # the bad image raises where it is used
+    ]
+
+
+def test_totals_within_rules_are_summed_and_one_is_singular() -> None:
+    counts = {"training": {"of 12 objects are ignored": 1}, "test": {"of 1,300 objects are ignored": 2, CLIPPED: 1}}
+    assert list(describe_notices(counts)) == [
+        "all images: 3 of 1,312 objects are ignored (1 training, 2 test)",
+        "test images: 1 box clipped to the image",
+    ]
+    assert list(describe_notices({"training": {"of 12 objects are ignored": 1}})) == [
+        "training images: 1 of 12 objects is ignored"
     ]
 
 

@@ -179,7 +179,7 @@ def test_one_coco_file_is_split_by_image_seed_and_fraction(tmp_path):
     names = names_of(splits)
     assert len(names["test"]) in (3, 4) and sorted(names["train"] + names["test"]) == sorted(map(str, range(12)))
     assert splits.notes == [
-        f"coco has no test set: {len(names['test'])} of its 12 images are drawn for it "
+        f"coco has no test set: {len(names['test'])} of 12 images are drawn for it "
         "(--test_fraction=0.25, --subsetseed=12345)"
     ]
     assert names_of(open_named("coco", tmp_path)) == names

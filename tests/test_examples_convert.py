@@ -154,7 +154,7 @@ def test_overlaps_are_lost_in_labels_alone_and_said(here):
     assert not any("overlapped" in line for line in succeed(main, "nuclei", "--to=coco", "--output=coco"))
     lines = succeed(main, "nuclei", "--to=labels", "--output=labels")
     assert "Not stored by labels: the overlapped pixels of 4 objects: a pixel has one label" in lines
-    assert "training images: 3 empty masks dropped" in lines
+    assert "all images: 4 empty masks dropped (3 training, 1 test)" in lines
     for part in ("train", "test"):
         source = DSBowl2018("nuclei", part)
         same(source, Coco("coco", part))
@@ -168,7 +168,7 @@ def test_training_data_without_another_sets_images(here, tiny_ellipses):
     succeed(main, str(tiny_ellipses), "--to=coco", "--output=a")
     (here / "refer.txt").write_text("1\n000004.jpg\n77\n")
     lines = succeed(main, "a", "--to=coco", "--output=b", "--exclude_ids=refer.txt", "--parts=train")
-    assert "refer.txt: leaves out 2 training images (1 of its lines match no image)" in lines
+    assert "refer.txt: leaves out 2 training images (1 line in it without an image)" in lines
     assert Coco("b", "train").image_ids == [0, 2, 3, 5]
     succeed(
         main,
@@ -190,7 +190,7 @@ def test_bad_images_are_listed(here, tiny_ellipses):
     lines = succeed(main, "data", "--to=coco", "--output=out", "--skip_bad")
     bad = [line.replace("\\", "/") for line in lines if line.startswith("Bad: ")]
     assert len(bad) == 2 and all("000001" in bad[0] or "000003" in each for each in bad)
-    assert "Left out, because they cannot be read: 2 images" in lines and len(Coco("out", "train")) == 4
+    assert "Left out, because not readable: 2 images" in lines and len(Coco("out", "train")) == 4
 
 
 def test_layouts_are_recognised_and_others_named(here, tiny_ellipses):

@@ -308,7 +308,7 @@ def test_counts_and_empty_parts_are_noted(here: Path) -> None:
     lines = succeed(check_data, "bowl")
     assert (
         lines[0] == "bowl: read as --dataset=dsbowl2018 (found stage1_train)"
-        and "training images: 2 empty masks dropped" in lines
+        and "all images: 6 empty masks dropped (2 training, 4 test)" in lines
     )
     assert any(line.startswith("looks wrong: test images: no image holds an object, so that") for line in lines)
     assert lines[-1].startswith("bowl: readable, but ") and lines[-1].endswith(" wrong")

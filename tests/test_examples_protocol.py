@@ -110,7 +110,8 @@ def test_held_out_images_are_not_trained_on(workplace: Path) -> None:
         data = open_data(load_config(flags={"val_fraction": str(fraction)}), said.append)
         assert (len(data.train), len(data.validation), len(data.test)) == (6 - count, count, N_TEST)
         assert not set(data.train.image_names) & set(data.validation.image_names)
-        assert said[-1].startswith(f"{count} of 6 training images are held out for validation (--val_fraction=")
+        are = "is" if count == 1 else "are"
+        assert said[-1].startswith(f"{count} of 6 training images {are} held out for validation (--val_fraction=")
     subset = load_config(flags={"val_fraction": "0.5", "subset": "index % 2 == 0"})
     data = open_data(subset, said.append)
     assert set(data.train.image_names) | set(data.validation.image_names) == {"000000", "000002", "000004"}

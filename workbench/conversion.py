@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from maskrcnn.command_line import describe_counts
+from maskrcnn.text import format_count
 
 if TYPE_CHECKING:
     from datasets.writing.conversion import Conversion
@@ -16,7 +17,8 @@ FORMATS = {"coco": "coco", "voc": "voc", "dsb": "dsbowl2018", "labels": "labels"
 
 def print_conversion(folder: str, to: str, done: Conversion) -> None:
     """Print what was written to the folder, and what the format could not store."""
-    click.echo(f"{folder}: {describe_counts(done.images)} with {sum(done.objects.values()):,} objects, as {to}")
+    objects = format_count(done.objects.total(), "objects")
+    click.echo(f"{folder}: {describe_counts(done.images)} with {objects}, as {to}")
     for line in done.losses.lines():
         click.echo(f"Not stored by {to}: {line}")
 

@@ -25,6 +25,7 @@ from maskrcnn.files import finish_exchange
 from maskrcnn.images.decoding import limit_megapixels
 from maskrcnn.images.large import measure_levels
 from maskrcnn.images.levels import Levels
+from maskrcnn.text import format_count
 from workbench.config import CONFIG_FILE, ExperimentConfig
 
 Notify = Callable[[str], None]
@@ -73,7 +74,7 @@ class Data(NamedTuple):
 
     def counted(self) -> str:
         """Describe the number of images of each split."""
-        *others, last = (f"{len(dataset)} {name}" for name, dataset in self.splits().items())
+        *others, last = (f"{len(dataset):,} {name}" for name, dataset in self.splits().items())
         return f"{', '.join(others)} and {last} images"
 
     def notes(
@@ -82,7 +83,7 @@ class Data(NamedTuple):
         """Yield what was left out, dropped or clipped, one line per kind (see `datasets.notices.describe_notices`)."""
         for name, bad in self.bad.items():
             if len(bad):
-                yield f"--skip_bad left out {len(bad)} {name} images:"
+                yield f"--skip_bad left out {format_count(len(bad), f'{name} images')}:"
                 yield from (f"    {line}" for line in bad.lines())
         yield from describe_notices(collect_counts(self.splits()) if counts is None else counts, seen)
 
@@ -149,7 +150,7 @@ def open_data(config: ExperimentConfig, notify: Notify = print, head: str | None
         expression = expressions.get(split)
         chosen[split], bad[SPLITS[split]] = select_images(dataset, expression, data.skip_bad, over)
         if expression is not None:
-            notify(f"{SPLITS[split]} images: {len(chosen[split])} of {len(dataset)} chosen")
+            notify(f"{SPLITS[split]} images: {len(chosen[split]):,} of {len(dataset):,} chosen")
     for line in (note for each in opened for note in each.notes):
         notify(line)
     has_val = [each.val is not None for each in opened for _ in range(len(each.train))]
@@ -159,7 +160,8 @@ def open_data(config: ExperimentConfig, notify: Notify = print, head: str | None
     if len(named) > 1:  # one set's training images may be another's test images
         kept = find_originals(chosen["train"], [dataset for split, dataset in chosen.items() if split != "train"])
         if copies := len(chosen["train"]) - len(kept):
-            notify(f"{copies} training images are copies of validation or test images: they are not trained on")
+            what = "training images with a copy among the validation or test images are left out"
+            notify(format_count(copies, what))
             has_val = [has_val[place] for place in kept]
             chosen["train"] = Subset(chosen["train"], kept)
     validated = Data(*_choose_validation(config, chosen, has_val, notify), chosen["test"], bad, levels)
@@ -184,8 +186,8 @@ def _choose_validation(
     kept, held = hold_out(train, fraction, config.data.split_seed, [not each for each in has_val])
     if held is not None:
         notify(
-            f"{len(held)} of {len(train)} training images are held out for validation (--val_fraction={fraction:g}, "
-            f"--subsetseed={config.data.split_seed})"
+            format_count(len(held), f"of {len(train):,} training images are held out for validation")
+            + f" (--val_fraction={fraction:g}, --subsetseed={config.data.split_seed})"
         )
     if own is not None and held is not None:
         return kept, JoinedDataset([own, held], ["val", "train"], train.class_names, train.has_masks)
@@ -254,7 +256,7 @@ def check_objects(data: Data, notify: Notify) -> None:
                 f"none of the {len(dataset)} training images has an object that is not ignored; check the annotations, "
                 "or choose other data"
                 + "; or use --crowds=objects to keep crowds as objects"
-                * any("are crowds" in rule for rule in dataset.counts)
+                * any("ignored as crowds" in rule for rule in dataset.counts)
             )
         notify(
             f"none of the {len(dataset)} {name} images has an object that is not ignored: AP and recall cannot be "
@@ -353,7 +355,7 @@ def _make_wrapper(config: ExperimentConfig, what: str, notify: Notify) -> Progre
     """Return a wrapper that shows a progress bar over all images on a terminal."""
 
     def over(places: Sequence[int]) -> Iterator[int]:
-        notify(f"reading the {len(places)} {what} images")
+        notify(f"reading {format_count(len(places), f'{what} images')}")
         console = Console(stderr=True)
         hidden = config.output.hide_progress_bar or not console.is_terminal
         yield from track(places, f"{what} images", console=console, transient=True, disable=hidden)

@@ -17,6 +17,7 @@ from maskrcnn.files import write_text
 from maskrcnn.plotting.factors import plot_factors
 from maskrcnn.plotting.predictions import save_picture
 from maskrcnn.plotting.samples import Panel, render_sheet
+from maskrcnn.text import format_count
 
 PICTURES = 6
 MAX_OBJECTS = 20_000  # objects whose factors are plotted, so that memory is bounded
@@ -87,6 +88,7 @@ def format_data_sheet(recipe: Recipe, splits: dict[str, SplitContents], first: s
     changes = differences(Recipe(), recipe)
     made = [f"- `{change.split(': ')[0]}`: {change.rpartition(' -> ')[2]}" for change in changes] or ["- all defaults"]
     drawn = len(splits[first].factors["size"])
+    which = f"{'all' if drawn < MAX_OBJECTS else 'the first'} {format_count(drawn, 'objects')}"
     table = [_format_row(name, values) for name, values in splits[first].factors.items()]
     return "\n".join(
         [
@@ -98,12 +100,11 @@ def format_data_sheet(recipe: Recipe, splits: dict[str, SplitContents], first: s
             "|---" * (4 + len(classes)) + "|",
             *rows,
             "",
-            f"![the first {pictures} images of {first}, objects outlined](sheet/samples.png)",
+            f"![the first {format_count(pictures, 'images')} of {first}, objects outlined](sheet/samples.png)",
             "",
             "## Measured difficulty factors",
             "",
-            f"Measured on the pixels of {'all' if drawn < MAX_OBJECTS else 'the first'} {drawn:,} objects of {first} "
-            "(in pixels, degrees, and fractions):",
+            f"Measured on the pixels of {which} of {first} (in pixels, degrees, and fractions):",
             "",
             "| factor | minimum | 5% | median | 95% | maximum |",
             "|---|--:|--:|--:|--:|--:|",

@@ -10,7 +10,7 @@ import torch
 
 from maskrcnn.config import to_toml
 from maskrcnn.model.detector import Detector
-from maskrcnn.text import escape
+from maskrcnn.text import escape, format_count
 from maskrcnn.training.loading import load_training_batches
 from maskrcnn.training.machine import Machine, set_up_machine
 from workbench.config import ExperimentConfig
@@ -35,9 +35,10 @@ def describe(config: ExperimentConfig, data: Data) -> None:
     classes = ", ".join(data.class_names)
     click.echo(f"data         {data.counted()}, classes {classes}")
     for name, image, instances in zip(samples.names(batch.ids), batch.images, batch.instances, strict=True):
-        click.echo(f"image        {escape(name)}: {list(image.shape)}, {len(instances)} objects")
+        click.echo(f"image        {escape(name)}: {list(image.shape)}, {format_count(len(instances), 'objects')}")
     image, instances = data.test[0]  # training images are read in the batch
-    click.echo(f"test image   {escape(data.test.image_names[0])}: {list(image.shape)}, {len(instances)} objects")
+    name, objects = escape(data.test.image_names[0]), format_count(len(instances), "objects")
+    click.echo(f"test image   {name}: {list(image.shape)}, {objects}")
     for stride, x in zip(detector.strides, _maps(detector, machine, batch.images), strict=True):
         click.echo(f"features     stride {stride}: {list(x.shape)}")
     for name, module in detector.named_children():

@@ -13,6 +13,7 @@ from datasets.notices import NAMES
 from datasets.survey import Survey
 from maskrcnn.model.config import DetectorConfig
 from maskrcnn.model.coverage import compute_best_ious, resize_targets
+from maskrcnn.text import format_count
 
 MAX_UNMATCHED = 0.05  # of the objects
 
@@ -48,8 +49,8 @@ def find_unmatched_objects(survey: Survey, dataset: str, folder: str) -> Concern
     options = ["--write_config=anchors.toml", f"--dataset={dataset}", f"--dataset_root={folder}"]
     return Concern(
         "unmatched objects",
-        f"{int(unmatched.sum()):,} of {len(objects):,} objects match no anchor of the default detector at IoU "
-        f"{config.rpn.negative_iou:g}",
+        format_count(int(unmatched.sum()), f"of {len(objects):,} objects match no anchor of the default detector")
+        + f" at IoU {config.rpn.negative_iou:g}",
         f"image {survey.image_names[objects.image[worst]]}, {width:.4g} x {height:.4g} px",
         f"{shlex.join(['python', '-m', 'examples.describe_data', *options])} proposes anchors for them",
     )

@@ -115,7 +115,7 @@ def finish(experiment: Experiment) -> None:
     seen = Preview() if state.epoch else experiment.data.seen_with_tests()
     counts = write_notices(log.folder, experiment.data.splits(), seen)
     for line in experiment.data.notes(seen, counts):
-        log.info(line)
+        (log.write_line if line in experiment.data.shown else log.info)(line)
     if not state.finished:
         log.info(f"Stopped after step {state.step}; checkpoint saved.")
         log.info(f"Resume with: {shlex.join(['python', 'example_smallobject_train.py', f'--resume={log.folder}'])}")

@@ -272,9 +272,9 @@ class AiTod(Coco):
 def _count_ignored(index: CocoIndex, crowds: str) -> Counter[str]:
     """Count ignored objects by reason, and crowds that are not ignored."""
     total, num_crowds = len(index.ids), int((index.crowd & ~index.ignore).sum())
-    what = "ignored (use --crowds=objects to keep them)" if crowds == "ignore" else "kept as objects"
-    marked = f"of {total:,} objects are marked with 'ignore' and ignored"
-    return Counter({f"of {total:,} objects are crowds and {what}": num_crowds, marked: int(index.ignore.sum())})
+    what = "ignored as crowds (use --crowds=objects to keep them)" if crowds == "ignore" else "kept, though crowds"
+    marked = f"of {total:,} objects are ignored because of 'ignore' in the file"
+    return Counter({f"of {total:,} objects are {what}": num_crowds, marked: int(index.ignore.sum())})
 
 
 Layout = tuple[Path, list[Path]]  # annotation file, candidate image folders

@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from maskrcnn.structures.instances import Instances
+from maskrcnn.text import format_count
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,9 @@ class Losses:
     def lines(self) -> Iterator[str]:
         """Yield the descriptions with their counts."""
         for description, count in self.counts.items():
-            for noun in ("image", "object", "part") if count == 1 else ():
-                description = description.replace(f"{{n}} {noun}s", f"{{n}} {noun}")
-            yield description.format(n=f"{count:,}")
+            before, _, counted = description.partition("{n} ")
+            noun, comma, rest = counted.partition(",")  # what follows a comma agrees with what is before the count
+            yield before + format_count(count, noun) + comma + rest
 
 
 class Writer:
