@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from maskrcnn.command_line import SettingsCommand, click_options, format_flags
+from maskrcnn.command_line import SettingsCommand, click_options, format_flags, take_flags
 from maskrcnn.config import UserError, flag_values, merge, option, settings
 from maskrcnn.text import format_count
 from workbench.config import ExperimentConfig, config_option, load_config, take_path
@@ -96,7 +96,7 @@ def main(path: str | None, **flags: Any) -> None:
     are drawn as evaluation uses them.
     """
     given = {flag: value for flag, value in take_path(path, flags).items() if value is not None}
-    own = {flag: given.pop(flag) for flag in settings(BrowseConfig) if flag in given}
+    own = take_flags(BrowseConfig, given)
     browse = merge(BrowseConfig(), flag_values(BrowseConfig, own))
     config = load_config(flags=given)
     check_trust(config.data.dataset, flags)

@@ -12,8 +12,8 @@ import click
 
 from datasets.config import ReadingConfig
 from datasets.registry import AUTO
-from maskrcnn.command_line import SettingsCommand, click_options, describe_counts
-from maskrcnn.config import UserError, flag_values, merge, option, settings
+from maskrcnn.command_line import SettingsCommand, click_options, describe_counts, take_flags
+from maskrcnn.config import UserError, flag_values, merge, option
 from maskrcnn.text import format_count
 from workbench.conversion import FORMATS, get_reader_name, print_conversion
 from workbench.progress import progress_bar
@@ -56,7 +56,7 @@ def main(source: str, **flags: Any) -> None:
 
     What the format cannot store is counted and printed at the end.
     """
-    own = {flag: flags.pop(flag) for flag in settings(ReadingConfig)}
+    own = take_flags(ReadingConfig, flags)
     reading = merge(ReadingConfig(), flag_values(ReadingConfig, own))
     convert_config = merge(ConvertConfig(), flag_values(ConvertConfig, flags))
     target = check_target(source, convert_config)

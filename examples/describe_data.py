@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from maskrcnn.command_line import SettingsCommand, click_options, format_flags
+from maskrcnn.command_line import SettingsCommand, click_options, format_flags, take_flags
 from maskrcnn.config import UserError, flag_values, merge, read_toml, settings, to_toml, toml_values
 from maskrcnn.text import format_count
 from workbench.anchor_fit import (
@@ -65,7 +65,7 @@ def main(path: str | None, **flags: Any) -> None:
     are based on the training images; --write_config writes them to a file for the option --config of training.
     """
     given = {flag: value for flag, value in take_path(path, flags).items() if value is not None}
-    own = {flag: given.pop(flag) for flag in settings(DescribeConfig) if flag in given}
+    own = take_flags(DescribeConfig, given)
     describe = merge(DescribeConfig(), flag_values(DescribeConfig, own))
     config = load_config(flags=given)
     check_trust(config.data.dataset, flags, config.detector.backbone.name)

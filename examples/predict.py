@@ -14,7 +14,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from maskrcnn.command_line import SettingsCommand, click_options, format_flags
+from maskrcnn.command_line import SettingsCommand, click_options, format_flags, take_flags
 from maskrcnn.config import UserError, flag_values, merge, option, read_toml, settings, to_dict, toml_values
 from maskrcnn.text import escape, to_file_name
 from maskrcnn.training.runs import find_run
@@ -124,7 +124,7 @@ def main(image: str, **flags: Any) -> None:
     TIFF, and .npy files. The settings are those that were saved with the weights, unless given here.
     """
     given = {flag: value for flag, value in flags.items() if value is not None}
-    own = {flag: given.pop(flag) for flag in settings(PredictConfig) if flag in given}
+    own = take_flags(PredictConfig, given)
     program = merge(PredictConfig(), flag_values(PredictConfig, own))
     paths = list_images(Path(image))
     finder = load_finder(program.weights, given)

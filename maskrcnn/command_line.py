@@ -46,6 +46,12 @@ def click_options(cls: type[DataclassInstance], without: Collection[str] = ()) -
     return decorate
 
 
+def take_flags(cls: type[DataclassInstance], flags: dict[str, Any]) -> dict[str, Any]:
+    """Remove the flags of a configuration class from `flags`, and return those that there were."""
+    names = [setting.flag for setting in settings(cls).values() if setting.flag]
+    return {name: flags.pop(name) for name in names if name in flags}
+
+
 def _spellings(setting: Setting) -> list[str]:
     assert setting.flag
     flag, dashed = setting.flag, setting.flag.replace("_", "-")
