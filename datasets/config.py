@@ -34,8 +34,8 @@ class DataConfig:
 
     dataset: str = option(
         "auto",
-        "data set: auto (recognized from the files in --dataset_root; the ellipses without it), ellipses, shapes, "
-        "synthetic:FILE.toml, coco, voc, dsbowl2018, labels, cst, aitod, visdrone, your own class as my_module:MyData, "
+        "data set: auto (recognized from the files in --dataset_root; the ellipses without it), the name of a format, "
+        "such as coco, voc or yolo (docs/data.md lists all), synthetic:FILE.toml, your own class as my_module:MyData, "
         "or several joined as a+b",
         flag="dataset",
     )

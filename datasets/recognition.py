@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from datasets.readers import yolo_files
 from datasets.writing.discovery import PARTS, find_coco_files, find_cst_files, find_voc_folders
 from maskrcnn.config import UserError
 
@@ -98,12 +99,17 @@ def _recognize_dsbowl(root: Path) -> str | None:
 def _recognize_label_images(root: Path) -> str | None:
     for folder in (root, *(root / part for part in (*PARTS, "validation"))):
         for name in ("masks", "labels"):
-            if (folder / "images").is_dir() and (folder / name).is_dir():
+            if (folder / "images").is_dir() and (folder / name).is_dir() and not _holds_text(folder / name):
                 return (folder / name).relative_to(root).as_posix()
         for pattern in ("*_masks.*", "labels_*.*"):
             if found := _find_first(folder, pattern):
                 return found.relative_to(root).as_posix()
     return None
+
+
+def _holds_text(folder: Path) -> bool:
+    """Whether labels are text, as YOLO's, possibly in folders of parts."""
+    return any(next(folder.glob(pattern), None) is not None for pattern in ("*.txt", "*/*.txt"))
 
 
 def _recognize_cst(root: Path) -> str | None:
@@ -129,6 +135,10 @@ LAYOUTS: dict[str, Layout] = {
         "annotations/instances_*.json, annotations.json, _annotations.coco.json or result.json", _recognize_coco
     ),
     "voc": Layout("Annotations/ with ImageSets/", _recognize_voc),
+    "yolo": Layout(
+        "data.yaml, obj.data, or images/ with text files of labels in labels/ or next to the images",
+        yolo_files.recognize,
+    ),
     "dsbowl2018": Layout("stage1_train/", _recognize_dsbowl),
     "labels": Layout("images/ with masks/ or labels/, *_masks.* or labels_*.*", _recognize_label_images),
     "cst": Layout("annotation/anno-*.csv", _recognize_cst),

@@ -289,11 +289,18 @@ def _visdrone(request: OpenRequest) -> DetectionDataset:
     return VisDrone(request.root, request.split, request.variant or "val")
 
 
+def _yolo(request: OpenRequest) -> DetectionDataset:
+    from datasets.readers.yolo import Yolo
+
+    return Yolo(request.root, request.split, request.skip_bad)
+
+
 FORMATS = {
     ELLIPSES: DatasetFormat("ellipses_root", _generated),
     "shapes": DatasetFormat("shapes_root", _generated),
     "coco": DatasetFormat("coco_root", _coco, ("2017", "2014")),
     "voc": DatasetFormat("voc_root", _voc, ("2012", "2007", "2012-masks", "2007-masks")),
+    "yolo": DatasetFormat("yolo_root", _yolo),
     "dsbowl2018": DatasetFormat("kaggle_dsbowl2018_root", _dsbowl2018, ("s1_train_val", "stage1", "stage2"), True),
     "labels": DatasetFormat("labels_root", _labels, takes_split_file=True),
     "cst": DatasetFormat("cst_root", _cst),

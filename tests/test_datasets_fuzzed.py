@@ -19,6 +19,7 @@ from datasets.readers.generated import Generated
 from datasets.readers.label_images import LabelImages
 from datasets.readers.visdrone import VisDrone
 from datasets.readers.voc import Voc
+from datasets.readers.yolo import Yolo
 from datasets.synthetic.config import SceneConfig, update_config
 from datasets.synthetic.recipes import Recipe, read_recipe
 from datasets.synthetic.writer import create
@@ -68,6 +69,18 @@ def solution(folder: Path) -> Path:
     return root
 
 
+def yolo(folder: Path) -> Path:
+    root = folder / "yolo"
+    for part in ("images", "labels"):
+        (root / part / "train").mkdir(parents=True)
+    image = next((converted(folder, "labels") / "train" / "images").glob("*.png"))
+    (root / "images/train/a.png").write_bytes(image.read_bytes())
+    lines = ("0 0.5 0.5 0.25 0.125", "1 0.1 0.1 0.3 0.1 0.3 0.3", "1 0.5 0.6 0.8 0.6 0.8 0.9 0.5 0.9 0.45 0.7")
+    (root / "labels/train/a.txt").write_text("\n".join(lines))
+    (root / "data.yaml").write_text("path: ../yolo # here\ntrain: images/train\nnc: 2\nnames:\n  0: a\n  1: 'b c'\n")
+    return root
+
+
 def one(folder: Path, pattern: str) -> str:
     return sorted(folder.glob(pattern))[0].relative_to(folder).as_posix()
 
@@ -87,6 +100,9 @@ def make(kind: str, folder: Path) -> Format:
     if kind == "visdrone":
         file = "VisDrone2019-DET-train/annotations/a.txt"
         return Format(visdrone(folder), file, lambda root: VisDrone(root, "train"))
+    if kind in ("yolo", "yolo-config"):
+        file = "labels/train/a.txt" if kind == "yolo" else "data.yaml"
+        return Format(yolo(folder), file, lambda root: Yolo(root, "train"))
     if kind == "dsb-split":
         return Format(converted(folder, "dsb"), "split.json", lambda root: DSBowl2018(root, "train"))
     if kind == "dsb-solution":
@@ -96,7 +112,19 @@ def make(kind: str, folder: Path) -> Format:
     return Format(root, one(root, "train/masks/*.png"), lambda root: LabelImages(root, "train"))
 
 
-KINDS = ("made", "coco", "voc", "voc-list", "cst", "visdrone", "dsb-split", "dsb-solution", "labels")
+KINDS = (
+    "made",
+    "coco",
+    "yolo",
+    "yolo-config",
+    "voc",
+    "voc-list",
+    "cst",
+    "visdrone",
+    "dsb-split",
+    "dsb-solution",
+    "labels",
+)
 _opened: list[str] = []
 _watching = False
 

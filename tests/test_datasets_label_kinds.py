@@ -175,5 +175,5 @@ def test_yolo_folders_are_named_as_such(tmp_path: Path, layout: str) -> None:
             folder.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (9, 9)).save(images / f"{part}.png")
         (labels / f"{part}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
-    with pytest.raises(UserError, match=r"\.txt: .*YOLO format.*--dataset=coco"):
+    with pytest.raises(UserError, match=r"\.txt: .*YOLO format.*--dataset=yolo"):
         LabelImages(tmp_path, "train")

@@ -41,6 +41,7 @@ class PathsConfig:
     kaggle_dsbowl2018_root: str | None = option(None, "Kaggle's 2018 Data Science Bowl: the folder of stage1_train")
     coco_root: str | None = option(None, "COCO, or data in its format: the folder of annotations")
     voc_root: str | None = option(None, "PASCAL VOC: the folder of VOCdevkit, or one with Annotations")
+    yolo_root: str | None = option(None, "YOLO: the folder of data.yaml, or of images and labels")
     labels_root: str | None = option(None, "images with label images: the folder of train and test, or one to split")
     cst_root: str | None = option(None, "CST: the folder of annotation")
     aitod_root: str | None = option(None, "AI-TOD: the folder of annotations and images")

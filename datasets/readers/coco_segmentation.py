@@ -49,7 +49,7 @@ def to_rle(segmentation: Any, size: tuple[int, int], box: Floats) -> tuple[dict[
         x1, y1, x2, y2 = rings[0]
         rings = [np.array([x1, y1, x2, y1, x2, y2, x1, y2])]
     whole = [ring for ring in rings if len(ring) >= 6]
-    _check_lengths(whole)
+    check_lengths(whole)
     return fill_polygons(whole, size), len(rings) - len(whole)
 
 
@@ -103,7 +103,8 @@ def _are_corners(points: Floats, box: Floats) -> bool:
     return bool((high > low).all() and (beside <= _CORNER_TOLERANCE).all())
 
 
-def _check_lengths(rings: Sequence[Floats]) -> None:
+def check_lengths(rings: Sequence[Floats]) -> None:
+    """Raise a ValueError if coordinates or the total length of polygons exceed `MAX_OUTLINE`."""
     length = 0.0
     for points in rings:
         steps = np.diff(points.reshape(-1, 2), axis=0, append=points[None, :2])

@@ -270,10 +270,7 @@ def _check_format(labels: Path) -> None:
     folders = [labels, *(labels / name for name in list_names(labels) if (labels / name).is_dir())]
     text = next((each / name for each in folders for name in list_names(each) if name.lower().endswith(".txt")), None)
     if text is not None and not any(list_files(each) for each in folders):
-        raise UserError(
-            f"{text}: text files with labels are YOLO format, not label images; convert them to COCO format and use "
-            "--dataset=coco"
-        )
+        raise UserError(f"{text}: text files with labels are YOLO format, not label images; use --dataset=yolo")
 
 
 def _separate(files: dict[str, Path]) -> tuple[dict[str, Path], dict[str, Path]]:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from datasets.config import ReadingConfig
@@ -10,6 +11,7 @@ from datasets.readers.coco import FILES, YEARS, Coco
 from datasets.readers.splitting import SPLITS, MissingSplit
 from datasets.readers.tables import read_lines
 from datasets.readers.voc import Voc
+from datasets.readers.yolo import Yolo, list_parts
 from datasets.registry import DatasetName, open_dataset, parse_names
 from maskrcnn.config import UserError
 
@@ -83,6 +85,8 @@ def _openers(root: Path, named: DatasetName, reading: ReadingConfig, skip_bad: b
         return {part: _coco_opener(root, file, reading, skip_bad) for part, file in files.items()}
     elif kind == "voc" and (lists := _voc_lists(root, variant, reading)):
         return lists
+    elif kind == "yolo":
+        return {part: partial(Yolo, root, "train", skip_bad, part) for part in list_parts(root)}
     else:
         there = [part for part in SPLITS if _is_there(root, part, named.text)]
 
