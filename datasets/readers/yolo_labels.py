@@ -77,7 +77,7 @@ class Scan:
     highest_class: int = -1
 
     def add(self, path: Path | str) -> None:
-        """Add the lines of a file; one that cannot be read is left out, as reading its image raises the error."""
+        """Add the lines of a file; an unreadable one is left out, as reading its image raises the error."""
         try:
             with open(path, "rb") as file:
                 lines = file.read().split(b"\n")
