@@ -38,6 +38,11 @@ RULES = (
     "images mostly covered by one object",
     "16-bit images with values outside the gray levels shown (--gray_levels)",
     "numbers in many pieces (classes instead of objects?) in a sample of the label images",
+    "lines and points dropped, which have no area",
+    "outlines clipped to the image",
+    "self-intersecting outlines filled by the even-odd rule",
+    "annotations around detections left out",
+    "tiles, TMA cores and regions of interest left out",
 )
 
 

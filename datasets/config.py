@@ -23,6 +23,9 @@ class ReadingConfig:
         choices=("auto", "0", "1"),
         renamed="voc_from",
     )
+    point_size: float = option(
+        12.0, "side of the boxes around the points of CSV files (px)", flag="point_size", minimum=0.5, maximum=10_000
+    )
     image_folder: str | None = option(
         None, "folder of the COCO images, if it is not found next to the annotations", flag="image_folder"
     )

@@ -6,11 +6,13 @@ None; it looks at names and at the first bytes of a few files, and raises no err
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from datasets.readers import yolo_files
+from datasets.readers.folders import list_files
+from datasets.readers.tools.formats import FORMATS as TOOL_FORMATS
 from datasets.writing.discovery import PARTS, find_coco_files, find_cst_files, find_voc_folders
 from maskrcnn.config import UserError
 
@@ -50,7 +52,7 @@ def recognize(root: Path) -> Recognized:
     if found:
         names = " or ".join(f"{each.name} ({each.reason})" for each in found)
         raise UserError(f"{root}: could be {names}; choose one, as with --dataset={found[0].name}")
-    known = "; ".join(f"{name}: {layout.looks_for}" for name, layout in LAYOUTS.items())
+    known = "; ".join(f"{name}: {layout.looks_for}" for name, layout in (LAYOUTS | TOOLS).items())
     raise UserError(f"{root}: the format is unknown; set --dataset, or check the folder. Looked for {known}")
 
 
@@ -60,10 +62,14 @@ def recognize_layout(root: Path) -> str:
 
 
 def _recognize_all(root: Path) -> Iterator[Recognized]:
-    for name, layout in LAYOUTS.items():
-        reason = layout.recognize(root)
-        if reason is not None:
-            yield Recognized(name, reason)
+    found = _recognize_some(root, LAYOUTS)
+    # Files of tools are searched for in all subfolders, which takes long in large data sets.
+    yield from found or _recognize_some(root, TOOLS)
+
+
+def _recognize_some(root: Path, layouts: Mapping[str, Layout]) -> list[Recognized]:
+    reasons = {name: layout.recognize(root) for name, layout in layouts.items()}
+    return [Recognized(name, reason) for name, reason in reasons.items() if reason is not None]
 
 
 # ---- formats, identified by files that only they have
@@ -99,17 +105,12 @@ def _recognize_dsbowl(root: Path) -> str | None:
 def _recognize_label_images(root: Path) -> str | None:
     for folder in (root, *(root / part for part in (*PARTS, "validation"))):
         for name in ("masks", "labels"):
-            if (folder / "images").is_dir() and (folder / name).is_dir() and not _holds_text(folder / name):
+            if (folder / "images").is_dir() and (folder / name).is_dir() and list_files(folder / name):
                 return (folder / name).relative_to(root).as_posix()
         for pattern in ("*_masks.*", "labels_*.*"):
             if found := _find_first(folder, pattern):
                 return found.relative_to(root).as_posix()
     return None
-
-
-def _holds_text(folder: Path) -> bool:
-    """Whether labels are text, as YOLO's, possibly in folders of parts."""
-    return any(next(folder.glob(pattern), None) is not None for pattern in ("*.txt", "*/*.txt"))
 
 
 def _recognize_cst(root: Path) -> str | None:
@@ -146,3 +147,4 @@ LAYOUTS: dict[str, Layout] = {
     "aitod:v2": Layout("annotations/aitodv2_*.json", _make_pattern("aitodv2_*.json", "", "annotations")),
     "visdrone": Layout("VisDrone*-DET-*/", _make_pattern("VisDrone*-DET-*/", "")),
 }
+TOOLS = {name: Layout(tool.looks_for, tool.recognize) for name, tool in TOOL_FORMATS.items()}

@@ -295,6 +295,30 @@ def _yolo(request: OpenRequest) -> DetectionDataset:
     return Yolo(request.root, request.split, request.skip_bad)
 
 
+def _tool(name: str) -> Callable[[OpenRequest], DetectionDataset]:
+    """Return the function that opens the data of an annotation tool."""
+
+    def open_tool(request: OpenRequest) -> DetectionDataset:
+        from datasets.readers.tools.formats import open_tool_dataset
+
+        options = (request.variant, request.reading, request.skip_bad)
+        return open_tool_dataset(name, Path(request.root), request.split, *options)
+
+    return open_tool
+
+
+_TOOLS = {
+    "labelme": (),
+    "cvat": (),
+    "via": (),
+    "qupath": ("nuclei",),
+    "imagej": (),
+    "supervisely": (),
+    "dota": (),
+    "cityscapes": (),
+    "panoptic": (),
+    "points": ("masks",),
+}
 FORMATS = {
     ELLIPSES: DatasetFormat("ellipses_root", _generated),
     "shapes": DatasetFormat("shapes_root", _generated),
@@ -306,4 +330,4 @@ FORMATS = {
     "cst": DatasetFormat("cst_root", _cst),
     "aitod": DatasetFormat("aitod_root", _aitod, ("v1", "v2")),
     "visdrone": DatasetFormat("visdrone_root", _visdrone, ("val", "test-dev")),
-}
+} | {name: DatasetFormat("tools_root", _tool(name), variants) for name, variants in _TOOLS.items()}

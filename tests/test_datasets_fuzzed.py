@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from readers_toy import loads, mutations
+from tools_toy import TOOLS
 
 from datasets.expressions import Expression
 from datasets.readers.coco import Coco
@@ -17,6 +18,7 @@ from datasets.readers.cst import Cst
 from datasets.readers.dsbowl2018 import DSBowl2018
 from datasets.readers.generated import Generated
 from datasets.readers.label_images import LabelImages
+from datasets.readers.tools.formats import open_tool_dataset
 from datasets.readers.visdrone import VisDrone
 from datasets.readers.voc import Voc
 from datasets.readers.yolo import Yolo
@@ -86,6 +88,11 @@ def one(folder: Path, pattern: str) -> str:
 
 
 def make(kind: str, folder: Path) -> Format:
+    if kind in TOOLS:
+        if kind == "imagej":
+            pytest.importorskip("roifile")
+        name = kind.partition("-")[0]
+        return Format(folder, TOOLS[kind](folder), lambda root: open_tool_dataset(name, root, "train"))
     if kind == "made":
         return Format(converted(folder, kind), "train/annotations.json", lambda root: Generated(root, "train"))
     if kind == "coco":
@@ -176,6 +183,18 @@ def fuzz(kind: str, folder: Path, count: int, seed: int) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_broken_annotations_are_refused_or_read_and_nothing_else_is(kind, tmp_path):
     fuzz(kind, tmp_path, count=2000, seed=11)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("kind", TOOLS)
+def test_broken_files_of_tools_are_refused_or_read_and_nothing_else_is(kind, tmp_path):
+    fuzz(kind, tmp_path, count=500, seed=15)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", TOOLS)
+def test_twenty_thousand_broken_files_of_tools(kind, tmp_path):
+    fuzz(kind, tmp_path, count=20_000, seed=16)
 
 
 @pytest.mark.slow

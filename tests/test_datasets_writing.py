@@ -528,6 +528,7 @@ def test_recognising_what_is_ambiguous_or_unknown(tmp_path):
     for name in ("images", "masks", "annotations"):
         (tmp_path / name).mkdir()
     (tmp_path / "annotations.json").write_text("{}")
+    (tmp_path / "masks" / "a.png").touch()
     with pytest.raises(UserError, match="could be coco .annotations.json. or labels .masks.; choose one"):
         recognize_layout(tmp_path)
 

@@ -46,6 +46,9 @@ class PathsConfig:
     cst_root: str | None = option(None, "CST: the folder of annotation")
     aitod_root: str | None = option(None, "AI-TOD: the folder of annotations and images")
     visdrone_root: str | None = option(None, "VisDrone-DET: the folder of VisDrone2019-DET-train and -val")
+    tools_root: str | None = option(
+        None, "files of an annotation tool, such as LabelMe, CVAT or QuPath, with their images"
+    )
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,14 @@
-"""Parser of PASCAL VOC XML annotations; errors name the line.
-
-The tree is built with expat, which knows the line numbers. Files with a document type declaration are rejected, because
-it allows entity expansion attacks.
-"""
+"""Reader of PASCAL VOC XML annotations; errors name the line."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from xml.parsers import expat
 
 from datasets.readers.tables import CHECK, parse_integer, parse_number, quote
+from datasets.readers.xml_tree import Element, parse_xml
 from maskrcnn.config import UserError
 
-_MAX_DEPTH = 50
 _MAX_SIDE = 1_000_000  # pixels
 
 
@@ -35,18 +30,6 @@ class VocAnnotation:
     objects: list[VocObject]
 
 
-@dataclass
-class _Element:
-    tag: str
-    line: int
-    text: str = ""
-    children: list[_Element] = field(default_factory=list)
-
-    def find(self, tag: str) -> _Element | None:
-        """Return the first child with this tag."""
-        return next((child for child in self.children if child.tag == tag), None)
-
-
 def read_annotation(path: Path, first_pixel: int = 1) -> VocAnnotation:
     """Read an annotation file.
 
@@ -60,7 +43,7 @@ def read_annotation(path: Path, first_pixel: int = 1) -> VocAnnotation:
     Raises:
         UserError: If the file is unreadable or not a VOC annotation, or an object has no name or valid box.
     """
-    root = _parse(path)
+    root = parse_xml(path)
     if root.tag != "annotation":
         raise UserError(f"{path}:{root.line}: is not a VOC annotation but <{root.tag[:60]}>; {CHECK}")
     objects = [child for child in root.children if child.tag == "object"]
@@ -72,7 +55,7 @@ def read_annotation(path: Path, first_pixel: int = 1) -> VocAnnotation:
     )
 
 
-def _object(path: Path, element: _Element, number: int, first: int) -> VocObject:
+def _object(path: Path, element: Element, number: int, first: int) -> VocObject:
     name, box = _text(path, element, "name", number), element.find("bndbox")
     if box is None:
         raise UserError(f"{path}:{element.line}: object {number} has no <bndbox>; {CHECK}")
@@ -84,12 +67,12 @@ def _object(path: Path, element: _Element, number: int, first: int) -> VocObject
     return VocObject(element.line, name, flag == "1", (x1 - first, y1 - first, x2, y2))
 
 
-def _coordinate(path: Path, box: _Element, key: str, number: int) -> float:
+def _coordinate(path: Path, box: Element, key: str, number: int) -> float:
     where = box.find(key) or box
     return parse_number(_text(path, box, key, number), f"{path}:{where.line}", f"{key} of object {number}")
 
 
-def _text(path: Path, element: _Element, tag: str, number: int) -> str:
+def _text(path: Path, element: Element, tag: str, number: int) -> str:
     child = element.find(tag)
     text = "" if child is None else child.text.strip()
     if not text:
@@ -97,58 +80,8 @@ def _text(path: Path, element: _Element, tag: str, number: int) -> str:
     return text
 
 
-def _side(path: Path, size: _Element, tag: str) -> int:
+def _side(path: Path, size: Element, tag: str) -> int:
     child = size.find(tag)
     if child is None:
         raise UserError(f"{path}:{size.line}: <size> has no <{tag}>; {CHECK}")
     return parse_integer(child.text.strip(), f"{path}:{child.line}", tag, _MAX_SIDE, minimum=0)
-
-
-def _parse(path: Path) -> _Element:
-    """Parse the file and return the root element."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such annotation file; add it, or remove the image from the list") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); {CHECK}") from error
-    top = _Element("", 0)
-    parser = expat.ParserCreate()
-    _build(path, parser, top)
-    try:
-        parser.Parse(content, True)
-    except expat.ExpatError as error:
-        raise UserError(
-            f"{path}:{error.lineno}: is not valid XML ({expat.ErrorString(error.code)}); {CHECK}"
-        ) from error
-    except UserError:
-        raise
-    except (LookupError, ValueError) as error:  # invalid encoding declaration
-        raise UserError(f"{path}:1: is not valid XML ({' '.join(str(error).split())[:120]}); {CHECK}") from error
-    return top.children[0]
-
-
-def _build(path: Path, parser: expat.XMLParserType, top: _Element) -> None:
-    """Make the parser add the elements it reads to `top`."""
-    open_elements = [top]
-
-    def start(tag: str, _: dict[str, str]) -> None:
-        element = _Element(tag, parser.CurrentLineNumber)
-        if len(open_elements) > _MAX_DEPTH:
-            raise UserError(f"{path}:{element.line}: elements are nested more than {_MAX_DEPTH} levels deep; {CHECK}")
-        open_elements[-1].children.append(element)
-        open_elements.append(element)
-
-    def end(_: str) -> None:
-        open_elements.pop()
-
-    def text(data: str) -> None:
-        open_elements[-1].text += data
-
-    def document_type(*_: object) -> None:
-        line = parser.CurrentLineNumber
-        raise UserError(f"{path}:{line}: document type declarations (DOCTYPE) are not supported; remove it")
-
-    parser.buffer_text = True
-    parser.StartElementHandler, parser.EndElementHandler = start, end
-    parser.CharacterDataHandler, parser.StartDoctypeDeclHandler = text, document_type
