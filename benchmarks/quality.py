@@ -24,7 +24,7 @@ from maskrcnn.training.loop import Callbacks, Training
 from maskrcnn.training.machine import set_up_machine
 from maskrcnn.training.runlog import RunLog
 from workbench.data import Data
-from workbench.experiment import predict
+from workbench.evaluation import predict
 
 RESULTS = Path(__file__).parent / "results"
 

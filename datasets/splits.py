@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from datasets.config import DataConfig, ReadingConfig
@@ -52,15 +52,25 @@ def open_splits(
         val, test = None, None
     if test is not None:
         return Splits(train, val, test)
+    drawn = draw_test_set(named.text, train, val, config)
+    return replace(drawn, notes=[*notes, *drawn.notes])
+
+
+def draw_test_set(name: str, train: DetectionDataset, val: DetectionDataset | None, config: DataConfig) -> Splits:
+    """Draw the test set of a data set that has none from its training images.
+
+    Raises:
+        UserError: If there is only one image.
+    """
     places = set(draw_places(train.image_names, config.test_fraction, config.split_seed, group_identical_images(train)))
     if not places:
-        raise UserError(f"{root}: {named.text} has no test set, and one image cannot be split; add images")
+        raise UserError(f"{name} has no test set, and one image cannot be split; add images")
     drawn = [Subset(train, [i for i in range(len(train)) if (i in places) == is_test]) for is_test in (False, True)]
     note = (
-        f"{named.text} has no test set: {format_count(len(places), f'of {len(train):,} images are')} drawn for it "
+        f"{name} has no test set: {format_count(len(places), f'of {len(train):,} images are')} drawn for it "
         f"(--test_fraction={config.test_fraction:g}, --subsetseed={config.split_seed})"
     )
-    return Splits(drawn[0], val, drawn[1], [*notes, note])
+    return Splits(drawn[0], val, drawn[1], [note])
 
 
 def _are_same(train: DetectionDataset, test: DetectionDataset) -> bool:

@@ -18,12 +18,13 @@ from maskrcnn.command_line import SettingsCommand, get_exit_code
 from maskrcnn.model.config import HEADS
 from workbench.config import ExperimentConfig, experiment_options, load_config
 from workbench.timing import compute_median_step_seconds, describe_times, get_load_average
-from workbench.training import train
+from workbench.training import run_experiment
 from workbench.trust import check_trust
 
 if TYPE_CHECKING:
     from workbench.data import Data
-    from workbench.experiment import Experiment, Predictions
+    from workbench.evaluation import Predictions
+    from workbench.experiment import Experiment
 
 Row = dict[str, Any]
 COLUMNS = {
@@ -99,7 +100,7 @@ def train_head(config: ExperimentConfig, head: str, folder: Path, data: Data) ->
     output = dataclasses.replace(
         config.output, output_dir=str(folder), model_file=None, plot_dir=None, predictions_dir=None
     )
-    experiment = train(dataclasses.replace(config, head=head, start_from=None, output=output), data=data)
+    experiment = run_experiment(dataclasses.replace(config, head=head, start_from=None, output=output), data=data)
     assert experiment is not None
     if experiment.training.stopped_by is not None:
         raise click.exceptions.Exit(get_exit_code(experiment.training.stopped_by))
@@ -111,7 +112,7 @@ def measure(experiment: Experiment) -> Row:
     from maskrcnn.evaluation.coco import compute_proposal_recall
     from maskrcnn.evaluation.figures import evaluate
     from maskrcnn.training.runlog import read_metrics
-    from workbench.experiment import predict
+    from workbench.evaluation import predict
 
     config, classes = experiment.config, experiment.data.class_names
     targets = experiment.test.targets
@@ -136,7 +137,7 @@ def predict_timed(experiment: Experiment) -> tuple[Predictions, float]:
     """Return detections in the test images, and the median time per image (s) of the batches."""
     from datasets.selection import Subset
     from maskrcnn.training.loading import KeyedSamples
-    from workbench.experiment import predict
+    from workbench.evaluation import predict
 
     dataset, size = experiment.test.dataset, experiment.config.training.batch_size
     found: Predictions = {}

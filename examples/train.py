@@ -9,7 +9,7 @@ import click
 from maskrcnn.command_line import SettingsCommand, get_exit_code
 from maskrcnn.training.runs import NEWEST, find_run
 from workbench.config import experiment_options, load_config
-from workbench.training import format_next_commands, train
+from workbench.training import format_next_commands, run_experiment
 from workbench.trust import check_trust
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def main(resume: str | None, dry_run: bool, **flags: Any) -> None:
     folder = None if resume is None else find_run(resume, load_config(flags=flags).output.output_dir)
     config = load_config(None if folder is None else folder / "config.toml", flags)
     check_trust(config.data.dataset, flags, config.detector.backbone.name)
-    experiment = train(config, folder, dry_run)
+    experiment = run_experiment(config, folder, dry_run)
     if experiment is None:
         return
     if experiment.training.stopped_by is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import inspect
 import signal
@@ -122,6 +123,45 @@ def _expand_home(argument: str) -> str:
     return f"{flag}={expand_home(value)}" if equals and flag.startswith("--") else expand_home(argument)
 
 
+OTHER_NAMES = {  # of options in other projects: what they are here, the first that a program has
+    "lr": ("learning_rate",),
+    "lr0": ("learning_rate",),
+    "epochs": ("num_epochs",),
+    "steps": ("num_steps",),
+    "batch": ("batch_size",),
+    "imgsz": ("fixed_size", "tile"),
+    "img_size": ("fixed_size", "tile"),
+    "image_size": ("fixed_size", "tile"),
+    "workers": ("num_threads",),
+    "num_workers": ("num_threads",),
+    "conf": ("plot_min_confidence", "detection_min_confidence"),
+    "iou": ("detection_nms_threshold",),
+    "format": ("to", "formats", "dataset"),
+    "data": ("dataset_root", "dataset"),
+    "model": ("run", "head"),
+    "project": ("output_dir",),
+    "out": ("output_dir", "output"),
+}
+ELSEWHERE = dict.fromkeys(("n_train", "n_val", "n_test"), "create_ellipses.py and examples.create_shapes")
+
+
+def suggest_option(name: str, flags: Sequence[str], keys: Mapping[str, str] | None = None, prefix: str = "") -> str:
+    """Return the end of an error about an unknown option: the option that was probably meant, if any.
+
+    Args:
+        name: the unknown name.
+        flags: names of the options.
+        keys: name of the option by its key in TOML files.
+        prefix: what is written before a name.
+    """
+    if name in ELSEWHERE:
+        return f"; it is an option of {ELSEWHERE[name]}"
+    named = {key.rpartition(".")[2]: flag for key, flag in (keys or {}).items()}
+    known = [each for each in (*OTHER_NAMES.get(name, ()), named.get(name)) if each in flags]
+    near = difflib.get_close_matches(name, flags, n=1)
+    return f"; did you mean '{prefix}{(known + near)[0]}'?" if known or near else ""
+
+
 class SettingsCommand(click.Command):
     """Click command with short and long help, and with errors on one line and exit code 2.
 
@@ -150,6 +190,12 @@ class SettingsCommand(click.Command):
         """Parse arguments, with `~` expanded."""
         try:
             return super().parse_args(ctx, [_expand_home(argument) for argument in args])
+        except click.NoSuchOption as error:
+            name = error.option_name.lstrip("-").replace("-", "_")
+            flags = {option.name: option for option in self.params if isinstance(option, click.Option) and option.name}
+            keys = {each.setting.key: flag for flag, each in flags.items() if isinstance(each, _SettingOption)}
+            hint = suggest_option(name, list(flags), keys, "--")
+            raise _OneLineError(f"No such option '{error.option_name}'{hint}") from error
         except click.UsageError as error:
             raise _OneLineError(error.format_message()) from error
 

@@ -25,7 +25,7 @@ from examples.train import main as train
 from maskrcnn.training.runlog import read_metrics
 from workbench.config import load_config
 from workbench.data import open_data
-from workbench.experiment import make_picture_names
+from workbench.output import make_picture_names
 
 DATA_PAGE = Path(__file__).parents[1] / "docs/data.md"
 BOXES = [(6, 8, 18, 19), (30, 5, 39, 17), (22, 40, 34, 50)]

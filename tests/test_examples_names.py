@@ -23,7 +23,7 @@ from examples.train import main as train
 from maskrcnn.config import UserError
 from maskrcnn.images.reading import read_image
 from maskrcnn.text import MAX_NAME_BYTES, escape, to_file_name
-from workbench.experiment import make_picture_names
+from workbench.output import make_picture_names
 
 UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 CLASSES = ["[/]", "$\\foo{$", "${$", "c1\x9b2J", "abc\u202etxt.exe"]

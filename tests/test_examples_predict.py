@@ -34,7 +34,7 @@ from maskrcnn.model.config import HEADS
 from maskrcnn.training.checkpoint import load_checkpoint, save_checkpoint
 from maskrcnn.training.loading import KeyedSamples
 from workbench.config import load_config
-from workbench.experiment import predict as predict_samples
+from workbench.evaluation import predict as predict_samples
 
 IMAGES = "data/ellipses/test/images"
 FEW = "--plot_min_confidence=0.05"  # what a detector of two short epochs finds scores little

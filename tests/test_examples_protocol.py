@@ -18,7 +18,8 @@ from maskrcnn.training.checkpoint import load_checkpoint
 from maskrcnn.training.runlog import RunLog, read_metrics
 from workbench.config import load_config
 from workbench.data import open_data
-from workbench.experiment import Experiment, evaluate, predict
+from workbench.evaluation import predict
+from workbench.experiment import Experiment, evaluate
 
 FLAGS = ("--head=faster_rcnn", "--num_epochs=3", "--eval_every_n_epochs=1")
 RUN = Path("runs/ellipses-faster_rcnn-1")

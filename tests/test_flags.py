@@ -142,6 +142,31 @@ def test_values_whose_feature_comes_later_are_refused(flag: str, value: str) -> 
     assert re.fullmatch(rf"error: {flag} {value}.* not available yet.*\n", result.stderr)
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("--lr=1", "--learning_rate"),
+        ("--epochs=1", "--num_epochs"),
+        ("--batch=1", "--batch_size"),
+        ("--imgsz=1", "--fixed_size"),
+        ("--format=coco", "--dataset"),
+        ("--num-workers=1", "--num_threads"),
+        ("--rotation_degrees=1", "--rot_range_mag"),  # its key in TOML files
+        ("--learing-rate=1", "--learning_rate"),
+        ("--hflipp", "--hflip"),
+    ],
+)
+def test_an_unknown_flag_is_answered_with_the_one_that_was_meant(given: str, meant: str) -> None:
+    result = call(given)
+    assert result.exit_code == 2
+    assert result.stderr == f"error: No such option '{given.partition('=')[0]}'; did you mean '{meant}'?\n"
+
+
+def test_flags_of_the_program_that_makes_data_are_explained() -> None:
+    assert "No such option '--n_train'; it is an option of create_ellipses.py" in call("--n_train=3").stderr
+    assert call("--qqqqq").stderr == "error: No such option '--qqqqq'\n"
+
+
 def test_help_names_every_flag() -> None:
     text = call("--help").output
     for flag in [*ACCEPTED, *ON_OR_OFF]:

@@ -18,7 +18,7 @@ from maskrcnn.structures.instances import Instances
 from maskrcnn.training.config import TrainingConfig
 from maskrcnn.training.loading import KeyedSamples
 from maskrcnn.training.machine import set_up_machine
-from workbench.experiment import predict
+from workbench.evaluation import predict
 
 SCENES = [disks((64, 96), seed=seed) for seed in range(2)]
 IMAGES, TARGETS = [image for image, _ in SCENES], [one_class(targets) for _, targets in SCENES]

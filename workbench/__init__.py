@@ -1,1 +1,5 @@
-"""Parts shared by the programs: experiments, data, command lines and tables."""
+"""Parts shared by the programs: experiments, data and tables; and `train`, which trains a detector from Python."""
+
+from workbench.training import train
+
+__all__ = ["train"]

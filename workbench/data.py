@@ -113,13 +113,16 @@ def resolve_dataset(config: ExperimentConfig, notify: Notify = print) -> Experim
     return replace(config, data=replace(config.data, dataset=found.name))
 
 
-def open_data(config: ExperimentConfig, notify: Notify = print, head: str | None = None) -> Data:
+def open_data(
+    config: ExperimentConfig, notify: Notify = print, head: str | None = None, given: Splits | None = None
+) -> Data:
     """Open the configured data; the default data set of ellipses is created if it does not exist.
 
     Args:
         config: options of the experiment.
         notify: called with messages.
         head: stages of the detector, to check that the data has the masks it needs.
+        given: the splits of the data set, if it is already open.
 
     Raises:
         UserError: If the data set is unknown, missing, empty or invalid, an expression is invalid, or masks are
@@ -134,7 +137,11 @@ def open_data(config: ExperimentConfig, notify: Notify = print, head: str | None
     }
     if len(named) > 1:
         _check_single_options(config)
-    opened = [open_splits(each, _get_root(config, each, notify), data, config.reading) for each in named]
+    opened = (
+        [open_splits(each, _get_root(config, each, notify), data, config.reading) for each in named]
+        if given is None
+        else [given]
+    )
     boxes_only = [
         each
         for each, splits in zip(named, opened, strict=True)

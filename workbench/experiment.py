@@ -5,55 +5,41 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 
 from augment.training import make_training_transform
-from datasets.interface import DetectionDataset, get_category_ids
-from maskrcnn.config import UserError, to_toml
+from datasets.interface import get_category_ids
+from maskrcnn.config import to_toml
 from maskrcnn.evaluation.coco_format import write_coco_results
-from maskrcnn.evaluation.figures import Evaluation, evaluate, explain_metrics
+from maskrcnn.evaluation.figures import Evaluation, evaluate
 from maskrcnn.evaluation.operating_point import DEFAULT_THRESHOLD
-from maskrcnn.files import atomic_write, check_replaceable
-from maskrcnn.inference.config import ViewsConfig
-from maskrcnn.inference.pipeline import WHOLE_IMAGE, Detects, build_views, is_plain, predict_image, run_detector
+from maskrcnn.files import atomic_write
+from maskrcnn.inference.pipeline import Detects, build_views, is_plain
 from maskrcnn.model.detector import Detector
 from maskrcnn.model.limits import count_cuts, describe_cuts
 from maskrcnn.plotting.curves import plot_ap, plot_detected_sizes, plot_losses, plot_precision_recall
 from maskrcnn.plotting.predictions import render_prediction, save_picture
-from maskrcnn.structures.instances import Instances
-from maskrcnn.text import to_file_name
 from maskrcnn.training.budget import EvaluationCost, estimate_cost
 from maskrcnn.training.checkpoint import load_checkpoint, load_weights
 from maskrcnn.training.identity import Identity, identify
 from maskrcnn.training.loading import KeyedSamples, load_evaluation_batches
 from maskrcnn.training.loop import Callbacks, Training, TrainingState
-from maskrcnn.training.machine import Machine, set_up_machine
+from maskrcnn.training.machine import set_up_machine
 from maskrcnn.training.runlog import RunLog, read_metrics
 from maskrcnn.training.validation import choose_best_metric
 from maskrcnn.weights.classes import match_classes
 from maskrcnn.weights.torchvision import load_torchvision
 from workbench.config import ExperimentConfig
 from workbench.data import Data
+from workbench.evaluation import EvaluationSet, Predictions, no_detections, predict
+from workbench.output import check_output, make_folder, make_picture_names
 
-Predictions = dict[int, Instances]
 FREE_ON_RESUME = ("paths", "output", "views", "data.dataset_root", "data.cache_mb", "reading.image_folder")
-HEADLINE = (
-    "mask_ap",
-    "mask_ap50",
-    "box_ap",
-    "box_ap50",
-    "ar_100",
-    "ar_1000",
-    "dsb_mean_precision",
-    "f1",
-    "count_error",
-)
 PICTURES_IN_LOG = 4  # images per split in TensorBoard
 
 
@@ -87,69 +73,6 @@ def build_detector(config: ExperimentConfig, data: Data, notify: Callable[[str],
 def identify_parts(data: Data) -> dict[str, Identity]:
     """Return the identity of each split, which must not change until a run is resumed."""
     return {name: identify(dataset) for name, dataset in data.splits().items()}
-
-
-@torch.no_grad()
-def predict(
-    detector: Detects,
-    samples: KeyedSamples,
-    machine: Machine,
-    batch_size: int,
-    views: ViewsConfig = WHOLE_IMAGE,
-    proposals_only: bool = False,
-) -> Predictions:
-    """Predict the objects in each image; the training mode of the detector is kept.
-
-    Args:
-        detector: the detector.
-        samples: the images.
-        machine: device and precision.
-        batch_size: number of images per batch, without test-time augmentation.
-        views: test-time augmentation and tiles.
-        proposals_only: return the proposals of the RPN.
-
-    Returns:
-        Detections by image id, on the CPU.
-    """
-    was_training = detector.training
-    detector.train(False)
-    try:
-        if is_plain(views):
-            return _predict_batches(detector, samples, machine, batch_size, proposals_only)
-        found = {}
-        for image, target, image_id in (samples[0, i] for i in range(len(samples))):
-            seen = build_views(detector, views, target.size)
-            found[image_id] = predict_image(detector, image, seen, views, machine, proposals_only)
-        return found
-    finally:
-        detector.train(was_training)
-
-
-def _predict_batches(
-    detector: Detects, samples: KeyedSamples, machine: Machine, batch_size: int, proposals_only: bool
-) -> Predictions:
-    found: Predictions = {}
-    for batch in load_evaluation_batches(samples, batch_size):
-        images = batch.to(machine.device).images
-        with machine.autocast():
-            results = run_detector(detector, images, proposals_only)
-        found |= {image_id: result.to("cpu") for image_id, result in zip(batch.ids, results, strict=True)}
-    return found
-
-
-class EvaluationSet(NamedTuple):
-    """Images of a split, and their ground truth by image id."""
-
-    name: str  # "validation" or "test"
-    dataset: DetectionDataset
-    samples: KeyedSamples
-    targets: dict[int, Instances]
-
-    @classmethod
-    def read(cls, name: str, dataset: DetectionDataset) -> EvaluationSet:
-        """Ground truth by image id; raises a UserError for an unreadable image."""
-        targets = {image_id: dataset[i][1] for i, image_id in enumerate(dataset.image_ids)}
-        return cls(name, dataset, KeyedSamples(dataset), targets)
 
 
 class Experiment:
@@ -229,14 +152,7 @@ class Experiment:
             nothing = {image_id: no_detections(target.size) for image_id, target in targets.items()}
             metrics = self.measure(self.validation, nothing, None).metrics
             choose_best_metric(wanted, {"validation_loss": 0.0} | metrics)
-        output = self.config.output
-        check_replaceable(output.model_file or "")
-        for file in filter(None, (output.model_file, output.log_file)):
-            make_folder(Path(file).parent)
-            if Path(file).is_dir():
-                raise UserError(f"cannot write {file}: it is a folder; choose another file")
-        for folder in filter(None, (output.plot_dir, output.predictions_dir)):
-            make_folder(Path(folder))
+        check_output(self.config.output)
 
     def predict(self, detector: Detects, images: EvaluationSet) -> Predictions:
         """Predict the objects in the images, by image id, and log which limits were exceeded."""
@@ -364,45 +280,3 @@ class Experiment:
             by_masks=head == "mask_rcnn",
             class_agnostic=head == "rpn",
         )
-
-
-def make_picture_names(image_names: Sequence[str]) -> list[str]:
-    """Make unique file names for pictures, even if the file system is case-insensitive."""
-    found: dict[str, str] = {}
-    for name in image_names:
-        plain = to_file_name(name)
-        unique, number = plain, 1
-        while unique.lower() in found:
-            unique, number = f"{plain}-{number}", number + 1
-        found[unique.lower()] = unique
-    return list(found.values())
-
-
-def no_detections(size: tuple[int, int]) -> Instances:
-    """Return empty detections of an image of `size` (H, W)."""
-    none = Instances.empty(size, with_masks=True)
-    return Instances(size, none.boxes, none.labels, torch.zeros(0, dtype=torch.float32), none.masks)
-
-
-def make_folder(path: Path) -> None:
-    """Create a folder; raise a UserError if it cannot be created or is not writable."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot create the folder {path}: {error.strerror}; choose another") from error
-    try:
-        with tempfile.TemporaryFile(dir=path):  # permissions do not show that a file system is read-only
-            pass
-    except OSError as error:
-        raise UserError(f"cannot write to {path}: {error.strerror}; choose another folder") from error
-
-
-def format_headline(metrics: Mapping[str, float]) -> str:
-    """Format the most important metrics."""
-    return "   ".join(f"{name} {metrics[name]:.3f}" for name in HEADLINE if name in metrics)
-
-
-def format_legend(metrics: Mapping[str, float], origin: str) -> list[str]:
-    """Return lines that explain the headline; `origin` describes the source of the score threshold."""
-    shown = [name for name in HEADLINE if name in metrics]
-    return explain_metrics(shown, metrics["operating_threshold"], origin)

@@ -2,28 +2,126 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from datasets.config import DataConfig
-from datasets.registry import ELLIPSES, short_name
-from maskrcnn.command_line import format_flags
-from maskrcnn.config import settings
+from datasets.registry import AUTO, ELLIPSES, parse_names, short_name
+from maskrcnn.command_line import format_flags, suggest_option
+from maskrcnn.config import UserError, settings
 from maskrcnn.training.config import DEFAULT_NUM_STEPS
-from workbench.config import ExperimentConfig
+from maskrcnn.training.runs import find_run
+from maskrcnn.values import as_text
+from workbench.config import ExperimentConfig, load_config
+from workbench.trust import check_trust
 
 if TYPE_CHECKING:
+    from maskrcnn.inference.predictor import Predictor
     from workbench.data import Data
     from workbench.experiment import Experiment
 
+HEADLINE = (
+    "mask_ap",
+    "mask_ap50",
+    "box_ap",
+    "box_ap50",
+    "ar_100",
+    "ar_1000",
+    "dsb_mean_precision",
+    "f1",
+    "count_error",
+)
 FEW_STEPS = 200  # with fewer, a detector trained from scratch has hardly learned anything
 
 
 def train(
+    data: Any,
+    head: str = "mask_rcnn",
+    *,
+    class_names: Sequence[str] = (),
+    resume: str | os.PathLike[str] | None = None,
+    **options: Any,
+) -> Predictor:
+    """Train and test a detector, as `python example_smallobject_train.py` does, with the same result.
+
+    Args:
+        data: the folder of a data set, whose format is recognized; the name of a data set, as in `--dataset`; a data
+            set object; a list of pairs (image, `Instances`); or {"train": …, "val": …, "test": …} of objects or lists.
+            Missing test and validation sets are drawn from the training images.
+        head: "mask_rcnn", "faster_rcnn" or "rpn".
+        class_names: names of the classes of pairs; default "1", "2", …
+        resume: folder of a run that was stopped, to continue it with the same data; its options are used.
+        **options: flags of the command: `num_epochs=5, fixed_size=128, hflip=False, seed=1`. Others are taken from
+            environment variables and `smallobjects.toml`, as for the command.
+
+    Returns:
+        The detector with the best weights, which are also stored in the new folder of the run.
+
+    Raises:
+        UserError: If an option, the data or a folder is invalid.
+        KeyboardInterrupt: If training was stopped; a checkpoint is saved, and the last line tells how to resume.
+    """
+    from maskrcnn.inference.loading import load
+    from workbench.data import check_objects, open_data, resolve_dataset
+    from workbench.given_data import make_splits, name_data
+
+    flags = convert_options(options)
+    as_object = not isinstance(data, str | os.PathLike)
+    if as_object:
+        flags["dataset"] = name_data(data)
+    elif is_dataset_name(str(data)):
+        flags["dataset"] = str(data)
+    else:
+        flags |= {"dataset_root": os.fspath(data), "dataset": flags.get("dataset", AUTO)}
+    folder = None if resume is None else find_run(os.fspath(resume), load_config(flags=flags).output.output_dir)
+    file = None if folder is None else folder / "config.toml"
+    config = load_config(file, flags | ({"head": head} if folder is None else {}))
+    check_trust(config.data.dataset, flags)
+    config = resolve_dataset(config, click.echo)
+    splits = make_splits(data, config.data, class_names) if as_object else None
+    opened = open_data(config, click.echo, config.head, splits)
+    check_objects(opened, click.echo)
+    experiment = run_experiment(config, folder, data=opened)
+    assert experiment is not None
+    if experiment.training.stopped_by is not None:
+        raise KeyboardInterrupt
+    return load(experiment.log.folder, device=config.training.device)
+
+
+def is_dataset_name(text: str) -> bool:
+    """Return whether a text is the name of data sets, and not a path."""
+    try:
+        parse_names(text)
+    except UserError:
+        return False
+    return True
+
+
+def convert_options(options: Mapping[str, Any]) -> dict[str, str]:
+    """Convert options of Python to the text that the command line would have; None means not given.
+
+    Raises:
+        UserError: If an option is unknown.
+    """
+    keys = {key: setting.flag for key, setting in settings(ExperimentConfig).items() if setting.flag}
+    flags = list(keys.values())
+    for name in options:
+        if name not in flags:
+            raise UserError(f"unknown option '{name}'{suggest_option(name, flags, keys)}")
+    return {
+        name: as_text(tuple(value) if isinstance(value, list) else value)
+        for name, value in options.items()
+        if value is not None
+    }
+
+
+def run_experiment(
     config: ExperimentConfig, resumed: Path | None = None, dry_run: bool = False, data: Data | None = None
 ) -> Experiment | None:
     """Train and test a detector.
@@ -109,7 +207,6 @@ def finish(experiment: Experiment) -> None:
     """Evaluate the best weights on the test images, and log the output files."""
     from datasets.notices import Preview, write_notices
     from maskrcnn.evaluation.coco_format import BOXES_FILE, MASKS_FILE
-    from workbench.experiment import format_headline, format_legend
 
     log, state = experiment.log, experiment.training.state
     seen = Preview() if state.epoch else experiment.data.seen_with_tests()
@@ -152,3 +249,16 @@ def format_next_commands(config: ExperimentConfig, file: str | None = None) -> s
     given_file = [] if file is None else [f"--config={file}"]
     compare = shlex.join(["python", "-m", "examples.compare_heads", *given_file, *format_flags(flags)])
     return f"Next: {shlex.join(['tensorboard', '--logdir', config.output.output_dir])}\n      {compare}"
+
+
+def format_headline(metrics: Mapping[str, float]) -> str:
+    """Format the most important metrics."""
+    return "   ".join(f"{name} {metrics[name]:.3f}" for name in HEADLINE if name in metrics)
+
+
+def format_legend(metrics: Mapping[str, float], origin: str) -> list[str]:
+    """Return lines that explain the headline; `origin` describes the source of the score threshold."""
+    shown = [name for name in HEADLINE if name in metrics]
+    from maskrcnn.evaluation.figures import explain_metrics
+
+    return explain_metrics(shown, metrics["operating_threshold"], origin)
