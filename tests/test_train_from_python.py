@@ -87,7 +87,7 @@ def test_one_list_is_split_and_arrays_are_images(place: Path, capsys: pytest.Cap
     predictor = workbench.train(pairs, "rpn", test_fraction=0.34, num_epochs=1)
     assert predictor.head == "rpn"
     printed = capsys.readouterr().out
-    assert "the data has no test set: 2 of its 6 images are drawn for it" in printed
+    assert "the data has no test set: 2 of 6 images are drawn for it" in printed
     assert "Pairs-rpn-" in printed
 
 

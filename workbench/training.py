@@ -82,7 +82,7 @@ def train(
     folder = None if resume is None else find_run(os.fspath(resume), load_config(flags=flags).output.output_dir)
     file = None if folder is None else folder / "config.toml"
     config = load_config(file, flags | ({"head": head} if folder is None else {}))
-    check_trust(config.data.dataset, flags)
+    check_trust(config.data.dataset, flags, config.detector.backbone.name)
     config = resolve_dataset(config, click.echo)
     splits = make_splits(data, config.data, class_names) if as_object else None
     opened = open_data(config, click.echo, config.head, splits)
