@@ -121,7 +121,7 @@ class _PasteCanvas:
         here = (slice(max(0, -y), height - y), slice(max(0, -x), width - x))
         old, new = self.image[:, *there].float(), pixels[:, *here].float()
         blended = torch.lerp(old, new, _compute_alpha(part.masks, feather)[here].expand_as(old))  # exact at 0 and 1
-        self.image[:, *there] = blended.round() if self.image.dtype == torch.uint8 else blended
+        self.image[:, *there] = blended if self.image.is_floating_point() else blended.round()
         masks = part.masks.crop(-x, -y, height, width)
         boxes = clip_boxes(part.boxes + part.boxes.new_tensor([x, y, x, y]), (height, width))
         self.pasted.append(replace(part, size=(height, width), boxes=boxes, masks=masks))

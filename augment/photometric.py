@@ -1,10 +1,12 @@
 """Random photometric transforms; objects are unchanged.
 
-Images are `[C, H, W]`, uint8 or float32 in [0, 1], and keep their dtype and range. Random numbers come from the given
+Images are `[C, H, W]`, uint8, uint16 or float32, and keep their dtype. `OnLevels` applies a transform to the range of
+gray levels that a data set uses, else it is the full range: [0, 1] for float32. Random numbers come from the given
 CPU generator, also for images on a GPU. Arguments out of range raise a `ValueError`.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +14,7 @@ from torch import Generator, Tensor
 from torch.nn.functional import conv2d, pad
 
 from maskrcnn.structures.instances import Instances
-from maskrcnn.structures.pixels import draw_uniform, to_float, to_uint8
+from maskrcnn.structures.pixels import Levels, draw_uniform, from_unit, to_float, to_uint8, to_unit
 from maskrcnn.structures.warping import Sample
 
 
@@ -26,7 +28,7 @@ class _Photometric:
     def __call__(self, image: Tensor, instances: Instances, generator: Generator) -> Sample:
         """Return the changed image and the unchanged objects."""
         if image.dtype != torch.uint8:
-            return self.change(to_float(image), generator).clamp(0, 1), instances
+            return from_unit(self.change(to_float(image), generator).clamp(0, 1), image.dtype), instances
         return to_uint8(self.change(to_float(image), generator)), instances
 
 
@@ -40,6 +42,29 @@ class _Pointwise(_Photometric):
         table = to_uint8(self.change(torch.arange(256, dtype=torch.float32) / 255, generator))
         shown = table.to(image.device).index_select(0, image.flatten().int())
         return shown.view_as(image), instances
+
+
+@dataclass(frozen=True)
+class OnLevels:
+    """Apply a transform of pixels to uint16 and float32 images as if their gray levels were 0 and 1.
+
+    Without it, an offset of .1 would be far more than the whole contrast of an image of 12 bits. uint8 images are given
+    to the transform as they are.
+
+    Args:
+        transform: keeps dtype and range of float32 images in [0, 1].
+        levels: stored values that mean 0 and 1; values beyond them are clipped.
+    """
+
+    transform: Callable[[Tensor, Instances, Generator], Sample]
+    levels: Levels
+
+    def __call__(self, image: Tensor, instances: Instances, generator: Generator) -> Sample:
+        """Return the changed image, with its dtype, and the objects."""
+        if image.dtype == torch.uint8:
+            return self.transform(image, instances, generator)
+        changed, instances = self.transform(to_unit(image, self.levels).clamp_(0, 1), instances, generator)
+        return from_unit(to_float(changed), image.dtype, self.levels), instances
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any
 from augment.config import AugmentConfig
 from augment.libraries.adapters import from_text
 from augment.mixing import CopyPaste, Mosaic, SampleSource
-from augment.photometric import GaussianNoise, RandomBlur, RandomInvert, RandomLight
+from augment.photometric import GaussianNoise, OnLevels, RandomBlur, RandomInvert, RandomLight
 from augment.transforms import (
     Compose,
     MatchSizes,
@@ -20,11 +20,14 @@ from augment.transforms import (
 )
 from maskrcnn.config import UserError
 from maskrcnn.structures.edges import Edges
+from maskrcnn.structures.pixels import Levels
 
 MIN_CROP_SIZE = 8  # px: in smaller crops, nearly all objects are cut and ignored, so there is nothing to learn
 
 
-def make_training_transform(config: AugmentConfig, source: SampleSource | None = None) -> Compose:
+def make_training_transform(
+    config: AugmentConfig, source: SampleSource | None = None, levels: Levels | None = None
+) -> Compose:
     """Make the augmentation of training samples from the options.
 
     The order is: mosaic and copy-paste (from `source`, or from the image itself), geometric transforms, light, blur,
@@ -33,6 +36,7 @@ def make_training_transform(config: AugmentConfig, source: SampleSource | None =
     Args:
         config: options.
         source: samples to draw from; required for mosaics.
+        levels: gray levels of images with more than 8 bits, between which light, noise and others' augmenters work.
 
     Returns:
         The transform.
@@ -41,9 +45,10 @@ def make_training_transform(config: AugmentConfig, source: SampleSource | None =
         UserError: If an option is invalid, or a mosaic has no `source`; names the option.
     """
     edges = Edges(config.pad_mode, config.truncated_objects, config.min_visible_fraction)
-    steps = [*_make_mixing(config, source, edges), *_make_geometric(config), *_make_photometric(config)]
-    steps += [from_text(text) for text in config.library_transforms]
-    return Compose(tuple(steps), edges)
+    pixel_steps = [*_make_photometric(config), *(from_text(text) for text in config.library_transforms)]
+    if levels is not None:
+        pixel_steps = [OnLevels(step, levels) for step in pixel_steps]
+    return Compose((*_make_mixing(config, source, edges), *_make_geometric(config), *pixel_steps), edges)
 
 
 def _make_mixing(config: AugmentConfig, source: SampleSource | None, edges: Edges) -> Iterator[Transform]:

@@ -71,14 +71,6 @@ class DataConfig:
     test_subset: str | None = option(None, "test images to use, as for --subset", flag="test_subset")
     skip_bad: bool = option(False, "leave out unreadable images (reads all of them first)", flag="skip_bad")
     cache_mb: int = option(1024, "memory for decoded masks of slow formats, per data loader worker (MiB)", minimum=0)
-    gray_levels: tuple[float, ...] = option(
-        (),
-        "values mapped to 0 and 1 in images with more than 8 bits (default: measured on a sample of the training "
-        "images and saved in the checkpoint)",
-        flag="gray_levels",
-        minimum=0,
-        maximum=65_535,
-    )
     max_megapixels: int = option(
         256,
         "max. size of an image that has to be decoded as a whole (megapixels); TIFF and .npy are read by window",

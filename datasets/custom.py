@@ -17,7 +17,9 @@ from datasets.readers.splitting import SPLITS, MissingSplit, check_split
 from maskrcnn.config import UserError
 from maskrcnn.extensions import describe_error, import_class
 from maskrcnn.structures.instances import Instances
+from maskrcnn.structures.pixels import is_channels_first
 
+_DTYPES = (torch.uint8, torch.uint16, torch.float32)
 _REQUIRED = ("class_names", "__len__", "__getitem__")
 
 
@@ -95,7 +97,7 @@ class CustomDataset:
         """Read and validate an image and its objects.
 
         Returns:
-            Image uint8 [3, H, W], and its instances.
+            Image [C, H, W], uint8, uint16 or float32, and its instances.
 
         Raises:
             UserError: If reading fails or the sample is invalid.
@@ -106,8 +108,8 @@ class CustomDataset:
         if not isinstance(sample, tuple) or len(sample) != 2:
             raise UserError(f"{where}: must be a pair (image, Instances)")
         image, target = sample
-        if not isinstance(image, Tensor) or image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
-            raise UserError(f"{where}: must be uint8 [3, H, W], is {_describe(image)}")
+        if not isinstance(image, Tensor) or image.dtype not in _DTYPES or not is_channels_first(image):
+            raise UserError(f"{where}: must be uint8, uint16 or float32 [C, H, W], is {_describe(image)}")
         size = (int(image.shape[1]), int(image.shape[2]))
         if isinstance(target, Mapping):
             target = _call(where, Instances.from_torchvision, target, size)

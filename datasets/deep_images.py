@@ -1,34 +1,44 @@
-"""Data sets of images with more than 8 bits per channel, mapped to gray levels (`maskrcnn.images.levels`)."""
+"""Reading of a data set's images by the options: as stored, with the channels of the first image."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from datasets.checks import TallyByImage
 from datasets.interface import DetectionDataset, get_category_ids
-from maskrcnn.images.decoding import MAX_MEGAPIXELS, limit_megapixels
-from maskrcnn.images.large import LargeImage
-from maskrcnn.images.levels import FULL_RANGE, Levels, count_outliers, scale_levels
+from maskrcnn.config import UserError
+from maskrcnn.images.large import LargeImage, open_pixels, sample
+from maskrcnn.images.levels import Levels, count_outliers
+from maskrcnn.images.options import ImageOptions, use_image_options
 from maskrcnn.images.reading import keep_large_images_open
 from maskrcnn.structures.instances import Instances
 
 RULE = "16-bit images with values outside the gray levels shown (--gray_levels)"
+_MAX_TRIED = 8  # images, to find one that can be read
 
 
 class DeepImages:
-    """Data set that maps uint16 images to float32 in [0, 1] by gray levels; other images are unchanged.
+    """Data set whose images are read by `options`, with the values that are stored.
 
-    Images with many pixels outside the levels are counted. `max_megapixels` limits the size of images that have to be
-    decoded as a whole.
+    Images of more than 8 bits with many pixels outside the gray levels, where the detector clips them, are counted.
+
+    Attributes:
+        levels: gray levels, if any.
+        options: options of reading images.
+        first: name and channels of the first image, whose channels all must have; None: not checked.
     """
 
     def __init__(
-        self, dataset: DetectionDataset, levels: Levels | None = None, max_megapixels: int = MAX_MEGAPIXELS
+        self, dataset: DetectionDataset, levels: Levels | None = None, options: ImageOptions | None = None
     ) -> None:
-        self._dataset, self.levels, self._max_megapixels = dataset, levels or FULL_RANGE, max_megapixels
+        self._dataset, self.levels, self.options = dataset, levels, options or ImageOptions()
+        self.first: tuple[str, int] | None = None
         self._tallies = TallyByImage(len(dataset))
         self.class_names, self.has_masks = dataset.class_names, dataset.has_masks
         self.category_ids = get_category_ids(dataset)
@@ -56,20 +66,65 @@ class DeepImages:
         """Read an image and its objects.
 
         Returns:
-            Image [3, H, W], uint8 or float32 in [0, 1], and its instances.
+            Image [C, H, W], uint8, uint16 or float32, and its instances.
 
         Raises:
-            UserError: If a file is unreadable or invalid.
+            UserError: If a file is unreadable or invalid, or has other channels than the first image.
         """
-        with limit_megapixels(self._max_megapixels):
+        with use_image_options(self.options):
             image, instances = self._dataset[index]
-        if isinstance(image, LargeImage):
-            image.levels = self.levels
-            return image, instances
-        if image.dtype != torch.uint16:
-            return image, instances
-        values = image.to(torch.float32)
-        for beyond in (values < self.levels[0], values > self.levels[1]):
-            is_clipped = int(beyond.sum()) > count_outliers(values.numel())
-            self._tallies.of(index).add(RULE, self.image_names[index], int(is_clipped))
-        return scale_levels(image, self.levels), instances
+        self._check_channels(index, image.shape[0])
+        if not isinstance(image, LargeImage) and image.dtype != torch.uint8 and self.levels is not None:
+            values = image.to(torch.float32)
+            for beyond in (values < self.levels[0], values > self.levels[1]):
+                is_clipped = int(beyond.sum()) > count_outliers(values.numel())
+                self._tallies.of(index).add(RULE, self.image_names[index], int(is_clipped))
+        return image, instances
+
+    def read_sample(self) -> Iterator[Tensor]:
+        """Yield a sample of the images; unreadable ones are left out, as the error is raised when they are used."""
+        for index in sample(range(len(self))):
+            with suppress(UserError):
+                yield self[index][0]
+
+    def _check_channels(self, index: int, channels: int) -> None:
+        if self.first is not None and channels != self.first[1]:
+            raise make_channels_error(self.image_names[index], channels, *self.first)
+
+
+def find_channels(dataset: DeepImages) -> tuple[str, int] | None:
+    """Return the name and the number of channels of the first image that can be read, of the first few."""
+    for index in range(min(len(dataset), _MAX_TRIED)):
+        with suppress(UserError):
+            image, _ = dataset.read_by_window(index)
+            return dataset.image_names[index], int(image.shape[0])
+    return None
+
+
+def check_same_kind(paths: Sequence[Path]) -> None:
+    """Check the headers of image files, unreadable ones left out: an error when they are used.
+
+    Raises:
+        UserError: If two files differ in channels, or one has integers and another floats.
+    """
+    first: tuple[Path, int, bool] | None = None
+    for path in paths:
+        try:
+            with open_pixels(path) as image:
+                kind = (path, image.channels, image.samples.dtype.kind == "f")
+        except UserError:
+            continue
+        first = first or kind
+        if kind[1] != first[1]:
+            raise make_channels_error(str(path), kind[1], str(first[0]), first[1])
+        if kind[2] != first[2]:
+            words = [f"{each[0]}: has {'floating-point' if each[2] else 'integer'} pixels" for each in (kind, first)]
+            raise UserError(f"{words[0]}, but {words[1]}; save the images of a data set with one data type")
+
+
+def make_channels_error(name: str, channels: int, other: str, other_channels: int) -> UserError:
+    """Return the error for two images of a data set whose channels differ."""
+    return UserError(
+        f"{name}: has {channels} channel{'s' * (channels != 1)}, but {other} has {other_channels}; the images of a "
+        "data set must have the same channels"
+    )

@@ -45,7 +45,7 @@ class DetectionDataset(Protocol):
         """Read an image and its objects.
 
         Returns:
-            Image [3, H, W], uint8, or uint16 or float32 in [0, 1] if it has more bits; and its instances, with ids, and
+            Image [C, H, W], uint8, or uint16 or float32 if it has more bits; and its instances, with ids, and
             with masks if the data set has them.
 
         Raises:

@@ -82,7 +82,7 @@ class JoinedDataset:
         return self.parts[number], index - self._ends[number] + len(self.parts[number])
 
     def __getitem__(self, index: int) -> tuple[Tensor, Instances]:
-        """Image uint8 [3, H, W] and its instances with labels from the joined list. UserError as in its part."""
+        """Image [C, H, W] and its instances with labels from the joined list. UserError as in its part."""
         index = range(len(self))[index]
         number = bisect_right(self._ends, index)
         part, place = self.origin(index)

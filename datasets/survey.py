@@ -38,7 +38,7 @@ class Survey:
         self._collector = ObjectCollector()
 
     def add(self, name: str, image: Tensor, instances: Instances) -> None:
-        """Add an image [3, H, W] and its objects."""
+        """Add an image [C, H, W] and its objects."""
         self.image_names.append(name)
         ids = range(1, len(instances) + 1) if instances.ids is None else instances.ids.tolist()
         self.object_ids += ids

@@ -140,7 +140,7 @@ def main(image: str, **flags: Any) -> None:
         click.echo(f"resumed: {len(log.done)} of {len(paths)} images are done")
     for note in [*threshold_notes(finder), *notes(Path(image), finder.config)]:
         click.echo(f"note: {escape(note)}")
-    if levels is not None and not finder.config.data.gray_levels:
+    if levels is not None:
         low, high = (f"{level:g}" for level in levels)
         click.echo(
             f"note: the images have 16 bits, training had 8: the gray levels {low} to {high} are shown as black "
@@ -265,14 +265,17 @@ def _without_default(tables: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def find_gray_levels(paths: Sequence[Path], config: ExperimentConfig) -> Levels | None:
-    """The gray levels of images with more than 8 bits: as in training, else measured on these images."""
+    """The gray levels of images with more than 8 bits, measured on these images; None if the detector has its own."""
     from maskrcnn.images.decoding import limit_megapixels
     from maskrcnn.images.large import measure_levels
     from workbench.data import check_gray_levels
 
-    given = config.data.gray_levels
+    given = config.detector.image.gray_levels
+    if given:
+        check_gray_levels(given)
+        return None
     with limit_megapixels(config.data.max_megapixels):
-        return check_gray_levels(given) if given else measure_levels(paths)
+        return measure_levels(paths)
 
 
 def check(paths: Sequence[Path], finder: Finder, levels: Levels | None = None) -> None:

@@ -419,7 +419,7 @@ def test_what_is_no_sample_any_more_is_refused(text: str, message: str) -> None:
         named(text)(image.float() / 255, instances, seeded(0))
 
 
-@pytest.mark.parametrize("shape", [(3, 80, 111), (1, 80, 112), (80, 112)])
+@pytest.mark.parametrize("shape", [(3, 80, 111), (1, 80, 111), (80, 112)])
 def test_images_that_do_not_fit_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="does not fit instances of size"):
         from_text("torchvision.Identity()")(torch.zeros(shape), scene()[1], seeded(0))

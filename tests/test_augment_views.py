@@ -355,7 +355,7 @@ def test_what_a_detector_must_return_is_said(results: Any, kind: type[Exception]
 @pytest.mark.parametrize(
     ("image", "kind", "message"),
     [
-        (torch.zeros(8, 8, 3), ValueError, r"image must be \[3, H, W\], got \[8, 8, 3\]"),
+        (torch.zeros(8, 8, 3), ValueError, r"image must be \[C, H, W\], got \[8, 8, 3\]"),
         (torch.zeros(8, 8, 3).numpy(), TypeError, r"got numpy.ndarray; torch.from_numpy\(image\).permute"),
         ("image.png", TypeError, "got str$"),
     ],

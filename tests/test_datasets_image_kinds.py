@@ -97,14 +97,26 @@ READ: dict[str, tuple[Write, NDArray[Any]]] = {
     "imagej.tif": (tif(DEEP, imagej=True), DEEP),
     "pyramid.tif": (pyramid, GRAY),
     "palette.tif": (tif(GRAY, photometric="palette", colormap=PALETTE), SHOWN),
+    "float.tif": (tif(GRAY.astype(np.float32) * 100 - 7), GRAY.astype(np.float32) * 100 - 7),
+    "two channels.tif": (
+        tif(np.dstack([GRAY, 255 - GRAY]), photometric="minisblack", planarconfig="contig"),
+        np.dstack([GRAY, 255 - GRAY]),
+    ),
+    "five channels 16.tif": (
+        tif(np.dstack([DEEP_COLOR, DEEP, 9 * DEEP]), photometric="minisblack", planarconfig="contig"),
+        np.dstack([DEEP_COLOR, DEEP, 9 * DEEP]),
+    ),
+    "four.tif": (
+        tif(np.dstack([COLOR, GRAY]), photometric="minisblack", planarconfig="contig"),
+        np.dstack([COLOR, GRAY]),
+    ),
     "a.npy": (lambda path: np.save(path, DEEP_COLOR), DEEP_COLOR),
 }
 REFUSED: dict[str, tuple[Write, str]] = {
     "composite.tif": (tif(COLOR.transpose(2, 0, 1).copy(), imagej=True, metadata={"axes": "CYX"}), "stack of 3"),
     "stack.tif": (tif(np.stack([GRAY] * 4), photometric="minisblack"), "stack of 4"),
-    "float.tif": (tif(GRAY.astype(np.float32)), "float32"),
-    "two channels.tif": (tif(np.dstack([GRAY, GRAY]), photometric="minisblack", planarconfig="contig"), "2 channels"),
-    "four.tif": (tif(np.dstack([GRAY] * 4), photometric="minisblack", planarconfig="contig"), "4 channels"),
+    "nan.tif": (tif(np.where(GRAY == 7, np.nan, GRAY).astype(np.float32)), "NaN and 0 infinite"),
+    "complex.tif": (tif(GRAY.astype(np.complex64)), "complex64"),
     "negative.tif": (tif(GRAY.astype(np.int16) - 100), "negative pixel values"),
     "large.tif": (tif(GRAY.astype(np.uint32) * 1000), "above 16 bits"),
     "deep.ppm": (
@@ -124,10 +136,10 @@ def test_the_pixels_that_were_written_are_read_whole_and_by_window(tmp_path: Pat
     write(tmp_path / name)
     values = values if values.ndim == 3 else np.repeat(values[:, :, None], 3, axis=2)
     whole = read_image(tmp_path / name)
-    assert whole.dtype == (torch.uint16 if values.dtype == np.uint16 else torch.uint8)
+    assert str(whole.dtype) == f"torch.{values.dtype}"
     np.testing.assert_array_equal(whole.permute(1, 2, 0).numpy(), values)
     with open_pixels(tmp_path / name) as image:
-        assert image.is_deep == (values.dtype == np.uint16) and image.size == SIZE
+        assert image.is_deep == (values.dtype != np.uint8) and image.size == SIZE
         window = image.read(5, 7, 20, 30)
         assert window.dtype == whole.dtype and torch.equal(window.int(), whole[:, 7:27, 5:35].int())
 

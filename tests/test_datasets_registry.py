@@ -250,7 +250,11 @@ def test_a_module_that_is_not_there(place):
     [
         ("return torch.zeros", "raise ValueError('odd')\n        return torch.zeros", "ValueError: odd (bad.py:"),
         ("torch.zeros(3, 20, 30, dtype=torch.uint8), ", "", "must be a pair"),
-        ("dtype=torch.uint8", "dtype=torch.float32", "must be uint8 [3, H, W], is torch.float32 [3, 20, 30]"),
+        (
+            "dtype=torch.uint8",
+            "dtype=torch.int32",
+            "must be uint8, uint16 or float32 [C, H, W], is torch.int32 [3, 20, 30]",
+        ),
         ("3, 20, 30", "20, 30, 3", "is torch.uint8 [20, 30, 3]"),
         ("Instances((20, 30)", "Instances((30, 20)", "is 30 x 20 but its objects are in an image of 20 x 30"),
         ("Instances((20, 30), box, torch.tensor([2]))", "[]", "must be Instances, not list"),

@@ -130,8 +130,8 @@ def test_images_of_16_bits_are_searched_by_the_gray_levels_of_training(place: Pa
         tifffile.imwrite(f"deep/images/{number}.tif", values)
         tifffile.imwrite(f"deep/masks/{number}.tif", labels)
     lines = succeed(train, "--dataset=labels", "--dataset_root=deep", "--num_epochs=1", "--head=rpn", "--fixed_size=64")
-    assert any("images of 16 bits: the gray levels 32" in line for line in lines)
-    low, high = read_toml("runs/labels-rpn-1/config.toml")["data"]["gray_levels"]
+    assert any("images of more than 8 bits: the gray levels 32" in line for line in lines)
+    low, high = read_toml("runs/labels-rpn-1/config.toml")["detector"]["image"]["gray_levels"]
     assert 32_800 < low < 32_960 and 33_200 < high < 33_400
     lines = succeed(predict, "deep/images", "--weights=labels-rpn-1")
     assert not any("gray levels" in line for line in lines)

@@ -171,7 +171,7 @@ def test_the_way_back_is_the_inverse() -> None:
     [
         ({"image": torch.zeros(4, 4)}, r"image must be \[C, H, W\] with a pixel at least, got \[4, 4\]"),
         ({"image": torch.zeros(3, 0, 4)}, r"with a pixel at least, got \[3, 0, 4\]"),
-        ({"image": torch.zeros(3, 4, 4).double()}, "image must be uint8 or float32, got torch.float64"),
+        ({"image": torch.zeros(3, 4, 4).double()}, "image must be uint8, uint16 or float32, got torch.float64"),
         ({"matrix": torch.eye(3)}, r"matrix must be \[2, 3\], got \[3, 3\]"),
         ({"matrix": affine((1, 2, 0), (2, 4, 0))}, "matrix must be finite and invertible"),
         ({"matrix": affine((1, 0, math.nan), (0, 1, 0))}, "matrix must be finite and invertible"),

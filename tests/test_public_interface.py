@@ -202,7 +202,7 @@ def test_options_of_a_call_win_over_those_saved(predictor: Predictor) -> None:
         (np.full((40, 50), 200.0), "float images must be in .* this one is in .200, 200.; divide it by 255"),
         (np.full((40, 50), np.nan), "not finite"),
         (np.zeros((0, 50), np.uint8), "has no pixels"),
-        (torch.zeros(1, 40, 50), r"tensors must be \[3, H, W\], got \[1, 40, 50\]"),
+        (torch.zeros(1, 40, 50), r"an image must be \[3, H, W\], got \[1, 40, 50\]"),
         (torch.zeros(3, 40, 50, dtype=torch.int64), "got int64"),
         ("absent.png", "absent.png: no such image file"),
         (17, "must be a path, a PIL image, a NumPy array or a tensor, not builtins.int"),

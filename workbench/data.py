@@ -11,7 +11,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.progress import track
 
-from datasets.deep_images import DeepImages
+from datasets.deep_images import DeepImages, check_same_kind, find_channels
 from datasets.expressions import Expression
 from datasets.interface import DetectionDataset, get_category_ids
 from datasets.joined import JoinedDataset, join_class_names
@@ -22,9 +22,10 @@ from datasets.selection import BadImages, ProgressWrapper, Subset, select_images
 from datasets.splits import Splits, collect_counts, find_image_file, find_originals, hold_out, open_splits
 from maskrcnn.config import UserError
 from maskrcnn.files import finish_exchange
-from maskrcnn.images.decoding import limit_megapixels
-from maskrcnn.images.large import measure_levels
-from maskrcnn.images.levels import Levels
+from maskrcnn.images.large import measure_levels, sample
+from maskrcnn.images.levels import Levels, measure_image_levels
+from maskrcnn.images.options import ImageOptions, use_image_options
+from maskrcnn.model.config import ImageConfig
 from maskrcnn.text import format_count
 from workbench.config import CONFIG_FILE, ExperimentConfig
 
@@ -44,6 +45,7 @@ class Data(NamedTuple):
     test: DetectionDataset
     bad: Mapping[str, BadImages] = {}  # never modified
     gray_levels: Levels | None = None  # of images with more than 8 bits
+    channels: int = 3  # of every image
     seen: Preview = Preview()  # what was read when the data was opened
     shown: Sequence[str] = ()  # notices that were shown then
 
@@ -149,8 +151,12 @@ def open_data(
     ]
     if head is not None:
         check_head(head, boxes_only)
-    levels = _get_gray_levels(config, opened, notify)
-    whole = _apply_reading_options(_join_data(named, opened, boxes_only, notify), config, levels)
+    options = ImageOptions(data.max_megapixels, get_channels(config))
+    whole = {
+        split: DeepImages(dataset, options=options)
+        for split, dataset in _join_data(named, opened, boxes_only, notify).items()
+    }
+    levels, first = _examine_images(config, named, opened, whole, notify)
     chosen, bad = {}, {}
     for split, dataset in whole.items():
         over = _make_wrapper(config, SPLITS[split], notify)
@@ -171,7 +177,9 @@ def open_data(
             notify(format_count(copies, what))
             has_val = [has_val[place] for place in kept]
             chosen["train"] = Subset(chosen["train"], kept)
-    validated = Data(*_choose_validation(config, chosen, has_val, notify), chosen["test"], bad, levels)
+    validated = Data(
+        *_choose_validation(config, chosen, has_val, notify), chosen["test"], bad, levels, first[1] if first else 3
+    )
     if get_category_ids(validated.train) != validated.category_ids:
         numbers = [", ".join(map(str, get_category_ids(each))) for each in (validated.train, validated.test)]
         notify(f"category ids of the classes differ: {numbers[0]} (training), {numbers[1]} (test, used in predictions)")
@@ -205,24 +213,54 @@ def _choose_validation(
     return train, chosen["test"]
 
 
-def _get_gray_levels(config: ExperimentConfig, opened: Sequence[Splits], notify: Notify) -> Levels | None:
+def _examine_images(
+    config: ExperimentConfig,
+    named: Sequence[DatasetName],
+    opened: Sequence[Splits],
+    whole: Mapping[str, DeepImages],
+    notify: Notify,
+) -> tuple[Levels | None, tuple[str, int] | None]:
+    """Return the gray levels of the data, and the name and channels of its first image, and tell the data sets of them.
+
+    Raises:
+        UserError: If the configured levels are invalid, or images differ in channels or data type.
+    """
+    own = any(each.is_class for each in named)  # its images may be other than its files
+    first = find_channels(whole["train"])
+    with use_image_options(whole["train"].options):
+        files = {split: [] if own else _list_image_files(opened, split) for split in whole}
+        check_same_kind([path for paths in files.values() for path in sample(paths)])
+        levels = _get_gray_levels(config, files, whole if own else {}, notify)
+    for dataset in whole.values():
+        dataset.levels, dataset.first = levels, first
+    return levels, first
+
+
+def _list_image_files(opened: Sequence[Splits], split: str) -> list[Path]:
+    """List the image files of a split; images without a file are left out."""
+    found = [dataset for splits in opened if (dataset := getattr(splits, split)) is not None]
+    paths = (find_image_file(dataset, index) for dataset in found for index in range(len(dataset)))
+    return [path for path in paths if path is not None]
+
+
+def _get_gray_levels(
+    config: ExperimentConfig, files: Mapping[str, Sequence[Path]], own: Mapping[str, DeepImages], notify: Notify
+) -> Levels | None:
     """Return the gray levels of images with more than 8 bits: configured or measured; None without such images.
+
+    Measured on files, or on the images of a user's `own` data set.
 
     Raises:
         UserError: If the configured levels are not two increasing numbers.
     """
-    if config.data.gray_levels:
-        return check_gray_levels(config.data.gray_levels)
-    for split in SPLITS:
-        found = [dataset for splits in opened if (dataset := getattr(splits, split)) is not None]
-        paths = (find_image_file(dataset, index) for dataset in found for index in range(len(dataset)))
-        files = [path for path in paths if path is not None]
-        with limit_megapixels(config.data.max_megapixels):
-            levels = measure_levels(files)
+    if given := config.detector.image.gray_levels:
+        return check_gray_levels(given)
+    for split, paths in files.items():
+        levels = measure_levels(paths) if split not in own else measure_image_levels(own[split].read_sample())
         if levels is not None:
             low, high = (f"{level:g}" for level in levels)
             notify(
-                f"images of 16 bits: the gray levels {low} to {high} are shown as black to white, measured on "
+                f"images of more than 8 bits: the gray levels {low} to {high} are shown as black to white, measured on "
                 f"{SPLITS[split]} images (--gray_levels={low},{high})"
             )
             return levels
@@ -236,17 +274,16 @@ def check_gray_levels(given: Sequence[float]) -> Levels:
     return given[0], given[1]
 
 
-def _apply_reading_options(
-    whole: Mapping[str, DetectionDataset], config: ExperimentConfig, levels: Levels | None
-) -> Mapping[str, DetectionDataset]:
-    limit = config.data.max_megapixels
-    return {split: DeepImages(dataset, levels, limit) for split, dataset in whole.items()}
+def get_channels(config: ExperimentConfig) -> int:
+    """Return the number of channels that images must have; 0 for the default, where it is that of the data."""
+    channels = config.detector.image.channels
+    return 0 if channels == ImageConfig.channels else channels
 
 
-def set_gray_levels(config: ExperimentConfig, data: Data) -> ExperimentConfig:
-    """Return the configuration with the gray levels of its data, which are saved with a run."""
-    levels = () if data.gray_levels is None else data.gray_levels
-    return replace(config, data=replace(config.data, gray_levels=levels)) if levels else config
+def set_image_options(config: ExperimentConfig, data: Data) -> ExperimentConfig:
+    """Return the configuration with the channels and gray levels of its data, which are saved with a run."""
+    image = replace(config.detector.image, channels=data.channels, gray_levels=data.gray_levels or ())
+    return replace(config, detector=replace(config.detector, image=image))
 
 
 def check_objects(data: Data, notify: Notify) -> None:

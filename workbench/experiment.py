@@ -45,7 +45,7 @@ PICTURES_IN_LOG = 4  # images per split in TensorBoard
 
 def make_training_samples(config: ExperimentConfig, data: Data) -> KeyedSamples:
     """Return the training samples, with augmentation."""
-    transform = make_training_transform(config.augment, data.train)
+    transform = make_training_transform(config.augment, data.train, data.gray_levels)
     return KeyedSamples(data.train, transform, config.training.seed, config.training.crops_per_image)
 
 

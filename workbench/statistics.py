@@ -34,7 +34,8 @@ def set_statistics(
     from maskrcnn.model.images import measure_statistics
 
     count = min(len(train), MAX_IMAGES)
-    mean, std = measure_statistics(train[number * len(train) // count][0] for number in range(count))
+    images = (train[number * len(train) // count][0] for number in range(count))
+    mean, std = measure_statistics(images, image.levels)
     notify(f"normalization measured on {count} training images: mean {_format(mean)}, std {_format(std)}")
     detector = replace(config.detector, image=replace(image, mean=mean, std=std))
     return replace(config, detector=detector)

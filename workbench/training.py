@@ -138,7 +138,7 @@ def run_experiment(
     from maskrcnn.training.lock import lock_run
     from maskrcnn.training.progress import ProgressDisplay
     from maskrcnn.training.runlog import RunLog, create_run, remove_if_empty
-    from workbench.data import check_objects, open_data, resolve_dataset, set_gray_levels
+    from workbench.data import check_objects, open_data, resolve_dataset, set_image_options
     from workbench.experiment import Experiment
     from workbench.statistics import set_statistics
 
@@ -146,7 +146,7 @@ def run_experiment(
     if data is None:
         data = open_data(config, click.echo, config.head)
         check_objects(data, click.echo)
-    config = set_statistics(set_gray_levels(config, data), data.train, click.echo)
+    config = set_statistics(set_image_options(config, data), data.train, click.echo)
     if dry_run:
         from workbench.dry_run import describe
 

@@ -53,7 +53,7 @@ from maskrcnn.structures.warping import Sample, add_margins, check_sizes, comput
 
 
 class _Augmented(NamedTuple):
-    """Result of a library: image `[3, H, W]`, boxes `[M, 4]`, indices of the kept objects, transformed field."""
+    """Result of a library: image `[C, H, W]`, boxes `[M, 4]`, indices of the kept objects, transformed field."""
 
     image: Tensor
     boxes: Tensor
@@ -81,8 +81,8 @@ class ImgAug:
         check_augmenter_type("imgaug", self.augmenter)
 
     def __call__(self, image: Tensor, instances: Instances, generator: Generator) -> Sample:
-        """Transform an image `[3, H, W]`, uint8 or float32 in [0, 1], and its objects."""
-        check_sizes(image, instances, channels=3)
+        """Transform an image `[C, H, W]`, uint8 or float32 in [0, 1], and its objects."""
+        check_sizes(image, instances)
         augmenter = copy.deepcopy(self.augmenter)  # so that the original keeps its state
         augmenter.seed_(entropy=_draw_seed(generator))
         with_boxes = instances.masks is None or instances.scores is not None or self._drops_objects()
@@ -95,7 +95,7 @@ class ImgAug:
         boxes, kept = instances.boxes, torch.arange(len(instances))
         if with_boxes:
             boxes, kept = _read_imgaug_boxes(batch.bounding_boxes_aug[0])
-        return _finish(_Augmented(moved, boxes, kept, field), instances)
+        return _finish(_Augmented(moved, boxes, kept, field), instances, len(image))
 
     def _drops_objects(self) -> bool:
         """Return whether the augmenter removes objects by their boxes; if not, objects with masks need no boxes."""
@@ -138,8 +138,8 @@ class TorchVision:
         check_augmenter_type("torchvision", self.transform)
 
     def __call__(self, image: Tensor, instances: Instances, generator: Generator) -> Sample:
-        """Transform an image `[3, H, W]`, uint8 or float32 in [0, 1], and its objects."""
-        check_sizes(image, instances, channels=3)
+        """Transform an image `[C, H, W]`, uint8 or float32 in [0, 1], and its objects."""
+        check_sizes(image, instances)
         seed = _draw_seed(generator)
         sample = _make_torchvision_sample(image, instances)
         with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
@@ -150,7 +150,9 @@ class TorchVision:
         if getattr(boxes, "format", None) is not None:
             functional = importlib.import_module("torchvision.transforms.v2.functional")
             boxes = functional.convert_bounding_box_format(boxes, new_format="XYXY")
-        return _finish(_Augmented(sample["image"], boxes.as_subclass(Tensor), sample["labels"], field), instances)
+        return _finish(
+            _Augmented(sample["image"], boxes.as_subclass(Tensor), sample["labels"], field), instances, len(image)
+        )
 
 
 def _make_torchvision_sample(image: Tensor, instances: Instances) -> dict[str, Any]:
@@ -216,8 +218,8 @@ class Albumentations:
         check_augmenter_type("albumentations", self.transform)
 
     def __call__(self, image: Tensor, instances: Instances, generator: Generator) -> Sample:
-        """Transform an image `[3, H, W]`, uint8 or float32 in [0, 1], and its objects."""
-        check_sizes(image, instances, channels=3)
+        """Transform an image `[C, H, W]`, uint8 or float32 in [0, 1], and its objects."""
+        check_sizes(image, instances)
         compose = _make_albumentations_compose(copy.deepcopy(self.transform))  # so that the original keeps its state
         compose.set_random_seed(_draw_seed(generator))
         sample: dict[str, Any] = {"image": _to_array(image), "bboxes": instances.boxes.numpy().copy()}
@@ -230,7 +232,7 @@ class Albumentations:
         pixels = sample["image"]
         pixels = pixels if isinstance(pixels, Tensor) else _from_array(pixels)
         field = None if instances.masks is None else _from_array(np.asarray(sample["mask"]))
-        return _finish(_Augmented(pixels, boxes, kept, field), instances)
+        return _finish(_Augmented(pixels, boxes, kept, field), instances, len(image))
 
 
 def _make_albumentations_compose(transform: Any) -> Any:
@@ -261,9 +263,9 @@ def _from_array(pixels: Any) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).contiguous()
 
 
-def _finish(moved: _Augmented, instances: Instances) -> Sample:
+def _finish(moved: _Augmented, instances: Instances, channels: int) -> Sample:
     """Build the sample from a library's result; drop objects with nothing left."""
-    image = _validate_image(moved.image)
+    image = _validate_image(moved.image, channels)
     size = (int(image.shape[1]), int(image.shape[2]))
     kept = instances[moved.kept]
     boxes, masks = clip_boxes(moved.boxes.float(), size), None
@@ -306,11 +308,12 @@ def _crop_to_boxes(masks: CroppedMasks, boxes: Tensor) -> CroppedMasks:
     return replace(masks, data=masks.data * inside)
 
 
-def _validate_image(image: Any) -> Tensor:
-    """Return an image `[3, H, W]`, uint8 or float32 in [0, 1]; grayscale images are expanded to three channels."""
-    if not isinstance(image, Tensor) or image.ndim != 3 or image.shape[0] not in (1, 3):
-        raise UserError(f"the augmenter returned {getattr(image, 'shape', type(image).__name__)}, not [3, H, W]")
-    image = image.as_subclass(Tensor).expand(3, -1, -1).contiguous()
+def _validate_image(image: Any, channels: int) -> Tensor:
+    """Return an image `[channels, H, W]`, uint8 or float32 in [0, 1]; one channel is repeated."""
+    if not isinstance(image, Tensor) or image.ndim != 3 or image.shape[0] not in (1, channels):
+        got = getattr(image, "shape", type(image).__name__)
+        raise UserError(f"the augmenter returned {got}, not [{channels}, H, W]")
+    image = image.as_subclass(Tensor).expand(channels, -1, -1).contiguous()
     if image.dtype == torch.uint8:
         return image
     low, high = image.aminmax()

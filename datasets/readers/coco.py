@@ -135,7 +135,7 @@ class Coco:
         """Read an image and its objects.
 
         Returns:
-            Image uint8 [3, H, W], and its instances.
+            Image [C, H, W], uint8, uint16 or float32, and its instances.
 
         Raises:
             UserError: If the image is missing, unreadable or of another size than annotated, or a segmentation is

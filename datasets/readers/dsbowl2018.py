@@ -138,7 +138,7 @@ class DSBowl2018:
         """Read an image and its nuclei.
 
         Returns:
-            Image uint8 [3, H, W], and its instances.
+            Image [C, H, W], uint8, uint16 or float32, and its instances.
 
         Raises:
             UserError: If a file is unreadable or a mask differs in size from the image.

@@ -77,7 +77,7 @@ class Generated:
         """Read an image and its objects.
 
         Returns:
-            Image uint8 [3, H, W], and its instances.
+            Image [C, H, W], uint8, uint16 or float32, and its instances.
 
         Raises:
             UserError: If a file is unreadable, image and labels differ in size, or an object has no class.

@@ -112,13 +112,12 @@ class LabelImages:
         """Read an image and its objects.
 
         Returns:
-            Image uint8 [3, H, W], and its instances.
+            Image [C, H, W], uint8, uint16 or float32, and its instances.
 
         Raises:
             UserError: If a file is unreadable or the labels differ in size from the image.
         """
         image_path, label_path = self._pairs[index]
-        _check_single(image_path)
         image, numbers = read_image(image_path), read_numbers(label_path)
         check_size(label_path, numbers.shape, image.shape[1:])
         objects = self._kind.to_objects(numbers.numpy())
@@ -206,13 +205,6 @@ def _tiff_values(path: Path) -> NDArray[Any] | None:
         return None
     finally:
         logger.disabled = was_disabled
-
-
-def _check_single(path: Path) -> None:
-    """Raise a UserError if an image file has several pages."""
-    if path.suffix.lower() in _TIFF:
-        with open_image_file(path) as image:
-            _check_pages(path, image)
 
 
 def _check_pages(path: Path, image: Image.Image) -> None:

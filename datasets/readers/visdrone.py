@@ -94,7 +94,7 @@ class VisDrone:
         """Read an image and its boxes.
 
         Returns:
-            Image uint8 [3, H, W], and its instances.
+            Image [C, H, W], uint8, uint16 or float32, and its instances.
 
         Raises:
             UserError: If a file is unreadable or invalid.

@@ -20,23 +20,26 @@ Numbers = NDArray[np.int64]
 def write_image(folder: Path, sample: Sample, copied: Collection[str]) -> str:
     """Write an image as PNG, or copy its file if the suffix is in `copied`; return the file name.
 
-    16-bit color images are written as TIFF, because Pillow does not support 16-bit color PNG.
+    Images that PNG or Pillow cannot store are written as TIFF: colors of 16 bits, floats, and other numbers of channels
+    than one and three.
     """
     if sample.file is not None and sample.file.suffix.lower() in copied:
         name = sample.name + sample.file.suffix.lower()
         shutil.copyfile(sample.file, folder / name)
         return name
     pixels = sample.image.permute(1, 2, 0).numpy()
-    is_deep = pixels.dtype == np.uint16
-    is_gray = bool((pixels == pixels[:, :, :1]).all())
-    if is_deep and not is_gray:
+    channels = pixels.shape[2]
+    is_gray = channels in (1, 3) and bool((pixels == pixels[:, :, :1]).all())
+    if not (channels in (1, 3) if pixels.dtype == np.uint8 else is_gray and pixels.dtype == np.uint16):
         import tifffile
 
         name = f"{sample.name}.tif"
-        tifffile.imwrite(folder / name, pixels, photometric="rgb", compression="zlib")
+        kind = "rgb" if channels == 3 else "minisblack"
+        tifffile.imwrite(folder / name, pixels, photometric=kind, planarconfig="contig", compression="zlib")
         return name
     name = f"{sample.name}.png"
-    Image.fromarray(pixels[:, :, 0] if is_deep else pixels).save(folder / name, compress_level=1)
+    gray = channels == 1 or pixels.dtype == np.uint16
+    Image.fromarray(pixels[:, :, 0] if gray else pixels).save(folder / name, compress_level=1)
     return name
 
 

@@ -19,7 +19,7 @@ class Sample:
     Attributes:
         name: file name without suffix, valid on every operating system and unique in its part.
         image_id: id of the image.
-        image: uint8 [3, H, W].
+        image: [C, H, W], uint8, uint16 or float32.
         instances: objects in the image.
         file: file of the image, if it can be copied.
     """

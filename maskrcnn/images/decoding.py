@@ -4,7 +4,6 @@ import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from maskrcnn.config import UserError
+from maskrcnn.images.options import MAX_MEGAPIXELS as MAX_MEGAPIXELS
+from maskrcnn.images.options import get_image_options
+from maskrcnn.images.options import limit_megapixels as limit_megapixels
 
 MAX_LEVEL = 65_535  # of pixels
-MAX_MEGAPIXELS = 256  # default size limit of images that are decoded as a whole
-_max_megapixels: ContextVar[int] = ContextVar("max_megapixels", default=MAX_MEGAPIXELS)
 _DEEP_MODES = ("I", "I;16", "I;16B", "I;16L")
+_GRAY_MODES = ("1", "L", "LA", "La")
 _LOSSY_FORMATS = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF")
 _ANIMATIONS = ("GIF", "WEBP")
 _PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -39,16 +40,6 @@ _DECODING_ERRORS = (
     OverflowError,
     zlib.error,
 )
-
-
-@contextmanager
-def limit_megapixels(limit: int) -> Iterator[None]:
-    """Limit the size of images that are decoded as a whole within the block."""
-    token = _max_megapixels.set(limit)
-    try:
-        yield
-    finally:
-        _max_megapixels.reset(token)
 
 
 @contextmanager
@@ -87,7 +78,7 @@ def check_regular(path: Path) -> None:
 
 def check_declared_size(path: Path, size: tuple[int, int]) -> None:
     """Raise a UserError for an image size (W, H) above the limit of megapixels."""
-    limit = _max_megapixels.get()
+    limit = get_image_options().max_megapixels
     if size[0] * size[1] > limit * 1_000_000:
         raise UserError(
             f"{path}: claims an absurd size ({size[0]} x {size[1]} pixels; more than {limit} megapixels); check it, "
@@ -119,23 +110,43 @@ def disable_pillow_limit() -> Iterator[None]:
 
 
 def decode(path: Path, image: Image.Image) -> NDArray[Any]:
-    """Decode an open file, with EXIF orientation applied and without alpha.
+    """Decode an open file, with EXIF orientation applied, and alpha only if `keeps_alpha` says so.
 
     Returns:
-        uint8 [H, W, 3] RGB, or uint16 [H, W, 1 or 3] if the file has more than 8 bits.
+        uint8, or uint16 if the file has more than 8 bits: [H, W, 1] gray, [H, W, 3] RGB, or [H, W, 4] RGBA.
 
     Raises:
         UserError: For floating-point or negative pixels, more than 16 bits, animations, and colors of more than 8 bits
             that cannot be decoded without loss.
     """
     check_pixel_format(path, image)
+    values: NDArray[Any]
     if image.mode in _DEEP_MODES:
         values = _decode_deep_gray(path, image)
     elif is_deep_png(path, image):
-        values = _decode_deep_png(path)
+        values = _decode_deep_png(path, image)
     else:
-        values = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+        values = _decode_8_bits(image)
     return _apply_orientation(values, get_orientation(image))
+
+
+def keeps_alpha(image: Image.Image) -> bool:
+    """Return whether alpha is read as a fourth channel: only if four channels are asked for."""
+    return image.mode in ("RGBA", "RGBa") and get_image_options().channels == 4
+
+
+def count_channels(path: Path, image: Image.Image) -> int:
+    """Return the number of channels that `decode` returns, from the header."""
+    if image.mode in _GRAY_MODES or image.mode in _DEEP_MODES:
+        return 1
+    return 4 if keeps_alpha(image) else 3
+
+
+def _decode_8_bits(image: Image.Image) -> NDArray[np.uint8]:
+    if image.mode in _GRAY_MODES:
+        return np.asarray(image if image.mode == "L" else image.convert("L"))[:, :, None]
+    mode = "RGBA" if keeps_alpha(image) else "RGB"
+    return np.asarray(image if image.mode == mode else image.convert(mode))
 
 
 def check_pixel_format(path: Path, image: Image.Image) -> None:
@@ -185,7 +196,7 @@ def _decode_deep_gray(path: Path, image: Image.Image) -> NDArray[np.uint16]:
     return MAX_LEVEL - values if is_inverted else values
 
 
-def _decode_deep_png(path: Path) -> NDArray[np.uint16]:
+def _decode_deep_png(path: Path, image: Image.Image) -> NDArray[np.uint16]:
     from torchvision.io import ImageReadMode, decode_image  # takes seconds to import
 
     contents = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
@@ -193,7 +204,8 @@ def _decode_deep_png(path: Path) -> NDArray[np.uint16]:
         values = decode_image(contents, ImageReadMode.UNCHANGED)
     except RuntimeError as error:
         raise ValueError(str(error).partition("\n")[0]) from error
-    colors: NDArray[np.uint16] = values[: 1 if len(values) < 3 else 3].permute(1, 2, 0).numpy()
+    count = 1 if len(values) < 3 else min(len(values), 4 if keeps_alpha(image) else 3)
+    colors: NDArray[np.uint16] = values[:count].permute(1, 2, 0).numpy()
     return colors
 
 

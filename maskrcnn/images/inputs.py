@@ -17,20 +17,23 @@ from torch import Tensor
 from maskrcnn.config import UserError
 from maskrcnn.images.large import measure_levels, open_pixels
 from maskrcnn.images.levels import FULL_RANGE, Levels, combine_ranges, measure_range, scale_levels
-from maskrcnn.structures.pixels import InMemory, Pixels
+from maskrcnn.structures.pixels import InMemory, Pixels, is_channels_first
 
 ImageLike = str | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor
 NUMPY_SHAPES = "NumPy images must be [H, W], or [H, W, C] with 1, 3 or 4 channels"
 
 
 @contextmanager
-def open_image(image: ImageLike, levels: Levels | None = None, name: str = "image") -> Iterator[Pixels]:
+def open_image(
+    image: ImageLike, levels: Levels | None = None, name: str = "image", as_stored: bool = False
+) -> Iterator[Pixels]:
     """Open an image for reading, whole or window by window.
 
     Args:
-        image: a path, a PIL image, a NumPy array `[H, W]` or `[H, W, C]`, or a tensor `[3, H, W]`.
+        image: a path, a PIL image, a NumPy array `[H, W]` or `[H, W, C]`, or a tensor `[C, H, W]`.
         levels: the values of an image with more than 8 bits that become 0 and 1; default: measured on the image.
         name: begins the message of an error about an image in memory.
+        as_stored: leave images with more than 8 bits as they are, for a detector with gray levels of its own.
 
     Raises:
         UserError: an unreadable file; an image of another type, shape or range.
@@ -38,21 +41,22 @@ def open_image(image: ImageLike, levels: Levels | None = None, name: str = "imag
     if isinstance(image, str | os.PathLike):
         path = Path(image).expanduser()
         with open_pixels(path) as file:
-            file.levels = (levels or measure_levels([path])) if file.is_deep else None
+            file.levels = (levels or measure_levels([path])) if file.is_deep and not as_stored else None
             yield file
         return
-    tensor = to_tensor(image, name)
-    if tensor.dtype == torch.uint16:
+    tensor = to_tensor(image, name, as_stored)
+    if tensor.dtype == torch.uint16 and not as_stored:
         tensor = scale_levels(tensor, levels or combine_ranges([measure_range(tensor.numpy())]) or FULL_RANGE)
     yield InMemory(tensor)
 
 
-def to_tensor(image: Image.Image | NDArray[Any] | Tensor, name: str = "image") -> Tensor:
-    """Convert an image in memory to `[3, H, W]`, uint8, uint16 or float32 in [0, 1].
+def to_tensor(image: Image.Image | NDArray[Any] | Tensor, name: str = "image", as_stored: bool = False) -> Tensor:
+    """Convert an image in memory to `[C, H, W]`, uint8, uint16 or float32 in [0, 1].
 
     Args:
         image: as in `Predictor.predict`, but no path.
         name: begins the message of an error.
+        as_stored: floats are values as stored, in any range.
 
     Raises:
         UserError: another type, shape or range.
@@ -68,12 +72,12 @@ def to_tensor(image: Image.Image | NDArray[Any] | Tensor, name: str = "image") -
             f"{name}: must be a path, a PIL image, a NumPy array or a tensor, not {type(image).__module__}."
             f"{type(image).__name__}"
         )
-    if image.ndim != 3 or image.shape[0] != 3:
-        raise UserError(f"{name}: tensors must be [3, H, W], got {list(image.shape)}")
-    if 0 in image.shape:
+    if image.ndim == 3 and 0 in image.shape:
         raise UserError(f"{name}: has no pixels, its shape is {list(image.shape)}")
+    if not is_channels_first(image):
+        raise UserError(f"{name}: tensors must be [C, H, W], got {list(image.shape)}")
     if image.is_floating_point():
-        return _check_range(image.detach().to("cpu", torch.float32), name)
+        return _check_range(image.detach().to("cpu", torch.float32), name, as_stored)
     if image.dtype not in (torch.uint8, torch.uint16):
         raise UserError(
             f"{name}: must be uint8, uint16 or float in [0, 1], got {str(image.dtype).removeprefix('torch.')}"
@@ -95,11 +99,11 @@ def _from_numpy(array: NDArray[Any], name: str) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1), dtype=array.dtype.newbyteorder("=")))
 
 
-def _check_range(image: Tensor, name: str) -> Tensor:
+def _check_range(image: Tensor, name: str, as_stored: bool) -> Tensor:
     low, high = image.aminmax()
     if not bool(torch.isfinite(low) & torch.isfinite(high)):
         raise UserError(f"{name}: has values that are not finite (NaN or infinity)")
-    if low < -1e-3 or high > 1 + 1e-3:
+    if not as_stored and (low < -1e-3 or high > 1 + 1e-3):
         raise UserError(
             f"{name}: float images must be in [0, 1], this one is in [{float(low):g}, {float(high):g}]; divide it by "
             "255, or give uint8"

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -23,13 +24,15 @@ from maskrcnn.config import UserError
 from maskrcnn.images.decoding import (
     check_pixel_format,
     check_regular,
+    count_channels,
     decode,
     get_upright_size,
     is_deep,
     open_image_file,
 )
 from maskrcnn.images.levels import Levels, combine_ranges, measure_range, scale_levels
-from maskrcnn.images.samples import MappedSamples, Samples, Values, check_not_empty, format_size
+from maskrcnn.images.options import get_image_options
+from maskrcnn.images.samples import MAX_CHANNELS, MappedSamples, Samples, Values, check_not_empty, format_size
 from maskrcnn.images.tiff import STARTS, open_tiff
 
 MAX_MEASURED = 64  # images, evenly spaced
@@ -37,6 +40,7 @@ MAX_WINDOWS = 16  # per image, evenly spaced
 WINDOW = 1024  # side in pixels
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".npy", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 CACHE_BYTES = 256 << 20  # of decoded tiles or strips, which neighboring windows share
+Item = TypeVar("Item")
 _NPY_START = b"\x93NUMPY"
 
 
@@ -47,6 +51,7 @@ class LargeImage:
         self.path = path
         self.samples = samples
         self.levels = levels
+        self.channels = get_image_options().channels or max(samples.shape[2], 3 * (samples.shape[2] == 1))
 
     def __enter__(self) -> LargeImage:
         return self
@@ -63,8 +68,8 @@ class LargeImage:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Shape (3, H, W) of the whole image as a tensor."""
-        return (3, *self.size)
+        """Shape (C, H, W) of the whole image as a tensor."""
+        return (self.channels, *self.size)
 
     @property
     def is_by_window(self) -> bool:
@@ -77,7 +82,7 @@ class LargeImage:
         return bool(self.samples.dtype.itemsize > 1)
 
     def read(self, x: int, y: int, height: int, width: int) -> Tensor:
-        """Read a window; alpha is dropped, and gray is repeated.
+        """Read a window; gray is repeated to three channels.
 
         Args:
             x: left column.
@@ -86,8 +91,8 @@ class LargeImage:
             width: width in pixels.
 
         Returns:
-            RGB `[3, height, width]`: uint8, or if the file has more than 8 bits, float32 in [0, 1] with `levels` and
-            uint16 without.
+            `[C, height, width]`: uint8, uint16 or float32 as stored, or if `levels` are given and the file has more
+            than 8 bits, float32 in [0, 1].
 
         Raises:
             UserError: If the window is not inside the image, or pixels cannot be decoded.
@@ -97,10 +102,11 @@ class LargeImage:
             raise UserError(f"{self.path}: window {window} is not inside the image of {format_size(self.size)} pixels")
         with _convert_errors(self.path):
             values = self.samples.read(x, y, height, width)
-            pixels = np.empty((3, height, width), values.dtype.newbyteorder("="))
+            pixels = np.empty((self.channels, height, width), values.dtype.newbyteorder("="))
             pixels[:] = values.transpose(2, 0, 1)
+            _check_finite(self.path, pixels)
         image = torch.from_numpy(pixels)
-        return image if self.levels is None or image.dtype != torch.uint16 else scale_levels(image, self.levels)
+        return image if self.levels is None or image.dtype == torch.uint8 else scale_levels(image, self.levels)
 
     def close(self) -> None:
         """Close the file, and free decoded pixels."""
@@ -129,7 +135,23 @@ def open_pixels(path: str | Path, cache_bytes: int = CACHE_BYTES, levels: Levels
             samples = open_tiff(path, cache_bytes) or _WholeImage(path, quiet=True)
         else:
             samples = _map_npy(path) if start == _NPY_START else _WholeImage(path)
+        _check_channels(path, samples.shape[2])
         return LargeImage(path, samples, levels)
+
+
+def _check_finite(path: Path, pixels: Values) -> None:
+    """Raise a UserError for floating-point pixels that are NaN or infinite."""
+    if pixels.dtype.kind != "f" or np.isfinite(pixels).all():
+        return
+    nan, infinite = int(np.isnan(pixels).sum()), int(np.isinf(pixels).sum())
+    raise UserError(f"{path}: has {nan} NaN and {infinite} infinite pixel values; replace them, for example by 0")
+
+
+def _check_channels(path: Path, found: int) -> None:
+    """Raise a UserError if the file has not the channels that the options ask for; gray may be repeated to three."""
+    wanted = get_image_options().channels
+    if wanted not in (0, found) and (found, wanted) != (1, 3):
+        raise UserError(f"{path}: has {found} channel{'s' * (found != 1)}, and {wanted} are needed")
 
 
 @contextmanager
@@ -166,12 +188,12 @@ class _WholeImage:
         self.guard = _mute_libtiff if quiet else nullcontext
         with self.guard(), open_image_file(path) as image:
             check_pixel_format(path, image)
-            self.shape = (*get_upright_size(image), 3)
+            self.shape = (*get_upright_size(image), count_channels(path, image))
             self.dtype = np.dtype(np.uint16 if is_deep(path, image) else np.uint8)
         self._pixels: Values | None = None
 
     def read(self, x: int, y: int, height: int, width: int) -> Values:
-        """Read a window [height, width, 1 or 3]."""
+        """Read a window [height, width, C]."""
         if self._pixels is None:
             with self.guard(), open_image_file(self.path) as image:
                 self._pixels = decode(self.path, image)
@@ -203,15 +225,20 @@ def _map_npy(path: Path) -> MappedSamples:
     values = np.load(path, mmap_mode="r", allow_pickle=False)
     if values.ndim == 2:
         values = values[:, :, None]
-    if values.ndim != 3 or values.shape[2] not in (1, 3):
-        raise UserError(f"{path}: its array has shape {list(values.shape)}; save [H, W] or [H, W, 3]")
-    if values.dtype.newbyteorder("=") not in (np.uint8, np.uint16):
-        raise UserError(f"{path}: its data type is {values.dtype}; save uint8 or uint16")
+    if values.ndim != 3 or values.shape[2] > MAX_CHANNELS:
+        raise UserError(f"{path}: its array has shape {list(values.shape)}; save [H, W] or [H, W, channels]")
+    if values.dtype.newbyteorder("=") not in (np.uint8, np.uint16, np.float32):
+        raise UserError(f"{path}: its data type is {values.dtype}; save uint8, uint16 or float32")
     check_not_empty(path, values.shape)
     return MappedSamples(values)
 
 
 # ---- gray levels
+
+
+def sample(items: Sequence[Item]) -> Sequence[Item]:
+    """Return at most `MAX_MEASURED` items, evenly spaced."""
+    return items[:: max(1, -(-len(items) // MAX_MEASURED))]
 
 
 def measure_levels(paths: Sequence[Path]) -> Levels | None:
@@ -223,12 +250,13 @@ def measure_levels(paths: Sequence[Path]) -> Levels | None:
     Returns:
         The gray levels; None if no image has more than 8 bits.
     """
-    ranges = []
-    for path in paths[:: max(1, -(-len(paths) // MAX_MEASURED))]:
+    ranges, is_float = [], False
+    for path in sample(paths):
         with suppress(UserError), open_pixels(path) as image:
             if image.is_deep:
+                is_float |= image.samples.dtype.kind == "f"
                 ranges += [measure_range(window.numpy()) for window in _read_windows(image)]
-    return combine_ranges(ranges)
+    return combine_ranges(ranges, is_float)
 
 
 def _read_windows(image: LargeImage) -> Iterator[Tensor]:

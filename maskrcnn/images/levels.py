@@ -14,7 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-Levels = tuple[float, float]
+from maskrcnn.structures.pixels import Levels as Levels
+from maskrcnn.structures.pixels import to_unit
+
 MAX_LEVEL = 65_535.0
 FULL_RANGE: Levels = (0.0, MAX_LEVEL)
 MARGIN = 0.1  # of the range, at both ends, for images that were not measured
@@ -23,22 +25,36 @@ MIN_OUTLIERS = 4  # minimum number of ignored values at each end
 
 
 def scale_levels(image: Tensor, levels: Levels) -> Tensor:
-    """Map a uint16 image to float32 in [0, 1]; values outside the levels are clipped."""
-    low, high = levels
-    return image.to(torch.float32).sub_(low).div_(high - low).clamp_(0, 1)
+    """Map a uint16 or float32 image to float32 in [0, 1]; values outside the levels are clipped."""
+    return to_unit(image, levels).clamp_(0, 1)
 
 
-def combine_ranges(ranges: Iterable[Levels]) -> Levels | None:
-    """Return levels that contain all ranges, with a margin; None without ranges."""
+def combine_ranges(ranges: Iterable[Levels], is_float: bool = False) -> Levels | None:
+    """Return levels that contain all ranges, with a margin; None without ranges, or if floats are in [0, 1] already."""
     found = list(ranges)
     if not found:
         return None
     low, high = min(low for low, _ in found), max(high for _, high in found)
+    if is_float and low >= 0 and high <= 1:
+        return None
+    if is_float:
+        margin = MARGIN * (high - low) or max(abs(high), 1.0) * MARGIN
+        return low - margin, high + margin
     margin = max(1.0, math.ceil(MARGIN * (high - low)))
     return max(0.0, low - margin), min(MAX_LEVEL, high + margin)
 
 
-def measure_range(values: NDArray[np.uint16]) -> Levels:
+def measure_image_levels(images: Iterable[Tensor]) -> Levels | None:
+    """Measure the gray levels of images in memory `[C, H, W]`, of those with more than 8 bits; None without any."""
+    ranges, is_float = [], False
+    for image in images:
+        if image.dtype != torch.uint8:
+            is_float |= image.is_floating_point()
+            ranges.append(measure_range(image.numpy()))
+    return combine_ranges(ranges, is_float)
+
+
+def measure_range(values: NDArray[np.uint16] | NDArray[np.float32]) -> Levels:
     """Return the minimum and maximum without a few outliers at each end: hot, dead and saturated pixels."""
     skipped = min(count_outliers(values.size), (values.size - 1) // 2)
     ends = (skipped, values.size - 1 - skipped)

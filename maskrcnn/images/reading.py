@@ -38,14 +38,16 @@ def keep_large_images_open() -> Iterator[None]:
 
 
 def read_image(path: Path, whole: bool = False) -> Tensor:
-    """Read an image file with EXIF orientation applied; alpha is dropped, and gray is repeated.
+    """Read an image file with EXIF orientation applied.
+
+    Gray is repeated to three channels and alpha is dropped, unless `ImageOptions.channels` asks for others.
 
     Args:
         path: the file.
         whole: read the whole image even within `keep_large_images_open`.
 
     Returns:
-        RGB `[3, H, W]`, uint8, or uint16 if the file has more than 8 bits.
+        `[C, H, W]`, uint8, or uint16 or float32 if the file has more than 8 bits.
 
     Raises:
         UserError: If the file cannot be read, as in `open_pixels`.

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from maskrcnn.config import UserError
 
-Values = NDArray[np.uint8] | NDArray[np.uint16]
+MAX_CHANNELS = 32  # more are taken for an axis in the wrong place
+Values = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32]
 
 
 class Samples(Protocol):
-    """The color channels of an image: (H, W, 1 or 3) uint8 or uint16."""
+    """The channels of an image: (H, W, C) uint8, uint16 or float32."""
 
     shape: tuple[int, int, int]
     dtype: np.dtype[Any]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from maskrcnn.config import UserError
 from maskrcnn.images.decoding import check_declared_size
+from maskrcnn.images.options import get_image_options
 from maskrcnn.images.samples import MappedSamples, Samples, Values, check_not_empty, format_size
 
 STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -39,14 +40,14 @@ def open_tiff(path: Path, cache_bytes: int) -> Samples | None:
             tiff.close()
             _check_decodable_size(path, page)
             return None
-        channels = _count_color_channels(path, page)
+        channels = _count_channels(page)
         _check_segments(path, page)
         samples: Samples
         if page.is_memmappable:
             samples = MappedSamples(_map_tiff(path, page)[:, :, :channels])
         else:
             samples = SegmentedSamples(tiff, page, channels, cache_bytes)
-        return InvertedSamples(samples) if page.photometric == _WHITE_IS_ZERO else samples
+        return InvertedSamples(samples) if page.photometric == _WHITE_IS_ZERO and samples.dtype.kind == "u" else samples
     except BaseException:
         tiff.close()
         raise
@@ -54,8 +55,8 @@ def open_tiff(path: Path, cache_bytes: int) -> Samples | None:
 
 def _check_pixel_type(path: Path, tiff: Any, page: Any) -> None:
     """Raise a UserError for floating-point pixels and for stacks; pages of other sizes are levels of a pyramid."""
-    if page.dtype is not None and page.dtype.kind in "fc":
-        raise UserError(f"{path}: its data type is {page.dtype}; save uint8 or uint16")
+    if page.dtype is not None and page.dtype.kind in "fc" and page.dtype != np.float32:
+        raise UserError(f"{path}: its data type is {page.dtype}; save uint8, uint16 or float32")
     if len(tiff.pages) > 1 and tiff.pages[1].shape == page.shape:
         raise UserError(f"{path}: is a stack of {len(tiff.pages)} images; save each as a separate file")
 
@@ -66,7 +67,7 @@ def _is_by_window(page: Any) -> bool:
         page.photometric == _YCBCR and page.compression == _JPEG
     )
     upright = page.tags.valueof(274, 1) == 1
-    known = page.dtype in (np.uint8, np.uint16) and page.bitspersample in (8, 16)
+    known = page.dtype in (np.uint8, np.uint16, np.float32) and page.bitspersample in (8, 16, 32)
     return plain and upright and known and page.imagedepth == 1 and _is_decodable(page)
 
 
@@ -92,14 +93,13 @@ def _check_decodable_size(path: Path, page: Any) -> None:
         ) from error
 
 
-def _count_color_channels(path: Path, page: Any) -> int:
-    """Return the number of color channels, 1 or 3, without alpha."""
-    count = page.samplesperpixel
-    if (count == 4 and page.photometric == _RGB) or (count in (2, 4) and tuple(page.extrasamples) in _ALPHA):
-        count -= 1
-    if count not in (1, 3):
-        raise UserError(f"{path}: has {count} channels; save gray, RGB or RGBA")
-    return int(count)
+def _count_channels(page: Any) -> int:
+    """Return the number of channels, without alpha unless `ImageOptions.channels` asks for it."""
+    count = int(page.samplesperpixel)
+    if count == get_image_options().channels:
+        return count
+    is_alpha = (count == 4 and page.photometric == _RGB) or (count in (2, 4) and tuple(page.extrasamples) in _ALPHA)
+    return count - 1 if is_alpha else count
 
 
 def _check_segments(path: Path, page: Any) -> None:
@@ -142,7 +142,8 @@ class InvertedSamples:
 
     def read(self, x: int, y: int, height: int, width: int) -> Values:
         """Read a window."""
-        return ~self.samples.read(x, y, height, width)
+        inverted: Values = np.invert(self.samples.read(x, y, height, width))
+        return inverted
 
     def close(self) -> None:
         """Close the file."""

@@ -53,18 +53,20 @@ def reduce_image(pixels: Pixels, factor: int) -> Tensor:
         factor: each pixel of the result is the mean of factor × factor pixels.
 
     Returns:
-        uint8 `[3, ceil(H / factor), ceil(W / factor)]`; for a factor of 1 the unchanged image, which may be float.
+        uint8 or float32 `[C, ceil(H / factor), ceil(W / factor)]`; for a factor of 1 the unchanged image.
     """
     height, width = pixels.size
     if factor == 1:
         return pixels.read(0, 0, height, width)
-    image = torch.empty(3, -(-height // factor), -(-width // factor), dtype=torch.uint8)
+    corner = pixels.read(0, 0, 1, 1)
+    dtype = torch.uint8 if corner.dtype == torch.uint8 else torch.float32
+    image = torch.empty(len(corner), -(-height // factor), -(-width // factor), dtype=dtype)
     rows, columns = (max(1, length // factor) * factor for length in (_ROWS, _COLUMNS))
     for y in range(0, height, rows):
         for x in range(0, width, columns):
             part = pixels.read(x, y, min(rows, height - y), min(columns, width - x))
-            part = part if part.dtype == torch.uint8 else part * 255
-            means = F.avg_pool2d(part.float(), factor, ceil_mode=True).round().to(torch.uint8)
+            means = F.avg_pool2d(part.float(), factor, ceil_mode=True)
+            means = means.round().to(dtype) if dtype == torch.uint8 else means
             top, left = y // factor, x // factor
             image[:, top : top + means.shape[1], left : left + means.shape[2]] = means
     return image

@@ -140,14 +140,12 @@ def build_predictor(
     plain = replace(detector_config, backbone=replace(detector_config.backbone, weights="none"))  # nothing is fetched
     detector = Detector(plain, len(names), head)
     load_weights(detector, weights, source)
-    levels: list[float] = list(config.get("data", {}).get("gray_levels") or ())
     return Predictor(
         detector,
         tuple(escape(str(name)) for name in names),
         tuple(int(each) for each in saved.get("category_ids") or ()),
         views=from_dict(ViewsConfig, config.get("views", {}), f"{source}: views"),
         operating_threshold=read_threshold(saved),
-        gray_levels=(float(levels[0]), float(levels[1])) if len(levels) == 2 else None,
         config=config,
         device=device,
     )

@@ -38,7 +38,7 @@ class Detects(Protocol):
         ...
 
     def __call__(self, images: Sequence[Tensor]) -> Any:
-        """Detect objects in each image `[3, H, W]`; returns `list[Instances]` with scores."""
+        """Detect objects in each image `[C, H, W]`; returns `list[Instances]` with scores."""
         ...
 
 
@@ -69,7 +69,7 @@ def build_views(detector: Detects, config: ViewsConfig, size: tuple[int, int]) -
             f"tile, overlap and tile_scales ask for more than {MAX_TILES} tiles of an image of {size[0]} x {size[1]} "
             "pixels; choose larger tiles, less overlap or smaller scales"
         )
-    views = make_views(config, size, stride)
+    views = make_views(config, size, stride, bare.config.image.levels if isinstance(bare, Detector) else None)
     largest = max(views, key=lambda view: view.size[0] * view.size[1])
     height, width = largest.size
     if height * width > min(MAX_VIEW_PIXELS, _free_memory(detector) // BYTES_PER_PIXEL):
@@ -141,7 +141,7 @@ def predict_image(
 
     Args:
         detector: detector in evaluation mode.
-        image: `[3, H, W]` or `Pixels`.
+        image: `[C, H, W]` or `Pixels`.
         views: views of the image.
         config: options.
         machine: device and precision.

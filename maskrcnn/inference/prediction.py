@@ -15,7 +15,7 @@ from maskrcnn.inference.merging.joining import join_tiles
 from maskrcnn.inference.merging.merges import merge as merge_by_name
 from maskrcnn.inference.views import View
 from maskrcnn.structures.instances import Instances
-from maskrcnn.structures.pixels import InMemory, Pixels
+from maskrcnn.structures.pixels import InMemory, Pixels, is_channels_first
 
 Detect = Callable[[Sequence[Tensor]], list[Instances]]
 Merge = Callable[[Sequence[Instances]], Instances]
@@ -36,9 +36,9 @@ def predict(
     then counts as one view. Memory is bounded by a batch of views and the detections.
 
     Args:
-        detector: takes a list of `[3, H, W]` images and returns `Instances` with scores for each: a `Detector` with any
+        detector: takes a list of `[C, H, W]` images and returns `Instances` with scores for each: a `Detector` with any
             head, a torchvision model in `maskrcnn.inference.torchvision.TorchVisionDetector`, or any other callable.
-        image: `[3, H, W]`, or `Pixels` that are read view by view.
+        image: `[C, H, W]`, or `Pixels` that are read view by view.
         views: at least one view of an image of this size.
         merge: a name in `maskrcnn.inference.merging.merges.MERGES`, or a function of the detections per view; not
             called if there is only one view or one grid.
@@ -75,12 +75,12 @@ def predict(
 
 def _as_pixels(image: Tensor | Pixels) -> Pixels:
     if isinstance(image, Tensor):
-        if image.ndim != 3 or image.shape[0] != 3:
-            raise ValueError(f"image must be [3, H, W], got {list(image.shape)}")
+        if not is_channels_first(image):
+            raise ValueError(f"image must be [C, H, W], got {list(image.shape)}")
         return InMemory(image)
     if not hasattr(image, "read"):
         raise TypeError(
-            f"image must be a tensor [3, H, W] or maskrcnn.structures.pixels.Pixels, got {_describe_type(image)}"
+            f"image must be a tensor [C, H, W] or maskrcnn.structures.pixels.Pixels, got {_describe_type(image)}"
             + ("; torch.from_numpy(image).permute(2, 0, 1) converts [H, W, 3]" * isinstance(image, np.ndarray))
         )
     return image

@@ -56,7 +56,8 @@ class Predictor:
             category_ids: one per class; default 1 to K.
             views: see `maskrcnn.inference.config.ViewsConfig`; default: each image as it is.
             operating_threshold: minimum score of detections that count, if known.
-            gray_levels: the values of images with more than 8 bits that become 0 and 1; default: measured per image.
+            gray_levels: the values of images with more than 8 bits that become 0 and 1, if the detector has none of
+                its own; default: measured per image.
             config: all options that the detector was trained with.
             device: auto, cpu, cuda, or the number of a GPU.
 
@@ -74,7 +75,7 @@ class Predictor:
             )
         self.views = views or ViewsConfig()
         self.operating_threshold = operating_threshold
-        self.gray_levels = gray_levels
+        self.gray_levels = detector.config.image.levels or gray_levels
         self.config = dict(config or {})
         self.machine: Machine
         self.to(device)
@@ -143,8 +144,9 @@ class Predictor:
 
         Args:
             image: a path, a PIL image, a NumPy array `[H, W]` or `[H, W, C]` (C = 1, 3 or 4; uint8, uint16, or float in
-                [0, 1]), a tensor `[3, H, W]` of the same types, or a list of these. RGB. TIFF and `.npy` files are read
-                tile by tile where tiles are asked for.
+                [0, 1]), a tensor `[C, H, W]` of the same types, or a list of these. RGB. Floats are values as stored
+                where the detector has gray levels. TIFF and `.npy` files are read tile by tile where tiles are asked
+                for.
             views: test-time augmentation: "none", "flips", "rot90", "d4", "affine:8", "scales:0.75,1,1.5",
                 "gamma:0.7,1.4", joined by "+".
             tile: side of tiles in pixels, for large images; 0: whole images.
@@ -213,7 +215,8 @@ class Predictor:
         min_score: float | None,
         progress: Progress | None = None,
     ) -> Instances:
-        with open_image(image, self.gray_levels, name) as pixels:
+        as_stored = self.detector.config.image.levels is not None
+        with open_image(image, self.gray_levels, name, as_stored) as pixels:
             views = build_views(self.detector, config, pixels.size)
             with convert_memory_errors(name):
                 detections = predict_image(self.detector, pixels, views, config, self.machine, progress=progress)

@@ -34,7 +34,7 @@ from maskrcnn.structures.affine import (
 )
 from maskrcnn.structures.edges import Edges
 from maskrcnn.structures.instances import Instances
-from maskrcnn.structures.pixels import Pixels, to_float
+from maskrcnn.structures.pixels import Levels, Pixels, from_unit, to_unit
 from maskrcnn.structures.warping import warp_instances
 
 MARGIN = 2  # pixels around a view that interpolation may need
@@ -75,7 +75,7 @@ class View:
             raise ValueError(f"view {self.name}: size must be a height and a width of at least 1, got {self.size}")
 
     def show(self, pixels: Pixels) -> Tensor:
-        """Return the transformed image `[3, *size]`; only the pixels it needs are read."""
+        """Return the transformed image `[C, *size]`; only the pixels it needs are read."""
         x1, y1, x2, y2 = self.window(pixels.size, 0 if _is_integer_shift(self.matrix) else MARGIN)
         part = pixels.read(x1, y1, y2 - y1, x2 - x1)
         moved = compose(translation(x1, y1), self.matrix)
@@ -186,8 +186,13 @@ def _scaled(size: Size, factor: float) -> list[View]:
     return [View(f"x{factor:g}", *fit_canvas(scaling(factor, factor), size), image_size=size)]
 
 
-def gammas(size: Size, exponents: Sequence[float]) -> list[View]:
+def gammas(size: Size, exponents: Sequence[float], levels: Levels | None = None) -> list[View]:
     """Return the image with its values, in [0, 1], raised to several powers.
+
+    Args:
+        size: (H, W) of the image.
+        exponents: the powers.
+        levels: gray levels of images with more than 8 bits, which are 0 and 1 here.
 
     Raises:
         ValueError: If an exponent is not a positive number.
@@ -195,15 +200,17 @@ def gammas(size: Size, exponents: Sequence[float]) -> list[View]:
     for exponent in exponents:
         if not 0 < exponent < math.inf:
             raise ValueError(f"gammas must be positive numbers, got {exponent}")
-    return [replace(view, name=f"gamma{g:g}", change=_Gamma(g)) for g in exponents for view in whole(size)]
+    return [replace(view, name=f"gamma{g:g}", change=_Gamma(g, levels)) for g in exponents for view in whole(size)]
 
 
 @dataclass(frozen=True)
 class _Gamma:
     exponent: float
+    levels: Levels | None = None
 
     def __call__(self, image: Tensor) -> Tensor:
-        return to_float(image) ** self.exponent
+        changed = to_unit(image, self.levels).clamp(0, 1) ** self.exponent
+        return changed if image.dtype == torch.uint8 else from_unit(changed, image.dtype, self.levels)
 
 
 def tiles(size: Size, tile: int, overlap: float = 0.2, factor: float = 1.0, stride: int = 1) -> list[View]:
@@ -274,13 +281,14 @@ def expand_tiles(grid: Iterable[View], views: Callable[[Size], list[View]]) -> l
     ]
 
 
-def make_views(config: ViewsConfig, size: Size, stride: int = 1) -> list[View]:
+def make_views(config: ViewsConfig, size: Size, stride: int = 1, levels: Levels | None = None) -> list[View]:
     """Make the views of an image of `size` (H, W) from the options.
 
     Args:
         config: options.
         size: (H, W) of the image.
         stride: maximum stride of the detector.
+        levels: gray levels of images with more than 8 bits, for gamma.
 
     Returns:
         The views.
@@ -288,7 +296,7 @@ def make_views(config: ViewsConfig, size: Size, stride: int = 1) -> list[View]:
     Raises:
         UserError: If an option is invalid; names the option.
     """
-    make = _parse_views(config.views)
+    make = _parse_views(config.views, levels)
     if not config.tile_scales:
         raise UserError("tile_scales: at least one scale is required, 1.0 for the original image")
     if config.tile == 0 and (config.full_image or config.tile_scales != (1.0,)):
@@ -318,9 +326,9 @@ _WITH_NUMBERS: dict[str, Callable[[Size, list[float]], list[View]]] = {
 }
 
 
-def _parse_views(text: str) -> Callable[[Size], list[View]]:
+def _parse_views(text: str, levels: Levels | None) -> Callable[[Size], list[View]]:
     """Parse text such as `d4+scales:0.5,2` into a function that makes distinct views of an image size."""
-    kinds = [_parse_view(kind.strip()) for kind in text.split("+")]
+    kinds = [_parse_view(kind.strip(), levels) for kind in text.split("+")]
 
     def make(size: Size) -> list[View]:
         return list({_make_key(view): view for kind in kinds for view in kind(size)}.values())
@@ -333,7 +341,7 @@ def _make_key(view: View) -> tuple[Any, ...]:
     return (*map(tuple, view.matrix.tolist()), view.size, view.change)
 
 
-def _parse_view(text: str) -> Callable[[Size], list[View]]:
+def _parse_view(text: str, levels: Levels | None) -> Callable[[Size], list[View]]:
     name, _, rest = text.partition(":")
     if name in _WITHOUT_NUMBERS and not rest:
         return _WITHOUT_NUMBERS[name]
@@ -351,11 +359,14 @@ def _parse_view(text: str) -> Callable[[Size], list[View]]:
         ) from None
     if name == "affine" and (len(numbers) != 1 or not numbers[0].is_integer() or numbers[0] < 1):
         raise UserError(f"views: '{text}' needs one whole number of at least 1, as in affine:8")
-    return functools.partial(_make_views_from_numbers, name, numbers)
+    make = functools.partial(gammas, levels=levels) if name == "gamma" else _WITH_NUMBERS[name]
+    return functools.partial(_make_views_from_numbers, make, numbers)
 
 
-def _make_views_from_numbers(name: str, numbers: list[float], size: Size) -> list[View]:
+def _make_views_from_numbers(
+    make: Callable[[Size, list[float]], list[View]], numbers: list[float], size: Size
+) -> list[View]:
     try:
-        return _WITH_NUMBERS[name](size, numbers)
+        return make(size, numbers)
     except ValueError as error:
         raise UserError(f"views: {error}") from error

@@ -22,7 +22,13 @@ def is_own_backbone(name: str) -> bool:
 class ImageConfig:
     """Channels, normalization and resizing of images."""
 
-    channels: int = option(3, "channels of the images", minimum=1)
+    channels: int = option(
+        3,
+        "channels of the images; by default those of the data: 3 for gray, which is repeated, and RGB, without alpha, "
+        "and the file's for others",
+        flag="channels",
+        minimum=1,
+    )
     normalization: str = option(
         "std",
         "std: mean 0 per channel, std 1 per image; zerocentre: -1..1; zeromean: mean 0 per channel; imagenet: "
@@ -36,6 +42,12 @@ class ImageConfig:
         (), "mean of each channel in [0, 1] for normalization dataset (default: measured on the training images)"
     )
     std: tuple[float, ...] = option((), "std of each channel for normalization dataset (default: measured)", minimum=0)
+    gray_levels: tuple[float, ...] = option(
+        (),
+        "stored values that mean 0 and 1 in images with more than 8 bits; others are clipped (default: measured on a "
+        "sample of the training images and saved in the checkpoint)",
+        flag="gray_levels",
+    )
     resize: str = option(
         "none",
         "none; minmax: shorter side to min_size, longer at most max_size; square: longer side to max_size, then padded",
@@ -50,6 +62,11 @@ class ImageConfig:
     pad_to_batch: bool = option(
         False, "pad all images of a batch to one size at inference (results then depend on the batch)"
     )
+
+    @property
+    def levels(self) -> tuple[float, float] | None:
+        """The gray levels, or None."""
+        return (self.gray_levels[0], self.gray_levels[1]) if self.gray_levels else None
 
 
 @dataclass(frozen=True)

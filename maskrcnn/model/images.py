@@ -11,6 +11,7 @@ from maskrcnn.config import UserError
 from maskrcnn.model.config import ImageConfig
 from maskrcnn.structures.boxes import scale_boxes
 from maskrcnn.structures.instances import Instances
+from maskrcnn.structures.pixels import Levels, to_unit
 
 FULL_RANGE = {torch.uint8: 255.0, torch.uint16: 65535.0}  # maximum value of the dtype
 MAX_OVERSHOOT = 0.5  # beyond [0, 1], due to resampling and filters
@@ -40,7 +41,7 @@ def prepare_image(image: Tensor, config: ImageConfig, with_values: bool = False)
 
     Args:
         image: `[C, H, W]` with C = `config.channels`, uint8 or uint16 with the full range of the dtype, or
-            floating-point in [0, 1].
+            floating-point in [0, 1]; with gray levels, uint16 and floating-point values as stored.
         config: options.
         with_values: whether to check the values, too, which synchronizes with a GPU.
 
@@ -49,9 +50,8 @@ def prepare_image(image: Tensor, config: ImageConfig, with_values: bool = False)
     """
     check_image(image, config.channels)
     if with_values:
-        check_values(image)
-    gray_level = 1 / (FULL_RANGE[torch.uint8] if image.dtype == torch.uint8 else FULL_RANGE[torch.uint16])
-    image = standardize(image.float() / FULL_RANGE.get(image.dtype, 1.0), config, gray_level)
+        check_values(image, config.levels)
+    image = standardize(scale_image(image, config.levels), config, compute_gray_level(image, config.levels))
     height, width = compute_input_size(image_size(image), config)
     if (height, width) == image_size(image):
         return image
@@ -84,10 +84,26 @@ def check_image(image: Tensor, channels: int) -> None:
         )
 
 
-def check_values(image: Tensor) -> None:
+def scale_image(image: Tensor, levels: Levels | None) -> Tensor:
+    """Convert an image to float32 in [0, 1]: by its full range, or by gray levels if it has more than 8 bits."""
+    if levels is None or image.dtype == torch.uint8:
+        return image.float() / FULL_RANGE.get(image.dtype, 1.0)
+    return to_unit(image, levels).clamp_(0, 1)
+
+
+def compute_gray_level(image: Tensor, levels: Levels | None) -> float:
+    """Return the step of the scaled values of an image: that of 8 or 16 bits, or of integers between gray levels."""
+    if image.dtype == torch.uint8:
+        return 1 / FULL_RANGE[torch.uint8]
+    deep = 1 / FULL_RANGE[torch.uint16]
+    return deep if levels is None or image.dtype != torch.uint16 else max(deep, 1 / (levels[1] - levels[0]))
+
+
+def check_values(image: Tensor, levels: Levels | None = None) -> None:
     """Check that the values of a floating-point image are about in [0, 1]; synchronizes with a GPU.
 
-    Values in [-0.5, 1.5] are accepted, because resampling and filters may overshoot.
+    Values in [-0.5, 1.5] are accepted, because resampling and filters may overshoot. With gray levels, floats are
+    stored values, some of which must be between the levels.
 
     Raises:
         UserError: If the image contains NaN or values out of range.
@@ -97,6 +113,13 @@ def check_values(image: Tensor) -> None:
     low, high = torch.stack(image.detach().aminmax()).tolist()
     if low != low:  # NaN propagates
         raise UserError("an image has NaN pixels; replace them")
+    if levels is not None:
+        if low > levels[1] or high < levels[0]:
+            raise UserError(
+                f"the values of a floating-point image, {low:g} to {high:g}, are all outside the gray levels of the "
+                f"detector, {levels[0]:g} to {levels[1]:g}; pass values as they are stored in the files"
+            )
+        return
     if low < -MAX_OVERSHOOT or high > 1 + MAX_OVERSHOOT:
         raise UserError(
             f"a floating-point image must be in [0, 1], got {low:g} to {high:g}; divide it by the maximum value of its "
@@ -163,11 +186,14 @@ def compute_percentiles(image: Tensor) -> tuple[Tensor, Tensor]:
     return values.kthvalue(low).values[:, None, None], values.kthvalue(high).values[:, None, None]
 
 
-def measure_statistics(images: Iterable[Tensor]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def measure_statistics(
+    images: Iterable[Tensor], levels: Levels | None = None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Measure the mean and standard deviation of each channel over all pixels, for normalization "dataset".
 
     Args:
         images: `[C, H, W]` each, uint8, uint16, or floating-point in [0, 1].
+        levels: gray levels of images with more than 8 bits, if the detector has them.
 
     Returns:
         `mean` and `std` of `ImageConfig`; a std is at least one gray level of 16 bits.
@@ -177,7 +203,7 @@ def measure_statistics(images: Iterable[Tensor]) -> tuple[tuple[float, ...], tup
     """
     sums: list[Tensor] = []
     for number, image in enumerate(images):
-        values = (image.double() / FULL_RANGE.get(image.dtype, 1.0)).flatten(1)
+        values = scale_image(image, levels).double().flatten(1)
         sums.append(torch.stack([torch.full((len(values),), values.shape[1]), values.sum(1), values.square().sum(1)]))
         if sums[-1].shape != sums[0].shape:
             raise UserError(f"image {number} has {len(values)} channels, but image 0 has {sums[0].shape[1]}")

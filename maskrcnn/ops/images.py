@@ -23,7 +23,7 @@ def warp_image(
     Whole-pixel shifts, flips, and 90° rotations are exact.
 
     Args:
-        image: `[C, H, W]`, float32, or uint8, rounded like levels of masks.
+        image: `[C, H, W]`, float32, or uint8 or uint16, rounded like levels of masks.
         matrix: float `[2, 3]`, from old to new continuous pixel coordinates.
         size: (H, W) of the result.
         border: padding: "constant" (black), "reflect" (repeatedly mirrored about the centers of the outermost pixels),
@@ -40,8 +40,8 @@ def warp_image(
     """
     if image.ndim != 3 or 0 in image.shape[1:]:
         raise ValueError(f"image must be [C, H, W] with a pixel at least, got {list(image.shape)}")
-    if image.dtype not in (torch.uint8, torch.float32):
-        raise ValueError(f"image must be uint8 or float32, got {image.dtype}")
+    if image.dtype not in (torch.uint8, torch.uint16, torch.float32):
+        raise ValueError(f"image must be uint8, uint16 or float32, got {image.dtype}")
     if border not in BORDERS:
         raise ValueError(f"border must be one of {', '.join(BORDERS)}, got {border!r}")
     if min(size) < 0:
@@ -49,4 +49,6 @@ def warp_image(
     samples = resolve_num_samples(samples, matrix)
     back = invert(matrix).to(image.device)
     warp = native(reference.warp_image, image.device)
+    if image.dtype == torch.uint16:  # its 16 bits are exact in float32
+        return warp(image.float(), back, *size, BORDERS[border], samples).round_().to(torch.uint16)
     return warp(image.contiguous(), back, *size, BORDERS[border], samples)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import colorsys
+import math
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -27,6 +29,9 @@ WHITE: Color = (240, 240, 242)
 BACKGROUND: Color = (24, 25, 28)
 
 MIN_DISPLAY_GAIN = 1.5  # images are brightened if the gain is at least this
+STRETCH = (0.1, 99.9)  # percentiles that are black and white in images of more than 8 bits
+MAX_OVERSHOOT = 0.5  # of floats beyond [0, 1], by resampling and filters
+_MAX_MEASURED = 1 << 20  # pixels
 _GOLDEN_RATIO = 0.618033988749895
 
 
@@ -56,17 +61,47 @@ def make_vivid_colors(count: int) -> list[Color]:
 
 
 def to_picture(image: torch.Tensor | NDArray[np.generic], scale: int = 1) -> Picture:
-    """Convert an image [3, H, W] or [1, H, W], uint8 or float in [0, 1], to a uint8 picture [H·scale, W·scale, 3].
+    """Convert an image [C, H, W] to a uint8 picture [H·scale, W·scale, 3], enlarged by nearest-neighbor interpolation.
 
-    Enlarged by nearest-neighbor interpolation.
+    Images of more than 8 bits are contrast-stretched (`describe_display` says so). One channel is shown in gray, two in
+    red and green; of more, the first three.
     """
-    array = image.detach().cpu().numpy() if isinstance(image, torch.Tensor) else np.asarray(image)
-    if array.dtype == np.uint16:
-        array = (array >> 8).astype(np.uint8)
+    array = _to_array(image)
+    stretch = _compute_stretch(array)
+    array = array[:3]
     if array.dtype != np.uint8:
-        array = np.round(np.clip(np.nan_to_num(array.astype(np.float32)), 0, 1) * 255).astype(np.uint8)
+        values = np.nan_to_num(array.astype(np.float32))
+        low, high = stretch or (0.0, 1.0)
+        array = np.round(np.clip((values - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+    if len(array) == 2:
+        array = np.concatenate([array, np.zeros_like(array[:1])])
     picture = np.broadcast_to(array.transpose(1, 2, 0), (*array.shape[1:], 3))
     return np.ascontiguousarray(picture.repeat(scale, axis=0).repeat(scale, axis=1))
+
+
+def describe_display(image: torch.Tensor | NDArray[np.generic]) -> str:
+    """Describe for a title what `to_picture` changes: contrast and channels; "" if nothing."""
+    array = _to_array(image)
+    stretch = _compute_stretch(array)
+    words = [] if stretch is None else [f"contrast stretched: {stretch[0]:.5g} to {stretch[1]:.5g}"]
+    words += [f"channels 1 to {min(len(array), 3)} of {len(array)}"] * (len(array) not in (1, 3))
+    return ", ".join(words)
+
+
+def _to_array(image: torch.Tensor | NDArray[np.generic]) -> NDArray[Any]:
+    return image.detach().cpu().numpy() if isinstance(image, torch.Tensor) else np.asarray(image)
+
+
+def _compute_stretch(array: NDArray[Any]) -> tuple[float, float] | None:
+    """Compute the values shown as black and white, of uint16 and of floats beyond [0, 1]; None for other images."""
+    if array.dtype == np.uint8 or array.size == 0:
+        return None
+    step = max(1, math.isqrt(array[0].size // _MAX_MEASURED))  # a sample of a large image is enough
+    values = np.nan_to_num(array[:3, ::step, ::step].astype(np.float32))
+    if array.dtype != np.uint16 and values.min() >= -MAX_OVERSHOOT and values.max() <= 1 + MAX_OVERSHOOT:
+        return None
+    low, high = np.percentile(values, STRETCH).tolist()
+    return low, max(high, low + 1e-6 * max(abs(low), 1.0))
 
 
 def brighten(picture: Picture, max_gain: float = 6.0) -> Picture:
@@ -86,7 +121,7 @@ def compute_gain(picture: Picture, max_gain: float = 6.0) -> float:
 
 
 def compute_display_gain(image: torch.Tensor) -> float:
-    """Compute the display gain of an image `[3, H, W]`: 1 if it is below `MIN_DISPLAY_GAIN`."""
+    """Compute the display gain of an image `[C, H, W]`: 1 if it is below `MIN_DISPLAY_GAIN`."""
     gain = compute_gain(to_picture(image))
     return gain if gain >= MIN_DISPLAY_GAIN else 1.0
 

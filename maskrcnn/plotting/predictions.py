@@ -67,7 +67,7 @@ def render_prediction(
     room. The RPN's best proposals are shown in colors by score, whatever the threshold. Dark images are brightened.
 
     Args:
-        image: [3, H, W], uint8 or float in [0, 1].
+        image: [C, H, W], uint8, uint16 or float; more than 8 bits are contrast-stretched, and the title says so.
         targets: objects of the image.
         detections: detections or proposals.
         head: "rpn", "faster_rcnn", or "mask_rcnn".
@@ -93,7 +93,8 @@ def render_prediction(
     else:
         right, legend = _draw_box_panel(overlay), [(GREEN, "true positive"), *_MARKS]
     left = _draw_target_masks(overlay) if by_masks else _draw_target_boxes(overlay, WHITE if head == "rpn" else GREEN)
-    return _compose((left, right), _make_titles(overlay, head, len(detections), score_threshold), legend)
+    titles = _make_titles(overlay, head, len(detections), score_threshold, canvas.describe_display(image))
+    return _compose((left, right), titles, legend)
 
 
 def render_detections(
@@ -110,7 +111,7 @@ def render_detections(
     or that of its score (RPN, whose proposals must also reach `score_threshold`).
 
     Args:
-        image: [3, H, W], uint8 or float in [0, 1].
+        image: [C, H, W], uint8, uint16 or float; more than 8 bits are contrast-stretched, and the title says so.
         detections: detections or proposals.
         head: "rpn", "faster_rcnn", or "mask_rcnn".
         score_threshold: minimum score.
@@ -132,7 +133,8 @@ def render_detections(
     colors = _choose_detection_colors(overlay, head)
     picture = _draw_detections(overlay, colors)
     what = "proposals" if head == "rpn" else "detections"
-    words = f"{HEAD_NAMES[head]}: {len(shown)} {what} ≥ {score_threshold:.3g}{f'  ·  {title}' if title else ''}"
+    parts = [f"{HEAD_NAMES[head]}: {len(shown)} {what} ≥ {score_threshold:.3g}", title, canvas.describe_display(image)]
+    words = "  ·  ".join(filter(None, parts))
     if head != "rpn":
         picture = _draw_scores(picture, overlay, colors)
         words += "  ·  too many or too small for scores" * (len(shown) > 0 and not _has_room_for_scores(overlay))
@@ -325,11 +327,13 @@ def _make_score_legend(overlay: _Overlay) -> Legend:
     return entries
 
 
-def _make_titles(overlay: _Overlay, head: Head, num_detections: int, score_threshold: float) -> tuple[str, str]:
+def _make_titles(
+    overlay: _Overlay, head: Head, num_detections: int, score_threshold: float, display: str
+) -> tuple[str, str]:
     matches = overlay.matches
     counted = int((~matches.ignored_targets).sum())
     missed = int(matches.false_negatives.sum())
-    left = f"Ground truth: {counted} objects, {missed} missed"
+    left = f"Ground truth: {counted} objects, {missed} missed{f'  ·  {display}' if display else ''}"
     if head == "rpn":
         right = f"RPN: best {len(overlay.shown)} of {num_detections} proposals, {counted - missed} objects detected"
         return left, right

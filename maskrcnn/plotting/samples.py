@@ -29,7 +29,7 @@ class Panel:
     """One image of a sheet.
 
     Attributes:
-        image: `[3, H, W]`, uint8 or float in [0, 1].
+        image: `[C, H, W]`, uint8, uint16 or float; more than 8 bits are contrast-stretched, and the title says so.
         instances: objects to draw.
         name: title, shortened if there is too little room.
         kind: second part of the title.
@@ -161,6 +161,7 @@ def _describe(panel: Panel, zoom: float) -> str:
         f"{width} × {height} px",
         f"zoom {zoom:.0f}" if zoom >= 1 else f"zoom {zoom:.2f}",
         f"brightened {gain:.1f}×" * (gain >= 1.05),
+        canvas.describe_display(panel.image),
     ]
     return "  ·  ".join(filter(None, words))
 

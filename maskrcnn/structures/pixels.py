@@ -1,4 +1,8 @@
-"""Pixel values of images: uint8 or uint16 with their full range, or float32 in [0, 1]."""
+"""Pixel values of images `[C, H, W]`: uint8, uint16 or float32, as stored.
+
+Integers mean their full range and floats [0, 1], unless gray levels are given: the two stored values that mean 0 and 1
+in uint16 and float32 images of a data set (`maskrcnn.images.levels`). They never apply to uint8.
+"""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,6 +13,8 @@ from torch import Generator, Tensor
 from maskrcnn.ops.affine import invert
 from maskrcnn.structures.affine import Size, compose, map_boxes, translation
 
+Levels = tuple[float, float]
+_FULL_RANGE = {torch.uint8: 255, torch.uint16: 65_535}
 MARGIN = 2  # pixels around a window that interpolation and rounding may touch
 
 
@@ -17,10 +23,36 @@ def draw_uniform(generator: Generator, *size: int) -> Tensor:
     return torch.rand(size, generator=generator, dtype=torch.float32)
 
 
+def is_channels_first(image: Tensor) -> bool:
+    """Return whether the shape is that of an image `[C, H, W]`, and not clearly `[H, W, C]`."""
+    return image.ndim == 3 and 0 not in image.shape and not (image.shape[2] in (1, 3, 4) and image.shape[0] > 4)
+
+
 def to_float(image: Tensor) -> Tensor:
     """Convert an image to float32 in [0, 1]; a floating-point image is returned as float32 unscaled."""
-    full = {torch.uint8: 255, torch.uint16: 65_535}.get(image.dtype)
+    full = _FULL_RANGE.get(image.dtype)
     return image.float() if full is None else image.to(torch.float32).div_(full)
+
+
+def to_unit(image: Tensor, levels: Levels | None = None) -> Tensor:
+    """Convert an image to float32 in which the gray levels are 0 and 1; values beyond them are kept.
+
+    Without levels, or for uint8, `to_float`.
+    """
+    if levels is None or image.dtype == torch.uint8:
+        return to_float(image)
+    low, high = levels
+    return (image.float() - low).div_(high - low)
+
+
+def from_unit(values: Tensor, dtype: torch.dtype, levels: Levels | None = None) -> Tensor:
+    """Convert float32 values back to stored values of a dtype, the inverse of `to_unit`; integers round and clip."""
+    full = _FULL_RANGE.get(dtype)
+    if levels is not None and dtype != torch.uint8:
+        values = values * (levels[1] - levels[0]) + levels[0]
+    elif full is not None:
+        values = values * full
+    return values.to(dtype) if full is None else values.round().clamp_(0, full).to(dtype)
 
 
 def to_uint8(values: Tensor) -> Tensor:
@@ -29,10 +61,8 @@ def to_uint8(values: Tensor) -> Tensor:
 
 
 def match_dtype(pixels: Tensor, image: Tensor) -> Tensor:
-    """Convert pixels to the dtype of another image: uint8, otherwise float32."""
-    if pixels.dtype == image.dtype:
-        return pixels
-    return to_uint8(to_float(pixels)) if image.dtype == torch.uint8 else to_float(pixels)
+    """Convert pixels to the dtype of another image, by the full range of both."""
+    return pixels if pixels.dtype == image.dtype else from_unit(to_float(pixels), image.dtype)
 
 
 class Pixels(Protocol):
@@ -47,14 +77,14 @@ class Pixels(Protocol):
         """Read the window at pixel (row y, column x), inside the image.
 
         Returns:
-            `[3, height, width]`, uint8 or float32 in [0, 1].
+            `[C, height, width]`, uint8, uint16 or float32.
         """
         ...
 
 
 @dataclass(frozen=True)
 class InMemory:
-    """Tensor `[3, H, W]` as `Pixels`.
+    """Tensor `[C, H, W]` as `Pixels`.
 
     Args:
         image: the tensor.
@@ -68,7 +98,7 @@ class InMemory:
         return int(self.image.shape[1]), int(self.image.shape[2])
 
     def read(self, x: int, y: int, height: int, width: int) -> Tensor:
-        """Return the window at pixel (row y, column x), `[3, height, width]`, as a view of the tensor."""
+        """Return the window at pixel (row y, column x), `[C, height, width]`, as a view of the tensor."""
         return self.image[:, y : y + height, x : x + width]
 
 

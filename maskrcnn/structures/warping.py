@@ -1,6 +1,6 @@
 """Affine warping of samples: image, boxes, and masks are transformed by the same matrix.
 
-A sample is an image `[C, H, W]` (uint8, or float32 in [0, 1]) and its `Instances`. Inputs are not modified.
+A sample is an image `[C, H, W]` (uint8, uint16 or float32, which is kept) and its `Instances`. Inputs are not modified.
 Ground-truth boxes follow the warped masks: the margins between a box and the extent of its mask are mapped, too. Boxes
 without masks or with empty masks, and boxes of predictions (which have scores), are mapped themselves; under rotation
 and shear, as if an ellipse filled them.
@@ -29,7 +29,7 @@ from maskrcnn.structures.boxes import clip_boxes
 from maskrcnn.structures.edges import Edges
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
-from maskrcnn.structures.pixels import Pixels, read_canvas, to_float
+from maskrcnn.structures.pixels import Pixels, read_canvas
 
 Sample = tuple[Tensor, Instances]
 
@@ -60,7 +60,6 @@ def warp(
         window, from_window = image, matrix
     else:
         window, from_window = read_canvas(image, matrix, size, edges.pad_mode)
-    window = to_float(window) if window.dtype == torch.uint16 else window
     pixels = warp_image(window, from_window, size, edges.pad_mode)
     moved = warp_instances(instances, matrix, size, edges)
     if edges.pad_mode != "reflect":

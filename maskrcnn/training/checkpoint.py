@@ -56,7 +56,15 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         ) from error
     if not isinstance(contents, dict) or not isinstance(contents.get("model"), dict):
         raise UserError(f"{path} contains no model of this project; give a .pt file from a run's weights folder")
+    _move_gray_levels(contents.get("config"))
     return contents
+
+
+def _move_gray_levels(config: Any) -> None:
+    """Move the gray levels of former checkpoints from the options of the data to those of the detector."""
+    data = config.get("data") if isinstance(config, dict) else None
+    if isinstance(data, dict) and "gray_levels" in data:
+        config.setdefault("detector", {}).setdefault("image", {})["gray_levels"] = data.pop("gray_levels")
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str | os.PathLike[str]) -> None:

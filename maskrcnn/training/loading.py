@@ -24,7 +24,7 @@ from maskrcnn.processes import block_interrupts, start_worker
 from maskrcnn.structures.instances import Instances
 
 Transform = Callable[[Tensor, Instances, torch.Generator], tuple[Tensor, Instances]]
-"""Random transform: `(image [3, H, W], instances, generator) -> (image, instances)`."""
+"""Random transform: `(image [C, H, W], instances, generator) -> (image, instances)`."""
 
 
 class ImageDataset(Protocol):
@@ -49,7 +49,7 @@ class TrainingSample(NamedTuple):
     """Transformed image with its objects.
 
     Attributes:
-        image: `[3, H, W]`, uint8, or float32 in [0, 1].
+        image: `[C, H, W]`, uint8, uint16 or float32.
         instances: its objects.
         image_id: id of the image in the data set.
     """
@@ -63,7 +63,7 @@ class Batch(NamedTuple):
     """Samples of one training step.
 
     Attributes:
-        images: `[3, H, W]` each, of any sizes.
+        images: `[C, H, W]` each, of any sizes.
         instances: objects of each image.
         ids: ids of the images in the data set.
     """

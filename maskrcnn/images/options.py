@@ -1,0 +1,46 @@
+"""Options of reading images, which hold within a block."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+
+MAX_MEGAPIXELS = 256  # default size limit of images that are decoded as a whole
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """How image files are read.
+
+    Attributes:
+        max_megapixels: size limit of images that are decoded as a whole.
+        channels: number of channels of every image; 0: 3 for gray and RGB, without alpha, and the file's for others.
+    """
+
+    max_megapixels: int = MAX_MEGAPIXELS
+    channels: int = 0
+
+
+_options: ContextVar[ImageOptions] = ContextVar("image_options", default=ImageOptions())  # noqa: B039 (frozen)
+
+
+def get_image_options() -> ImageOptions:
+    """Return the options that hold here."""
+    return _options.get()
+
+
+@contextmanager
+def use_image_options(options: ImageOptions) -> Iterator[None]:
+    """Read images by `options` within the block."""
+    token = _options.set(options)
+    try:
+        yield
+    finally:
+        _options.reset(token)
+
+
+@contextmanager
+def limit_megapixels(limit: int) -> Iterator[None]:
+    """Limit the size of images that are decoded as a whole within the block."""
+    with use_image_options(replace(get_image_options(), max_megapixels=limit)):
+        yield
