@@ -266,27 +266,28 @@ def _without_default(tables: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def find_gray_levels(paths: Sequence[Path], config: ExperimentConfig) -> Levels | None:
     """The gray levels of images with more than 8 bits, measured on these images; None if the detector has its own."""
-    from maskrcnn.images.decoding import limit_megapixels
     from maskrcnn.images.large import measure_levels
-    from workbench.data import check_gray_levels
+    from maskrcnn.images.options import use_image_options
+    from workbench.data import check_gray_levels, make_image_options
 
     given = config.detector.image.gray_levels
     if given:
         check_gray_levels(given)
         return None
-    with limit_megapixels(config.data.max_megapixels):
+    with use_image_options(make_image_options(config)):
         return measure_levels(paths)
 
 
 def check(paths: Sequence[Path], finder: Finder, levels: Levels | None = None) -> None:
     """UserError now, not after hours, for one of several unreadable images or looked at as was asked for."""
-    from maskrcnn.images.decoding import limit_megapixels
     from maskrcnn.images.large import open_pixels
+    from maskrcnn.images.options import use_image_options
     from maskrcnn.inference.pipeline import build_views
+    from workbench.data import make_image_options
 
     sizes = set()
     for path in paths if len(paths) > 1 else ():
-        with limit_megapixels(finder.config.data.max_megapixels), open_pixels(path, levels=levels) as pixels:
+        with use_image_options(make_image_options(finder.config)), open_pixels(path, levels=levels) as pixels:
             pixels.read(0, 0, 1, 1)
             sizes.add(pixels.size)
     for size in sizes:
@@ -325,14 +326,15 @@ def search_all(
 
     Where one fails, what was found in those before it is written.
     """
-    from maskrcnn.images.decoding import limit_megapixels
     from maskrcnn.images.large import open_pixels
+    from maskrcnn.images.options import use_image_options
+    from workbench.data import make_image_options
 
     try:
         for number, (path, name) in enumerate(zip(paths, output_names(paths), strict=True), start=1):
             if path.name in log.done:
                 continue
-            with limit_megapixels(finder.config.data.max_megapixels), open_pixels(path, levels=levels) as pixels:
+            with use_image_options(make_image_options(finder.config)), open_pixels(path, levels=levels) as pixels:
                 place = f"{number}/{len(paths)}"
                 log.add(path.name, search_one(pixels, finder, log.folder / name, show_views, place))
     finally:

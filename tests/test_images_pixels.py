@@ -55,13 +55,13 @@ def make_objects() -> Instances:
 
 
 EVERYTHING = AugmentConfig(
-    fixed_size=(32,),
-    rot_range_mag=30.0,
+    crop_size=(32,),
+    rotation_degrees=30.0,
     hflip=True,
-    light_scl_std=0.1,
-    light_off_std=0.1,
-    blur=0.7,
-    gaussian_noise=0.05,
+    brightness_factor_std=0.1,
+    brightness_offset_std=0.1,
+    blur_sigma=0.7,
+    noise_std=0.05,
     mosaic=0.5,
     copy_paste=2,
 )
@@ -138,11 +138,11 @@ def test_warping_interpolates_16_bits() -> None:
 @pytest.mark.parametrize("how", ["std", "zerocentre", "none"])
 def test_the_detector_sees_stored_values_between_its_gray_levels(dtype: torch.dtype, how: str) -> None:
     image = make_image(3, dtype)
-    config = ImageConfig(standardisation=how, gray_levels=LEVELS)
+    config = ImageConfig(normalization=how, gray_levels=LEVELS)
     unit = to_unit(image, LEVELS)
-    torch.testing.assert_close(prepare_image(image, config), prepare_image(unit, ImageConfig(standardisation=how)))
+    torch.testing.assert_close(prepare_image(image, config), prepare_image(unit, ImageConfig(normalization=how)))
     flat = torch.randint(0, 256, (3, 8, 8), dtype=torch.uint8)
-    assert torch.equal(prepare_image(flat, config), prepare_image(flat, ImageConfig(standardisation=how)))
+    assert torch.equal(prepare_image(flat, config), prepare_image(flat, ImageConfig(normalization=how)))
 
 
 def test_floats_outside_the_gray_levels_are_rejected() -> None:

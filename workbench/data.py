@@ -151,7 +151,9 @@ def open_data(
     ]
     if head is not None:
         check_head(head, boxes_only)
-    options = ImageOptions(data.max_megapixels, get_channels(config))
+    options = make_image_options(config)
+    if options.channels == ImageConfig.channels:  # the default: those of the data
+        options = replace(options, channels=0)
     whole = {
         split: DeepImages(dataset, options=options)
         for split, dataset in _join_data(named, opened, boxes_only, notify).items()
@@ -274,10 +276,9 @@ def check_gray_levels(given: Sequence[float]) -> Levels:
     return given[0], given[1]
 
 
-def get_channels(config: ExperimentConfig) -> int:
-    """Return the number of channels that images must have; 0 for the default, where it is that of the data."""
-    channels = config.detector.image.channels
-    return 0 if channels == ImageConfig.channels else channels
+def make_image_options(config: ExperimentConfig) -> ImageOptions:
+    """Return the options of reading the images that a detector takes."""
+    return ImageOptions(config.data.max_megapixels, config.detector.image.channels)
 
 
 def set_image_options(config: ExperimentConfig, data: Data) -> ExperimentConfig:

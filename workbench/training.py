@@ -242,7 +242,7 @@ def finish(experiment: Experiment) -> None:
 
 def format_next_commands(config: ExperimentConfig, file: str | None = None) -> str:
     """Format the next commands, with the options of `file` if they were used."""
-    usual = replace(DataConfig(), dataset=ELLIPSES, gray_levels=config.data.gray_levels)  # of --dataset=auto; measured
+    usual = replace(DataConfig(), dataset=ELLIPSES)  # of --dataset=auto
     keys = {setting.flag: key for key, setting in settings(DataConfig).items() if setting.flag}
     given = {flag: getattr(config.data, key) for flag, key in keys.items()}
     flags = {flag: value for flag, value in given.items() if value != getattr(usual, keys[flag])}

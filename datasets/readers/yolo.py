@@ -100,7 +100,7 @@ class Yolo:
         """Read an image and its objects.
 
         Returns:
-            Image uint8 [3, H, W], and its instances.
+            Image [C, H, W], uint8, uint16 or float32, and its instances.
 
         Raises:
             UserError: If a file is unreadable, or a line is invalid.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,16 @@ from torch import Tensor
 from maskrcnn.config import UserError
 from maskrcnn.images.large import measure_levels, open_pixels
 from maskrcnn.images.levels import FULL_RANGE, Levels, combine_ranges, measure_range, scale_levels
+from maskrcnn.images.options import get_image_options, use_image_options
 from maskrcnn.structures.pixels import InMemory, Pixels, is_channels_first
 
 ImageLike = str | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor
-NUMPY_SHAPES = "NumPy images must be [H, W], or [H, W, C] with 1, 3 or 4 channels"
+_PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 @contextmanager
 def open_image(
-    image: ImageLike, levels: Levels | None = None, name: str = "image", as_stored: bool = False
+    image: ImageLike, levels: Levels | None = None, name: str = "image", as_stored: bool = False, channels: int = 3
 ) -> Iterator[Pixels]:
     """Open an image for reading, whole or window by window.
 
@@ -34,39 +36,46 @@ def open_image(
         levels: the values of an image with more than 8 bits that become 0 and 1; default: measured on the image.
         name: begins the message of an error about an image in memory.
         as_stored: leave images with more than 8 bits as they are, for a detector with gray levels of its own.
+        channels: number of channels; gray is repeated to three, and a fourth is alpha where three are needed; 0: three
+            for these, and that of the image for others.
 
     Raises:
         UserError: an unreadable file; an image of another type, shape or range.
     """
     if isinstance(image, str | os.PathLike):
         path = Path(image).expanduser()
-        with open_pixels(path) as file:
+        with use_image_options(replace(get_image_options(), channels=channels)):
+            opened = open_pixels(path)
+        with opened as file:
             file.levels = (levels or measure_levels([path])) if file.is_deep and not as_stored else None
             yield file
         return
-    tensor = to_tensor(image, name, as_stored)
+    tensor = to_tensor(image, name, as_stored, channels)
     if tensor.dtype == torch.uint16 and not as_stored:
         tensor = scale_levels(tensor, levels or combine_ranges([measure_range(tensor.numpy())]) or FULL_RANGE)
     yield InMemory(tensor)
 
 
-def to_tensor(image: Image.Image | NDArray[Any] | Tensor, name: str = "image", as_stored: bool = False) -> Tensor:
+def to_tensor(
+    image: Image.Image | NDArray[Any] | Tensor, name: str = "image", as_stored: bool = False, channels: int = 3
+) -> Tensor:
     """Convert an image in memory to `[C, H, W]`, uint8, uint16 or float32 in [0, 1].
 
     Args:
         image: as in `Predictor.predict`, but no path.
         name: begins the message of an error.
         as_stored: floats are values as stored, in any range.
+        channels: as in `open_image`.
 
     Raises:
         UserError: another type, shape or range.
     """
     if isinstance(image, Image.Image):
         if image.mode not in ("I;16", "I;16L", "I;16B"):
-            image = image.convert("RGB")
+            image = image.convert(_PIL_MODES.get(channels, image.mode))
         image = np.asarray(image)
     if isinstance(image, np.ndarray):
-        image = _from_numpy(image, name)
+        image = _from_numpy(image, name, channels)
     if not isinstance(image, Tensor):
         raise UserError(
             f"{name}: must be a path, a PIL image, a NumPy array or a tensor, not {type(image).__module__}."
@@ -85,17 +94,23 @@ def to_tensor(image: Image.Image | NDArray[Any] | Tensor, name: str = "image", a
     return image.detach().cpu()
 
 
-def _from_numpy(array: NDArray[Any], name: str) -> Tensor:
+def _from_numpy(array: NDArray[Any], name: str, channels: int) -> Tensor:
     if array.ndim == 2:
         array = array[:, :, None]
-    if array.ndim != 3 or array.shape[2] not in (1, 3, 4):
-        channels_first = array.ndim == 3 and array.shape[0] in (1, 3, 4)
+    if channels == 0 and array.ndim == 3:
+        channels = 3 if array.shape[2] in (1, 3, 4) else array.shape[2]
+    allowed = (1, 3, 4) if channels in (0, 3) else (channels,)
+    if array.ndim != 3 or array.shape[2] not in allowed:
+        channels_first = array.ndim == 3 and array.shape[0] in allowed
         hint = "; transpose it with np.moveaxis(image, 0, -1)" if channels_first else ""
-        raise UserError(f"{name}: {NUMPY_SHAPES}, got {list(array.shape)}{hint}")
+        needed = "1, 3 or 4 channels" if channels in (0, 3) else f"{channels} channel{'s' * (channels > 1)}"
+        raise UserError(
+            f"{name}: NumPy images must be [H, W], or [H, W, C] with {needed}, got {list(array.shape)}{hint}"
+        )
     if array.dtype == np.bool_ or array.dtype.kind not in "uf" or array.dtype.itemsize > 8:
         raise UserError(f"{name}: must be uint8, uint16 or float in [0, 1], got {array.dtype}")
-    array = array[:, :, :3] if array.shape[2] == 4 else array
-    array = np.repeat(array, 3, axis=2) if array.shape[2] == 1 else array
+    array = array[:, :, :channels]
+    array = np.repeat(array, channels, axis=2) if array.shape[2] < channels else array
     return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1), dtype=array.dtype.newbyteorder("=")))
 
 

@@ -57,8 +57,11 @@ def _check_pixel_type(path: Path, tiff: Any, page: Any) -> None:
     """Raise a UserError for floating-point pixels and for stacks; pages of other sizes are levels of a pyramid."""
     if page.dtype is not None and page.dtype.kind in "fc" and page.dtype != np.float32:
         raise UserError(f"{path}: its data type is {page.dtype}; save uint8, uint16 or float32")
-    if len(tiff.pages) > 1 and tiff.pages[1].shape == page.shape:
-        raise UserError(f"{path}: is a stack of {len(tiff.pages)} images; save each as a separate file")
+    count = len(tiff.pages) if len(tiff.pages) > 1 and tiff.pages[1].shape == page.shape else 1
+    if tiff.is_imagej:  # may store all images after the first page
+        count = max(count, (tiff.imagej_metadata or {}).get("images", 1))
+    if count > 1:
+        raise UserError(f"{path}: is a stack of {count} images; save each as a separate file")
 
 
 def _is_by_window(page: Any) -> bool:

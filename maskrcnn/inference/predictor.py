@@ -215,8 +215,9 @@ class Predictor:
         min_score: float | None,
         progress: Progress | None = None,
     ) -> Instances:
-        as_stored = self.detector.config.image.levels is not None
-        with open_image(image, self.gray_levels, name, as_stored) as pixels:
+        config_of_image = self.detector.config.image
+        as_stored = config_of_image.levels is not None
+        with open_image(image, self.gray_levels, name, as_stored, config_of_image.channels) as pixels:
             views = build_views(self.detector, config, pixels.size)
             with convert_memory_errors(name):
                 detections = predict_image(self.detector, pixels, views, config, self.machine, progress=progress)

@@ -39,7 +39,7 @@ def plot_detections(
         raise ValueError("these detections do not know their image; give image=…")
     if detections.scores is None:
         raise ValueError("these instances have no scores; only predictions can be drawn")
-    with open_image(image) as pixels:
+    with open_image(image, channels=0) as pixels:
         if tuple(pixels.size) != tuple(detections.size):
             sizes = f"the image is {tuple(pixels.size)}, but the detections are for {tuple(detections.size)} (H, W)"
             raise ValueError(sizes)

@@ -130,7 +130,7 @@ class ToolDataset:
         """Read an image and its objects.
 
         Returns:
-            Image uint8 [3, H, W], and its instances.
+            Image [C, H, W], uint8, uint16 or float32, and its instances.
 
         Raises:
             UserError: If a file is missing or invalid, sizes differ, or, unless such shapes are skipped, a shape is
