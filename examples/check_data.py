@@ -181,10 +181,11 @@ def check_read(folder: Path, dataset: str, seen: Seen, reading: ReadingConfig) -
     """Yield the unreadable parts and images; note what was dropped or clipped, and what looks wrong."""
     from datasets.notices import NAMES, describe_notices
     from datasets.survey import Survey
-    from datasets.writing.discovery import find_openers
+    from datasets.writing.discovery import find_openers, get_roles
 
     parts, surveys = {}, {}
-    for part, opener in find_openers(folder, dataset, reading).items():
+    openers = find_openers(folder, dataset, reading)
+    for part, opener in {role: openers[part] for part, role in get_roles(dataset, openers).items()}.items():
         try:
             parts[part] = data = opener()
         except UserError as error:

@@ -15,7 +15,7 @@ from datasets.registry import AUTO
 from maskrcnn.command_line import SettingsCommand, click_options, describe_counts, take_flags
 from maskrcnn.config import UserError, flag_values, merge, option
 from maskrcnn.text import format_count
-from workbench.conversion import FORMATS, get_reader_name, print_conversion
+from workbench.conversion import FORMATS, SPLITS_BY_NAME, UNNAMED_PARTS, get_reader_name, print_conversion
 from workbench.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -62,12 +62,17 @@ def main(source: str, **flags: Any) -> None:
     target = check_target(source, convert_config)
     from datasets.recognition import recognize_layout
     from datasets.writing.conversion import BadImagesError, convert
-    from datasets.writing.discovery import open_parts
+    from datasets.writing.discovery import find_openers, get_roles, open_parts
 
     name = recognize_layout(Path(source)) if convert_config.dataset == AUTO else convert_config.dataset
-    parts = open_parts(Path(source), name, convert_config.parts or (), reading, convert_config.skip_bad)
-    click.echo(f"{source}: {name} with {describe_counts({part: len(data) for part, data in parts.items()})}")
-    choice = make_selection(convert_config, parts)
+    wanted = convert_config.parts or ()
+    parts = open_parts(Path(source), name, wanted, reading, convert_config.skip_bad)
+    roles = get_roles(name, find_openers(Path(source), name, reading) if wanted else parts)
+    click.echo(f"{source}: {name} with {describe_counts({roles[part]: len(data) for part, data in parts.items()})}")
+    if convert_config.to in SPLITS_BY_NAME:
+        parts = {roles[part]: data for part, data in parts.items()}
+        roles = {part: part for part in parts}
+    choice = make_selection(convert_config, parts, roles)
     try:
         with progress_bar("Converting") as progress:
             done = convert(parts, target, str(convert_config.to), choice, convert_config.overwrite, progress)
@@ -75,7 +80,7 @@ def main(source: str, **flags: Any) -> None:
         for reason in error.bad.reasons:
             click.echo(f"Bad: {reason}")
         raise
-    report(convert_config, parts, done)
+    report(convert_config, parts, roles, done)
 
 
 def check_target(source: str, config: ConvertConfig) -> Path:
@@ -90,8 +95,10 @@ def check_target(source: str, config: ConvertConfig) -> Path:
     return Path(config.output)
 
 
-def make_selection(config: ConvertConfig, parts: Mapping[str, DetectionDataset]) -> ImageSelection:
-    """Select the images to convert, and print how many --exclude_ids leaves out.
+def make_selection(
+    config: ConvertConfig, parts: Mapping[str, DetectionDataset], roles: Mapping[str, str]
+) -> ImageSelection:
+    """Select the images to convert, and print how many --exclude_ids leaves out, by the parts' roles in training.
 
     Raises:
         UserError: If the file or expression is invalid.
@@ -104,18 +111,19 @@ def make_selection(config: ConvertConfig, parts: Mapping[str, DetectionDataset])
         return ImageSelection(subset=subset, skip_bad=config.skip_bad)
     excluded, unmatched = find_excluded(parts, config.exclude_ids)
     unknown = f" ({format_count(unmatched, 'lines')} in it without an image)" if unmatched else ""
-    click.echo(
-        f"{config.exclude_ids}: leaves out {describe_counts({part: len(e) for part, e in excluded.items()})}{unknown}"
-    )
+    counts = describe_counts({roles[part]: len(places) for part, places in excluded.items()})
+    click.echo(f"{config.exclude_ids}: leaves out {counts}{unknown}")
     return ImageSelection(excluded, subset, config.skip_bad)
 
 
-def report(config: ConvertConfig, parts: Mapping[str, DetectionDataset], done: Conversion) -> None:
-    """Print what was written, lost and left out, and the next command."""
+def report(
+    config: ConvertConfig, parts: Mapping[str, DetectionDataset], roles: Mapping[str, str], done: Conversion
+) -> None:
+    """Print what was written, lost and left out, by the parts' roles in training, and the next command."""
     from datasets.notices import NAMES, describe_notices
 
     print_conversion(str(config.output), str(config.to), done)
-    for line in describe_notices({NAMES[part]: data.counts for part, data in parts.items()}):
+    for line in describe_notices({NAMES[roles[part]]: data.counts for part, data in parts.items()}):
         click.echo(line)
     if done.bad:
         click.echo(f"Left out, because not readable: {format_count(len(done.bad), 'images')}")
@@ -126,8 +134,10 @@ def report(config: ConvertConfig, parts: Mapping[str, DetectionDataset], done: C
 
 def format_next_command(config: ConvertConfig, parts: Mapping[str, DetectionDataset], done: Conversion) -> str:
     """Format the next command, or a note that the data cannot be used for training."""
-    if "train" not in done.images or len(done.images) < 2:
-        return f"It has one part, {next(iter(done.images))}; training needs training and test images"
+    if "train" not in done.images and (len(done.images) > 1 or config.to not in UNNAMED_PARTS):
+        return "It has no training images: convert the part 'train', too, to train on it"
+    if done.images.total() < 2:
+        return "It has one image: training needs at least one training and one test image"
     has_masks = all(data.has_masks for data in parts.values())
     flags = [f"--dataset={get_reader_name(str(config.to), has_masks)}", f"--dataset_root={config.output}"]
     flags += ["--head=faster_rcnn"] * (not has_masks)

@@ -343,7 +343,7 @@ BAD_BOWLS = [
     (lambda bowl: (bowl / "stage1_train/a/masks").rename(bowl / "gone"), "no folder 'masks'"),
     (lambda bowl: (bowl / "stage1_train").rename(bowl / "stage9"), "stage1_train"),
     (write_split("{"), "split.json:1"),
-    (write_split('{"train": ["a"]}'), "'test'"),
+    (write_split('{"test": ["a"]}'), "'train'"),
     (write_split('{"train": ["a"], "test": [7]}'), "'test'"),
     (write_split('{"train": ["a", "zebra"], "test": []}'), "zebra"),
     (write_split('{"train": ["a"], "test": ["a"]}'), "both"),

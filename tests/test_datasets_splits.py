@@ -214,7 +214,8 @@ def test_a_split_file_serves_any_data(tmp_path):
         ('{"train": ["0"], "test": ["7"]}', "lists image '7', which is not in"),
         ('{"train": ["0", "1"], "val": ["1"], "test": ["2"]}', "image '1' is in both train and val"),
         ('{"train": ["0"], "test": []}', "has no image for 'test'"),
-        ('{"train": ["0"]}', "has no list 'test'"),
+        ('{"train": ["0"]}', "the split has no image for 'test'"),
+        ('{"test": ["0"]}', "has no list 'train'"),
         ("[", "is not valid JSON"),
     ],
 )

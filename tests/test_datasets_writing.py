@@ -12,16 +12,22 @@ import pytest
 import tifffile
 import torch
 from PIL import Image
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
+from datasets.config import DataConfig
 from datasets.expressions import Expression
 from datasets.readers.coco import Coco
 from datasets.readers.cst import Cst
 from datasets.readers.dsbowl2018 import DSBowl2018
 from datasets.readers.label_images import LabelImages
+from datasets.readers.splitting import MissingSplit
 from datasets.readers.voc import Voc
 from datasets.recognition import recognize_layout
+from datasets.registry import parse_names
+from datasets.splits import open_splits
 from datasets.writing.conversion import BadImagesError, ImageSelection, convert, find_excluded
-from datasets.writing.discovery import open_parts
+from datasets.writing.discovery import get_roles, open_parts
 from datasets.writing.names import make_file_names, make_safe_name
 from datasets.writing.voc import make_palette
 from maskrcnn.config import UserError
@@ -157,10 +163,60 @@ def test_three_parts_are_read_back_as_three_splits(tmp_path, to, reader):
 
 
 def test_labels_of_one_part_lie_in_the_folder_itself(tmp_path):
-    convert({"test": Listed([with_masks([BIG])])}, tmp_path / "out", "labels")
-    assert len(LabelImages(tmp_path / "out", "test")) == 1
-    with pytest.raises(UserError, match="has no image for 'train'"):
-        LabelImages(tmp_path / "out", "train")
+    convert({"train": Listed([with_masks([BIG])])}, tmp_path / "out", "labels")
+    assert len(LabelImages(tmp_path / "out", "train")) == 1
+    with pytest.raises(MissingSplit, match="has no list 'test'"):
+        LabelImages(tmp_path / "out", "test")
+
+
+READER_OF = {"coco": "coco", "voc": "voc:2012-masks", "dsb": "dsbowl2018", "labels": "labels", "cst": "cst"}
+UNTRAINABLE = {"coco", "voc", "cst"}  # whose files name a part "test" or "val" without training images
+
+
+@pytest.mark.parametrize("to", READER_OF)
+@pytest.mark.parametrize(
+    "counts", [{"train": 6}, {"val": 6}, {"test": 6}, {"train": 6, "val": 2}, {"train": 6, "test": 2}]
+)
+def test_any_parts_with_training_images_can_be_trained_on(tmp_path, to, counts):
+    parts = {
+        part: Listed([with_masks([BIG])] * count, ("circle",), names=[f"{part}-{k}" for k in range(count)])
+        for part, count in counts.items()
+    }
+    convert(parts, tmp_path / "out", to)
+    if "train" not in counts and to in UNTRAINABLE:
+        with pytest.raises(UserError, match="train"):
+            open_splits(parse_names(READER_OF[to])[0], tmp_path / "out", DataConfig())
+        return
+    splits = open_splits(parse_names(READER_OF[to])[0], tmp_path / "out", DataConfig())
+    opened = {name: getattr(splits, name) for name in ("train", "val", "test")}
+    names = [name for each in opened.values() if each is not None for name in each.image_names]
+    assert sorted(names) == sorted(name for part in parts.values() for name in part.image_names)
+    assert len(splits.train) and len(splits.test)
+    if "test" in counts and len(counts) > 1:
+        assert list(splits.test.image_names) == parts["test"].image_names
+    written = get_roles(READER_OF[to], counts)
+    if "val" in counts and len(counts) > 1:
+        assert list(opened[written["val"]].image_names) == parts["val"].image_names
+
+
+def test_coco_of_an_object_without_a_mask_has_no_segmentation(tmp_path):
+    both = with_masks([BIG, (0, 0, 0, 0)])
+    both.boxes[1] = torch.tensor([2.0, 3, 9, 7])
+    done = convert({"train": Listed([both])}, tmp_path / "out", "coco")
+    assert "'segmentation' of 1 object, which have only a box: pycocotools evaluates boxes alone" in lost(done)
+    path = tmp_path / "out/annotations/instances_train.json"
+    entries = json.loads(path.read_text())["annotations"]
+    assert ["segmentation" in each for each in entries] == [True, False] and entries[1]["area"] == 28
+    _, found = Coco(tmp_path / "out", "train")[0]
+    assert same_masks(found, both) and torch.equal(found.boxes, both.boxes) and not found.ignore.any()
+    assert found.has_mask().tolist() == [True, False]
+    truth = COCO(str(path))
+    results = [{key: each[key] for key in ("image_id", "category_id", "bbox")} | {"score": 0.9} for each in entries]
+    evaluation = COCOeval(truth, truth.loadRes(results), "bbox")
+    evaluation.evaluate(), evaluation.accumulate(), evaluation.summarize()
+    assert evaluation.stats[0] == pytest.approx(1)
+    exported = both.to_coco()
+    assert ["segmentation" in each for each in exported] == [True, False]
 
 
 def test_dsb_holds_overlaps_and_parts(tmp_path):

@@ -15,16 +15,22 @@ from PIL import Image
 from programs_toy import fail, make_nuclei, snapshot, succeed
 from pycocotools.coco import COCO
 
+from datasets.config import DataConfig
 from datasets.readers.coco import Coco
 from datasets.readers.cst import Cst
 from datasets.readers.dsbowl2018 import DSBowl2018
 from datasets.readers.generated import Generated
 from datasets.readers.label_images import LabelImages
 from datasets.readers.voc import Voc
+from datasets.registry import parse_names
+from datasets.splits import open_splits
 from datasets.synthetic.config import SceneConfig, update_config
 from datasets.synthetic.recipes import Recipe
 from datasets.synthetic.writer import create
+from examples.check_data import main as check_data
 from examples.convert import main
+from workbench.config import load_config
+from workbench.data import open_data
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +146,7 @@ def test_boxes_only_coco_to_voc_and_back(here):
     (here / "src/annotations/instances_train.json").write_text(json.dumps(data | {"annotations": annotations}))
     lines = succeed(main, "src", "--to=voc", "--output=voc")
     assert "Not stored by voc: the exact boxes of 1 object, which are rounded to whole pixels" in lines
-    assert lines[-1] == "It has one part, train; training needs training and test images"
+    assert lines[-1] == "It has one image: training needs at least one training and one test image"
     succeed(main, "voc", "--to=coco", "--output=back")
     found = Coco("back", "train")[0][1]
     assert found.boxes.tolist() == [[1, 2, 11, 13], [3, 4, 8, 9]] and found.ignore.tolist() == [False, True]
@@ -276,3 +282,21 @@ def test_the_same_call_gives_the_same_files(here, tiny_ellipses):
         assert snapshot(Path(first)) == snapshot(Path(second))
         succeed(main, str(tiny_ellipses), f"--to={to}", f"--output={first}", "--overwrite")
         assert snapshot(Path(first)) == snapshot(Path(second))
+
+
+def test_programs_call_a_part_what_training_uses_it_for(here, shapes):
+    succeed(main, str(shapes), "--to=coco", "--output=three")
+    succeed(main, str(shapes), "--to=coco", "--output=two", "--parts=train,val")
+    three, two = "3 training, 2 validation and 2 test images", "3 training and 2 test images"
+    for folder, counts in (("three", three), ("two", two)):
+        data = open_data(load_config(flags={"dataset_root": folder, "val_fraction": "0"}), lambda line: None)
+        assert data.counted() == counts
+        for to in ("coco", "cst", "dsb", "voc"):
+            lines = succeed(main, folder, f"--to={to}", f"--output={folder}-{to}")
+            assert lines[0].endswith(counts) and f"{folder}-{to}: {counts} with " in "".join(lines)
+        read = open_splits(parse_names("cst")[0], Path(f"{folder}-cst"), DataConfig())
+        assert len(read.test) == 2 and (read.val is None) == (folder == "two")
+    annotations = here / "two/annotations/instances_val.json"
+    annotations.write_text(annotations.read_text().replace('"iscrowd":0', '"iscrowd":1'))
+    said = [line for line in succeed(check_data, "two") if " images: " in line]
+    assert any("test images: " in line for line in said) and not any("validation" in line for line in said), said

@@ -15,10 +15,18 @@ if TYPE_CHECKING:
 FORMATS = {"coco": "coco", "voc": "voc", "dsb": "dsbowl2018", "labels": "labels", "cst": "cst"}  # format: reader
 
 
+SPLITS_BY_NAME = ("dsb", "cst")  # formats whose readers never take a part "val" as the test set
+UNNAMED_PARTS = ("dsb", "labels")  # formats in which one part is images without a split, which readers draw
+
+
 def print_conversion(folder: str, to: str, done: Conversion) -> None:
-    """Print what was written to the folder, and what the format could not store."""
+    """Print what was written to the folder, by its roles in training, and what the format could not store."""
+    from datasets.writing.discovery import get_roles
+
     objects = format_count(done.objects.total(), "objects")
-    click.echo(f"{folder}: {describe_counts(done.images)} with {objects}, as {to}")
+    roles = get_roles(FORMATS[to], done.images)
+    counts = describe_counts({roles[part]: count for part, count in done.images.items()})
+    click.echo(f"{folder}: {counts} with {objects}, as {to}")
     for line in done.losses.lines():
         click.echo(f"Not stored by {to}: {line}")
 

@@ -11,7 +11,7 @@ from datasets.checks import Tally, TallyByImage, format_size
 from datasets.readers.dsbowl_solution import Solution, read_solution
 from datasets.readers.folders import list_files, list_folders
 from datasets.readers.mask_files import read_masks
-from datasets.readers.splitting import TEST_FRACTION, EmptySplit, MissingSplit, check_split, split_images
+from datasets.readers.splitting import TEST_FRACTION, MissingSplit, check_split, choose_split, split_images
 from datasets.readers.tables import quote
 from maskrcnn.config import UserError
 from maskrcnn.images.reading import read_image
@@ -100,9 +100,7 @@ class DSBowl2018:
             parts = {"train": list(numbers)}
             if variant not in _TESTS:
                 parts = split_images(numbers, stage, stage.parent, split_file, subsetseed, test_fraction)
-            names = parts[split]
-            if not names:
-                raise EmptySplit(f"{stage}: the split leaves no image for '{split}'")
+            names = choose_split(parts, split, stage)
             self._entries = [_with_masks(stage / name, numbers[name]) for name in names]
         self._tallies = TallyByImage(len(self._entries), opening)
         self._cache: dict[int, tuple[Tensor, CroppedMasks, Tensor]] = {}

@@ -17,7 +17,7 @@ from torch import Tensor
 from datasets.checks import Tally, TallyByImage, check_size
 from datasets.readers.folders import check_pairs, index_by_stem, list_files, list_names
 from datasets.readers.label_kinds import LabelKind, count_in_many_pieces, find_kind, remove_void
-from datasets.readers.splitting import TEST_FRACTION, EmptySplit, MissingSplit, check_split, split_images
+from datasets.readers.splitting import TEST_FRACTION, MissingSplit, check_split, choose_split, split_images
 from maskrcnn.config import UserError
 from maskrcnn.images.reading import get_stored_values, open_image_file, read_image
 from maskrcnn.structures.instances import Instances
@@ -82,9 +82,8 @@ class LabelImages:
         numbers = {name: number for number, name in enumerate(pairs)}
         names = list(pairs)
         if folder is None:
-            names = split_images(numbers, Path(root), Path(root), split_file, subsetseed, test_fraction)[split]
-        if not names:
-            raise EmptySplit(f"{root}: the split has no image for '{split}'")
+            listed = split_images(numbers, Path(root), Path(root), split_file, subsetseed, test_fraction)
+            names = choose_split(listed, split, root)
         self._pairs = [pairs[name] for name in names]
         self.image_names = names
         self.image_ids = [numbers[name] for name in names]

@@ -40,8 +40,8 @@ def split_images(
 ) -> dict[str, list[str]]:
     """Split images according to a file, or at random.
 
-    A JSON file lists the names of each split ("val" is optional). A CSV file (columns filename, foreground, background)
-    stratifies the random split by class.
+    A JSON file lists the names of each split; "val" and "test" are optional. A CSV file (columns filename, foreground,
+    background) stratifies the random split by class.
 
     Args:
         known: names of the images.
@@ -52,7 +52,7 @@ def split_images(
         test_fraction: fraction of the images drawn for the test split.
 
     Returns:
-        Image names for "train", "val" and "test".
+        Image names for "train", "val" and "test", without those that a JSON file does not have.
 
     Raises:
         UserError: If the file is invalid, a JSON file lists an unknown image, or a CSV file lacks an image.
@@ -66,6 +66,20 @@ def split_images(
     split = _read_split(found[0], known)
     check_lists(split, known, found[0], folder)
     return split
+
+
+def choose_split(listed: dict[str, list[str]], split: str, where: str | Path) -> list[str]:
+    """Return the image names of a split.
+
+    Raises:
+        MissingSplit: If the split is not listed.
+        EmptySplit: If it is listed without images.
+    """
+    if split not in listed:
+        raise MissingSplit(f"{where}: its split file has no list '{split}'")
+    if not listed[split]:
+        raise EmptySplit(f"{where}: the split has no image for '{split}'")
+    return listed[split]
 
 
 def check_lists(split: dict[str, list[str]], known: Collection[str], file: Path, where: str | Path) -> None:
@@ -193,7 +207,9 @@ def _read_split(path: Path, known: Collection[str]) -> dict[str, list[str]]:
         raise UserError(f"{path}: is not valid JSON ({error})") from error
     split = {}
     for key in SPLITS:
-        names = data.get(key, [] if key == "val" else None) if isinstance(data, dict) else None
+        if isinstance(data, dict) and key not in data and key != "train":
+            continue
+        names = data.get(key) if isinstance(data, dict) else None
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise UserError(f"{path}: has no list '{key}' of image names")
         split[key] = sorted(set(map(_make_speller(known), names)))

@@ -20,7 +20,7 @@ _DIGITS = (0, 2, 4)
 
 
 class CocoWriter(Writer):
-    """Writes masks as RLE, and ignored objects as crowds.
+    """Writes masks as RLE, and ignored objects as crowds; an object without a mask has no 'segmentation'.
 
     Image ids, names and category ids are kept. Object ids are kept if they are positive and unique within the part;
     otherwise the objects are numbered from 1 and their ids are stored as "instance".
@@ -50,7 +50,13 @@ class CocoWriter(Writer):
         height, width = sample.instances.size
         name = write_image(folder, sample, IMAGE_SUFFIXES)
         entry = {"id": sample.image_id, "file_name": name, "width": width, "height": height}
-        self._parts[part].add(entry, make_annotations(sample.instances, sample.image_id, self._ids))
+        annotations = make_annotations(sample.instances, sample.image_id, self._ids)
+        self._parts[part].add(entry, annotations)
+        if sample.instances.masks is not None:
+            bare = sum("segmentation" not in each for each in annotations)
+            self.losses.add(
+                "'segmentation' of {n} objects, which have only a box: pycocotools evaluates boxes alone", bare
+            )
 
     def finish(self) -> None:
         """Write the annotation files."""
@@ -117,7 +123,7 @@ def make_annotations(instances: Instances, image_id: int, category_ids: Sequence
         return entries
     codes, areas = instances.masks.to_rle(), instances.areas().round(decimals=4).tolist()
     for entry, code, area, drawn in zip(entries, codes, areas, instances.has_mask().tolist(), strict=True):
-        entry |= {"area": int(area) if drawn else area, "segmentation": code}
+        entry |= {"area": int(area), "segmentation": code} if drawn else {"area": area}
     return entries
 
 

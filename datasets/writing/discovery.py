@@ -1,7 +1,7 @@
 """Parts of a data set in a folder."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +21,7 @@ _COCO_FOLDERS = {"train": ("train",), "val": ("val", "valid"), "test": ("test",)
 _COCO_WHOLE = (*FILES, "annotations/instances_default.json")
 _YEARS = (*map(str, YEARS), "")
 _MAX_CHECKED = 20
+VAL_IS_TEST = ("coco", "voc", "labels", "yolo")  # whose readers take "val" as the test set if there is no "test"
 _CSV = "annotation/anno-{}.csv"
 
 
@@ -33,7 +34,7 @@ def open_parts(
 ) -> dict[str, DetectionDataset]:
     """Open the parts of a data set.
 
-    "val" and "test" are separate parts if the layout has both; otherwise "test" is the split that the reader returns.
+    Parts are named as in the files; `get_roles` tells what training uses them for.
 
     Args:
         root: folder of the data set.
@@ -57,6 +58,18 @@ def open_parts(
     except UserError as error:
         hint = f" (use --parts={chosen[0]} or --parts={chosen[-1]} for a single part)" if len(chosen) > 1 else ""
         raise UserError(f"{error}{hint}") from error
+
+
+def get_roles(name: str, parts: Iterable[str]) -> dict[str, str]:
+    """Return the split as which training uses each part of a data set.
+
+    Args:
+        name: data set format.
+        parts: all parts of the data set, as `find_openers` names them, or as they were written.
+    """
+    parts = list(parts)
+    val_is_test = "test" not in parts and parse_names(name)[0].name in VAL_IS_TEST
+    return {part: "test" if part == "val" and val_is_test else part for part in parts}
 
 
 Openers = dict[str, Callable[[], DetectionDataset]]

@@ -22,7 +22,8 @@ class LabelsWriter(Writer):
     """Writes `<part>/images/*` and label images `<part>/masks/*.png`.
 
     Object ids are kept if they are unique and between 1 and 65,535; otherwise the objects of the image are numbered
-    from 1. A data set with one part is written to the folder itself, with a `split.json` that names the part.
+    from 1. A data set with one part is written to the folder itself; `split.json` names its images as training images,
+    if they are.
     """
 
     def __init__(self, root: Path, class_names: Sequence[str], has_masks: bool, losses: Losses) -> None:
@@ -56,7 +57,7 @@ class LabelsWriter(Writer):
         return np.concatenate([[0], numbers]).astype(np.uint16)[paint_label_image(masks, self.losses)]
 
     def finish(self) -> None:
-        """Move a single part to the root folder, and write `split.json`."""
+        """Move a single part to the root folder, and write `split.json` as `write_split` does."""
         if len(self._names) != 1:
             return
         (part,) = self._names
@@ -67,9 +68,13 @@ class LabelsWriter(Writer):
 
 
 def write_split(root: Path, names: dict[str, list[str]]) -> None:
-    """Write `split.json` with the image names of each part."""
-    text = json.dumps({part: [] for part in ("train", "test")} | names, indent=1) + "\n"
-    (root / SPLIT_FILE).write_text(text, encoding="utf-8", newline="\n")
+    """Write `split.json` with the image names of each part, unless there is one part and it is not "train".
+
+    Such images serve for all splits: readers draw the splits where no file names them.
+    """
+    if len(names) > 1 or "train" in names:
+        text = json.dumps(names, indent=1) + "\n"
+        (root / SPLIT_FILE).write_text(text, encoding="utf-8", newline="\n")
 
 
 def require_masks(has_masks: bool, to: str) -> None:

@@ -287,6 +287,8 @@ class Instances:
     def to_coco(self, image_id: int = 1, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
         """Convert to entries of a COCO results file, or of annotations if there are no scores.
 
+        An annotation of an object without a mask has no `segmentation`.
+
         Args:
             image_id: the number of the image.
             category_ids: the id of label 1, 2, …; default: `self.category_ids`, that is, for the result of a
@@ -301,14 +303,20 @@ class Instances:
         entries: list[dict[str, Any]] = [
             {"image_id": image_id, "category_id": each, "bbox": row} for each, row in zip(ids, rows, strict=True)
         ]
+        codes: Sequence[Any] = () if self.masks is None else self.masks.to_rle()
+        if self.scores is None:
+            codes = [
+                code if drawn else None for code, drawn in zip(codes, self.has_mask().tolist(), strict=bool(codes))
+            ]
         for name, values in (
-            ("segmentation", None if self.masks is None else self.masks.to_rle()),
+            ("segmentation", codes or None),
             ("score", None if self.scores is None else self.scores.tolist()),
             ("iscrowd", self.ignore.long().tolist() if self.scores is None else None),
             ("area", self.areas().tolist() if self.scores is None else None),
         ):
             for entry, value in zip(entries, values or (), strict=values is not None):
-                entry[name] = value
+                if value is not None:
+                    entry[name] = value
         return entries
 
     def to_supervision(self) -> Any:
