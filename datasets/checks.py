@@ -38,6 +38,8 @@ RULES = (
     "images mostly covered by one object",
     "16-bit images with values outside the gray levels shown (--gray_levels)",
     "numbers in many pieces (classes instead of objects?) in a sample of the label images",
+    "label images in color, read as numbers R + 256 G + 65,536 B",
+    "pieces of objects made objects of their own (--split_components)",
     "lines and points dropped, which have no area",
     "outlines clipped to the image",
     "self-intersecting outlines filled by the even-odd rule",

@@ -23,6 +23,17 @@ class ReadingConfig:
         choices=("auto", "0", "1"),
         renamed="voc_from",
     )
+    split_components: bool = option(
+        False,
+        "split each object of label images into its connected components",
+        flag="split_components",
+    )
+    label_background: int | None = option(
+        None,
+        "value of pixels without an object in label images (default: 0, or detected)",
+        flag="label_background",
+        minimum=-1,
+    )
     point_size: float = option(
         12.0, "side of the boxes around the points of CSV files (px)", flag="point_size", minimum=0.5, maximum=10_000
     )

@@ -267,7 +267,9 @@ def _labels(request: OpenRequest) -> DetectionDataset:
     from datasets.readers.label_images import LabelImages
 
     options = (request.split_file, request.subsetseed)
-    return LabelImages(request.root, request.split, *options, test_fraction=request.test_fraction)
+    return LabelImages(
+        request.root, request.split, *options, test_fraction=request.test_fraction, reading=request.reading
+    )
 
 
 def _cst(request: OpenRequest) -> DetectionDataset:

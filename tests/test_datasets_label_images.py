@@ -11,7 +11,8 @@ import tifffile
 from PIL import Image
 from readers_toy import loads, mutations, one_line
 
-from datasets.readers.label_images import LabelImages, read_numbers
+from datasets.readers.label_files import read_numbers
+from datasets.readers.label_images import LabelImages
 from datasets.readers.splitting import MissingSplit
 from maskrcnn.config import UserError
 
@@ -165,6 +166,11 @@ def stack(part: str):
     )
 
 
+def gray_with_alpha(root: Path) -> None:
+    (root / "train/masks/a.tif").unlink()
+    Image.new("LA", (30, 20)).save(root / "train/masks/a.png")
+
+
 def imagej(root: Path) -> None:
     description = "ImageJ=1.53t\nimages=4\nslices=4\n"
     tifffile.imwrite(root / "train/images/a.tif", NUMBERS.astype(np.uint8), description=description, metadata=None)
@@ -173,13 +179,13 @@ def imagej(root: Path) -> None:
 BAD = [
     (labelled(NUMBERS.astype(np.float32) + 0.5), "masks/a.tif: instance numbers must be integers"),
     (labelled(np.where(NUMBERS > 0, np.nan, 0).astype(np.float32)), "masks/a.tif: instance numbers must be integers"),
-    (labelled(NUMBERS.astype(np.float32) * 1e9), "masks/a.tif: has instance numbers out of range"),
+    (labelled(NUMBERS.astype(np.float32) * 1e17), "masks/a.tif: has instance numbers out of range"),
     (labelled(-NUMBERS.astype(np.int32)), "masks/a.tif: has instance numbers out of range"),
-    (labelled(NUMBERS * 10**10), "masks/a.tif: has instance numbers out of range"),
+    (labelled(NUMBERS * 10**17), "masks/a.tif: has instance numbers out of range"),
     (labelled(NUMBERS[:9].astype(np.uint8)), "masks/a.tif: is 30 x 9 but its image is 30 x 20"),
-    (labelled(np.zeros((20, 30, 3), np.uint8)), "masks/a.tif: labels must have one channel of instance numbers"),
-    (labelled(np.zeros((20, 30, 4), np.uint8)), "masks/a.tif: labels must have one channel of instance numbers"),
-    (stack("masks"), "masks/a.tif: has several pages"),
+    (gray_with_alpha, "masks/a.png: labels must have one channel of instance numbers"),
+    (labelled(np.stack([NUMBERS, NUMBERS])), "masks/a.tif: page 1 has several numbers; a file of several pages must"),
+    (labelled(np.zeros((4, 9, 30), np.uint8)), "masks/a.tif: is 30 x 9 but its image is 30 x 20"),
     (stack("images"), "images/a.tif: is a stack of"),
     (imagej, "images/a.tif: is a stack of"),
     (lambda root: (root / "train/masks/a.tif").write_bytes(b"II*\0"), "masks/a.tif: not a readable image"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
+from datasets.config import ReadingConfig
 from datasets.readers.label_images import LabelImages
 from datasets.readers.label_kinds import LabelKind, find_kind
+from datasets.recognition import recognize
 from maskrcnn.config import UserError
 
 SIZE = (64, 96)
@@ -20,6 +23,8 @@ BINARY = "label images of one value read as masks, split into connected componen
 BACKGROUND = "label images read with a background other than 0"
 BORDER = "label images whose border of 255 is not read as an object"
 COVERS = "images mostly covered by one object"
+COLORS = "label images in color, read as numbers R + 256 G + 65,536 B"
+SPLIT = "pieces of objects made objects of their own (--split_components)"
 PIECES = "numbers in many pieces (classes instead of objects?) in a sample of the label images"
 
 
@@ -177,3 +182,135 @@ def test_yolo_folders_are_named_as_such(tmp_path: Path, layout: str) -> None:
         (labels / f"{part}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
     with pytest.raises(UserError, match=r"\.txt: .*YOLO format.*--dataset=yolo"):
         LabelImages(tmp_path, "train")
+
+
+# ---- numbers of any type, colors, pieces, pages
+
+
+def read(root: Path, **reading: Any) -> tuple[LabelImages, list[int], list[int]]:
+    """The data, and the numbers and areas of the objects on its first image."""
+    data = LabelImages(root, "train", reading=ReadingConfig(**reading))
+    instances = data[0][1]
+    assert instances.ids is not None and instances.masks is not None
+    return data, instances.ids.tolist(), instances.masks.areas().tolist()
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32"])
+def test_integers_of_any_type_and_whole_floats_are_read(tmp_path: Path, kind: str) -> None:
+    step = 13 if "8" in kind else 4000 if "16" in kind else 250_000_000
+    step = 400_000_000 if kind == "uint32" else 10**13 if "64" in kind else step  # beyond int32
+    labels = (LABELS.astype(np.uint64) * np.uint64(step)).astype(kind)
+    data, ids, areas = read(write_set(tmp_path, labels))
+    assert ids == [step * number for number in range(1, 9)] and sorted(areas) == AREAS and not data.counts
+
+
+def test_more_than_65535_objects_are_read(tmp_path: Path) -> None:
+    labels = np.zeros((300, 600), np.int32)
+    labels[:, ::2] = np.arange(1, 90_001).reshape(300, 300)
+    _, ids, areas = read(write_set(tmp_path, labels, count=2))
+    assert ids == list(range(1, 90_001)) and set(areas) == {1}
+
+
+def colored(numbers: NDArray[Any]) -> NDArray[np.uint8]:
+    return np.stack([numbers % 256, numbers // 256 % 256, numbers // 65_536], axis=2).astype(np.uint8)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_ids_coded_as_colors_are_read_with_a_word(tmp_path: Path, suffix: str) -> None:
+    numbers = LABELS.astype(np.int64) * 1_000_003
+    data, ids, areas = read(write_set(tmp_path, colored(numbers), suffix))
+    assert ids == [1_000_003 * number for number in range(1, 9)] and sorted(areas) == AREAS
+    assert data.counts == {COLORS: 1}
+
+
+def test_gray_stored_as_color_is_gray(tmp_path: Path) -> None:
+    data, ids, areas = read(write_set(tmp_path, np.repeat(LABELS[:, :, None], 3, axis=2), "png"))
+    assert ids == list(range(1, 9)) and sorted(areas) == AREAS and not data.counts
+
+
+def test_transparent_pixels_and_white_around_colors_are_background(tmp_path: Path) -> None:
+    colors = colored(LABELS.astype(np.int64) * 70_001)
+    alpha = np.concatenate([np.where(INSIDE[:, :, None], colors, 77), INSIDE[:, :, None] * np.uint8(255)], axis=2)
+    _, _, areas = read(write_set(tmp_path / "alpha", alpha.astype(np.uint8), "png"))
+    assert sorted(areas) == AREAS
+    white = np.where(INSIDE[:, :, None], colors, 255).astype(np.uint8)
+    data, _, areas = read(write_set(tmp_path / "white", white, "png"))
+    assert sorted(areas) == AREAS and data.counts[BACKGROUND] == len(data)
+
+
+def test_a_background_of_minus_1_leaves_0_to_the_objects(tmp_path: Path) -> None:
+    data, ids, areas = read(write_set(tmp_path, LABELS.astype(np.int16) - 1))
+    assert ids == list(range(1, 9)) and sorted(areas) == AREAS and data.counts == {BACKGROUND: 3}
+
+
+def test_a_given_background_wins_over_the_detected_one(tmp_path: Path) -> None:
+    labels = np.where(INSIDE, LABELS, 200).astype(np.uint8)
+    root = write_set(tmp_path, labels, "png")
+    assert read(root)[1] == [*range(1, 9), 200]
+    data, ids, _ = read(root, label_background=200)
+    assert ids == list(range(1, 9)) and data.counts[BACKGROUND] == 3
+    assert read(root, label_background=8)[1] == [*range(1, 8), 200]
+
+
+def test_minus_1_beside_another_background_is_out_of_range(tmp_path: Path) -> None:
+    labels = LABELS.astype(np.int16)
+    labels[0, 0] = -1
+    with pytest.raises(UserError, match="0.tif: has instance numbers out of range"):
+        read(write_set(tmp_path, labels))
+
+
+def test_disjoint_objects_are_kept_or_split(tmp_path: Path) -> None:
+    pairs = np.where(INSIDE, (LABELS + 1) // 2, 0).astype(np.uint8)
+    root = write_set(tmp_path, pairs, "png")
+    kept, ids, areas = read(root)
+    assert ids == [1, 2, 3, 4] and sum(areas) == sum(AREAS) and not kept.counts
+    split, ids, areas = read(root, split_components=True)
+    assert ids == list(range(1, 9)) and sorted(areas) == AREAS and split.counts == {SPLIT: 4}
+    touching = np.zeros((9, 9), np.uint8)
+    touching[2:4, 2:4], touching[4:6, 4:6], touching[2:4, 4:6] = 1, 1, 2  # corners touch; another object between
+    assert read(write_set(tmp_path / "b", touching, "png"), split_components=True)[2] == [8, 4]
+
+
+@pytest.mark.parametrize("how", [{}, {"imagej": True}, {"compression": "zlib"}, {"bigtiff": True}])
+@pytest.mark.parametrize("value", [1, 255])
+def test_each_page_of_a_stack_is_the_mask_of_an_object(tmp_path: Path, value: int, how: dict[str, Any]) -> None:
+    pages = np.stack([(number == LABELS) * np.uint8(value) for number in range(1, 9)])
+    pages[3] = 0
+    pages[4, 2:9, 2:9] = value  # objects may overlap
+    root = write_set(tmp_path, LABELS, count=4)
+    for path in (root / "masks").iterdir():
+        tifffile.imwrite(path, pages, photometric="minisblack", **how)
+    data, ids, areas = read(root)
+    assert ids == [1, 2, 3, 5, 6, 7, 8] and areas == [(pages[number - 1] > 0).sum() for number in ids]
+    assert data.counts == {"empty masks dropped": 1}
+
+
+def test_a_stack_that_is_cut_off_is_one_line(tmp_path: Path) -> None:
+    root = write_set(tmp_path, LABELS, count=2)
+    pages = np.repeat(INSIDE[None], 6, axis=0) * np.uint8(255)
+    for path in (root / "masks").iterdir():
+        tifffile.imwrite(path, pages, photometric="minisblack", compression="zlib")
+        path.write_bytes(path.read_bytes()[:-300])
+    with pytest.raises(UserError) as error:
+        read(root)
+    assert "\n" not in str(error.value) and ".tif" in str(error.value)
+
+
+def test_cellpose_files_are_not_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pickle, "load", None)
+    Image.new("RGB", SIZE[::-1]).save(tmp_path / "a.png")
+    np.save(tmp_path / "a_seg.npy", np.array({"masks": LABELS}, dtype=object), allow_pickle=True)
+    assert recognize(tmp_path).name == "labels"
+    with pytest.raises(UserError, match="a_seg.npy: is a pickle.*a_cp_masks.png or .tif.*cellpose.io.save_masks"):
+        read(tmp_path)
+    for suffix in ("png", "tif"):
+        Image.fromarray(LABELS).save(tmp_path / f"a_cp_masks.{suffix}")
+        data = LabelImages(tmp_path, "train", split_file=split_of(tmp_path))
+        assert data[0][1].ids is not None and data[0][1].ids.tolist() == list(range(1, 9))
+        (tmp_path / f"a_cp_masks.{suffix}").unlink()
+
+
+def split_of(root: Path) -> Path:
+    path = root / "split.json"
+    path.write_text('{"train": ["a"], "test": []}')
+    return path

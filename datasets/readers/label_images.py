@@ -1,38 +1,37 @@
 """Images with label images, in the layouts of StarDist, Cellpose, and `rgb_*` with `labels_*`."""
 
-import logging
-import re
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from datasets.checks import Tally, TallyByImage, check_size
+from datasets.config import ReadingConfig
 from datasets.readers.folders import check_pairs, index_by_stem, list_files, list_names
-from datasets.readers.label_kinds import LabelKind, count_in_many_pieces, find_kind, remove_void
+from datasets.readers.label_files import (
+    FROM_COLORS,
+    SeveralPages,
+    make_range_error,
+    read_label_file,
+    read_stack,
+)
+from datasets.readers.label_kinds import LabelKind, count_in_many_pieces, find_kind, remove_void, split_components
 from datasets.readers.splitting import TEST_FRACTION, MissingSplit, check_split, choose_split, split_images
 from maskrcnn.config import UserError
-from maskrcnn.images.reading import get_stored_values, open_image_file, read_image
+from maskrcnn.images.reading import read_image
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 
 TEST_FOLDERS = ("test", "val", "validation")
-MAX_LABEL = 2**31 - 1
+SEG = "_seg.npy"  # of Cellpose
 _LABEL_FOLDERS = ("masks", "labels")
-_MODES = {"1", "L", "P", "I", "I;16", "I;16B", "I;16L", "F"}
 _CELLPOSE_OUTPUTS = ("_flows", "_outlines", "_cp_output", "_seg")
-_LOSSY = ("JPEG", "MPO")
-_TIFF = (".tif", ".tiff")
+SPLIT = "pieces of objects made objects of their own (--split_components)"
 MAX_SAMPLED = 16  # label images from which the kind of all is detected
-_ORIENTATION = 274
-_DESCRIPTION = 270  # TIFF tag in which ImageJ stores the number of images in the file
 
 
 class LabelImages:
@@ -41,7 +40,8 @@ class LabelImages:
     A folder contains `images/*` with `masks/*` or `labels/*` of the same names (StarDist); or `NAME.*` or `NAME_img.*`
     with `NAME_masks.*` or `NAME_cp_masks.*` (Cellpose); or `rgb_NAME.*` with `labels_NAME.*`. There is one class. The
     numbers are the instance ids and may have gaps. Binary masks, whose connected components are the objects, and
-    backgrounds of 1 or 255 are detected from a sample of the files and counted.
+    backgrounds other than 0 are detected from a sample of the files and counted. Colors are read as numbers. A TIFF
+    file with several pages has the mask of one object on each.
     """
 
     has_masks = True
@@ -54,6 +54,7 @@ class LabelImages:
         subsetseed: int = 12345,
         class_name: str = "object",
         test_fraction: float = TEST_FRACTION,
+        reading: ReadingConfig | None = None,
     ) -> None:
         """Open the split.
 
@@ -68,6 +69,7 @@ class LabelImages:
             subsetseed: random seed of the split.
             class_name: name of the only class.
             test_fraction: fraction of the images drawn for the test split.
+            reading: options for reading label images.
 
         Raises:
             UserError: If a folder, the images or the split do not exist, images and labels do not match, or the split
@@ -88,7 +90,9 @@ class LabelImages:
         self.image_names = names
         self.image_ids = [numbers[name] for name in names]
         opening = Tally()
-        self._kind = _detect_kind([labels for _, labels in self._pairs], opening)
+        reading = reading or ReadingConfig()
+        self._split_components = reading.split_components
+        self._kind = _detect_kind([labels for _, labels in self._pairs], reading.label_background, opening)
         self._tallies = TallyByImage(len(names), opening)
 
     @property
@@ -117,30 +121,46 @@ class LabelImages:
             UserError: If a file is unreadable or the labels differ in size from the image.
         """
         image_path, label_path = self._pairs[index]
-        image, numbers = read_image(image_path), read_numbers(label_path)
-        check_size(label_path, numbers.shape, image.shape[1:])
-        objects = self._kind.to_objects(numbers.numpy())
-        labels = torch.from_numpy(remove_void(objects))
-        ids = torch.unique(labels[labels > 0]).long()
-        masks = CroppedMasks.from_label_image(labels, ids)
-        tally = self._tallies.of(index)
-        tally.add(
-            "label images whose border of 255 is not read as an object",
-            str(label_path),
-            int(objects.max() > labels.max()),
-        )
-        covers_most = len(ids) > 0 and 2 * int(masks.areas().max()) > labels.numel()
+        image, tally = read_image(image_path), self._tallies.of(index)
+        size = (int(image.shape[1]), int(image.shape[2]))
+        try:
+            masks, ids = self._read_objects(label_path, size, tally)
+        except SeveralPages:
+            masks, ids = read_stack(label_path, size, tally)
+        covers_most = len(ids) > 0 and 2 * int(masks.areas().max()) > size[0] * size[1]
         tally.add("images mostly covered by one object", str(label_path), int(covers_most))
         return image, Instances.from_masks(masks, torch.ones_like(ids), ids=ids)
 
+    def _read_objects(self, path: Path, size: tuple[int, int], tally: Tally) -> tuple[CroppedMasks, Tensor]:
+        """Read the masks and the numbers of the objects in a label image."""
+        numbers, is_color = read_label_file(path)
+        check_size(path, numbers.shape, size)
+        if numbers.size and numbers.min() < min(0, self._kind.background):
+            raise make_range_error(path)
+        objects = self._kind.to_objects(numbers)
+        labels = remove_void(objects)
+        border = int(objects.max(initial=0) > labels.max(initial=0))
+        tally.add("label images whose border of 255 is not read as an object", str(path), border)
+        tally.add(FROM_COLORS, str(path), int(is_color))
+        if self._split_components:
+            labels, count = split_components(labels)
+            tally.add(SPLIT, str(path), count)
+        ids = np.unique(labels[labels > 0]).astype(np.int64)
+        if labels.dtype.itemsize > 4:  # beyond the numbers of label images elsewhere
+            places = np.where(labels > 0, np.searchsorted(ids, labels) + 1, 0).astype(np.int32)
+            masks = CroppedMasks.from_label_image(torch.from_numpy(places), torch.arange(1, len(ids) + 1))
+        else:
+            masks = CroppedMasks.from_label_image(torch.from_numpy(labels), torch.from_numpy(ids))
+        return masks, torch.from_numpy(ids)
 
-def _detect_kind(paths: Sequence[Path], tally: Tally) -> LabelKind:
+
+def _detect_kind(paths: Sequence[Path], background: int | None, tally: Tally) -> LabelKind:
     """Detect the kind of the label images from a sample; unusual ones are counted."""
     numbers = []
     for path in paths[:: -(-len(paths) // MAX_SAMPLED)]:
         with suppress(UserError):  # raised again when the image is read, where it can be skipped
-            numbers.append(read_numbers(path).numpy())
-    kind = find_kind(numbers)
+            numbers.append(read_label_file(path).numbers)
+    kind = find_kind(numbers, background)
     where = str(paths[0].parent)
     if kind.background:
         tally.add("label images read with a background other than 0", where, len(paths))
@@ -149,78 +169,6 @@ def _detect_kind(paths: Sequence[Path], tally: Tally) -> LabelKind:
     rule = "numbers in many pieces (classes instead of objects?) in a sample of the label images"
     tally.add(rule, where, sum(count_in_many_pieces(remove_void(kind.to_objects(each))) for each in numbers))
     return kind
-
-
-def read_numbers(path: Path) -> Tensor:
-    """Read the instance numbers of a label image of any bit depth; floating-point files must have integer values.
-
-    Returns:
-        int32 [H, W], 0 for background.
-
-    Raises:
-        UserError: If the file is unreadable, a JPEG, in color or has several pages, or a value is not an integer from 0
-            to 2³¹ − 1.
-    """
-    values = _tiff_values(path) if path.suffix.lower() in _TIFF else None
-    if values is None:
-        values = _read_values(path)
-    values = values.astype(np.float64) if values.dtype == np.float16 else values
-    if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.floor(values)).all()):
-        raise UserError(f"{path}: instance numbers must be integers; save them as an integer type")
-    if values.size and not (values.min() >= 0 and values.max() <= MAX_LABEL):
-        raise UserError(f"{path}: has instance numbers out of range: use 1 to {MAX_LABEL}, 0 for background")
-    return torch.from_numpy(values.astype(np.int32))
-
-
-def _read_values(path: Path) -> NDArray[Any]:
-    """Return the values of a single-channel image, [H, W]."""
-    with open_image_file(path) as image:
-        _check_pages(path, image)
-        if image.format in _LOSSY:
-            raise UserError(f"{path}: JPEG alters instance numbers; save the labels as PNG or TIFF instead")
-        if image.mode not in _MODES:
-            raise UserError(f"{path}: labels must have one channel of instance numbers; the mode is {image.mode}")
-        return get_stored_values(image)
-
-
-def _tiff_values(path: Path) -> NDArray[Any] | None:
-    """Return the stored values of a TIFF with one page and channel; None for any other file or compression."""
-    import tifffile  # takes a tenth of a second to import
-
-    logger = logging.getLogger("tifffile")
-    was_disabled, logger.disabled = logger.disabled, True
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            page = tiff.pages.first
-            is_plain = page.samplesperpixel == 1 and len(page.shape) == 2 and page.tags.valueof(_ORIENTATION, 1) == 1
-            if not is_plain or len(tiff.pages) > 1 or page.size > (Image.MAX_IMAGE_PIXELS or 0):
-                return None
-            _check_imagej(path, page.description)
-            values = np.asarray(page.asarray())
-            return values if values.ndim == 2 and values.dtype.kind in "biuf" else None
-    except UserError:
-        raise
-    except Exception:  # invalid files raise many kinds; Pillow's error is reported instead
-        return None
-    finally:
-        logger.disabled = was_disabled
-
-
-def _check_pages(path: Path, image: Image.Image) -> None:
-    _check_imagej(path, getattr(image, "tag_v2", {}).get(_DESCRIPTION, ""))
-    if getattr(image, "n_frames", 1) > 1:
-        raise _make_pages_error(path)
-
-
-def _check_imagej(path: Path, description: object) -> None:
-    """Raise a UserError if the description that ImageJ stores on the first page counts several images."""
-    imagej = re.match(r"ImageJ=[^\0]*?\bimages=(\d{1,9})\b", description) if isinstance(description, str) else None
-    if imagej is not None and int(imagej[1]) > 1:
-        raise _make_pages_error(path)
-
-
-def _make_pages_error(path: Path) -> UserError:
-    return UserError(f"{path}: has several pages; save each page as a separate file (stacks are not supported)")
 
 
 def _find_folder(root: Path, split: str) -> Path | None:
@@ -249,11 +197,25 @@ def _find_pairs(folder: Path) -> dict[str, tuple[Path, Path]]:
         images, labels = index_by_stem(list_files(folder / "images")), index_by_stem(list_files(beside[0]))
     else:
         images, labels = _separate(index_by_stem(list_files(folder)))
+        if not labels:
+            _check_cellpose(folder)
     check_pairs(images, labels, "labels")
     if not images:
         layouts = "images/ with masks/ or labels/, NAME with NAME_masks, or rgb_NAME with labels_NAME"
         raise UserError(f"{folder}: has no images with labels; it should contain {layouts}")
     return {name: (images[name], labels[name]) for name in sorted(images)}
+
+
+def _check_cellpose(folder: Path) -> None:
+    """Raise a UserError for Cellpose's `_seg.npy` without label images: it is a pickle, which could run any code."""
+    path = next((each for each in list_files(folder, (".npy",)) if each.name.endswith(SEG)), None)
+    if path is not None:
+        stem = path.name.removesuffix(SEG)
+        raise UserError(
+            f"{path}: is a pickle of Python, which is not read because it could run any code; save the masks as "
+            f"{stem}_cp_masks.png or .tif: in Cellpose's window by 'Save masks as PNG/tif', or in Python with "
+            "cellpose.io.save_masks"
+        )
 
 
 def _check_format(labels: Path) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from skimage.measure import label
 
 Numbers = NDArray[np.integer]
-BACKGROUNDS = (0, 1, 255, 65_535)
+BACKGROUNDS = (-1, 0, 1, 255, 65_535, 0xFFFFFF)  # the last one is white
 MIN_BACKGROUND = 0.2  # fraction of an image, so that an object in a crowded image is not taken for background
 VOID = 255
 MANY_PIECES = 4
@@ -29,21 +29,29 @@ class LabelKind:
     is_binary: bool = False
 
     def to_objects(self, numbers: Numbers) -> Numbers:
-        """Convert values [H, W] to object numbers int32 [H, W], 0 for background."""
+        """Convert values [H, W] to object numbers [H, W], 0 for background; numbers from 0 count from 1."""
         if self.is_binary:
             return np.asarray(label(numbers != self.background, connectivity=2), dtype=np.int32)
-        return np.asarray(np.where(numbers == self.background, 0, numbers), dtype=np.int32)
+        if self.background < 0:
+            return np.asarray(numbers + 1)
+        return np.asarray(np.where(numbers == self.background, 0, numbers), dtype=numbers.dtype)
 
 
-def find_kind(samples: Iterable[Numbers]) -> LabelKind:
+def find_kind(samples: Iterable[Numbers], background: int | None = None) -> LabelKind:
     """Find the kind that fits all of the sampled label images [H, W]; the default if there are none.
 
-    A background other than 0 must be the most frequent value of every image, and no pixel may be 0. Images are binary
-    if they have the same single value besides the background, in more than one piece in at least one image.
+    A background other than 0 must be the most frequent value of every image, and no pixel may be 0 unless it is -1.
+    Images are binary if they have the same single value besides the background, in more than one piece in at least one
+    image.
+
+    Args:
+        samples: label images [H, W].
+        background: value of the background, if it is known.
     """
     images = [numbers for numbers in samples if numbers.size]
     counted = [dict(zip(*map(np.ndarray.tolist, np.unique(each, return_counts=True)), strict=True)) for each in images]
-    background = next((number for number in BACKGROUNDS if _is_background(number, counted)), 0)
+    if background is None:
+        background = next((number for number in BACKGROUNDS if _is_background(number, counted)), 0)
     others = {number for counts in counted for number in counts if number != background}
     binary = LabelKind(background, len(others) == 1)
     in_pieces = binary.is_binary and any(binary.to_objects(each).max() > 1 for each in images)
@@ -82,6 +90,19 @@ def remove_void(numbers: Numbers) -> Numbers:
             near |= others[y : y + numbers.shape[0], x : x + numbers.shape[1]]
     touching = np.unique(pieces[near & border])
     return np.where(border, 0, numbers) if count > 1 and len(touching) == count else numbers
+
+
+def split_components(objects: Numbers) -> tuple[NDArray[np.int32], int]:
+    """Number the connected components (8 neighbors) of all objects anew from 1.
+
+    Args:
+        objects: object numbers [H, W], 0 for background.
+
+    Returns:
+        Their numbers int32 [H, W], and how many more there are than objects.
+    """
+    pieces, count = label(objects, connectivity=2, return_num=True)
+    return np.asarray(pieces, dtype=np.int32), count - len(np.unique(objects[objects > 0]))
 
 
 def count_in_many_pieces(objects: Numbers) -> int:

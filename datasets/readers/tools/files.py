@@ -84,7 +84,7 @@ class ImageFiles:
         plain = name.replace("\\", "/")
         for folder in (beside, self.root):
             path = Path(os.path.normpath(folder / plain)) if plain and "\0" not in plain else folder
-            if path.is_relative_to(self.root) and path.is_file():
+            if path.is_relative_to(self.root) and os.path.isfile(path):  # Path.is_file raises for long names
                 return self._use(path)
         last = normalize("NFC", PurePosixPath(plain).name)
         return self._use(_choose_nearest(self._by_name.get(last, []), beside))
