@@ -30,6 +30,7 @@ RULES = (
     "boxes that do not fit their mask",
     "polygons of fewer than three points dropped",
     "invalid annotations skipped",
+    "objects of classes that are not selected left out",
     "empty masks dropped",
     "images without a row in the solution file left out",
     "label images read with a background other than 0",

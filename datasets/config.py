@@ -41,6 +41,14 @@ class ReadingConfig:
         None, "folder of the COCO images, if it is not found next to the annotations", flag="image_folder"
     )
 
+    classes: tuple[str, ...] = option(
+        (), "classes whose objects are used, after map_classes (default: all)", flag="classes"
+    )
+    map_classes: tuple[str, ...] = option(
+        (), 'classes that are renamed or joined, such as "car|truck=vehicle,person=human"', flag="map_classes"
+    )
+    one_class: bool = option(False, "make all classes one, named object", flag="one_class")
+
 
 @dataclass(frozen=True)
 class DataConfig:

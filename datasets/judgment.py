@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ from datasets.checks import RULES as CHECKS
 from datasets.interface import DetectionDataset
 from datasets.joined import JoinedDataset
 from datasets.splits import find_image_file, group_identical_images
+from datasets.statistics import Objects, count_per_class
 from datasets.survey import Survey
 from maskrcnn.text import format_count
 
@@ -19,6 +20,7 @@ MAX_COVERED = 0.5  # of an image, by one object
 MAX_SHARE = 0.5  # of the objects ignored, of the boxes below 1 px
 MIN_LEVELS = 16
 MAX_FEW_LEVELS = 0.1  # of the images, as empty ones have few
+RARE, MANY_OBJECTS, MAX_LISTED_CLASSES = 10, 100, 5  # objects of a class, objects of a split, classes
 MANY_PIECES, VERY_MANY_PIECES = 4, 16
 MAX_DROPPED = 0.1  # of the objects in the annotations
 MAX_UNFITTING = 0.1  # of the objects
@@ -200,6 +202,28 @@ def find_no_objects(survey: Survey) -> Concern | None:
     )
 
 
+def find_rare_classes(survey: Survey) -> Concern | None:
+    """Find classes of which a split with many objects has few or none."""
+    text = describe_rare_classes(survey.objects.targets(), survey.class_names)
+    if text is None:
+        return None
+    advice = "a class needs more objects to be learned or measured; --map_classes=OLD=NEW joins classes"
+    return Concern("rare classes", text, "", advice)
+
+
+def describe_rare_classes(objects: Objects, class_names: Sequence[str]) -> str | None:
+    """Describe which classes have few of many objects; None if there are none, or few objects at all."""
+    counts = count_per_class(objects, len(class_names))
+    rare = sorted((int(count), name) for count, name in zip(counts, class_names, strict=False) if count < RARE)
+    if len(objects) < MANY_OBJECTS or not rare:
+        return None
+    listed = ", ".join(f"{name} ({count})" for count, name in rare[:MAX_LISTED_CLASSES])
+    more = f" and {len(rare) - MAX_LISTED_CLASSES} more" if len(rare) > MAX_LISTED_CLASSES else ""
+    return (
+        format_count(len(rare), f"of {len(class_names)} classes have fewer than {RARE} objects") + f": {listed}{more}"
+    )
+
+
 RULES: tuple[Callable[[Survey], Concern | None], ...] = (
     find_covering_object,
     find_tiny_boxes,
@@ -211,6 +235,7 @@ RULES: tuple[Callable[[Survey], Concern | None], ...] = (
     find_unfitting_boxes,
     find_repeated_objects,
     find_no_objects,
+    find_rare_classes,
 )
 
 

@@ -168,25 +168,27 @@ def open_dataset(
     named = _parse_one(name)
     if split_file is not None and not (named.name in FORMATS and FORMATS[named.name].takes_split_file):
         raise UserError(f"--split_file {split_file}: data set '{named.text}' has its own train and test folders")
+    reading = reading or ReadingConfig()
     if named.name == SYNTHETIC:
         from datasets.synthetic.on_the_fly import OnTheFly
 
-        return _escape_class_names(OnTheFly(named.rest, split))
+        return finish(OnTheFly(named.rest, split), reading)
     if named.is_class:
         from datasets.custom import open_custom
 
-        return _escape_class_names(open_custom(named.name, named.rest or root, split))
-    reading = reading or ReadingConfig()
+        return finish(open_custom(named.name, named.rest or root, split), reading)
     request = OpenRequest(root, split, named.rest, split_file, subsetseed, cache_mb, reading, skip_bad, test_fraction)
-    return _escape_class_names(FORMATS[named.name].open(request))
+    return finish(FORMATS[named.name].open(request), reading)
 
 
-def _escape_class_names(dataset: DetectionDataset) -> DetectionDataset:
-    """Escape control characters in class names, so that printing them is safe."""
+def finish(dataset: DetectionDataset, reading: ReadingConfig) -> DetectionDataset:
+    """Return an opened data set with its classes mapped, and control characters in their names escaped."""
+    from datasets.classes import map_classes
+
     names = tuple(escape(name) for name in dataset.class_names)
     if names != tuple(dataset.class_names):
         dataset.class_names = names
-    return dataset
+    return map_classes(dataset, reading)
 
 
 def _parse_one(text: str) -> DatasetName:

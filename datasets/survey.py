@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -27,14 +27,16 @@ class Survey:
         num_pieces: connected pieces (8 neighbors) of the objects' masks, parallel to `objects`; 0 without a mask.
         num_levels: different values in each image read, of the channel with the most.
         counts: what the reader counted, by rule.
+        class_names: names of the classes, if they are known.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, class_names: Sequence[str] = ()) -> None:
         self.image_names: list[str] = []
         self.object_ids: list[int] = []
         self.num_pieces: list[int] = []
         self.num_levels: list[int] = []
         self.counts: Mapping[str, int] = Counter()
+        self.class_names = class_names
         self._collector = ObjectCollector()
 
     def add(self, name: str, image: Tensor, instances: Instances) -> None:

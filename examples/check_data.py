@@ -171,7 +171,7 @@ def judge_generated(folder: Path, splits: Sequence[str], seen: Seen) -> None:
     openers = find_openers(folder, "shapes")
     parts, surveys = {part: openers[part]() for part in splits if part in openers}, {}
     for part, data in parts.items():
-        surveys[part] = survey = Survey()
+        surveys[part] = survey = Survey(data.class_names)
         for index in iterate_with_bar(choose_evenly_spaced(len(data), MAX_JUDGED), f"Reading {part}"):
             survey.add(data.image_names[index], *data[index])
     seen.judge(folder, "shapes", parts, surveys)
@@ -191,7 +191,7 @@ def check_read(folder: Path, dataset: str, seen: Seen, reading: ReadingConfig) -
         except UserError as error:
             yield str(error)
             continue
-        surveys[part] = survey = Survey()
+        surveys[part] = survey = Survey(data.class_names)
         for index in iterate_with_bar(range(len(data)), f"Reading {part}"):
             try:
                 survey.add(data.image_names[index], *data[index])

@@ -16,6 +16,8 @@ from pycocotools import mask as coco_mask
 
 from datasets.config import ReadingConfig
 from datasets.readers.coco import Coco
+from datasets.recognition import recognize
+from datasets.writing.discovery import open_parts
 from maskrcnn.config import UserError
 
 SIZE = (40, 60)
@@ -272,3 +274,34 @@ def test_convert_and_check_data_count_and_take_the_options(tmp_path):
     assert "1 of 2 objects is ignored as crowds" in result.output
     result = CliRunner().invoke(check_data, [str(root), "--crowds=objects"])
     assert "is kept, though crowds" in result.output
+
+
+@pytest.mark.parametrize(
+    ("file", "images"),
+    [
+        ("Annotations/{}.json", "Images"),
+        ("Annotations/{}.json", "Images/{}"),
+        ("annotations/tiny_set_{}.json", "{}"),
+        ("mini_annotations/tiny_set_{}_all.json", "{}"),
+    ],
+)
+def test_layouts_of_published_sets_are_recognized(tmp_path, file, images):
+    for part in ("train", "test"):
+        folder = tmp_path / images.format(part)
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(folder / f"{part}.png")
+        box = {"image_id": 1, "category_id": 1, "bbox": [2, 3, 4, 5], "iscrowd": False}
+        marked = [{}, {"uncertain": True}, {"ignore": True}]
+        contents = {
+            "categories": [{"id": 1, "name": "person"}],
+            "images": [{"id": 1, "file_name": f"{part}.png", "width": 30, "height": 20}],
+            "annotations": [box | {"id": k, "bbox": [2 * k, 3, 4, 5]} | each for k, each in enumerate(marked)],
+        }
+        path = tmp_path / file.format(part)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(contents))
+    assert recognize(tmp_path).name == "coco"
+    for part in ("train", "test"):
+        data = Coco(tmp_path, part)
+        assert data.image_names == [part] and data[0][1].ignore.tolist() == [False, "tiny" in file, True]
+    assert list(open_parts(tmp_path, "coco")) == ["train", "test"]

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.progress import track
 
+from datasets.classes import ClassMap
 from datasets.deep_images import DeepImages, check_same_kind, find_channels
 from datasets.expressions import Expression
 from datasets.interface import DetectionDataset, get_category_ids
@@ -19,7 +20,7 @@ from datasets.notices import Preview, describe_notices, preview
 from datasets.recognition import recognize
 from datasets.registry import AUTO, ELLIPSES, FORMATS, SYNTHETIC, DatasetName, parse_names
 from datasets.selection import BadImages, ProgressWrapper, Subset, select_images
-from datasets.splits import Splits, collect_counts, find_image_file, find_originals, hold_out, open_splits
+from datasets.splits import Splits, collect_counts, find_image_file, find_originals, hold_out, list_readers, open_splits
 from maskrcnn.config import UserError
 from maskrcnn.files import finish_exchange
 from maskrcnn.images.large import measure_levels, sample
@@ -143,6 +144,13 @@ def open_data(
         [open_splits(each, _get_root(config, each, notify), data, config.reading) for each in named]
         if given is None
         else [given]
+    )
+    ClassMap.parse(config.reading).check(
+        reader
+        for each in opened
+        for part in (each.train, each.val, each.test)
+        if part is not None
+        for reader in list_readers(part)
     )
     boxes_only = [
         each

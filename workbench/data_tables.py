@@ -13,6 +13,7 @@ from rich.table import Table
 
 from datasets import statistics as st
 from datasets.interface import DetectionDataset
+from datasets.judgment import describe_rare_classes
 from datasets.statistics import Objects
 from maskrcnn.evaluation.coco import SIZE_RANGES
 from maskrcnn.model.coverage import compute_strides, count_anchors_per_location
@@ -109,6 +110,9 @@ def print_objects(objects: Mapping[str, Objects], class_names: Sequence[str]) ->
     )
     counts = {name: st.count_per_class(each, len(class_names)) for name, each in objects.items()}
     print_table("Classes", ["", *objects], _make_class_rows(counts, class_names))
+    for name, each in objects.items():
+        if (rare := describe_rare_classes(each, class_names)) is not None:
+            print(f"{name}: {rare}")
 
 
 def _count_by_bin(sizes: np.ndarray) -> list[str]:

@@ -27,6 +27,12 @@ YEARS = (2017, 2014)
 _AITOD_PARTS = {"train": ("trainval", "train"), "val": ("val",), "test": ("test",)}
 _PARTS = {"train": ("train",), "val": ("val", "valid"), "test": ("test", "val", "valid")}
 FILES = ("annotations.json", "_annotations.coco.json", "result.json")
+OTHER_FILES = (  # of a part: SODA-D and SODA-A in COCO's form, TinyPerson
+    "Annotations/{}.json",
+    "annotations/tiny_set_{}.json",
+    "tiny_set_{}.json",
+    "mini_annotations/tiny_set_{}_all.json",
+)
 _WHOLE = (*FILES, "annotations/instances_default.json")
 
 
@@ -59,6 +65,7 @@ class Coco:
         - `annotations/instances_train2017.json`, images in `train2017` or `images/train2017`; or 2014;
         - `train/annotations.json` or `train/_annotations.coco.json`, images in `train/images` or `train`;
         - `annotations/instances_train.json` or `annotations/train.json`, images in `images/train` or `train`;
+        - `Annotations/train.json`, images in `Images` (SODA); `annotations/tiny_set_train.json` (TinyPerson);
         - `annotations.json`, `_annotations.coco.json`, `result.json` or `annotations/instances_default.json` with
           images in `images` or next to it: a data set without splits, which serves as "train" only.
 
@@ -297,6 +304,9 @@ def _layouts(root: Path, split: str, year: int | None) -> Iterator[Layout]:
         yield from ((root / part / name, [root / part / "images", root / part, root]) for name in FILES)
         for name in (f"instances_{part}.json", f"{part}.json"):
             yield annotations / name, [pictures / part, root / part, root / part / "images", pictures, root]
+        for name in OTHER_FILES:
+            upper = root / "Images"
+            yield root / name.format(part), [upper / part, upper, pictures / part, root / part, pictures, root]
     if split == "train":
         yield from ((root / name, [pictures, root]) for name in FILES)
         yield root / _WHOLE[-1], [pictures / "default", pictures, root]

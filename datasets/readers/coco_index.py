@@ -27,6 +27,7 @@ _FLAGS = {0: False, 1: True, "0": False, "1": True, "false": False, "true": True
 _MAX_SIDE = 2**31 - 1
 _WHOLE = re.compile(r"\s*-?[0-9]{1,19}\s*")
 _FIX_ANNOTATION = "fix the file, or use --skip_bad to leave the annotation out"
+TINY_PERSON = "tiny_set"  # start of the names of its files
 SKIPPED = "invalid annotations skipped"
 Ints = NDArray[np.int64]
 
@@ -92,6 +93,7 @@ class _Columns:
 
     def __init__(self, path: Path, skip_bad: bool) -> None:
         self.path, self.skip_bad = path, skip_bad
+        self.ignoring = ("ignore", "uncertain") if path.name.startswith(TINY_PERSON) else ("ignore",)
         self.counts: Counter[str] = Counter()
         self.outside: dict[int, str] = {}
         self.names: list[str] = []
@@ -138,7 +140,7 @@ class _Columns:
             value = self._object(entry)
             outlined = has_outline(value.get("segmentation"))
             image, kind = self._whole(entry, "image_id"), self._whole(entry, "category_id")
-            crowd, ignore = self._flag(entry, "iscrowd"), self._flag(entry, "ignore")
+            crowd, ignore = self._flag(entry, "iscrowd"), any(self._flag(entry, key) for key in self.ignoring)
             box = self._box(entry, outlined)
         except UserError:
             if not self.skip_bad:

@@ -5,14 +5,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
+from datasets.classes import ClassMap
 from datasets.config import ReadingConfig
 from datasets.interface import DetectionDataset
-from datasets.readers.coco import FILES, YEARS, Coco
+from datasets.readers.coco import FILES, OTHER_FILES, YEARS, Coco
 from datasets.readers.splitting import SPLITS, MissingSplit
 from datasets.readers.tables import read_lines
 from datasets.readers.voc import Voc
 from datasets.readers.yolo import Yolo, list_parts
-from datasets.registry import DatasetName, open_dataset, parse_names
+from datasets.registry import DatasetName, finish, open_dataset, parse_names
 from maskrcnn.config import UserError
 
 _log = logging.getLogger("datasets")
@@ -54,7 +55,9 @@ def open_parts(
         raise UserError(f"{root}: has no part '{missing[0]}'; use {', '.join(openers)}")
     chosen = [part for part in PARTS if part in openers and part in (wanted or openers)]
     try:
-        return {part: openers[part]() for part in chosen}
+        parts = {part: openers[part]() for part in chosen}
+        ClassMap.parse(reading or ReadingConfig()).check(parts.values())
+        return parts
     except UserError as error:
         hint = f" (use --parts={chosen[0]} or --parts={chosen[-1]} for a single part)" if len(chosen) > 1 else ""
         raise UserError(f"{error}{hint}") from error
@@ -88,18 +91,14 @@ def find_openers(root: Path, name: str, reading: ReadingConfig | None = None, sk
 
 
 def _openers(root: Path, named: DatasetName, reading: ReadingConfig, skip_bad: bool) -> Openers:
-    kind, variant = named.name, named.rest
-    if kind in ("shapes", "ellipses"):
+    direct = _find_own_parts(root, named, reading, skip_bad)
+    if direct:
+        return {part: partial(_open_and_finish, opener, reading) for part, opener in direct.items()}
+    if named.name in ("shapes", "ellipses"):
         there = [part for part in PARTS if (root / part).is_dir()]
-    elif kind == "cst":
+    elif named.name == "cst":
         names = {file.name for file in find_cst_files(root)}
         there = [part for part in PARTS if Path(_CSV.format(part)).name in names]
-    elif kind == "coco" and (files := dict(find_coco_files(root, variant))):
-        return {part: _coco_opener(root, file, reading, skip_bad) for part, file in files.items()}
-    elif kind == "voc" and (lists := _voc_lists(root, variant, reading)):
-        return lists
-    elif kind == "yolo":
-        return {part: partial(Yolo, root, "train", skip_bad, part) for part in list_parts(root)}
     else:
         there = [part for part in SPLITS if _is_there(root, part, named.text)]
 
@@ -107,6 +106,23 @@ def _openers(root: Path, named: DatasetName, reading: ReadingConfig, skip_bad: b
         return lambda: open_dataset(named.text, root, part, reading=reading, skip_bad=skip_bad)
 
     return {part: opener(part) for part in there or ("train", "test")}
+
+
+def _open_and_finish(opener: Callable[[], DetectionDataset], reading: ReadingConfig) -> DetectionDataset:
+    return finish(opener(), reading)
+
+
+def _find_own_parts(root: Path, named: DatasetName, reading: ReadingConfig, skip_bad: bool) -> Openers:
+    """Return the parts by their own names, of formats whose "val" may be read as the test set; else nothing."""
+    kind, variant = named.name, named.rest
+    if kind == "coco":
+        files = dict(find_coco_files(root, variant))
+        return {part: _coco_opener(root, file, reading, skip_bad) for part, file in files.items()}
+    if kind == "voc":
+        return _voc_lists(root, variant, reading)
+    if kind == "yolo":
+        return {part: partial(Yolo, root, "train", skip_bad, part) for part in list_parts(root)}
+    return {}
 
 
 def _is_there(root: Path, part: str, name: str) -> bool:
@@ -138,6 +154,7 @@ def find_coco_files(root: Path, year: str) -> Iterator[tuple[str, Path]]:
 def _coco_file(root: Path, part: str, year: str) -> Path | None:
     files = [root / "annotations" / f"instances_{folder}{year}.json" for folder in _COCO_FOLDERS[part]]
     if not year:
+        files += [root / pattern.format(part) for pattern in OTHER_FILES]
         files = [root / folder / name for folder in _COCO_FOLDERS[part] for name in FILES] + files
         files += [root / "annotations" / f"{folder}.json" for folder in _COCO_FOLDERS[part]]
     return next((file for file in files if file.is_file()), None)
