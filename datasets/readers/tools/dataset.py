@@ -256,7 +256,7 @@ _SURVEYS: dict[tuple[str, int, int], _Survey] = {}
 def survey(images: Sequence[AnnotatedImage]) -> tuple[tuple[str, ...], bool]:
     """Read all annotations for the names of the classes, sorted, and whether any object has a mask.
 
-    Files that cannot be read are skipped: their error is raised when the image is read. What was found in a file is
+    Unreadable files are skipped: their error is raised when the image is read. What was found in a file is
     remembered, because each split opens the data.
     """
     found = [each for image in images if (each := _survey_one(image)) is not None]
