@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -19,6 +20,7 @@ from pathlib import Path
 from maskrcnn.config import UserError
 
 _MAX_STEM = 40  # characters of a name used in its temporary name, which must not be too long for the file system
+_UNFINISHED = re.compile(r"\..*\.[0-9a-f]{8}\.unfinished")  # temporary folders of `atomic_folder`
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # from fcntl.h and fs.h of Linux
 
 
@@ -143,6 +145,8 @@ def atomic_folder(
 ) -> Iterator[Path]:
     """Yield a temporary folder, and rename it to `path` when the context ends without an error, otherwise remove it.
 
+    First removes temporary folders in the same place that killed programs left. Running programs keep theirs locked.
+
     Args:
         path: path of the folder.
         overwrite: whether to replace an existing folder, also one that appears in the meantime.
@@ -153,11 +157,13 @@ def atomic_folder(
         UserError: If `path` exists and must not be replaced, or is not writable.
     """
     final = Path(path).resolve()
-    temporary = final.with_name(f".{final.name[:_MAX_STEM]}.{secrets.token_hex(4)}")
+    temporary = final.with_name(f".{final.name[:_MAX_STEM]}.{secrets.token_hex(4)}.unfinished")
     finish_exchange(final)
+    lock = None
     try:
         _check_target(final, overwrite, find_obstacle, flag)
-        temporary.mkdir(parents=True)
+        _remove_unfinished(final.parent)
+        lock = _make_locked_folder(temporary)
         yield temporary
         sync_tree(temporary)
         _move_into_place(temporary, final, lambda: _check_target(final, overwrite, find_obstacle, flag))
@@ -166,6 +172,53 @@ def atomic_folder(
         raise UserError(f"{path}: cannot be written ({error.strerror or error}); choose another {flag}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _make_locked_folder(path: Path) -> int | None:
+    """Make a folder that is locked until the returned file descriptor is closed or the process ends in any way.
+
+    Returns:
+        The file descriptor; None where folders cannot be locked, so that they are never removed.
+    """
+    while True:
+        path.mkdir(parents=True)
+        descriptor = _lock_folder(path, wait=True)
+        if descriptor is None or path.exists():
+            return descriptor
+        os.close(descriptor)  # another program removed the folder before it was locked
+
+
+def _lock_folder(path: Path, wait: bool) -> int | None:
+    """Lock a folder; return the file descriptor, or None if it is locked by a program or cannot be locked."""
+    if sys.platform == "win32":  # which cannot lock folders
+        return None
+    import fcntl
+
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _remove_unfinished(parent: Path) -> None:
+    """Remove temporary folders of `atomic_folder` that no running program has locked."""
+    try:
+        found = [path for path in parent.iterdir() if _UNFINISHED.fullmatch(path.name) and not path.is_symlink()]
+    except OSError:  # missing, or not readable
+        return
+    for path in found:
+        descriptor = _lock_folder(path, wait=False)
+        if descriptor is not None:
+            shutil.rmtree(path, ignore_errors=True)
+            os.close(descriptor)
 
 
 def _check_target(path: Path, overwrite: bool, find_obstacle: Callable[[Path], str | None], flag: str) -> None:
@@ -199,7 +252,7 @@ def _move_into_place(temporary: Path, final: Path, check: Callable[[], None]) ->
     except (UserError, OSError) as error:
         if not os.path.lexists(final):
             raise
-        kept = final.with_name(f"{final.name[:_MAX_STEM]}-{temporary.name.rpartition('.')[2]}")
+        kept = final.with_name(f"{final.name[:_MAX_STEM]}-{temporary.suffixes[-2][1:]}")
         temporary.rename(kept)
         sync_folder(kept.parent)
         reason = str(error).partition(";")[0] if isinstance(error, UserError) else f"{final}: already exists"

@@ -14,6 +14,7 @@ from maskrcnn import files
 from maskrcnn.config import UserError
 from maskrcnn.files import atomic_folder, atomic_write, finish_exchange, write_text
 
+ROOT = Path(__file__).resolve().parents[1]
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX files")
 
 
@@ -243,3 +244,79 @@ def test_any_path_may_be_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path / "here")
     finish_exchange(path)
     assert [each.name for each in Path().iterdir()] == ["data" if "data" in path else ".data.replaced"]
+
+
+# ---- what killed programs leave
+
+CREATE = """
+import sys, time
+from pathlib import Path
+from maskrcnn.files import atomic_folder
+with atomic_folder(sys.argv[1], False, lambda folder: None) as folder:
+    (folder / "part").write_text("x")
+    print("started", flush=True)
+    time.sleep(600)
+"""
+
+
+def start(target: Path) -> subprocess.Popen[str]:
+    process = subprocess.Popen([sys.executable, "-c", CREATE, str(target)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert process.stdout is not None and process.stdout.readline() == "started\n"
+    return process
+
+
+@posix
+def test_what_a_killed_program_left_is_removed_but_not_what_others_use(tmp_path: Path) -> None:
+    killed, running = start(tmp_path / "killed"), start(tmp_path / "running")
+    strangers = [tmp_path / ".killed.0123abcd", tmp_path / ".git.unfinished", tmp_path / ".x.0123abcd.unfinished-no"]
+    for each in strangers:
+        each.mkdir()
+        (each / "thesis").write_text("mine")
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / ".link.0123abcd.unfinished"
+    link.symlink_to(tmp_path / "elsewhere")
+    try:
+        killed.kill()
+        killed.wait()
+        (left,) = tmp_path.glob(".killed.*.unfinished")
+        (used,) = tmp_path.glob(".running.*.unfinished")
+        build(tmp_path / "new", "text")
+        assert not left.exists() and (used / "part").read_text() == "x"
+        assert all((each / "thesis").is_file() for each in strangers) and link.is_symlink()
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+            [*(each.name for each in strangers), used.name, link.name, "elsewhere", "new"]
+        )
+    finally:
+        for process in (killed, running):
+            process.kill()
+            process.communicate()
+    build(tmp_path / "next", "text")
+    assert not used.exists()
+
+
+@posix
+def test_a_folder_that_is_removed_before_it_is_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, removed = files._lock_folder, []
+
+    def slow(path: Path, wait: bool) -> int | None:
+        if wait and not removed:
+            removed.append(path)
+            descriptor = lock(path, wait)
+            path.rmdir()
+            return descriptor
+        return lock(path, wait)
+
+    monkeypatch.setattr(files, "_lock_folder", slow)
+    build(tmp_path / "data", "text")
+    assert removed and (tmp_path / "data/text").read_text() == "text"
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_where_folders_cannot_be_locked_none_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_lock_folder", lambda path, wait: None)
+    left = tmp_path / ".data.0123abcd.unfinished"
+    left.mkdir()
+    build(tmp_path / "data", "text")
+    assert left.is_dir() and (tmp_path / "data/text").is_file()
