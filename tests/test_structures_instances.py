@@ -1,9 +1,21 @@
 """Instances: validation, indexing, joining, torchvision's form."""
 
+import base64
+import copy
+import io
+import pickle
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from masks_toy import SIZE, dense_levels, random_masks
+from PIL import Image
 
+from maskrcnn.config import UserError
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 
@@ -145,3 +157,100 @@ def test_torchvision_without_objects() -> None:
     target = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0), "masks": torch.zeros(0, *SIZE, dtype=torch.uint8)}
     truths = Instances.from_torchvision(target, SIZE)
     assert len(truths) == 0 and isinstance(truths.masks, CroppedMasks)
+
+
+# ---- in files and notebooks
+
+
+def copy_through_file(found: object, path: Path) -> object:
+    torch.save(found, path)
+    return torch.load(path, weights_only=True)
+
+
+def test_saved_lists_are_read_without_running_code(tmp_path: Path) -> None:
+    saved = [make(), make(masks=False, scores=False, ids=False), Instances.empty((3, 4), with_masks=True)]
+    saved[0].masks.areas()  # areas are cached
+    loaded = copy_through_file(saved, tmp_path / "found.pt")
+    assert isinstance(loaded, list)
+    for got, wanted in zip(loaded, saved, strict=True):
+        assert_same(got, wanted)
+
+
+@pytest.mark.parametrize(
+    ("source", "kept"),
+    [
+        ("a.png", "a.png"),
+        (Path("b") / "c.tif", str(Path("b") / "c.tif")),
+        (None, None),
+        (np.zeros((4, 5, 3), np.uint8), None),
+        (torch.zeros(3, 4, 5), None),
+        (Image.new("RGB", (5, 4)), None),
+    ],
+)
+def test_a_path_is_saved_and_an_image_is_not(tmp_path: Path, source: object, kept: object) -> None:
+    found = replace(make(), source=source, category_ids=(7, 9, 11))
+    (loaded,) = copy_through_file([found], tmp_path / "found.pt")
+    assert loaded.source == kept and loaded.category_ids == (7, 9, 11) and found.source is source
+    assert_same(loaded, found)
+    assert copy.copy(found).source is source
+    assert_same(pickle.loads(pickle.dumps(found)), found)
+
+
+def test_a_new_process_reads_a_saved_list(tmp_path: Path) -> None:
+    torch.save([make()], tmp_path / "found.pt")
+    code = f"import torch, maskrcnn; maskrcnn.Instances; print(torch.load({str(tmp_path / 'found.pt')!r}))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "6 objects" in result.stdout
+
+
+def test_a_saved_list_with_fields_that_do_not_belong_together_is_rejected(tmp_path: Path) -> None:
+    broken, masks = make(), random_masks(6)
+    broken.labels = torch.ones(5).long()
+    with pytest.raises(ValueError, match=r"labels must be \[6\]"):
+        copy_through_file(broken, tmp_path / "a.pt")
+    masks.__dict__["offsets"] = torch.zeros(3).long()
+    with pytest.raises(ValueError, match="offsets"):
+        copy_through_file(masks, tmp_path / "b.pt")
+
+
+def test_string_indexing_gives_the_field_or_names_the_fields() -> None:
+    whole = make()
+    assert whole["boxes"] is whole.boxes and whole["masks"] is whole.masks and whole["size"] == SIZE
+    with pytest.raises(KeyError, match="no field 'bbox'; they have size, boxes, labels, scores, masks, ignore, ids"):
+        whole["bbox"]
+
+
+def test_numpy_arrays_and_table_have_the_values_of_the_fields() -> None:
+    whole = make()
+    arrays = whole.cpu().numpy()
+    assert arrays.keys() == whole.to_numpy().keys() == {"boxes", "labels", "scores", "ignore", "ids", "masks"}
+    assert np.array_equal(arrays["masks"], whole.masks.to_dense().numpy()) and arrays["masks"].dtype == bool
+    for name in ("boxes", "labels", "scores", "ignore", "ids"):
+        assert np.array_equal(arrays[name], whole[name].numpy())
+    table = pytest.importorskip("pandas") and whole.to_pandas()
+    assert table["score"].tolist() == whole.scores.tolist() and table["area"].tolist() == whole.areas().tolist()
+    assert table[["x1", "y1", "x2", "y2"]].to_numpy().tolist() == whole.boxes.tolist()
+
+
+def test_notebooks_and_show_draw_the_detections_on_their_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = torch.zeros(3, *SIZE, dtype=torch.uint8)
+    found = replace(make(), source=image)
+    png = found._repr_png_()
+    assert png is not None
+    with Image.open(io.BytesIO(png)) as picture:
+        assert np.array_equal(np.asarray(picture), np.asarray(found.plot())) and np.asarray(picture).max() > 0
+    assert base64.b64encode(png).decode() in found._repr_html_()
+    assert make()._repr_png_() is None and "img" not in make()._repr_html_()
+    shown: list[Image.Image] = []
+    monkeypatch.setattr(Image.Image, "show", lambda self: shown.append(self))
+    make().show(image=image, min_score=0.9)
+    assert np.array_equal(np.asarray(shown[0]), np.asarray(make().plot(image=image, min_score=0.9)))
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [({}, "no 'boxes', only nothing"), ({"boxes": torch.zeros(0, 4), "bbox": 1}, "no 'labels', only 'boxes', 'bbox'")],
+)
+def test_a_target_without_boxes_or_labels_says_what_it_has(target: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Instances.from_torchvision(target, SIZE)

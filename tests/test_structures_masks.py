@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from masks_toy import SIZE, check_sound, dense_levels, random_masks, stacks
 from pycocotools import mask as coco
+from scipy.ndimage import binary_fill_holes
+from skimage.measure import label as label_components
 
 from maskrcnn.structures.masks import CroppedMasks
 
@@ -239,3 +242,74 @@ def test_five_thousand_objects_in_a_large_image_need_little_memory() -> None:
     done = subprocess.run([sys.executable, "-c", MANY], cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout.split()[-1]) < 400, done.stdout
+
+
+# ---- empty masks
+
+
+def test_an_empty_mask_gets_its_best_pixel() -> None:
+    windows = torch.tensor([[2, 3, 5, 5], [1, 1, 3, 3], [0, 0, 0, 0], [4, 4, 6, 6]])
+    faint = torch.tensor([[0, 90, 10], [127, 0, 127]])
+    levels = [faint, torch.tensor([[200, 0], [0, 50]]), torch.zeros(0, 0), torch.zeros(2, 2)]
+    masks = CroppedMasks.from_windows(windows, levels, (8, 10))
+    boxes = torch.tensor([[2.0, 3, 5, 5], [1, 1, 3, 3], [6.2, 2.9, 7.4, 5.3], [30.0, 3, 40, 9]])
+    filled = masks.fill_empty(boxes)
+    assert filled.areas().tolist() == [1, 1, 1, 1]
+    inside = [torch.nonzero(each)[0].tolist() for each in filled.to_dense()]
+    assert inside == [[4, 2], [1, 1], [4, 6], [6, 9]]  # the first of the highest; unchanged; center; on the canvas
+    assert filled.window(0).tolist() == [[0, 90, 10], [128, 0, 127]] and filled.window(1).tolist() == levels[1].tolist()
+    assert masks.areas().tolist() == [0, 1, 0, 0]
+
+
+@pytest.mark.parametrize("count", [0, 7])
+def test_masks_that_are_not_empty_are_not_copied(count: int) -> None:
+    masks = random_masks(count)
+    masks = masks[masks.areas() > 0]
+    assert masks.fill_empty(torch.zeros(len(masks), 4)) is masks
+
+
+@given(st.integers(0, 2**31))
+def test_filling_changes_empty_masks_alone(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    parts = [random_masks(5, seed=seed % 1000)]
+    faint = replace(
+        parts[0], data=(parts[0].data.float() * torch.rand(len(parts[0].data), generator=generator)).byte() // 2
+    )
+    masks = CroppedMasks.cat([parts[0], faint])
+    boxes = torch.rand(len(masks), 4, generator=generator) * 60 - 10
+    filled = masks.fill_empty(boxes)
+    had = masks.areas() > 0
+    assert torch.equal(filled.areas(), torch.where(had, masks.areas(), 1))
+    assert torch.equal(dense_levels(filled)[had], dense_levels(masks)[had])
+
+
+# ---- polygons
+
+
+@given(stacks())
+def test_polygons_are_the_masks_with_their_holes_filled(dense: np.ndarray) -> None:
+    masks = CroppedMasks.from_dense(torch.from_numpy(dense))
+    polygons = masks.to_polygons()
+    wanted = np.stack([binary_fill_holes(each) for each in dense]) if len(dense) else dense
+    filled = CroppedMasks.from_polygons(polygons, masks.size)
+    assert np.array_equal(filled.to_dense().numpy(), wanted)
+    for rings, mask in zip(polygons, dense, strict=True):
+        assert all(len(ring) >= 8 for ring in rings)
+        outer = label_components(binary_fill_holes(mask), connectivity=1).max() if mask.any() else 0
+        assert len(rings) >= outer
+
+
+def test_polygons_of_known_shapes() -> None:
+    dense = torch.zeros(5, 6, 8, dtype=torch.bool)
+    dense[0, 2, 3] = True
+    dense[1, 1:3, 2:6] = True
+    dense[2, 1, 1] = dense[2, 2, 2] = True  # touch at a corner
+    dense[3, 1:4, 1:4] = True
+    dense[3, 2, 2] = False  # a hole
+    polygons = CroppedMasks.from_dense(dense).to_polygons()
+    assert polygons[0] == [[3, 2, 4, 2, 4, 3, 3, 3]]
+    assert polygons[1] == [[2, 1, 6, 1, 6, 3, 2, 3]]
+    assert polygons[2] == [[1, 1, 2, 1, 2, 2, 1, 2], [2, 2, 3, 2, 3, 3, 2, 3]]
+    assert polygons[3] == [[1, 1, 4, 1, 4, 4, 1, 4]]
+    assert polygons[4] == []
+    assert CroppedMasks.empty((4, 4)).to_polygons() == []

@@ -69,8 +69,13 @@ def predict(
             progress(done, len(views))
     merged = [_merge_tiles(layer) for layer in layers.values()]
     if len(merged) == 1:
-        return merged[0]
-    return merge_by_name(merge, merged) if isinstance(merge, str) else merge(merged)
+        return _fill_empty_masks(merged[0])
+    return _fill_empty_masks(merge_by_name(merge, merged) if isinstance(merge, str) else merge(merged))
+
+
+def _fill_empty_masks(found: Instances) -> Instances:
+    """Give each mask that is empty after mapping and merging its best pixel."""
+    return found if found.masks is None else replace(found, masks=found.masks.fill_empty(found.boxes))
 
 
 def _as_pixels(image: Tensor | Pixels) -> Pixels:

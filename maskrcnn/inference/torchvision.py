@@ -1,4 +1,4 @@
-"""Adapters of other libraries' detectors for `maskrcnn.inference.prediction.predict`."""
+"""Adapters between torchvision's detectors and ours, in both directions."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from maskrcnn.config import UserError
+from maskrcnn.inference.predictor import Predictor
+from maskrcnn.model.detector import Detector
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 from maskrcnn.structures.pixels import to_float
@@ -57,7 +60,54 @@ def _to_instances(outputs: Mapping[str, Tensor], image: Tensor) -> Instances:
     masks = None
     if "masks" in outputs:  # in chunks: pixel indices take several times the memory of a mask
         parts = [CroppedMasks.from_dense(part[:, 0]) for part in outputs["masks"].split(MASK_CHUNK_SIZE)]
-        masks = CroppedMasks.cat(parts)
+        masks = CroppedMasks.cat(parts).fill_empty(outputs["boxes"])
     return Instances(size, outputs["boxes"].float(), outputs["labels"].long(), outputs["scores"], masks).to(
         image.device
     )
+
+
+class TorchVisionModel(nn.Module):
+    """A detector in the interface of torchvision's detection models, see `as_torchvision`."""
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.detector = detector
+        self.training = detector.training  # not of its parts, some of which may be frozen
+
+    def forward(
+        self, images: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]] | None = None
+    ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+        """Compute losses in training mode, and detections in evaluation mode.
+
+        Args:
+            images: `[C, H, W]` each, as for `Detector`.
+            targets: `boxes`, `labels`, and for a mask head `masks`, of each image; only used in training mode.
+
+        Returns:
+            Losses by name; or `boxes`, `labels`, `scores`, and for a mask head `masks` (float32 `[N, 1, H, W]`), of
+            each image in descending order of score.
+
+        Raises:
+            UserError: If there are no targets in training mode, or images or targets are invalid.
+        """
+        if not self.training:
+            return [_to_torchvision(found) for found in self.detector.detect(images)]
+        if targets is None:
+            raise UserError("targets must be given in training mode; model.eval() detects")
+        return self.detector.losses(images, targets)
+
+
+def as_torchvision(detector: Detector | Predictor) -> TorchVisionModel:
+    """Wrap a detector for clients of torchvision's detection models, such as training loops, metrics and plots.
+
+    The parameters are those of the detector, whose mode the wrapper takes.
+
+    Args:
+        detector: a detector, or that of a `Predictor`.
+    """
+    return TorchVisionModel(detector.detector if isinstance(detector, Predictor) else detector)
+
+
+def _to_torchvision(found: Instances) -> dict[str, Tensor]:
+    """Convert detections to torchvision's dict, which has no `iscrowd`."""
+    return {name: value for name, value in found.to_torchvision().items() if name != "iscrowd"}

@@ -1,6 +1,6 @@
 """Detector with one, two, or three stages: RPN, Faster R-CNN, or Mask R-CNN."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -12,6 +12,7 @@ from maskrcnn.model.box_head import BoxHead
 from maskrcnn.model.config import HEADS, DetectorConfig
 from maskrcnn.model.images import (
     PaddedBatch,
+    check_list,
     check_statistics,
     group_by_padded_size,
     image_size,
@@ -99,14 +100,14 @@ class Detector(nn.Module):
     def forward(
         self,
         images: Sequence[Tensor],
-        instances: Sequence[Instances] | None = None,
+        instances: Sequence[Instances | Mapping[str, Tensor]] | None = None,
         proposals_only: bool = False,
     ) -> dict[str, Tensor] | list[Instances]:
         """Compute losses if targets are given, otherwise detections.
 
         Args:
             images: `[C, H, W]` each, see the class.
-            instances: ground truth of each image.
+            instances: ground truth of each image, `Instances` or a target dict of torchvision's detectors.
             proposals_only: whether to return the proposals of the RPN, whose labels are all 1, for any head.
 
         Returns:
@@ -118,10 +119,15 @@ class Detector(nn.Module):
         """
         return self.detect(images, proposals_only) if instances is None else self.losses(images, instances)
 
-    def losses(self, images: Sequence[Tensor], instances: Sequence[Instances]) -> dict[str, Tensor]:
+    def losses(
+        self, images: Sequence[Tensor], instances: Sequence[Instances | Mapping[str, Tensor]]
+    ) -> dict[str, Tensor]:
         """Compute the losses by name, float32 scalars; updates running statistics in training mode only."""
-        self._check_targets(images, instances)
-        batch = self._batch(self._prepare(images))
+        prepared = self._prepare(images)
+        if not prepared:
+            raise UserError("there are no images to compute losses of; give at least one image and its targets")
+        instances = self._convert_targets(images, instances)
+        batch = self._batch(prepared)
         scaled = [resize_instances(t, size) for t, size in zip(instances, batch.sizes, strict=True)]
         per_sample = self.config.per_sample_loss
         features = self._maps(batch)
@@ -137,13 +143,35 @@ class Detector(nn.Module):
             losses |= self.mask_head.loss(features, samples, scaled, per_sample)
         return losses
 
-    def _check_targets(self, images: Sequence[Tensor], instances: Sequence[Instances]) -> None:
+    def _convert_targets(
+        self, images: Sequence[Tensor], instances: Sequence[Instances | Mapping[str, Tensor]]
+    ) -> list[Instances]:
+        """Convert the targets of each image to `Instances`, and check them."""
+        if isinstance(instances, Instances | Mapping) or len(instances) != len(images):
+            one = isinstance(instances, Instances | Mapping)
+            given = f"one {type(instances).__name__}" if one else f"{len(instances)} targets"
+            raise UserError(f"got {len(images)} images but {given}; give a list with the targets of each image")
+        converted = []
         for i, (image, targets) in enumerate(zip(images, instances, strict=True)):
-            if image_size(image) != tuple(targets.size):
-                raise ValueError(f"image {i} is {image_size(image)} but its instances are for {tuple(targets.size)}")
-            wrong = targets.labels[(targets.labels < 1) | (targets.labels > self.num_classes)]
-            if len(wrong):
-                raise ValueError(f"image {i} has an object with label {int(wrong[0])}, outside 1..{self.num_classes}")
+            try:
+                whole = (
+                    Instances.from_torchvision(targets, image_size(image)) if isinstance(targets, Mapping) else targets
+                )
+            except ValueError as error:
+                raise UserError(f"image {i}: {error}") from error
+            self._check_targets(f"image {i}", image, whole)
+            converted.append(whole)
+        return converted
+
+    def _check_targets(self, name: str, image: Tensor, targets: Instances) -> None:
+        if not isinstance(targets, Instances):
+            kind = type(targets).__name__
+            raise UserError(f"{name}: targets must be Instances or a dict of boxes and labels, got {kind}")
+        if image_size(image) != tuple(targets.size):
+            raise UserError(f"{name} is {image_size(image)} but its instances are for {tuple(targets.size)} (H, W)")
+        wrong = targets.labels[(targets.labels < 1) | (targets.labels > self.num_classes)]
+        if len(wrong):
+            raise UserError(f"{name} has an object with label {int(wrong[0])}, outside 1..{self.num_classes}")
 
     @torch.no_grad()
     def detect(self, images: Sequence[Tensor], proposals_only: bool = False) -> list[Instances]:
@@ -154,7 +182,7 @@ class Detector(nn.Module):
     def _detect_all(self, images: Sequence[Tensor], proposals_only: bool) -> list[Instances]:
         prepared = self._prepare(images, with_values=True)
         groups = group_by_padded_size(prepared, self.pad_multiple, self._min_multiples)
-        if self.config.image.pad_to_batch:
+        if self.config.image.pad_to_batch and prepared:
             groups = [list(range(len(images)))]
         results: dict[int, Instances] = {}
         for group in groups:
@@ -166,7 +194,10 @@ class Detector(nn.Module):
     def features(self, images: Sequence[Tensor]) -> list[Tensor]:
         """Compute the feature maps `[B, C, h, w]`, finest first, of images padded to one batch, as for detection."""
         with _evaluation_mode(self):
-            return self._maps(self._batch(self._prepare(images, with_values=True)))
+            prepared = self._prepare(images, with_values=True)
+            if not prepared:
+                raise UserError("there are no images to compute feature maps of; give at least one")
+            return self._maps(self._batch(prepared))
 
     def _maps(self, batch: PaddedBatch) -> list[Tensor]:
         """Compute and check the maps of the backbone, which may have been replaced by one with other strides."""
@@ -197,7 +228,8 @@ class Detector(nn.Module):
         return 2 if self.training else 1
 
     def _prepare(self, images: Sequence[Tensor], with_values: bool = False) -> list[Tensor]:
-        prepared = []
+        prepared: list[Tensor] = []
+        check_list(images)
         for i, image in enumerate(images):
             try:
                 on_cpu = isinstance(image, Tensor) and image.device.type == "cpu"
@@ -270,5 +302,5 @@ def _paste(found: Instances, size: tuple[int, int], probabilities: Tensor, frame
     """Map detections back with masks, given as probabilities `[K, S, S]` in frames `[K, 4]` of the network's input."""
     result = _map_back(found, size)
     frames = scale_boxes(frames, size[1] / found.size[1], size[0] / found.size[0])
-    result.masks = CroppedMasks(*paste_masks(probabilities, frames, size), size)
+    result.masks = CroppedMasks(*paste_masks(probabilities, frames, size), size).fill_empty(result.boxes)
     return result

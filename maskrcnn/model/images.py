@@ -58,6 +58,20 @@ def prepare_image(image: Tensor, config: ImageConfig, with_values: bool = False)
     return F.interpolate(image[None], size=(height, width), mode="bilinear", align_corners=False)[0]
 
 
+def check_list(images: Sequence[Tensor]) -> None:
+    """Check that images are a list of tensors, or one tensor of a batch.
+
+    Raises:
+        UserError: For a single image, or another type.
+    """
+    if isinstance(images, Tensor) and images.ndim == 4:
+        return
+    if hasattr(images, "shape"):
+        raise UserError(f"images must be a list of tensors [C, H, W], got one image {list(images.shape)}; give [image]")
+    if not isinstance(images, Sequence) or isinstance(images, str | bytes):
+        raise UserError(f"images must be a list of tensors [C, H, W], got {type(images).__name__}")
+
+
 def check_image(image: Tensor, channels: int) -> None:
     """Check the type, shape and dtype of an image.
 

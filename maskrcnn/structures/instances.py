@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from maskrcnn.config import UserError
 from maskrcnn.structures.masks import CroppedMasks
 
 
@@ -72,10 +73,7 @@ class Instances:
         masks: CroppedMasks, labels: Tensor, ignore: Tensor | None = None, ids: Tensor | None = None
     ) -> "Instances":
         """Create ground truth whose boxes are the tight boxes of its masks."""
-        nothing = torch.zeros(len(masks), dtype=torch.bool, device=labels.device)
-        return Instances(
-            masks.size, masks.boxes(), labels, masks=masks, ignore=nothing if ignore is None else ignore, ids=ids
-        )
+        return Instances(masks.size, masks.boxes(), labels, None, masks, ignore, ids)  # type: ignore[arg-type]
 
     @staticmethod
     def cat(parts: Sequence["Instances"]) -> "Instances":
@@ -85,29 +83,38 @@ class Instances:
             ValueError: If the parts differ in image size or in which optional fields they have.
         """
 
-        def join(name: str) -> Tensor | None:
+        def join(name: str, cat: Any = torch.cat) -> Any:
             values = [getattr(part, name) for part in parts]
             if any(v is None for v in values) and any(v is not None for v in values):
                 raise ValueError(f"cannot join instances with and without {name}")
-            return None if values[0] is None else torch.cat(values)
+            return None if values[0] is None else cat(values)
 
         if len({tuple(part.size) for part in parts}) != 1:
             raise ValueError(f"instances must share one size, got {sorted({tuple(part.size) for part in parts})}")
-        masks = [part.masks for part in parts]
-        if any(m is None for m in masks) and any(m is not None for m in masks):
-            raise ValueError("cannot join instances with and without masks")
-        present = [m for m in masks if m is not None]
         return Instances(
             parts[0].size,
             torch.cat([part.boxes for part in parts]),
             torch.cat([part.labels for part in parts]),
             join("scores"),
-            CroppedMasks.cat(present) if present else None,
+            join("masks", CroppedMasks.cat),
             torch.cat([part.ignore for part in parts]),
             join("ids"),
             parts[0].source,
             parts[0].category_ids,
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled or saved with `torch.save`: a source in memory is left out, a path becomes text."""
+        source = os.fspath(self.source) if isinstance(self.source, str | os.PathLike) else None
+        return {**self.__dict__, "size": tuple(map(int, self.size)), "source": source}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore and check instances that were pickled, or saved with `torch.save`."""
+        self.__dict__.update(state)
+        self.__post_init__()
+
+    def __copy__(self) -> "Instances":
+        return replace(self)
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -120,14 +127,19 @@ class Instances:
         parts += [name for name in ("masks", "ids") if getattr(self, name) is not None]
         return f"Instances({', '.join(parts)})"
 
+    def _repr_png_(self) -> bytes | None:
+        """Show the detections drawn on their image where a notebook shows pictures."""
+        if self.source is None or self.scores is None:
+            return None
+        png = io.BytesIO()
+        self.plot().save(png, format="PNG")
+        return png.getvalue()
+
     def _repr_html_(self) -> str:
         """Show the detections drawn on their image in a notebook."""
         text = f"<code>{html.escape(repr(self))}</code>"
-        if self.source is None or self.scores is None:
-            return text
-        png = io.BytesIO()
-        self.plot().save(png, format="PNG")
-        return f'{text}<br><img src="data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}">'
+        png = self._repr_png_()
+        return text if png is None else f'{text}<br><img src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 
     @overload
     def __getitem__(self, index: str) -> Any: ...
@@ -225,7 +237,13 @@ class Instances:
             target: `boxes` and `labels`, and optionally `scores`, `masks` (`[N, H, W]` or `[N, 1, H, W]`), and
                 `iscrowd`.
             size: size of the image (H, W).
+
+        Raises:
+            UserError: If `boxes` or `labels` are missing.
         """
+        for name in ("boxes", "labels"):
+            if name not in target:
+                raise UserError(f"a target has no {name!r}, only {', '.join(map(repr, target)) or 'nothing'}")
         masks = target.get("masks")
         if masks is not None and masks.ndim == 4:
             masks = masks[:, 0]
@@ -237,7 +255,7 @@ class Instances:
             target["labels"].long(),
             target.get("scores"),
             None if masks is None else CroppedMasks.from_dense(masks),
-            torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device) if crowd is None else crowd.bool(),
+            None if crowd is None else crowd.bool(),  # type: ignore[arg-type]
         )
 
     def to_torchvision(self) -> dict[str, Tensor]:
@@ -263,9 +281,7 @@ class Instances:
             arrays["masks"] = self.masks.to_dense().cpu().numpy()
         return arrays
 
-    def numpy(self) -> dict[str, NDArray[Any]]:
-        """Convert to NumPy arrays, see `to_numpy`."""
-        return self.to_numpy()
+    numpy = to_numpy
 
     def to_label_image(self, min_visible_fraction: float = 0.0) -> NDArray[np.int32]:
         """Number the pixels by object, in the order of the objects, from 1; earlier objects are on top.
@@ -365,6 +381,10 @@ class Instances:
 
         return plot_detections(self, self.source if image is None else image, path, min_score, class_names)
 
+    def show(self, **options: Any) -> None:
+        """Draw the detections on their image, and open the picture in a window; options as in `plot`."""
+        self.plot(**options).show()
+
 
 def to_category_ids(labels: Tensor, category_ids: Sequence[int] | None) -> list[int]:
     """Convert labels `[N]` to category ids: `category_ids[0]` is the id of label 1; None returns the labels.
@@ -382,3 +402,6 @@ def to_category_ids(labels: Tensor, category_ids: Sequence[int] | None) -> list[
                 f"{len(category_ids)}; give one id for each class"
             )
     return [int(category_ids[label - 1]) for label in values]
+
+
+torch.serialization.add_safe_globals([Instances])  # torch.load(..., weights_only=True) reads saved lists

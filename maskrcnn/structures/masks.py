@@ -1,7 +1,7 @@
 """N masks on one canvas, each stored as a window and the pixels inside it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,7 @@ from maskrcnn.ops import masks as ops
 from maskrcnn.ops.rle import decode_rle, encode_rle
 from maskrcnn.ops.types import Windows
 from maskrcnn.ops.windows import pixel_bounds, window_offsets, window_pixels
+from maskrcnn.structures.outlines import trace_outlines
 
 _MAX_DENSE_PIXELS = 1 << 26  # pixels of dense masks converted at once
 _MAX_COORDINATE = 2_000_000  # of polygon points, in pixels; bounds the cost of filling
@@ -42,6 +43,11 @@ class CroppedMasks:
                 f"windows must be [N, 4] and offsets [N + 1], "
                 f"got {list(self.windows.shape)} and {list(self.offsets.shape)}"
             )
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore and check masks that were pickled, or saved with `torch.save`."""
+        self.__dict__.update(state)
+        self.__post_init__()
 
     @staticmethod
     def empty(size: tuple[int, int]) -> "CroppedMasks":
@@ -195,6 +201,24 @@ class CroppedMasks:
         areas, boxes = ops.measure_masks(self.parts)
         return areas, boxes.float()
 
+    def fill_empty(self, boxes: Tensor) -> "CroppedMasks":
+        """Give each empty mask the pixel with its highest level, or that at the center of its box `[N, 4]`."""
+        empty = torch.nonzero(self.areas() == 0).flatten()
+        if len(empty) == 0:
+            return self
+        part = self[empty]
+        owner = torch.repeat_interleave(part.offsets.diff())
+        peak = part.data.new_zeros(len(empty)).scatter_reduce(0, owner, part.data, "amax")
+        index = torch.nonzero((part.data == peak[owner]) & (part.data > 0)).flatten()
+        first = torch.full_like(empty, len(part.data)).scatter_reduce(0, owner[index], index, "amin")
+        data = part.data.clone()
+        data[first[peak > 0]] = 128
+        limit = boxes.new_tensor([self.size[1] - 1, self.size[0] - 1])
+        center = torch.minimum(((boxes[:, :2] + boxes[:, 2:])[empty] / 2).floor().clamp(min=0), limit)
+        pixels = CroppedMasks.from_boxes(torch.cat([center, center + 1], dim=1), self.size)
+        part = replace(part, data=data).replace_at(torch.nonzero(peak == 0).flatten(), pixels[peak == 0])
+        return self.replace_at(empty, part)
+
     def crop(self, x: int, y: int, height: int, width: int) -> "CroppedMasks":
         """Crop to a canvas of `height` × `width` whose origin is at (x, y); pixels outside this canvas are empty."""
         return CroppedMasks(*ops.crop_masks(self.parts, x, y, (height, width)), (height, width))
@@ -244,6 +268,17 @@ class CroppedMasks:
         """Encode each mask as a compressed COCO run-length code."""
         return [{"size": list(self.size), "counts": counts} for counts in encode_rle(self.parts, self.size)]
 
+    def to_polygons(self) -> list[list[list[float]]]:
+        """Return the outlines of each mask along the edges of its pixels, as COCO polygons `[x0, y0, x1, y1, …]`.
+
+        Each part of a mask has a polygon of at least four points, single pixels, too; holes are filled.
+        """
+        polygons = []
+        for i, (x, y) in enumerate(self.windows[:, :2].tolist()):
+            outlines = trace_outlines((self.window(i) >= 128).cpu().numpy())
+            polygons.append([[float(v) for px, py in outline for v in (px + x, py + y)] for outline in outlines])
+        return polygons
+
     def to_label_image(self, min_visible_fraction: float = 0.0) -> tuple[Tensor, Tensor]:
         """Paint a label image with the first mask on top; see `maskrcnn.ops.masks.label_image`.
 
@@ -278,3 +313,6 @@ def fill_polygons(rings: Sequence[NDArray[np.float64]], size: tuple[int, int]) -
     if not rings:
         return {"size": list(size), "counts": [size[0] * size[1]]}
     return dict(coco_mask.merge(coco_mask.frPyObjects([ring.tolist() for ring in rings], *size)))
+
+
+torch.serialization.add_safe_globals([CroppedMasks])  # torch.load(..., weights_only=True) reads saved masks

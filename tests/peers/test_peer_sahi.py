@@ -12,9 +12,11 @@ import pytest
 import torch
 from detector_toy import toy_detector
 from peers_toy import CLASSES, draw_disks
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
+from maskrcnn.inference import as_torchvision
 from maskrcnn.inference.config import ViewsConfig
 from maskrcnn.inference.prediction import predict
 from maskrcnn.inference.views import make_views
@@ -26,6 +28,7 @@ pytest.importorskip("sahi")
 pytest.importorskip("pycocotools")
 from pycocotools.coco import COCO
 from sahi.models.base import DetectionModel
+from sahi.models.torchvision import TorchVisionDetectionModel
 from sahi.predict import get_prediction, get_sliced_prediction
 from sahi.prediction import ObjectPrediction
 from skimage.measure import label as label_components
@@ -59,7 +62,7 @@ def split(found: Instances) -> list[Instances]:
 
 def to_sahi(one: Instances, shift: list[int], full: Any) -> ObjectPrediction:
     label = int(one.labels[0]) - 1
-    segmentation = None if one.masks is None else [trace(one.masks.to_dense()[0])]
+    segmentation = None if one.masks is None else one.masks.to_polygons()[0]
     return ObjectPrediction(
         bbox=one.boxes[0].tolist(),
         category_id=label,
@@ -69,18 +72,6 @@ def to_sahi(one: Instances, shift: list[int], full: Any) -> ObjectPrediction:
         shift_amount=shift,
         full_shape=full or list(one.size),
     )
-
-
-def trace(mask: Tensor) -> list[float]:
-    """The outline of a mask whose rows are whole, along the edges of its pixels: down its right side, up its left one.
-
-    SAHI takes the box from it, so an outline through the centers of pixels would make objects a pixel smaller.
-    """
-    rows = torch.nonzero(mask.any(dim=1)).flatten().tolist()
-    ends = [torch.nonzero(mask[y]).flatten() for y in rows]
-    right = [(int(x[-1]) + 1, y + below) for x, y in zip(ends, rows, strict=True) for below in (0, 1)]
-    left = [(int(x[0]), y + below) for x, y in zip(ends, rows, strict=True) for below in (0, 1)]
-    return [float(value) for point in [*right, *reversed(left)] for value in point]
 
 
 def find_components(images: Sequence[Tensor]) -> list[Instances]:
@@ -185,13 +176,8 @@ def from_sahi(result: Any, size: tuple[int, int]) -> Instances:
 def test_a_detector_of_ours_gives_its_detections_and_coco_results(head: str, tmp_path: Path) -> None:
     detector = toy_detector(head, num_classes=3, box__min_score=0.0, box__max_detections=8)
     picture, _ = make_picture((128, 160))
-
-    def detect(images: Sequence[Tensor]) -> list[Instances]:
-        found = detector(images)
-        return [each[each.has_mask()] if head == "mask_rcnn" else each for each in found]
-
-    (ours,) = detect([to_image(picture)])
-    whole = get_prediction(picture, model(detect, min_score=0.0), verbose=0)
+    (ours,) = detector([to_image(picture)])
+    whole = get_prediction(picture, model(detector, min_score=0.0), verbose=0)
     boxes, labels = read(whole)
     torch.testing.assert_close(boxes, ours.boxes if head == "faster_rcnn" else ours.masks.boxes(), rtol=0, atol=1e-4)
     assert torch.equal(labels, ours.labels)
@@ -204,3 +190,33 @@ def test_a_detector_of_ours_gives_its_detections_and_coco_results(head: str, tmp
     with redirect_stdout(io.StringIO()):
         loaded = COCO(str(truth)).loadRes(entries)
     assert len(loaded.anns) == len(entries) > 0
+
+
+@pytest.mark.parametrize("faint", [False, True])
+def test_slices_of_ellipses_have_masks(tiny_ellipses: Path, faint: bool) -> None:
+    """Also where slices cut masks to a line of pixels, or where masks were empty before they got their best pixel."""
+    detector = toy_detector("mask_rcnn", num_classes=3, box__min_score=0.0, box__max_detections=30)
+    if faint:
+        torch.nn.init.constant_(detector.mask_head.logits.bias, -9.0)
+    sahi_model = model(detector, min_score=0.0)
+    pictures = sorted((tiny_ellipses / "test" / "images").glob("*.png"))
+    assert pictures
+    for path in pictures:
+        with Image.open(path) as file:
+            picture = np.asarray(file.convert("RGB"))
+        for kind in ("NMS", "GREEDYNMM"):
+            result = get_sliced_prediction(picture, sahi_model, 32, 32, 0.25, 0.25, postprocess_type=kind, verbose=0)
+            assert len(result.object_prediction_list) > 0
+            assert all(each.mask.bool_mask.any() for each in result.object_prediction_list)
+
+
+def test_the_adapter_of_sahi_for_torchvision_takes_our_detector() -> None:
+    picture, _ = make_picture((128, 160))
+    detector = toy_detector("faster_rcnn", num_classes=3, box__min_score=0.0, box__max_detections=8)
+    names = {str(label): name for label, name in enumerate(CLASSES, start=1)}
+    sahi_model = TorchVisionDetectionModel(
+        model=as_torchvision(detector), confidence_threshold=0.0, category_mapping=names, device="cpu"
+    )
+    boxes = [each.bbox.to_xyxy() for each in get_prediction(picture, sahi_model, verbose=0).object_prediction_list]
+    torch.testing.assert_close(torch.tensor(boxes), detector([to_image(picture) / 255])[0].boxes, rtol=0, atol=1e-3)
+    assert get_sliced_prediction(picture, sahi_model, 64, 64, 0.2, 0.2, verbose=0).object_prediction_list

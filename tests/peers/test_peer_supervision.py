@@ -1,11 +1,15 @@
 """Results in supervision: the same boxes, masks, overlaps and average precision."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from detector_toy import toy_detector
 from peers_toy import CLASSES, make_scene, make_scenes
 
 from maskrcnn.evaluation.coco import evaluate_coco
+from maskrcnn.inference.predictor import Predictor
 from maskrcnn.ops.boxes import box_area, box_iou
 from maskrcnn.ops.nms import nms
 from maskrcnn.structures.instances import Instances
@@ -67,3 +71,22 @@ def test_average_precision(kind: str, target: MetricTarget) -> None:
     result, figures = metric.compute(), evaluate_coco(targets, found, CLASSES, kind)
     assert result.map50_95 == pytest.approx(figures.ap, abs=2e-3)
     assert result.map50 == pytest.approx(figures.ap50, abs=2e-3)
+
+
+@pytest.mark.parametrize("faint", [False, True])
+def test_detections_in_ellipses_become_detections_of_supervision(tiny_ellipses: Path, faint: bool) -> None:
+    detector = toy_detector("mask_rcnn", box__min_score=0.0, box__max_detections=30)
+    if faint:
+        torch.nn.init.constant_(detector.mask_head.logits.bias, -9.0)
+    pictures = sorted((tiny_ellipses / "test" / "images").glob("*.png"))
+    for found in Predictor(detector, device="cpu").predict([*pictures]):
+        theirs = found.to_supervision()
+        assert len(theirs) == len(found) > 0
+        np.testing.assert_array_equal(theirs.mask, found.masks.to_dense().numpy())
+        assert (theirs.area > 0).all() and np.isfinite(sv.mask_to_xyxy(theirs.mask)).all()
+        assert all(len(sv.mask_to_polygons(mask)) > 0 for mask in theirs.mask[theirs.area >= 16])
+        output = {name: value for name, value in found.to_torchvision().items() if name != "iscrowd"}
+        again = sv.Detections.from_transformers({**output, "masks": output["masks"] > 0.5})
+        np.testing.assert_array_equal(again.mask, theirs.mask)
+        scene = np.zeros((*found.size, 3), np.uint8)
+        assert sv.MaskAnnotator(opacity=1.0).annotate(scene, theirs).any()
