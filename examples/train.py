@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from maskrcnn.command_line import SettingsCommand, get_exit_code
 from maskrcnn.training.runs import NEWEST, find_run
 from workbench.config import experiment_options, load_config
-from workbench.training import format_next_commands, run_experiment
+from workbench.training import run_experiment
 from workbench.trust import check_trust
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command(
@@ -60,7 +57,10 @@ def main(resume: str | None, dry_run: bool, **flags: Any) -> None:
         return
     if experiment.training.stopped_by is not None:
         raise click.exceptions.Exit(get_exit_code(experiment.training.stopped_by))
-    click.echo(format_next_commands(experiment.config, flags["config"]))
+    from workbench.report import format_next_commands
+
+    for line in format_next_commands(experiment.log.folder, experiment.config.output.output_dir):
+        click.echo(line)
 
 
 if __name__ == "__main__":

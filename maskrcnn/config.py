@@ -367,7 +367,7 @@ def to_toml(config: DataclassInstance, comments: bool = True) -> str:
             table = prefix
             lines += [""] * bool(lines) + [f"# {setting.section}"] * bool(comments and setting.section)
             lines += [f"[{prefix}]"] * bool(prefix)
-        value = _get(config, key)
+        value = get_value(config, key)
         line = f"# {name} =" if value is None and setting.default is None else f"{name} = {as_toml(value)}"
         lines += _add_comment(line, setting.summary) if comments else [line]
     return "\n".join(lines) + "\n"
@@ -381,9 +381,10 @@ def _add_comment(line: str, words: str) -> list[str]:
 
 def differences(a: Config, b: Config) -> list[str]:
     """Return `key: value in a -> value in b` for each option that differs."""
-    pairs = [(key, _get(a, key), _get(b, key)) for key in settings(type(a))]
+    pairs = [(key, get_value(a, key), get_value(b, key)) for key in settings(type(a))]
     return [f"{key}: {as_toml(old)} -> {as_toml(new)}" for key, old, new in pairs if old != new]
 
 
-def _get(config: DataclassInstance, key: str) -> Any:
+def get_value(config: DataclassInstance, key: str) -> Any:
+    """Return the value of an option."""
     return functools.reduce(getattr, key.split("."), config)

@@ -74,7 +74,7 @@ def test_the_test_figures_are_those_of_the_best_weights(workplace: Path, monkeyp
     (found,) = records(workplace / RUN, "test")
     assert (found["epoch"], found["step"]) == (1, 3)
     line = next(line for line in lines if line.startswith("Test images: "))
-    assert line.endswith("(weights of epoch 1, the best of 3 epochs on the validation images)")
+    assert line.endswith("(weights of epoch 1, the best of 3 evaluated epochs on the validation images)")
     config = load_config(RUN / "config.toml")
     experiment = Experiment(config, RunLog("unused", tensorboard=False), open_data(config, lambda line: None), print)
     experiment.detector.load_state_dict(weights_of(workplace / RUN))
@@ -97,7 +97,7 @@ def test_without_validation_images_the_test_images_serve_and_it_is_said(workplac
     words = "the test images serve as validation, too (--val_fraction=0): their own figures choose the best weights"
     assert lines[0] == words
     assert any("6 training and 3 test images" in line for line in lines)
-    assert any(line.endswith("the best of 3 epochs on these same images)") for line in lines)
+    assert any(line.endswith("the best of 3 evaluated epochs on these same images)") for line in lines)
     other = RUN.with_name("ellipses-faster_rcnn-2")
     assert_same_weights(weights_of(RUN, "last"), weights_of(other, "last"))  # evaluation moves nothing
     best = next(line for line in records(other, "validation") if line["epoch"] == records(other, "test")[0]["epoch"])

@@ -152,6 +152,20 @@ def test_another_configuration_is_refused_by_name_and_the_run_stays(whole: Path,
     assert snapshot(whole) == before
 
 
+def test_a_finished_run_says_so_and_what_trains_longer(whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "copy")
+    with chdir(tmp_path / "copy"):
+        lines = succeed(main, f"--resume={NAME}")
+        assert sum(line.startswith("This run is finished (3 epochs, 9 steps)") for line in lines) == 1
+        (longer,) = [line for line in lines if line.startswith("To train longer")]
+        assert any(line.endswith(f"--config={Path('runs', NAME, 'config.toml')}") for line in lines[-1:])
+        command = shlex.split(longer.partition("run: ")[2])
+        assert command[:2] == ["python", "example_smallobject_train.py"]
+        lines = succeed(main, *command[2:])
+    assert any(line.startswith("18 steps (6 epochs)") for line in lines)
+    assert_same_run(whole / "runs" / NAME, tmp_path / "copy/runs" / NAME)
+
+
 def test_settings_of_the_output_may_change(whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole, tmp_path / "copy")
     with chdir(tmp_path / "copy"):

@@ -96,7 +96,7 @@ def test_a_second_process_cannot_resume_a_run_that_goes_on_and_can_when_it_was_k
         step = saved_step()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("maskrcnn.training.loop.Training.run", lambda self: self.save())
-            patch.setattr("workbench.training.finish", lambda experiment: None)
+            patch.setattr("workbench.report.finish", lambda experiment: None)
             succeed(main, "--resume")
     assert saved_step() == step
 

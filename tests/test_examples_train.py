@@ -14,6 +14,7 @@ from programs_toy import N_TEST, N_TRAIN, N_VAL, settle, snapshot, succeed
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from datasets.readers.generated import Generated
 from examples.train import main
 from maskrcnn.model.config import HEADS
 from maskrcnn.training.checkpoint import load_checkpoint
@@ -76,20 +77,40 @@ def test_a_run_leaves_what_the_readme_lists(finished: Finished) -> None:
 
 def test_the_last_lines_say_where_things_are_and_what_to_type(finished: Finished) -> None:
     run = Path("runs", f"ellipses-{finished.head}-1")
-    *_, weights, pictures, predictions, first, second = finished.lines
+    *_, weights, pictures, predictions, first, second, third = finished.lines
     assert weights.split(maxsplit=1) == ["Weights", f"{run / 'weights' / 'best.pt'}, last.pt"]
     assert pictures.split() == ["Pictures", str(run / "plots")]
     also = [", coco_masks.json"] if finished.head == "mask_rcnn" else [""]
     assert predictions.split(maxsplit=1) == ["Predictions", f"{run / 'predictions' / 'coco_boxes.json'}{also[0]}"]
-    assert first == "Next: tensorboard --logdir runs"
-    assert second.strip() == "python -m examples.compare_heads"
+    assert first == f"Next: python -m examples.predict IMAGE_OR_FOLDER --weights={run}"
+    assert second.strip() == "tensorboard --logdir runs"
+    assert third.strip() == f"python -m examples.compare_heads --config={run / 'config.toml'}"
     headline = next(line for line in finished.lines if line.startswith("Test images: "))
     assert ("mask_ap " in headline) == (finished.head == "mask_rcnn") and "box_ap " in headline
     assert "count_error " in headline and "f1 " in headline
     legend = next(line.strip() for line in finished.lines if "count_error: mean absolute difference" in line)
     measured = [json.loads(line) for line in (finished.run / "metrics.jsonl").read_text().splitlines()]
     threshold = next(line["operating_threshold"] for line in measured if "operating_threshold" in line)
-    assert legend.startswith(f"at score ≥ {threshold:.3g} (best F1 on validation images)")
+    assert legend.startswith(f"at score ≥ {threshold:.3g} (operating threshold, the best F1 on validation images)")
+    counts = [len(Generated(finished.place / "data/ellipses", "test")[i][1]) for i in range(N_TEST)]
+    assert legend.endswith(f"of the counts per image of {sum(counts) / N_TEST:.1f} objects on average")
+    assert headline.endswith("(weights of epoch 2, the only one that was evaluated)")
+
+
+def test_tensorboard_has_the_options_and_the_final_metrics(finished: Finished) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    events = EventAccumulator(str(finished.run / "tensorboard"))
+    events.Reload()
+    contents = {tag: HParamsPluginData.FromString(data) for tag, data in events.PluginTagToContent("hparams").items()}
+    (started,) = (each.session_start_info for each in contents.values() if each.HasField("session_start_info"))
+    (about,) = (each.experiment for each in contents.values() if each.HasField("experiment"))
+    values = {name: value.ListFields()[0][1] if value.ListFields() else None for name, value in started.hparams.items()}
+    assert values["head"] == finished.head and values["learning_rate"] == 3e-3 and values["fixed_size"] == "64"
+    assert values["hflip"] == "on" and "output_dir" not in values
+    tags = {each.name.tag for each in about.metric_infos}
+    assert tags and tags <= set(events.Tags()["scalars"]) and "test/box_ap" in tags
 
 
 def test_a_given_score_threshold_is_used_instead_of_the_best(workplace: Path) -> None:
@@ -180,7 +201,7 @@ def test_weights_predictions_and_log_also_go_where_flags_say(workplace: Path) ->
     assert (workplace / "found/coco_boxes.json").is_file() and not (run / "predictions").exists()
     assert (workplace / "new/best.pt").read_bytes() == (run / "weights/best.pt").read_bytes()
     assert (workplace / "logs/a.txt").read_text() == (run / "train.log").read_text()
-    assert lines[-1].strip() == "python -m examples.compare_heads --dataset_root=data/ellipses"
+    assert lines[-1].strip() == f"python -m examples.compare_heads --config={Path('runs/ellipses-rpn-1/config.toml')}"
 
 
 def test_each_run_gets_a_folder_of_its_own(workplace: Path) -> None:

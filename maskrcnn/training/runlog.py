@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,6 +147,22 @@ class RunLog:
         """Write an image `[3, H, W]` (uint8, or float32 in [0, 1]) to TensorBoard."""
         if self.tensorboard:
             self._events().add_image(name, image.detach().cpu(), step)
+
+    def add_hyperparameters(self, options: Mapping[str, float | str], metrics: Iterable[str]) -> None:
+        """Write the options of the run to TensorBoard's HParams, beside its final metrics.
+
+        Args:
+            options: values by name.
+            metrics: tags of the scalars that measure the result, such as "test/mask_ap".
+        """
+        if not self.tensorboard:
+            return
+        from torch.utils.tensorboard.summary import hparams
+
+        writer = self._events().file_writer
+        assert writer is not None
+        for summary in hparams(dict(options), dict.fromkeys(metrics, 0.0)):
+            writer.add_summary(summary)
 
     def truncate(self, epoch: int, step: int) -> None:
         """Discard what was recorded after `epoch` epochs and `step` steps; a resumed run records it again."""
