@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from maskrcnn.command_line import SettingsCommand, click_options, format_flags, take_flags
-from maskrcnn.config import UserError, flag_values, merge, option, settings
+from maskrcnn.config import flag_values, merge, option, settings
 from maskrcnn.text import format_count
 from workbench.config import ExperimentConfig, config_option, load_config, take_path
+from workbench.output import check_png, choose_picture
 from workbench.trust import check_trust
 
 if TYPE_CHECKING:
@@ -46,7 +47,9 @@ class BrowseConfig:
     columns: int = option(4, "number of images per row", flag="columns", minimum=1)
     split: str = option("train", "training samples with augmentation, or test images", flag="split", choices=SPLITS)
     epoch: int = option(0, "first epoch, from 0", flag="epoch", minimum=0)
-    output: str = option("browse.png", "PNG file to write", flag="output")
+    output: str | None = option(
+        None, "PNG file to write (default: samples.png in a new folder, reports/browse-DATA-N)", flag="output"
+    )
     raw: bool = option(False, "also draw each image without augmentation", flag="raw")
 
 
@@ -100,27 +103,15 @@ def main(path: str | None, **flags: Any) -> None:
     browse = merge(BrowseConfig(), flag_values(BrowseConfig, own))
     config = load_config(flags=given)
     check_trust(config.data.dataset, flags)
-    check_output(Path(browse.output))
-    from workbench.data import open_data
+    check_png(browse.output, "output")
+    from workbench.data import open_data, resolve_dataset
 
+    config = resolve_dataset(config, click.echo)
     drawn = list(iterate_samples(open_data(config, click.echo), config, browse))
-    write_sheet(drawn, browse, config.augment.min_visible_fraction)
-    print_statistics(drawn, browse, config.training.seed)
+    with choose_picture(browse.output, "output", "browse", "samples.png", config) as picture:
+        write_sheet(drawn, browse, picture, config.augment.min_visible_fraction)
+    print_statistics(drawn, picture, config.training.seed)
     print_next_commands(given, own, drawn[-1].epoch)
-
-
-def check_output(path: Path) -> None:
-    """Check early that the picture can be written.
-
-    Raises:
-        UserError: If it cannot.
-    """
-    if path.suffix.lower() != ".png":
-        raise UserError(f"--output={path}: must end in .png")
-    if not path.parent.is_dir():
-        raise UserError(f"--output={path}: there is no folder {path.parent}; create it first, or choose another")
-    if path.is_dir():
-        raise UserError(f"--output={path}: is a folder; choose another name")
 
 
 def iterate_samples(data: Data, config: ExperimentConfig, browse: BrowseConfig) -> Iterator[BrowsedSample]:
@@ -142,7 +133,9 @@ def iterate_samples(data: Data, config: ExperimentConfig, browse: BrowseConfig) 
         yield BrowsedSample(data.train.image_names[number], epoch, image, instances, *data.train[number])
 
 
-def write_sheet(drawn: Sequence[BrowsedSample], browse: BrowseConfig, min_visible_fraction: float) -> None:
+def write_sheet(
+    drawn: Sequence[BrowsedSample], browse: BrowseConfig, picture: Path, min_visible_fraction: float
+) -> None:
     """Write the picture of all samples with a legend."""
     from maskrcnn.plotting.predictions import save_picture
     from maskrcnn.plotting.samples import render_sheet
@@ -152,7 +145,7 @@ def write_sheet(drawn: Sequence[BrowsedSample], browse: BrowseConfig, min_visibl
     columns = max(2, browse.columns // 2 * 2) if pairs else browse.columns
     why = f"marked in the data, cut to less than {min_visible_fraction:.0%}, or mirrored at an edge"
     legend = [(False, "object: outline of its mask, and its box"), (True, f"ignored in training: {why}")]
-    save_picture(render_sheet(panels, columns, legend), browse.output)
+    save_picture(render_sheet(panels, columns, legend), picture)
 
 
 def make_panels(drawn: BrowsedSample, pair: bool) -> list[Panel]:
@@ -182,16 +175,16 @@ def get_ids(instances: Instances) -> list[int]:
     return values
 
 
-def print_statistics(drawn: Sequence[BrowsedSample], browse: BrowseConfig, seed: int) -> None:
+def print_statistics(drawn: Sequence[BrowsedSample], picture: Path, seed: int) -> None:
     """Print what was written, and the numbers and sizes of objects before and after augmentation."""
     first, last = drawn[0].epoch, drawn[-1].epoch
     if first is None:
         count = format_count(len(drawn), "test images")
-        click.echo(f"{browse.output}: {count} as used for evaluation, without augmentation")
+        click.echo(f"{picture}: {count} as used for evaluation, without augmentation")
         click.echo(summarize([each.instances for each in drawn]))
         return
     epochs = f"epoch {first}" if first == last else f"epochs {first} to {last}"
-    click.echo(f"{browse.output}: {format_count(len(drawn), 'training samples')} ({epochs}, seed {seed})")
+    click.echo(f"{picture}: {format_count(len(drawn), 'training samples')} ({epochs}, seed {seed})")
     click.echo(f"augmented  {summarize([each.instances for each in drawn])}")
     click.echo(f"original   {summarize([each.raw_instances for each in drawn])}")
 

@@ -22,6 +22,7 @@ from workbench.anchor_fit import (
     measure_crowding,
 )
 from workbench.config import CONFIG_FILE, ExperimentConfig, config_option, load_config, take_path
+from workbench.output import check_parent, check_png, choose_picture
 from workbench.trust import check_trust
 
 if TYPE_CHECKING:
@@ -69,10 +70,9 @@ def main(path: str | None, **flags: Any) -> None:
     describe = merge(DescribeConfig(), flag_values(DescribeConfig, own))
     config = load_config(flags=given)
     check_trust(config.data.dataset, flags, config.detector.backbone.name)
-    check_file("picture", describe.picture, ".png")
+    check_png(describe.picture, "picture")
     if describe.write_config is not None:
         check_new(describe.write_config)
-    from workbench import data_tables
     from workbench.data import open_data, resolve_dataset
 
     config = resolve_dataset(config, click.echo)
@@ -80,6 +80,15 @@ def main(path: str | None, **flags: Any) -> None:
         config, data=dataclasses.replace(config.data, cache_mb=0)
     )  # each image is read only once
     data = open_data(config, click.echo)
+    with choose_picture(describe.picture, "picture", "describe", "data.png", config) as picture:
+        sets = describe_data(data, config, describe, picture)
+    print_results(picture, describe, given, own, sets)
+
+
+def describe_data(data: Data, config: ExperimentConfig, describe: DescribeConfig, picture: Path) -> list[AnchorSet]:
+    """Print the tables and draw the picture; return the present anchors and the proposals, none without objects."""
+    from workbench import data_tables
+
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
     if data.validates_on_test:
         del splits["validation"]
@@ -95,8 +104,8 @@ def main(path: str | None, **flags: Any) -> None:
         data_tables.print_limits(sets[0].detector, sets[-1].detector, LIMIT_KEYS, crowd)
     else:
         click.echo("The training images contain no objects: no anchors are proposed.")
-    draw_picture(describe, config, data, objects, sets)
-    print_results(describe, given, own, sets)
+    draw_picture(picture, config, data, objects, sets)
+    return sets
 
 
 def print_notices(data: Data, found: Mapping[str, Objects]) -> None:
@@ -115,29 +124,17 @@ def print_notices(data: Data, found: Mapping[str, Objects]) -> None:
 # ---- files
 
 
-def check_file(flag: str, name: str, suffix: str) -> Path:
-    """Check early that a file can be written.
-
-    Raises:
-        UserError: If it cannot.
-    """
-    path = Path(name)
-    if path.suffix.lower() != suffix:
-        raise UserError(f"--{flag}={path}: must end in {suffix}")
-    if not path.parent.is_dir():
-        raise UserError(f"--{flag}={path}: there is no folder {path.parent}; create it first, or choose another")
-    if path.is_dir():
-        raise UserError(f"--{flag}={path}: is a folder; choose another name")
-    return path
-
-
 def check_new(name: str) -> None:
     """Check that a file does not exist yet, so that no options are overwritten.
 
     Raises:
         UserError: If it exists.
     """
-    if check_file("write_config", name, ".toml").exists():
+    path = Path(name)
+    if path.suffix.lower() != ".toml":
+        raise UserError(f"--write_config={path}: must end in .toml")
+    check_parent(path, "write_config")
+    if path.exists():
         raise UserError(
             f"--write_config={name}: already exists and is not overwritten; choose another name (training reads it "
             f"with --config, in addition to {CONFIG_FILE})"
@@ -172,14 +169,11 @@ def write_config(path: Path, given: Mapping[str, Any], detector: DetectorConfig,
     write_text(path, f"# Proposed by examples.describe_data: {about}\n\n{format_options(config, keys)}")
 
 
-# ---- proposal
-
-
 # ---- output
 
 
 def draw_picture(
-    describe: DescribeConfig,
+    picture: Path,
     config: ExperimentConfig,
     data: Data,
     objects: Mapping[str, Objects],
@@ -213,14 +207,14 @@ def draw_picture(
         f"{format_count(len(each), 'objects')} in {format_count(len(each.sizes), f'{names[name]} images')}"
         for name, each in objects.items()
     )
-    plot_data(figures, anchors, describe.picture, f"{config.data.dataset}: {numbers}")
+    plot_data(figures, anchors, picture, f"{config.data.dataset}: {numbers}")
 
 
 def print_results(
-    describe: DescribeConfig, given: Mapping[str, Any], own: Mapping[str, Any], sets: list[AnchorSet]
+    picture: Path, describe: DescribeConfig, given: Mapping[str, Any], own: Mapping[str, Any], sets: list[AnchorSet]
 ) -> None:
     """Print what was written, and the next command."""
-    click.echo(f"Wrote {describe.picture}")
+    click.echo(f"Wrote {picture}")
     if describe.write_config is None:
         again = [*format_flags(given), *format_flags(own), *["--write_config=anchors.toml"] * bool(sets)]
         if sets:

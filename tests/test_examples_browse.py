@@ -51,14 +51,15 @@ def assert_same(image: torch.Tensor, instances: Instances, other_image: torch.Te
 def test_one_picture_is_written_with_figures_and_what_to_type_next(workplace: Path) -> None:
     before = snapshot(workplace)
     lines = succeed(browse, "--num_samples=5", "--columns=3", *FLAGS)
-    assert lines[0] == "browse.png: 5 training samples (epoch 0, seed 3)"
+    written = "reports/browse-ellipses-1/samples.png"
+    assert lines[0] == f"{Path(written)}: 5 training samples (epoch 0, seed 3)"
     for line, name in zip(lines[1:3], ("augmented", "original"), strict=True):
         assert line.startswith(name) and " objects kept, " in line and " ignored; sizes " in line
     assert lines[2].startswith("original   50 objects kept, 0 ignored")
     assert lines[3].startswith("Next: python example_smallobject_train.py --")
     assert set(shlex.split(lines[3])[3:]) == set(FLAGS)
-    assert set(snapshot(workplace)) - set(before) == {"browse.png"}
-    with Image.open("browse.png") as sheet:
+    assert set(snapshot(workplace)) - set(before) == {written}
+    with Image.open(written) as sheet:
         assert sheet.format == "PNG" and sheet.width == 3 * (768 + 12) + 12 and 2 * 768 < sheet.height < 2 * 900
 
 
@@ -67,7 +68,8 @@ def test_what_to_type_next_can_be_typed(workplace: Path) -> None:
     program, *flags = shlex.split(lines[-1])[2:]
     assert program == "examples.browse" and {"--no-hflip", "--raw", "--output=a b.png", "--epoch=1"} <= set(flags)
     before = snapshot(workplace)["a b.png"]
-    assert "epoch 1, seed 3" in succeed(browse, *flags)[0]
+    lines = succeed(browse, *flags)
+    assert lines[0] == "a b.png: already exists and is replaced (--output)" and "epoch 1, seed 3" in lines[1]
     assert snapshot(workplace)["a b.png"] != before
 
 
@@ -84,9 +86,10 @@ def test_the_same_settings_draw_the_same_picture(workplace: Path) -> None:
 
 def test_test_images_are_shown_without_augmentation(workplace: Path) -> None:
     lines = succeed(browse, "--split=test", "--num_samples=100", "--raw", "--mosaic=1")
-    assert lines[0] == f"browse.png: {N_TEST} test images as used for evaluation, without augmentation"
+    written = Path("reports/browse-ellipses-1/samples.png")
+    assert lines[0] == f"{written}: {N_TEST} test images as used for evaluation, without augmentation"
     assert lines[1].startswith("30 objects kept, 0 ignored") and len(lines) == 3
-    with Image.open("browse.png") as sheet:
+    with Image.open(written) as sheet:
         assert sheet.width == N_TEST * (768 + 12) + 12
 
 
@@ -159,10 +162,12 @@ def test_mistakes_are_one_line_and_leave_all_as_it_was(workplace: Path, flags: s
 
 def test_broken_images_are_named_and_the_old_picture_stays(workplace: Path) -> None:
     (workplace / "browse.png").write_bytes(b"old")
+    flags = ("--output=browse.png",)
     truncate(workplace / "data/ellipses/train/images/000001.png")
     before = snapshot(workplace)
-    assert "000001.png" in fail(browse)
-    assert snapshot(workplace) == before
+    for given in (flags, ()):
+        assert "000001.png" in fail(browse, *given)
+        assert snapshot(workplace) == before and not list(workplace.glob("reports/*"))
     succeed(browse, "--num_samples=1")
 
 

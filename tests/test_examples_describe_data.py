@@ -34,11 +34,32 @@ def test_tables_a_picture_and_what_to_type_next(workplace: Path) -> None:
         assert title in text
     assert "│ ellipse " in text and "present: stride 4: 12; stride 8: 24" in text and "proposed: stride" in text
     assert max(map(len, lines)) <= 100
-    assert lines[-2] == "Wrote data.png"
+    written = "reports/describe-ellipses-1/data.png"
+    assert lines[-2] == f"Wrote {Path(written)}"
     assert lines[-1] == "Next: python -m examples.describe_data --write_config=anchors.toml"
-    assert set(snapshot(workplace)) - set(before) == {"data.png"}
-    with Image.open("data.png") as picture:
+    assert set(snapshot(workplace)) - set(before) == {written}
+    with Image.open(written) as picture:
         assert picture.width > 1500
+
+
+def test_no_picture_is_replaced_silently(workplace: Path) -> None:
+    quick = ("--max_images=1",)
+    shutil.copytree("data/ellipses", "my data")
+    for _ in range(2):
+        succeed(describe, "my data", *quick)
+    assert {path.name for path in Path("reports").iterdir()} == {"describe-my data-1", "describe-my data-2"}
+    lines = succeed(describe, *quick, "--picture=mine.png")
+    assert "Wrote mine.png" in lines and not any("replaced" in line for line in lines)
+    assert "mine.png: already exists and is replaced (--picture)" in succeed(describe, *quick, "--picture=mine.png")
+    assert len(list(Path("reports").iterdir())) == 2
+
+
+def test_a_failed_description_leaves_no_folder(workplace: Path) -> None:
+    for path in (workplace / "data/ellipses/test/labels").iterdir():
+        path.write_bytes(b"broken")
+    before = snapshot(workplace)
+    assert "labels" in fail(describe)
+    assert snapshot(workplace) == before and not list(workplace.glob("reports/*"))
 
 
 def test_written_settings_are_what_training_takes(workplace: Path) -> None:
@@ -128,7 +149,7 @@ def test_no_and_one_object_are_described(workplace: Path, number: int) -> None:
         assert any("100.0%" in line for line in succeed(describe, *flags))
     else:
         assert "as there are no training objects" in fail(describe, *flags)
-    assert Path("data.png").is_file() and Path("found.toml").is_file() == bool(number)
+    assert Path("reports/describe-nuclei-1/data.png").is_file() and Path("found.toml").is_file() == bool(number)
 
 
 @pytest.mark.parametrize("splits", [{}, {"train": FIGURES}, {"train": FIGURES, "test": FIGURES}])

@@ -27,9 +27,9 @@ def exported(tmp_path, tiny_ellipses, monkeypatch) -> Path:
 
 def test_a_folder_is_enough_for_each_program(exported):
     assert "exported: read as --dataset=coco (found annotations/instances_train.json)" in succeed(describe, "exported")
-    assert Path("data.png").is_file()
+    assert Path("reports/describe-exported-1/data.png").is_file()
     succeed(browse, "exported", "--num_samples=1", "--fixed_size=32")
-    assert Path("browse.png").is_file()
+    assert Path("reports/browse-exported-1/samples.png").is_file()
     lines = succeed(train, "--dataset_root=exported", "--dry_run", "--fixed_size=32", "--device=cpu")
     assert lines[0] == "exported: read as --dataset=coco (found annotations/instances_train.json)"
 

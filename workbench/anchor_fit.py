@@ -44,7 +44,9 @@ class DescribeConfig:
     max_images: int = option(
         2000, "max. number of images to read per split, evenly spaced", flag="max_images", minimum=1
     )
-    picture: str = option("data.png", "PNG file to write", flag="picture")
+    picture: str | None = option(
+        None, "PNG file to write (default: data.png in a new folder, reports/describe-DATA-N)", flag="picture"
+    )
     write_config: str | None = option(None, "TOML file to write the proposal to", flag="write_config")
     coverage: float = option(
         0.95, "fraction of training objects to match at IoU .5", flag="coverage", minimum=0.0, maximum=1.0
