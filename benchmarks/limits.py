@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 import time
+from typing import Any
 
 import click
 import torch
@@ -17,17 +18,17 @@ from benchmarks.ops import resident
 from benchmarks.quality import write_results
 from benchmarks.views import Scenes, make_scene
 from datasets.synthetic.config import SceneConfig, update_config
-from examples.predict import load_finder
 from maskrcnn.evaluation.coco import match_dataset
 from maskrcnn.inference.config import ViewsConfig
+from maskrcnn.inference.loading import load
 from maskrcnn.inference.pipeline import build_views, predict_image
 from maskrcnn.model.limits import count_cuts
 from maskrcnn.structures.instances import Instances
 
 IMAGES = {"3000": 5_000, "4096": 10_000}  # side: objects
-WAYS = {
+WAYS: dict[str, tuple[dict[str, Any], ViewsConfig]] = {
     "whole": ({}, ViewsConfig()),
-    "whole, fixed limits": ({"limit_size": "0"}, ViewsConfig()),
+    "whole, fixed limits": ({"limit_size": 0}, ViewsConfig()),
     "tiles of 512": ({}, ViewsConfig(tile=512)),
 }
 MEMBERS = 7  # objects per group, of which there are as many as free ones, about
@@ -50,12 +51,12 @@ def large_scene(side: int, count: int) -> Scenes:
 def measure(weights: str, side: int, way: str) -> dict[str, float]:
     """Recall, precision, seconds, peak of resident memory (MB), and what was cut."""
     flags, views = WAYS[way]
-    finder = load_finder(weights, flags)
+    model = load(weights, **flags)
     ((image, targets),) = large_scene(side, IMAGES[str(side)])
     before, start = resident("VmRSS") / 1e3, time.perf_counter()
-    tiles = build_views(finder.detector, views, targets.size)
+    tiles = build_views(model.detector, views, targets.size)
     with count_cuts() as cuts:
-        found = predict_image(finder.detector, image, tiles, views, finder.machine)
+        found = predict_image(model.detector, image, tiles, views, model.machine)
     seconds = time.perf_counter() - start
     megabytes = resident("VmHWM") / 1e3 - before
     cut = sum(each.detections for each in cuts.found())

@@ -19,12 +19,13 @@ from datasets.readers.generated import extract_masks
 from datasets.synthetic.config import SceneConfig, update_config
 from datasets.synthetic.rendering import render
 from datasets.synthetic.scene import compose_scene
-from examples.predict import Finder, load_finder
 from maskrcnn.evaluation.figures import evaluate
 from maskrcnn.inference.config import MERGE_NAMES, ViewsConfig
+from maskrcnn.inference.loading import load
 from maskrcnn.inference.merging.merges import merge
 from maskrcnn.inference.pipeline import bind_detector, build_views
 from maskrcnn.inference.prediction import predict
+from maskrcnn.inference.predictor import Predictor
 from maskrcnn.structures.instances import Instances
 
 VIEWS = ("none", "flips", "d4", "affine:8", "scales:1,1.5", "d4+scales:1.5")
@@ -58,7 +59,7 @@ def make_scene(config: SceneConfig, number: int) -> tuple[Tensor, Instances]:
     return image, Instances.from_masks(masks, torch.ones_like(ids), ids=ids)
 
 
-def measure(finder: Finder, data: Scenes, views: ViewsConfig, merges: Sequence[str]) -> dict[str, dict[str, float]]:
+def measure(model: Predictor, data: Scenes, views: ViewsConfig, merges: Sequence[str]) -> dict[str, dict[str, float]]:
     """Measure metrics by merge; the detector runs once per view."""
     detections: dict[str, dict[int, Instances]] = {name: {} for name in merges}
     seconds = dict.fromkeys(merges, 0.0)
@@ -71,8 +72,8 @@ def measure(finder: Finder, data: Scenes, views: ViewsConfig, merges: Sequence[s
             return given[0]
 
         detect, image_views = (
-            bind_detector(finder.detector, finder.machine),
-            build_views(finder.detector, views, target.size),
+            bind_detector(model.detector, model.machine),
+            build_views(model.detector, views, target.size),
         )
         single = predict(detect, image, image_views, keep, batch_size=8)
         for name in merges:
@@ -82,7 +83,7 @@ def measure(finder: Finder, data: Scenes, views: ViewsConfig, merges: Sequence[s
     detection_seconds = time.perf_counter() - start - sum(seconds.values())
     targets = {i: target for i, (_, target) in enumerate(data)}
     return {
-        name: _compute_metrics(targets, detections[name], finder.class_names)
+        name: _compute_metrics(targets, detections[name], model.class_names)
         | {"seconds_per_image": (detection_seconds + seconds[name]) / len(data)}
         for name in merges
     }
@@ -101,16 +102,16 @@ def _compute_metrics(
 @click.option("--num_large", default=4, help="number of scenes of 1024²")
 def main(weights: str, num_images: int, num_large: int) -> None:
     """Evaluate all views, tiles, and merges."""
-    finder = load_finder(weights, {})
+    model = load(weights)
     rows = {}
     with torch.no_grad():
         small, large = make_scenes(num_images, 1), make_scenes(num_large, 4)
         for views in VIEWS:
             merges = ("none",) if views == "none" else MERGE_NAMES
-            for merged, metrics in measure(finder, small, ViewsConfig(views=views), merges).items():
+            for merged, metrics in measure(model, small, ViewsConfig(views=views), merges).items():
                 rows[f"{views} {merged}"] = print_metrics(f"{views} {merged}", metrics)
         for name, config in SLICES.items():
-            metrics = measure(finder, large, config, ("cluster",))["cluster"]
+            metrics = measure(model, large, config, ("cluster",))["cluster"]
             rows[f"1024², {name}"] = print_metrics(f"1024², {name}", metrics)
     command = " ".join(["python -m benchmarks.views", *sys.argv[1:]])
     print(f"wrote {write_results('views', command, {'rows': rows})}")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from maskrcnn.config import option
+from maskrcnn.images.config import ImageFilesConfig
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class ReadingConfig:
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(ImageFilesConfig):
     """Data set."""
 
     dataset: str = option(
@@ -90,9 +91,3 @@ class DataConfig:
     test_subset: str | None = option(None, "test images to use, as for --subset", flag="test_subset")
     skip_bad: bool = option(False, "leave out unreadable images (reads all of them first)", flag="skip_bad")
     cache_mb: int = option(1024, "memory for decoded masks of slow formats, per data loader worker (MiB)", minimum=0)
-    max_megapixels: int = option(
-        256,
-        "max. size of an image that has to be decoded as a whole (megapixels); TIFF and .npy are read by window",
-        flag="max_megapixels",
-        minimum=1,
-    )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 PROGRAMS = {  # name: (module, what it does)
     "train": ("examples.train", "train an RPN, a Faster R-CNN or a Mask R-CNN"),
-    "predict": ("examples.predict", "detect the objects in an image or a folder of images"),
+    "predict": ("maskrcnn.inference.program", "detect the objects in an image or a folder of images"),
     "compare": ("examples.compare_heads", "train the three heads on the same data and compare them"),
     "create": ("examples.create_shapes", "create synthetic data"),
     "sweep": ("examples.sweep_data", "create data sets that differ in one factor"),

@@ -164,7 +164,7 @@ def test_a_run_writes_the_ids_of_the_data(tmp_path, monkeypatch):
     results = json.loads((run / "predictions" / "coco_boxes.json").read_text())
     assert results and {each["category_id"] for each in results} <= {0, 17, 44}
     judged(tmp_path / "data/annotations/instances_val.json", run / "predictions" / "coco_boxes.json", "bbox")
-    succeed(predict, "data/images/val", f"--weights={run}")
+    succeed(predict, "data/images/val", f"--run={run}")
     (folder,) = (tmp_path / "predictions").iterdir()
     images = json.loads((folder / "images.json").read_text())
     assert [each["id"] for each in images["categories"]] == [0, 17, 44]

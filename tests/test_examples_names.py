@@ -18,10 +18,10 @@ from examples.check_data import main as check_data
 from examples.convert import main as convert
 from examples.describe_data import main as describe
 from examples.predict import main as predict
-from examples.predict import output_names
 from examples.train import main as train
 from maskrcnn.config import UserError
 from maskrcnn.images.reading import read_image
+from maskrcnn.inference.image_list import make_output_names
 from maskrcnn.text import MAX_NAME_BYTES, escape, to_file_name
 from workbench.output import make_picture_names
 
@@ -93,7 +93,7 @@ def test_programs_survive_names_and_print_them_written_out(
     lines_of(check_data, str(root), f"--dataset={kind}")
     lines_of(convert, str(root), f"--dataset={kind}", "--to=voc", f"--output={tmp_path / 'voc'}")
     images = root / ("val" if kind == "coco" else "images")
-    lines_of(predict, str(images), f"--weights={run}")
+    lines_of(predict, str(images), f"--run={run}")
     results = next((tmp_path / "predictions").iterdir())
     assert len(list(results.glob("*.png"))) == len(list(images.glob("*.png")))
 
@@ -136,7 +136,7 @@ def test_names_of_pictures_are_short_and_all_different(tmp_path: Path) -> None:
     assert len({name.lower() for name in found}) == len(names)
     assert all(0 < len(name.encode()) <= 210 and "/" not in name and not UNSAFE.search(name) for name in found)
     assert make_picture_names(["plain", "with space"]) == ["plain", "with space"]
-    (short,) = output_names([tmp_path / f"{'é' * 125}.png"])
+    (short,) = make_output_names([tmp_path / f"{'é' * 125}.png"])
     assert len(f"{short}_labels.tif".encode()) < 255
 
 

@@ -22,7 +22,6 @@ from programs_toy import N_TEST, fail, settle, snapshot, succeed
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from examples.predict import load_finder, notes, output_names, threshold_notes
 from examples.predict import main as predict
 from examples.train import main as train
 from maskrcnn.config import UserError
@@ -30,6 +29,9 @@ from maskrcnn.evaluation.coco_format import BOXES_FILE, MASKS_FILE, to_coco_resu
 from maskrcnn.images.large import LargeImage
 from maskrcnn.inference import detection_files, pipeline
 from maskrcnn.inference.config import ViewsConfig
+from maskrcnn.inference.image_list import make_output_names
+from maskrcnn.inference.loading import load
+from maskrcnn.inference.program import Job, PredictConfig, list_notes, prepare
 from maskrcnn.model.config import HEADS
 from maskrcnn.training.checkpoint import load_checkpoint, save_checkpoint
 from maskrcnn.training.loading import KeyedSamples
@@ -83,7 +85,11 @@ def place(masks_place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return tmp_path / "place"
 
 
-RUN = "--weights=ellipses-mask_rcnn-1"
+RUN = "--run=ellipses-mask_rcnn-1"
+
+
+def load_job(run: str, flags: dict[str, Any]) -> Job:
+    return prepare(Path(IMAGES), PredictConfig(run=run), flags)
 
 
 def read_json(path: str | Path) -> Any:
@@ -104,7 +110,7 @@ def test_help_answers_without_heavy_imports() -> None:
     result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (0, "")
     assert "IMAGE_OR_FOLDER" in result.stdout and "--seed" not in result.stdout
-    for flag in ("weights", "output_dir", "show_views", "views", "tile", "merge", "device", "plot_min_confidence"):
+    for flag in ("run", "output_dir", "show_views", "views", "tile", "merge", "device", "plot_min_confidence"):
         assert f" --{flag} " in result.stdout, flag
 
 
@@ -127,7 +133,7 @@ def test_a_limit_that_cut_likely_objects_is_named_and_can_be_raised(place: Path)
 )
 def test_a_folder_is_searched_with_every_head(there: Trained, flags: str) -> None:
     before = snapshot(there.place)
-    lines = succeed(predict, IMAGES, f"--weights={there.run}", FEW, *flags.split())
+    lines = succeed(predict, IMAGES, f"--run={there.run}", FEW, *flags.split())
     written = {path.name for path in Path("predictions/images-1").iterdir()}
     names = [f"{image:06d}" for image in range(N_TEST)]
     labels = {f"{name}_labels.png" for name in names} if there.head == "mask_rcnn" else set()
@@ -162,7 +168,7 @@ def assert_readable_by_pycocotools(folder: Path, head: str) -> None:
 def test_looking_once_finds_what_evaluation_found(there: Trained) -> None:
     """The weights of the last epoch, and the detections that the run wrote after it."""
     weights = f"runs/{there.run}/weights/last.pt"
-    succeed(predict, IMAGES, f"--weights={weights}")
+    succeed(predict, IMAGES, f"--run={weights}")
     written = read_json(f"runs/{there.run}/predictions/coco_boxes.json")
     truth = COCO(there.place / "data/ellipses/test/annotations.json")
     number = {each["id"]: 1 + int(Path(each["file_name"]).stem) for each in truth.loadImgs(truth.getImgIds())}
@@ -210,18 +216,18 @@ def test_the_last_line_can_be_typed(place: Path) -> None:
     for _ in range(2):
         line = succeed(predict, image, RUN, *typed)[-1]
         command = shlex.split(line.removeprefix("Next: "))
-        assert command[:4] == ["python", "-m", "examples.predict", image] and RUN in command
-        typed = [flag for flag in command[4:] if flag != RUN]
+        assert command[:3] == ["smallobjects", "predict", image] and RUN in command
+        typed = [flag for flag in command[3:] if flag != RUN]
         kinds.append(" ".join(typed))
     assert "--views=d4 --show_views" in kinds[0]
     assert "--merge=wbf" in kinds[1]
 
 
 def test_images_whose_names_clash_keep_their_suffixes() -> None:
-    assert output_names([Path("a/b.png"), Path("a/c.tif")]) == ["b", "c"]
-    assert output_names([Path("a/b.png"), Path("a/b.tif")]) == ["b.png", "b.tif"]
-    assert output_names([Path("a/b.png"), Path("a/b_labels.png")]) == ["b.png", "b_labels.png"]
-    assert output_names([Path("a/b.png"), Path("a/B.jpg"), Path("a/c.png")]) == ["b.png", "B.jpg", "c.png"]
+    assert make_output_names([Path("a/b.png"), Path("a/c.tif")]) == ["b", "c"]
+    assert make_output_names([Path("a/b.png"), Path("a/b.tif")]) == ["b.png", "b.tif"]
+    assert make_output_names([Path("a/b.png"), Path("a/b_labels.png")]) == ["b.png", "b_labels.png"]
+    assert make_output_names([Path("a/b.png"), Path("a/B.jpg"), Path("a/c.png")]) == ["b.png", "B.jpg", "c.png"]
 
 
 def test_only_image_files_of_the_folder_itself_are_searched(place: Path) -> None:
@@ -247,7 +253,7 @@ def test_only_image_files_of_the_folder_itself_are_searched(place: Path) -> None
 
 @pytest.mark.parametrize(("flags", "panels"), [("--views=flips", 8), ("--tile=32 --overlap=0", 8)])
 def test_views_are_shown_with_what_is_found_in_them(there: Trained, flags: str, panels: int) -> None:
-    succeed(predict, f"{IMAGES}/000000.png", f"--weights={there.run}", "--show_views", FEW, *flags.split())
+    succeed(predict, f"{IMAGES}/000000.png", f"--run={there.run}", "--show_views", FEW, *flags.split())
     with Image.open("predictions/000000-1/000000_views.png") as sheet:
         sheet.load()
         assert sheet.width > 4 * 300 and sheet.height > panels // 4 * 300
@@ -266,23 +272,77 @@ def test_a_sheet_of_many_views_shows_the_first(place: Path, monkeypatch: pytest.
         assert len(back.instances) <= len(shown.instances) and set(back.colors) <= set(shown.colors)
 
 
-def test_settings_of_the_run_count_unless_given(place: Path) -> None:
-    config = load_finder(RUN.partition("=")[2], {}).config
-    assert config == load_config("runs/ellipses-mask_rcnn-1/config.toml", environ={})
-    with_flags = load_finder(RUN.partition("=")[2], {"views": "d4", "tile": "64"}).config
+def test_options_of_the_run_are_used_unless_given(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line overrides the environment, which overrides a TOML file, which overrides what was saved."""
+    name = RUN.partition("=")[2]
+    saved = load_config("runs/ellipses-mask_rcnn-1/config.toml", environ={})
+    options = load_job(name, {}).options
+    assert (options.detector, options.views, options.training.device) == (saved.detector, saved.views, "cpu")
+    assert (options.output.min_score, options.data.max_megapixels) == (None, saved.data.max_megapixels)
+    with_flags = load_job(name, {"views": "d4", "tile": "64"}).options
     assert (with_flags.views.views, with_flags.views.tile) == ("d4", 64)
     (place / "mine.toml").write_text('[views]\nviews = "flips"\ntile = 64\n')
-    both = load_finder(RUN.partition("=")[2], {"config": "mine.toml", "views": "d4"}).config
-    assert both == with_flags
+    assert load_job(name, {"config": "mine.toml", "views": "d4"}).options == with_flags
+    monkeypatch.setenv("SMALLOBJECTS_VIEWS", "rot90")
+    assert load_job(name, {"config": "mine.toml"}).options.views == replace(with_flags.views, views="rot90")
+    assert load_job(name, {"config": "mine.toml", "views": "d4"}).options == with_flags
 
 
-@pytest.mark.parametrize("weights", ["runs/ellipses-mask_rcnn-1", "newest", "copy.pt"])
-def test_weights_may_be_named_in_many_ways(place: Path, weights: str) -> None:
+def test_old_names_of_options_are_read(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "old.toml").write_text("[output]\nmask_nms_thresh = 0.5\n[detector.box]\nmin_confidence = 0.25\n")
+    options = load_job("newest", {"config": "old.toml"}).options
+    assert (options.output.min_visible_fraction, options.detector.box.min_score) == (0.5, 0.25)
+    notices = capsys.readouterr().err
+    assert "old.toml: output.mask_nms_thresh is now output.min_visible_fraction" in notices
+
+
+def test_options_that_predict_does_not_have_are_named(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "mine.toml").write_text(
+        '[views]\nviews = "flips"\n[augment]\nhflip = false\n[data]\ndataset = "coco"\n[training]\nseed = 3\n'
+    )
+    monkeypatch.setenv("SMALLOBJECTS_LEARNING_RATE", "0.1")
+    assert load_job("newest", {"config": "mine.toml"}).options.views.views == "flips"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        "note: not options of predict, ignored: augment, data.dataset, training.seed in mine.toml; "
+        "SMALLOBJECTS_LEARNING_RATE"
+    )
+    (place / "wrong.toml").write_text('[views]\nview = "flips"\n')
+    assert "wrong.toml: unknown key 'views.view'; did you mean 'views'?" in fail(
+        predict, IMAGES, RUN, "--config=wrong.toml"
+    )
+
+
+@pytest.mark.parametrize("run", ["runs/ellipses-mask_rcnn-1", "newest", "copy.pt"])
+def test_a_run_may_be_named_in_many_ways(place: Path, run: str) -> None:
     best = place / "runs/ellipses-mask_rcnn-1/weights/best.pt"
     shutil.copy(best, place / "copy.pt")
-    finder = load_finder(weights, {})
-    assert finder.source.read_bytes() == best.read_bytes()
-    assert (finder.head, finder.class_names, finder.detector.training) == ("mask_rcnn", ("ellipse",), False)
+    job = load_job(run, {})
+    assert job.saved.source.read_bytes() == best.read_bytes()
+    predictor = job.predictor
+    assert (predictor.head, predictor.class_names, predictor.detector.training) == ("mask_rcnn", ("ellipse",), False)
+
+
+def test_the_program_predicts_as_python_does(place: Path) -> None:
+    """`maskrcnn.load` with the same options has the same detections, bit for bit, and so have tiles."""
+    for number, options in enumerate(({}, {"views": "flips", "tile": 32, "detection_min_confidence": 0.1}), start=1):
+        succeed(predict, IMAGES, RUN, *(f"--{name}={value}" for name, value in options.items()))
+        model = load("ellipses-mask_rcnn-1", device="cpu", **options)
+        paths = sorted(Path(IMAGES).iterdir())
+        entries = [entry for k, path in enumerate(paths, 1) for entry in model.predict(path).to_coco(k)]
+        boxes = [{key: value for key, value in each.items() if key != "segmentation"} for each in entries]
+        assert read_json(f"predictions/images-{number}/coco_boxes.json") == boxes
+        with_masks = [{key: value for key, value in each.items() if key != "bbox"} for each in entries]
+        assert read_json(f"predictions/images-{number}/coco_masks.json") == json.loads(json.dumps(with_masks))
+
+
+def test_the_former_name_of_run_is_accepted(place: Path) -> None:
+    image = f"{IMAGES}/000000.png"
+    lines = succeed(predict, image, "--weights=ellipses-mask_rcnn-1", FEW)
+    assert lines[0] == succeed(predict, image, RUN, FEW)[0] and "--run=ellipses-mask_rcnn-1" in lines[-1]
+    assert "--weights=a: is the former name of --run" in fail(predict, image, "--weights=a", RUN)
 
 
 @pytest.mark.parametrize("name", ["best", "last"])
@@ -290,18 +350,18 @@ def test_pictures_labels_and_counts_use_the_threshold_saved_with_the_weights(pla
     weights = place / f"runs/ellipses-mask_rcnn-1/weights/{name}.pt"
     lines = (place / "runs/ellipses-mask_rcnn-1/metrics.jsonl").read_text().splitlines()
     measured = [line["operating_threshold"] for line in map(json.loads, lines) if "operating_threshold" in line]
-    assert load_finder(str(weights), {}).threshold == measured[0]
+    assert load_job(str(weights), {}).threshold == measured[0]
     contents = torch.load(weights, weights_only=True)
     contents["state"]["metrics"]["operating_threshold"] = threshold = 0.0
     save_checkpoint(weights, contents)
-    finder = load_finder(str(weights), {})
-    assert finder.threshold == threshold and not threshold_notes(finder)
-    first, last = run_on_one(f"--weights={weights}")
+    job = load_job(str(weights), {})
+    assert job.threshold == threshold and not list_notes(job, Path("a.png"))
+    first, last = run_on_one(f"--run={weights}")
     assert "score ≥ 0 (best F1 on validation images)" in first
     found = read_json("predictions/000000-1/coco_boxes.json")
     assert f"{len(found)} detections ≥ 0" in last
-    assert load_finder(str(weights), {"plot_min_confidence": "0.99"}).threshold == 0.99
-    above, *_ = run_on_one(f"--weights={weights}", "--plot_min_confidence=0.99")
+    assert load_job(str(weights), {"plot_min_confidence": "0.99"}).threshold == 0.99
+    above, *_ = run_on_one(f"--run={weights}", "--plot_min_confidence=0.99")
     assert "score ≥ 0.99" in above and "best F1" not in above
 
 
@@ -320,7 +380,7 @@ def test_weights_without_an_operating_threshold_use_one_half_with_a_notice(place
     contents["config"]["output"]["plot_min_confidence"] = 0.5  # the former name and default
     save_checkpoint(weights, contents)
     flags = [f"--plot_min_confidence={given}"] if given else []
-    lines = succeed(predict, f"{IMAGES}/000000.png", f"--weights={weights}", *flags)
+    lines = succeed(predict, f"{IMAGES}/000000.png", f"--run={weights}", *flags)
     notes = [line for line in lines if line.startswith("note: ") and "has no operating threshold" in line]
     assert len(notes) == (not given)
     assert f"score ≥ {given or 0.5}" in lines[0]
@@ -328,7 +388,7 @@ def test_weights_without_an_operating_threshold_use_one_half_with_a_notice(place
 
 def test_a_run_without_best_weights_gives_its_last(place: Path) -> None:
     (place / "runs/ellipses-mask_rcnn-1/weights/best.pt").unlink()
-    assert load_finder("ellipses-mask_rcnn-1", {}).source.name == "last.pt"
+    assert load_job("ellipses-mask_rcnn-1", {}).saved.source.name == "last.pt"
 
 
 # ---- large images
@@ -364,9 +424,9 @@ def test_a_large_image_is_read_by_tile_and_drawn_smaller(place: Path, monkeypatc
 def test_evaluation_looks_through_views_and_tiles(there: Trained) -> None:
     from workbench.data import open_data
 
-    finder = load_finder(there.run, {})
-    samples = KeyedSamples(open_data(finder.config).test)
-    how = (finder.detector, samples, finder.machine, 1)
+    model = load_job(there.run, {}).predictor
+    samples = KeyedSamples(open_data(load_config(f"runs/{there.run}/config.toml")).test)
+    how = (model.detector, samples, model.machine, 1)
     once = to_coco_results(predict_samples(*how))
     assert once == to_coco_results(predict_samples(*how, ViewsConfig()))
     assert once == to_coco_results(predict_samples(*how, ViewsConfig(views="scales:1")))
@@ -399,10 +459,10 @@ def spoil_weights(place: Path, **changes: Any) -> None:
         ("nothing.png", RUN, "nothing.png: no such image or folder"),
         ("data", RUN, "data: no images in this folder"),
         ("smallobjects.toml", RUN, "smallobjects.toml: not a readable image"),
-        (IMAGES, "", "--weights: which detector? | runs"),
-        (IMAGES, "--weights=nothing", "--weights=nothing: no run there | runs"),
-        (IMAGES, "--weights=nothing.pt", "no weights at nothing.pt"),
-        (IMAGES, f"--weights={IMAGES}/000000.png", "000000.png is damaged or not a checkpoint"),
+        (IMAGES, "", "--run: which detector? | runs"),
+        (IMAGES, "--run=nothing", "--run=nothing: no run there | runs"),
+        (IMAGES, "--run=nothing.pt", "no weights at nothing.pt"),
+        (IMAGES, f"--run={IMAGES}/000000.png", "000000.png is damaged or not a checkpoint"),
         (IMAGES, f"{RUN} --views=flip", "views: unknown view 'flip': did you mean 'flips'?"),
         (IMAGES, f"{RUN} --tile=32 --overlap=1", "overlap | below 1"),
         (IMAGES, f"{RUN} --tile=31", "tile | at least 32 pixels"),
@@ -431,14 +491,14 @@ def test_mistakes_are_one_line_and_leave_nothing(place: Path, image: str, flags:
         ({"config": None}, "copy.pt does not describe what it was trained as"),
         ({"class_names": []}, "copy.pt does not describe what it was trained as"),
         ({"head": "yolo"}, "copy.pt does not describe what it was trained as"),
-        ({"config": {"trainig": {}}}, "copy.pt: unknown key 'trainig'"),
+        ({"config": {"detector": {"bx": {}}}}, "copy.pt: unknown key 'detector.bx'; did you mean 'box'?"),
         ({"head": "faster_rcnn"}, "copy.pt has another architecture | mask_head"),
     ],
 )
 def test_weights_of_something_else(place: Path, changes: dict[str, Any], words: str) -> None:
     shutil.copy(place / "runs/ellipses-mask_rcnn-1/weights/best.pt", place / "copy.pt")
     spoil_weights(place, **changes)
-    error = fail(predict, IMAGES, "--weights=copy.pt")
+    error = fail(predict, IMAGES, "--run=copy.pt")
     assert all(word in error for word in words.split(" | ")), error
 
 
@@ -447,6 +507,31 @@ def test_a_broken_image_in_a_folder_is_named_before_any_is_searched(place: Path)
     path.write_bytes(path.read_bytes()[:100])
     error = fail(predict, IMAGES, RUN)
     assert "000002.png: not a readable image" in error
+    assert not any(Path("predictions").glob("*"))
+
+
+def test_skip_bad_leaves_out_broken_images_and_lists_them(place: Path) -> None:
+    Path("mixed").mkdir()
+    for name in "ace":
+        shutil.copy(f"{IMAGES}/000000.png", f"mixed/{name}.png")
+    breaking_tiff("mixed/b.tif")  # found out when its last tile is read
+    Path("mixed/d.png").write_bytes(Path("mixed/c.png").read_bytes()[:100])
+    lines = succeed(predict, "mixed", RUN, FEW, "--skip_bad")
+    start = next(k for k, line in enumerate(lines) if line.startswith("Left out"))
+    assert lines[start] == "Left out     2 unreadable images of 5 (--skip_bad):"
+    assert "d.png: not a readable image" in lines[start + 1] and "b.tif: not a readable image" in lines[start + 2]
+    images = read_json("predictions/mixed-1/images.json")["images"]
+    assert [(each["id"], each["file_name"]) for each in images] == [(1, "a.png"), (3, "c.png"), (5, "e.png")]
+    assert not Path("predictions/mixed-1/predictions.jsonl").exists()
+    assert "--skip_bad" in lines[-1] and "d.png" in fail(predict, "mixed", RUN, FEW)
+
+
+def test_skip_bad_does_not_hide_that_nothing_is_readable(place: Path) -> None:
+    Path("broken").mkdir()
+    for name in "ab":
+        Path(f"broken/{name}.png").write_text("no image")
+    error = fail(predict, "broken", RUN, "--skip_bad")
+    assert "none of the 2 images is readable: broken/a.png: not a readable image" in error.replace("\\", "/")
     assert not any(Path("predictions").glob("*"))
 
 
@@ -505,10 +590,13 @@ def test_what_a_search_leaves_out_or_does_badly_is_said(place: Path) -> None:
     for name in ("some/a.png", "some/nested/b.png"):
         Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(name)
     lines = succeed(predict, "some", RUN, FEW)
-    assert "note: some: 1 folder in it passed over; search them apart" in lines
-    config = load_finder(RUN.partition("=")[2], {"tile": "32"}).config
-    assert notes(place / "some/a.png", config) == []
-    (note,) = notes(place / "some/a.png", replace(config, augment=replace(config.augment, crop_size=(256,))))
+    assert "note: some: 1 subfolder left out; predict each of them separately" in lines
+    weights = "runs/ellipses-mask_rcnn-1/weights/best.pt"
+    assert list_notes(load_job(weights, {"tile": "32"}), place / "some/a.png") == []
+    contents = load_checkpoint(weights)
+    contents["config"]["augment"]["crop_size"] = [256]
+    save_checkpoint(weights, contents)
+    (note,) = list_notes(load_job(weights, {"tile": "32"}), place / "some/a.png")
     assert "tiles of 32 px are less than half of the 256 px" in note and "--tile=256" in note
 
 
@@ -528,11 +616,11 @@ def test_the_label_image_is_named_as_it_was_written(place: Path, monkeypatch: py
 
 
 def test_a_detector_keeps_its_mode_whatever_happens(place: Path) -> None:
-    finder = load_finder(RUN.partition("=")[2], {})
-    finder.detector.train()
+    predictor = load_job(RUN.partition("=")[2], {}).predictor
+    predictor.detector.train()
     with pytest.raises(TypeError):
-        predict_samples(finder.detector, None, finder.machine, 1)
-    assert finder.detector.training
+        predict_samples(predictor.detector, None, predictor.machine, 1)
+    assert predictor.detector.training
 
 
 def test_an_image_that_breaks_on_the_way_is_one_line(place: Path) -> None:

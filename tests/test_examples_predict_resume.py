@@ -16,14 +16,14 @@ from PIL import Image
 from programs_toy import call, fail, settle, succeed
 from pycocotools.coco import COCO
 
-from examples import predict as program
 from examples.predict import main as predict
 from examples.train import main as train
 from maskrcnn.config import read_toml
+from maskrcnn.inference import program
 from maskrcnn.inference.prediction_log import LOG_FILE
 
 IMAGES = "data/ellipses/test/images"
-RUN = "--weights=ellipses-mask_rcnn-1"
+RUN = "--run=ellipses-mask_rcnn-1"
 FEW = "--plot_min_confidence=0.05"
 COUNT = 5
 
@@ -54,16 +54,16 @@ def results(folder: str) -> dict[str, Any]:
 
 def stop_at(count: int, error: Callable[[], BaseException], monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Ends the search before image `count`; the names of all that were searched, also afterwards."""
-    search_one, searched = program.search_one, []
+    predict_file, searched = program.predict_file, []
 
     def stopped(pixels: Any, *arguments: Any) -> Any:
         if len(searched) == count:
             searched.append("stopped")
             raise error()
         searched.append(pixels.path.name)
-        return search_one(pixels, *arguments)
+        return predict_file(pixels, *arguments)
 
-    monkeypatch.setattr(program, "search_one", stopped)
+    monkeypatch.setattr(program, "predict_file", stopped)
     return searched
 
 
@@ -133,7 +133,7 @@ def test_images_of_16_bits_are_searched_by_the_gray_levels_of_training(place: Pa
     assert any("images of more than 8 bits: the gray levels 32" in line for line in lines)
     low, high = read_toml("runs/labels-rpn-1/config.toml")["detector"]["image"]["gray_levels"]
     assert 32_800 < low < 32_960 and 33_200 < high < 33_400
-    lines = succeed(predict, "deep/images", "--weights=labels-rpn-1")
+    lines = succeed(predict, "deep/images", "--run=labels-rpn-1")
     assert not any("gray levels" in line for line in lines)
     lines = succeed(predict, "deep/images", RUN)
     assert any("note: the images have 16 bits, training had 8: the gray levels 32" in line for line in lines)

@@ -212,7 +212,7 @@ def test_help_fits_one_screen_and_all_options_are_one_flag_away(program: str) ->
 
     short = lines("--help")
     assert len(short) <= 45 and max(map(len, short)) <= 100
-    assert any(line.strip().startswith("Example: python ") for line in short)
+    assert any(line.strip().startswith(("Example: python ", "Example: smallobjects ")) for line in short)
     if "--help-all" in short[-1]:
         count = int(re.search(r"All (\d+) options", short[-1])[1])
         options = itertools.dropwhile(lambda line: "Example:" not in line, lines("--help-all"))

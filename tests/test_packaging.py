@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -75,6 +76,35 @@ def test_the_wheel_alone_loads_predicts_plots_and_evaluates(wheel: Path, tmp_pat
     )
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "found.png").is_file()
+    (tmp_path / "images").mkdir()
+    for name in "ab":
+        Image.effect_noise((80, 70), 60).save(tmp_path / f"images/{name}.png")
+    command = ["predict", "images", "--run=model.safetensors", "--tile=64", "--plot_min_confidence=0.1", "--show_views"]
+    result = smallobjects(installed, *command, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1].startswith("Next: smallobjects predict images --run=model.safetensors ")
+    written = {path.name for path in (tmp_path / "predictions/images-1").iterdir()}
+    endings = (".png", "_labels.png", "_views.png")
+    assert written == {f"{name}{ending}" for name in "ab" for ending in endings} | {
+        "coco_boxes.json",
+        "coco_masks.json",
+        "images.json",
+    }
+    assert smallobjects(installed, "doctor", cwd=tmp_path).returncode == 0
+    for program in ("train", "create"):
+        result = smallobjects(installed, program, cwd=tmp_path)
+        assert result.returncode == 2 and "pip install -e ." in result.stderr
+
+
+def smallobjects(installed: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command of an installed wheel."""
+    return subprocess.run(
+        [sys.executable, "-c", "from maskrcnn.__main__ import main; main()", *arguments],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+    )
 
 
 def test_at_most_ten_core_dependencies() -> None:

@@ -23,7 +23,7 @@ from maskrcnn.config import (
     to_toml,
     toml_values,
 )
-from maskrcnn.inference.config import ViewsConfig
+from maskrcnn.inference.config import DetectionsConfig, ViewsConfig
 from maskrcnn.model.config import HEADS, DetectorConfig
 from maskrcnn.model.presets import PRESETS, get_preset
 from maskrcnn.training.config import BUDGET, TrainingConfig
@@ -52,7 +52,7 @@ class PathsConfig:
 
 
 @dataclass(frozen=True)
-class OutputConfig:
+class OutputConfig(DetectionsConfig):
     """Output."""
 
     output_dir: str = option("runs", "folder in which each run creates a new folder", flag="output_dir")
@@ -66,26 +66,8 @@ class OutputConfig:
         flag="prediction_every_n_epochs",
         minimum=-1,
     )
-    min_score: float | None = option(
-        None,
-        "minimum score of detections in pictures, label images and counts (default: the one of the best F1 on "
-        "validation images)",
-        flag="plot_min_confidence",
-        minimum=0,
-        maximum=1,
-        renamed="plot_min_confidence",
-    )
-    min_visible_fraction: float = option(
-        0.9,
-        "minimum visible fraction of a mask in label images, where masks with higher scores are on top",
-        flag="mask_nms_thresh",
-        minimum=0,
-        maximum=1,
-        renamed="mask_nms_thresh",
-    )
     model_file: str | None = option(None, "also write the best weights to this file", flag="model_file")
     log_file: str | None = option(None, "also write the log to this file", flag="log_file")
-    hide_progress_bar: bool = option(False, "no progress display", flag="hide_progress_bar")
 
 
 @dataclass(frozen=True)

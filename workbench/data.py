@@ -24,7 +24,7 @@ from datasets.splits import Splits, collect_counts, find_image_file, find_origin
 from maskrcnn.config import UserError
 from maskrcnn.files import finish_exchange
 from maskrcnn.images.large import measure_levels, sample
-from maskrcnn.images.levels import Levels, measure_image_levels
+from maskrcnn.images.levels import Levels, check_levels, measure_image_levels
 from maskrcnn.images.options import ImageOptions, use_image_options
 from maskrcnn.model.config import ImageConfig
 from maskrcnn.text import format_count
@@ -264,7 +264,7 @@ def _get_gray_levels(
         UserError: If the configured levels are not two increasing numbers.
     """
     if given := config.detector.image.gray_levels:
-        return check_gray_levels(given)
+        return check_levels(given)
     for split, paths in files.items():
         levels = measure_levels(paths) if split not in own else measure_image_levels(own[split].read_sample())
         if levels is not None:
@@ -275,13 +275,6 @@ def _get_gray_levels(
             )
             return levels
     return None
-
-
-def check_gray_levels(given: Sequence[float]) -> Levels:
-    """Return the levels as a pair; raise a UserError if they are not two increasing numbers."""
-    if not (len(given) == 2 and given[0] < given[1]):
-        raise UserError(f"--gray_levels={','.join(map(str, given))}: give two numbers, black and then white, as 0,4095")
-    return given[0], given[1]
 
 
 def make_image_options(config: ExperimentConfig) -> ImageOptions:

@@ -12,7 +12,7 @@ import click
 from datasets.registry import AUTO, parse_names, short_name
 from maskrcnn.command_line import suggest_option
 from maskrcnn.config import UserError, settings
-from maskrcnn.training.runs import find_run
+from maskrcnn.training.runs import find_run, remember_folder
 from maskrcnn.values import as_text
 from workbench.config import ExperimentConfig, load_config
 from workbench.trust import check_trust
@@ -138,6 +138,7 @@ def run_experiment(
         return None
     output = config.output
     folder = resumed or create_run(output.output_dir, f"{short_name(config.data.dataset)}-{config.head}")
+    remember_folder(folder.parent)
     with remove_if_empty(folder), lock_run(folder):
         with ProgressDisplay(output.hide_progress_bar) as display:
             log = RunLog(folder, display.print, output.log_file)

@@ -12,7 +12,8 @@ import torch
 
 from maskrcnn.config import UserError
 from maskrcnn.files import write_text
-from maskrcnn.structures.instances import Instances, to_category_ids
+from maskrcnn.structures.categories import to_category_ids
+from maskrcnn.structures.instances import Instances
 
 BOXES_FILE, MASKS_FILE = "coco_boxes.json", "coco_masks.json"
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from maskrcnn.evaluation.coco import COCOMetrics, evaluate_coco, get_recall_at_limits, match_dataset
 from maskrcnn.evaluation.nuclei import compute_count_error, compute_dsb_mean_precision
 from maskrcnn.evaluation.operating_point import DEFAULT_THRESHOLD, find_operating_point
+from maskrcnn.structures.edges import MIN_VISIBLE_FRACTION
 from maskrcnn.structures.instances import Instances
 
 Head = str  # "rpn", "faster_rcnn" or "mask_rcnn"
@@ -48,7 +49,7 @@ def evaluate(
     head: Head,
     class_agnostic: bool = False,
     score_threshold: float | None = DEFAULT_THRESHOLD,
-    min_visible_fraction: float = 0.9,
+    min_visible_fraction: float = MIN_VISIBLE_FRACTION,
 ) -> Evaluation:
     """Compute all metrics of a head.
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from maskrcnn.config import UserError
 from maskrcnn.evaluation.coco import IOU_THRESHOLDS
+from maskrcnn.structures.edges import MIN_VISIBLE_FRACTION
 from maskrcnn.structures.instances import Instances
 
 
@@ -31,7 +32,7 @@ def compute_dsb_mean_precision(
     targets: Mapping[int, Instances],
     predictions: Mapping[int, Instances],
     score_threshold: float = 0.5,
-    min_visible_fraction: float = 0.9,
+    min_visible_fraction: float = MIN_VISIBLE_FRACTION,
 ) -> float | None:
     """Compute the mean over images and IoU .5:.05:.95 of TP / (TP + FP + FN) of label images (Caicedo et al. 2019).
 
@@ -75,7 +76,10 @@ def compute_count_error(
 
 
 def compute_image_mean_precision(
-    target: Instances, prediction: Instances | None, score_threshold: float = 0.5, min_visible_fraction: float = 0.9
+    target: Instances,
+    prediction: Instances | None,
+    score_threshold: float = 0.5,
+    min_visible_fraction: float = MIN_VISIBLE_FRACTION,
 ) -> float:
     """Compute the mean precision of one image, in [0, 1]; see `compute_dsb_mean_precision`."""
     predicted = Instances.empty(target.size, with_masks=True)

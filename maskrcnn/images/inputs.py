@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from maskrcnn.images.levels import FULL_RANGE, Levels, combine_ranges, measure_r
 from maskrcnn.images.options import get_image_options, use_image_options
 from maskrcnn.structures.pixels import InMemory, Pixels, is_channels_first
 
-ImageLike = str | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor
+ImageLike = str | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor | Pixels
 _PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -32,7 +32,8 @@ def open_image(
     """Open an image for reading, whole or window by window.
 
     Args:
-        image: a path, a PIL image, a NumPy array `[H, W]` or `[H, W, C]`, or a tensor `[C, H, W]`.
+        image: a path, a PIL image, a NumPy array `[H, W]` or `[H, W, C]`, a tensor `[C, H, W]`, or `Pixels`, which
+            are returned and stay open.
         levels: the values of an image with more than 8 bits that become 0 and 1; default: measured on the image.
         name: begins the message of an error about an image in memory.
         as_stored: leave images with more than 8 bits as they are, for a detector with gray levels of its own.
@@ -50,15 +51,16 @@ def open_image(
             file.levels = (levels or measure_levels([path])) if file.is_deep and not as_stored else None
             yield file
         return
+    if hasattr(image, "read") and hasattr(image, "size"):
+        yield cast(Pixels, image)
+        return
     tensor = to_tensor(image, name, as_stored, channels)
     if tensor.dtype == torch.uint16 and not as_stored:
         tensor = scale_levels(tensor, levels or combine_ranges([measure_range(tensor.numpy())]) or FULL_RANGE)
     yield InMemory(tensor)
 
 
-def to_tensor(
-    image: Image.Image | NDArray[Any] | Tensor, name: str = "image", as_stored: bool = False, channels: int = 3
-) -> Tensor:
+def to_tensor(image: Any, name: str = "image", as_stored: bool = False, channels: int = 3) -> Tensor:
     """Convert an image in memory to `[C, H, W]`, uint8, uint16 or float32 in [0, 1].
 
     Args:

@@ -7,13 +7,14 @@ it. The full 16-bit range would leave most cameras only a hundredth of it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from maskrcnn.config import UserError
 from maskrcnn.structures.pixels import Levels as Levels
 from maskrcnn.structures.pixels import to_unit
 
@@ -22,6 +23,13 @@ FULL_RANGE: Levels = (0.0, MAX_LEVEL)
 MARGIN = 0.1  # of the range, at both ends, for images that were not measured
 OUTLIERS = 1e-5  # fraction of the pixel values at each end that is ignored
 MIN_OUTLIERS = 4  # minimum number of ignored values at each end
+
+
+def check_levels(given: Sequence[float]) -> Levels:
+    """Return the levels as a pair; raise a UserError if they are not two increasing numbers."""
+    if not (len(given) == 2 and given[0] < given[1]):
+        raise UserError(f"--gray_levels={','.join(map(str, given))}: give two numbers, black and then white, as 0,4095")
+    return given[0], given[1]
 
 
 def scale_levels(image: Tensor, levels: Levels) -> Tensor:

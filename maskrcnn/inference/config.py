@@ -1,8 +1,12 @@
-"""Options of inference: test-time augmentation, tiles and the merging of their detections."""
+"""Options of inference: test-time augmentation, tiles, merging of their detections, and what is written of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from maskrcnn.config import option
+from maskrcnn.images.config import ImageFilesConfig
+from maskrcnn.model.config import DetectorConfig
+from maskrcnn.structures.edges import MIN_VISIBLE_FRACTION
+from maskrcnn.training.config import TrainingConfig
 
 MERGE_NAMES = ("nms", "soft_nms", "wbf", "nmm", "cluster")
 
@@ -36,3 +40,38 @@ class ViewsConfig:
         choices=("masks", "boxes"),
     )
     view_batch_size: int = option(4, "number of views per batch", flag="view_batch_size", minimum=1)
+
+
+@dataclass(frozen=True)
+class DetectionsConfig:
+    """Output."""
+
+    min_score: float | None = option(
+        None,
+        "minimum score of detections in pictures, label images and counts (default: the one of the best F1 on "
+        "validation images)",
+        flag="plot_min_confidence",
+        minimum=0,
+        maximum=1,
+        renamed="plot_min_confidence",
+    )
+    min_visible_fraction: float = option(
+        MIN_VISIBLE_FRACTION,
+        "minimum visible fraction of a mask in label images, where masks with higher scores are on top",
+        flag="mask_nms_thresh",
+        minimum=0,
+        maximum=1,
+        renamed="mask_nms_thresh",
+    )
+    hide_progress_bar: bool = option(False, "no progress display", flag="hide_progress_bar")
+
+
+@dataclass(frozen=True)
+class InferenceConfig:
+    """Inference: the options of a run that matter after training, with the same keys."""
+
+    data: ImageFilesConfig = field(default_factory=ImageFilesConfig)
+    detector: DetectorConfig = field(default_factory=DetectorConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    views: ViewsConfig = field(default_factory=ViewsConfig)
+    output: DetectionsConfig = field(default_factory=DetectionsConfig)

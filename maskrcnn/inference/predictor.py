@@ -46,7 +46,7 @@ class Predictor:
         operating_threshold: float | None = None,
         gray_levels: Levels | None = None,
         config: Mapping[str, Any] | None = None,
-        device: str = "auto",
+        device: str | torch.device | Machine = "auto",
     ) -> None:
         """Wrap a detector.
 
@@ -59,7 +59,7 @@ class Predictor:
             gray_levels: the values of images with more than 8 bits that become 0 and 1, if the detector has none of
                 its own; default: measured per image.
             config: all options that the detector was trained with.
-            device: auto, cpu, cuda, or the number of a GPU.
+            device: auto, cpu, cuda, or the number of a GPU; or a `Machine`, which also sets the precision.
 
         Raises:
             ValueError: the numbers of names or ids are not that of the classes; no such device.
@@ -90,13 +90,13 @@ class Predictor:
         """Which stages the detector has: "rpn", "faster_rcnn" or "mask_rcnn"."""
         return self.detector.head
 
-    def to(self, device: str | torch.device) -> Predictor:
+    def to(self, device: str | torch.device | Machine) -> Predictor:
         """Move the detector to a device, in place.
 
         Raises:
             ValueError: no such device.
         """
-        self.machine = set_up_machine(TrainingConfig(device=str(device)))
+        self.machine = device if isinstance(device, Machine) else set_up_machine(TrainingConfig(device=str(device)))
         self.machine.place(self.detector).eval()
         return self
 

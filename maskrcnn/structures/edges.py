@@ -1,9 +1,10 @@
-"""Padding and cut objects when an image is warped. Imports no PyTorch, so options can list the choices."""
+"""Padding, and cut and hidden objects. Imports no PyTorch, so that options can list the choices and defaults."""
 
 from dataclasses import dataclass
 
 PAD_MODES = ("constant", "reflect", "replicate")
 CUTS = ("ignore", "drop", "keep")
+MIN_VISIBLE_FRACTION = 0.9  # of an object in a label image, where objects with higher scores are on top
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from maskrcnn.config import UserError
+from maskrcnn.structures.categories import to_category_ids
+from maskrcnn.structures.edges import MIN_VISIBLE_FRACTION
 from maskrcnn.structures.masks import CroppedMasks
 
 
@@ -283,11 +285,12 @@ class Instances:
 
     numpy = to_numpy
 
-    def to_label_image(self, min_visible_fraction: float = 0.0) -> NDArray[np.int32]:
+    def to_label_image(self, min_visible_fraction: float = MIN_VISIBLE_FRACTION) -> NDArray[np.int32]:
         """Number the pixels by object, in the order of the objects, from 1; earlier objects are on top.
 
         Args:
-            min_visible_fraction: objects of which less than this fraction stays visible are left out.
+            min_visible_fraction: objects of which less than this fraction stays visible are left out, as in the
+                command `predict` (`--mask_nms_thresh`): they are mostly second detections of the same object.
 
         Returns:
             int32 `[H, W]`, 0 for background.
@@ -384,24 +387,6 @@ class Instances:
     def show(self, **options: Any) -> None:
         """Draw the detections on their image, and open the picture in a window; options as in `plot`."""
         self.plot(**options).show()
-
-
-def to_category_ids(labels: Tensor, category_ids: Sequence[int] | None) -> list[int]:
-    """Convert labels `[N]` to category ids: `category_ids[0]` is the id of label 1; None returns the labels.
-
-    Raises:
-        ValueError: If there is a label without an id.
-    """
-    values: list[int] = labels.tolist()
-    if category_ids is None:
-        return values
-    for label in values:
-        if not 1 <= label <= len(category_ids):
-            raise ValueError(
-                f"label {label} has no category id: category_ids has {len(category_ids)}, for labels 1 to "
-                f"{len(category_ids)}; give one id for each class"
-            )
-    return [int(category_ids[label - 1]) for label in values]
 
 
 torch.serialization.add_safe_globals([Instances])  # torch.load(..., weights_only=True) reads saved lists

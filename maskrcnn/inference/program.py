@@ -1,0 +1,412 @@
+"""Program that detects objects in image files: `smallobjects predict IMAGE_OR_FOLDER --run=newest --views=d4`."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from maskrcnn.command_line import SettingsCommand, click_options, format_flags, take_flags
+from maskrcnn.config import UserError, flag_values, merge, option, to_dict
+from maskrcnn.inference.config import InferenceConfig
+from maskrcnn.inference.options import get_runs_folder, list_flags, read_layers
+from maskrcnn.text import escape, format_count, to_file_name
+
+if TYPE_CHECKING:
+    from maskrcnn.images.large import LargeImage
+    from maskrcnn.images.levels import Levels
+    from maskrcnn.inference.loading import SavedDetector
+    from maskrcnn.inference.prediction_log import PredictionLog
+    from maskrcnn.inference.predictor import Predictor
+    from maskrcnn.structures.instances import Instances
+
+PROGRAM = "smallobjects predict"
+LARGE = 1024  # longer side in pixels from which tiles are proposed
+HUGE = 8000 * 8000  # pixels from which tiles should be used
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """Detector and output."""
+
+    run: str | None = option(
+        None, "a run (its folder, its name, or newest), or a .pt or .safetensors file of its weights", flag="run"
+    )
+    output_dir: str = option("predictions", "folder in which each call creates a new folder", flag="output_dir")
+    show_views: bool = option(False, "also draw each view with its detections", flag="show_views")
+    skip_bad: bool = option(False, "leave out unreadable images, and list them at the end", flag="skip_bad")
+    resume: str | None = option(
+        None, "output folder of a call that was stopped: continue with the other images", flag="resume"
+    )
+
+
+@dataclass(frozen=True)
+class Job:
+    """A trained detector with its options, and the images that it is used on.
+
+    Attributes:
+        predictor: the detector.
+        saved: contents of its file.
+        options: options of inference.
+        program: options of this program.
+        paths: image files.
+        levels: gray levels of images with more than 8 bits, measured on them if the detector has none of its own.
+        bad: errors of images that are left out, by name.
+    """
+
+    predictor: Predictor
+    saved: SavedDetector
+    options: InferenceConfig
+    program: PredictConfig
+    paths: Sequence[Path]
+    levels: Levels | None = None
+    bad: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def threshold(self) -> float:
+        """Minimum score of detections in pictures, label images and counts."""
+        from maskrcnn.evaluation.operating_point import DEFAULT_THRESHOLD
+
+        thresholds = (self.options.output.min_score, self.predictor.operating_threshold, DEFAULT_THRESHOLD)
+        return next(each for each in thresholds if each is not None)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the labels; an RPN does not distinguish classes."""
+        return ("object",) if self.predictor.head == "rpn" else self.predictor.class_names
+
+    @property
+    def names(self) -> list[str]:
+        """Start of the names of each image's output files."""
+        from maskrcnn.inference.image_list import make_output_names
+
+        return make_output_names(self.paths)
+
+
+@click.command(
+    cls=SettingsCommand,
+    common=(
+        "run",
+        "views",
+        "tile",
+        "overlap",
+        "merge",
+        "plot_min_confidence",
+        "detection_min_confidence",
+        "detection_max_instances",
+        "show_views",
+        "skip_bad",
+        "device",
+        "output_dir",
+        "config",
+    ),
+    example=f"{PROGRAM} IMAGE_OR_FOLDER --run=newest --views=d4",
+)
+@click.argument("image", metavar="IMAGE_OR_FOLDER")
+@click_options(PredictConfig)
+@click_options(InferenceConfig, without=list_flags(used=False))
+@click.option("--config", metavar="FILE", help="TOML file whose options override those saved with the detector")
+@click.option("--trust", is_flag=True, default=None, help="run the code of a backbone of your own")
+@click.option("--weights", hidden=True, help="former name of --run")
+def main(image: str, **flags: Any) -> None:
+    """Detect objects in an image, or in all images of a folder, with a trained detector.
+
+    Detections in views (--views=d4) and tiles (--tile=512) are merged. TIFF and .npy files are read by tile, so they
+    need not fit into memory. Options are those saved with the detector, unless they are given here.
+    """
+    given = {flag: value for flag, value in flags.items() if value is not None}
+    typed = dict(given)
+    own = take_old_name(given) | take_flags(PredictConfig, given)
+    job = prepare(Path(image), merge(PredictConfig(), flag_values(PredictConfig, own)), given)
+    from maskrcnn.images.options import ImageOptions, use_image_options
+    from maskrcnn.model.limits import count_cuts, describe_cuts
+    from maskrcnn.training.runlog import remove_if_empty
+
+    with use_image_options(ImageOptions(job.options.data.max_megapixels, job.options.detector.image.channels)):
+        job = check_images(job)
+        log = open_log(job, Path(image))
+        click.echo(describe_detector(job))
+        if log.done:
+            click.echo(f"resumed: {len(log.done)} of {len(job.paths)} images are done")
+        for note in list_notes(job, Path(image)):
+            click.echo(f"note: {escape(note)}")
+        with remove_if_empty(log.folder), log.report_interruption(), count_cuts() as cuts:
+            sizes = predict_images(job, log)
+    if (cut := describe_cuts(cuts, job.options.detector)) is not None:
+        click.echo(f"note: {cut}")
+    print_outputs(job, log.folder)
+    print_bad(job)
+    click.echo(f"Next: {escape(format_next_command(job, image, typed, sizes))}")
+
+
+def take_old_name(flags: dict[str, Any]) -> dict[str, Any]:
+    """Remove `--weights`, the former name of `--run`, from the flags and return it under its new name.
+
+    Raises:
+        UserError: If both are given.
+    """
+    if (weights := flags.pop("weights", None)) is None:
+        return {}
+    if flags.get("run") is not None:
+        raise UserError(f"--weights={weights}: is the former name of --run, which is given, too; remove one of them")
+    return {"run": weights}
+
+
+# ---- preparation
+
+
+def prepare(image: Path, program: PredictConfig, flags: Mapping[str, Any]) -> Job:
+    """Find the images, and load the detector with its options: flags over environment over TOML over saved ones.
+
+    Raises:
+        UserError: If there are no images or no detector, or an option is invalid.
+    """
+    from maskrcnn.inference.image_list import list_images
+    from maskrcnn.inference.loading import build_predictor, find_weights, read_weights
+
+    given = dict(flags)
+    trust, file = bool(given.pop("trust", False)), given.pop("config", None)
+    paths = list_images(image)
+    runs = get_runs_folder()
+    if program.run is None:
+        raise UserError(f"--run: which detector? Name a run (a folder in {runs}), newest, or a .pt file of its weights")
+    layers = [*read_layers(file, show_notice), flag_values(InferenceConfig, given)]
+    saved = read_weights(find_weights(program.run, runs, "--run", click.echo))
+    options = saved.resolve(*layers)
+    return Job(build_predictor(saved, options, trust), saved, options, program, paths)
+
+
+def show_notice(line: str) -> None:
+    """Print a notice about options to stderr."""
+    click.echo(f"note: {line}", err=True)
+
+
+def check_images(job: Job) -> Job:
+    """Return the job with its gray levels and, with `--skip_bad`, without unreadable images.
+
+    Raises:
+        UserError: For an unreadable image without `--skip_bad`, and an image that cannot have the views.
+    """
+    from maskrcnn.images.large import measure_levels
+    from maskrcnn.inference.image_list import read_sizes
+    from maskrcnn.inference.pipeline import build_views
+
+    has_levels = bool(job.options.detector.image.gray_levels)
+    job = replace(job, levels=None if has_levels else measure_levels(job.paths))
+    if len(job.paths) == 1 and not job.program.skip_bad:
+        return job
+    sizes = set()
+    for path, size in read_sizes(job.paths, job.levels):
+        if isinstance(size, UserError):
+            leave_out(job, path, size)
+        else:
+            sizes.add(size)
+    if not sizes:
+        raise UserError(f"none of the {len(job.paths)} images is readable: {next(iter(job.bad.values()))}")
+    for size in sizes:
+        build_views(job.predictor.detector, job.options.views, size)
+    return job
+
+
+def leave_out(job: Job, path: Path, error: UserError) -> None:
+    """Remember an unreadable image to leave out; raises the error without `--skip_bad`."""
+    if not job.program.skip_bad:
+        raise error
+    job.bad[path.name] = str(error)
+
+
+def open_log(job: Job, image: Path) -> PredictionLog:
+    """Open the log in a new output folder, or with `--resume` the one of a call that was stopped."""
+    from maskrcnn.inference.prediction_log import PredictionLog, hash_file, read_log
+    from maskrcnn.training.runlog import create_run
+
+    ids, options = job.predictor.category_ids[: len(job.class_names)], job.options
+    settings: dict[str, Any] = {"views": to_dict(options.views), "detector": to_dict(options.detector)}
+    settings |= {"weights": hash_file(job.saved.source), "gray_levels": job.levels, "threshold": job.threshold}
+    if job.program.resume is not None:
+        return read_log(Path(job.program.resume), settings, ids)
+    stem = image.resolve().name if image.is_dir() else image.stem
+    return PredictionLog(create_run(job.program.output_dir, to_file_name(stem)), settings, ids)
+
+
+# ---- prediction
+
+
+def predict_images(job: Job, log: PredictionLog) -> list[tuple[int, int]]:
+    """Predict each image that is not in the log, and write output files; return the sizes of the images.
+
+    If there is an error, the detections in the images before are written.
+    """
+    from maskrcnn.images.large import open_pixels
+
+    try:
+        for number, (path, name) in enumerate(zip(job.paths, job.names, strict=True), start=1):
+            if path.name in log.done or path.name in job.bad:
+                continue
+            try:
+                with open_pixels(path, levels=job.levels) as pixels:
+                    found = predict_file(pixels, job, log.folder / name, f"{number}/{len(job.paths)}")
+            except UserError as error:
+                leave_out(job, path, error)
+            else:
+                log.add(path.name, found)
+    finally:
+        if log.done:
+            log.write_results([path.name for path in job.paths], job.class_names, job.predictor.head == "mask_rcnn")
+    log.remove()
+    return list(log.sizes.values())
+
+
+def predict_file(pixels: LargeImage, job: Job, stem: Path, position: str) -> Instances:
+    """Predict one image and write its files, whose names start with `stem`; return the detections."""
+    from maskrcnn.inference.detection_files import write_views
+    from maskrcnn.inference.pipeline import bind_detector, build_views, convert_memory_errors
+
+    pixels.read(0, 0, 1, 1)  # fails before the views are built if the size in the header is wrong
+    predictor, name, (height, width) = job.predictor, escape(pixels.path.name), pixels.size
+    if predictor.views.tile == 0 and height * width > HUGE:
+        click.echo(f"{name} is processed as a whole; --tile=512 needs far less memory")
+    views = build_views(predictor.detector, predictor.views, pixels.size)
+    with convert_memory_errors(str(pixels.path)):
+        with show_progress(f"{name} ({position})", job.options) as advance:
+            found = predictor.predict(pixels, progress=advance)
+        counts = write_detections(stem, pixels, found, job)
+        if job.program.show_views:
+            detect = bind_detector(predictor.detector, predictor.machine)
+            sheet = stem.with_name(f"{stem.name}_views.png")
+            write_views(sheet, pixels, views, detect, job.threshold, predictor.machine.device)
+    click.echo(f"{name}: {width} x {height}, {format_count(len(views), 'views')}, {counts}")
+    return found
+
+
+def write_detections(stem: Path, pixels: LargeImage, found: Instances, job: Job) -> str:
+    """Write the picture and, if there are masks, the label image; return their counts in words."""
+    from maskrcnn.inference.detection_files import write_labels, write_picture
+
+    head, threshold = job.predictor.head, job.threshold
+    title = f"{escape(pixels.path.name)}, {describe_views(job.options)}"
+    write_picture(stem.with_name(f"{stem.name}.png"), pixels, found, head, threshold, job.class_names, title)
+    count = len(found.above(threshold))
+    words = f"{format_count(count, 'proposals' if head == 'rpn' else 'detections')} ≥ {threshold:.3g}"
+    if found.masks is None:
+        return words
+    labels, painted = write_labels(stem, found, threshold, job.options.output.min_visible_fraction)
+    hidden = f" ({count - painted} hidden)" if painted < count else ""
+    return f"{words}, {painted} in {labels.name}{hidden}"
+
+
+@contextmanager
+def show_progress(label: str, options: InferenceConfig) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar of the views if the output is a terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    hidden = options.output.hide_progress_bar or not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden, redirect_stdout=False) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+# ---- messages
+
+
+def describe_detector(job: Job) -> str:
+    """Describe the detector, its device and options in one line."""
+    machine = job.predictor.machine
+    is_saved = job.options.output.min_score is None and job.predictor.operating_threshold is not None
+    return (
+        f"{job.predictor.head} of {job.saved.source} on {machine.device}, {'bfloat16' if machine.amp else 'float32'}; "
+        f"{describe_views(job.options)}; score ≥ {job.threshold:.3g}{' (best F1 on validation images)' * is_saved}"
+    )
+
+
+def describe_views(options: InferenceConfig) -> str:
+    """Describe views and tiles in a few words."""
+    views = options.views
+    words = [] if views.views == "none" else [f"views {views.views}"]
+    if views.tile:
+        scales = "" if views.tile_scales == (1.0,) else f" at scales {', '.join(f'{s:g}' for s in views.tile_scales)}"
+        words.append(f"tiles of {views.tile} px{scales}{' and the whole image' if views.full_image else ''}")
+    return ", ".join(words) or "whole images"
+
+
+def list_notes(job: Job, image: Path) -> list[str]:
+    """List what a user may not expect: thresholds, subfolders, tiles that are too small, and gray levels."""
+    notes = []
+    if job.options.output.min_score is None and job.predictor.operating_threshold is None:
+        notes.append(
+            f"{job.saved.source} has no operating threshold (best F1 on validation images), so pictures, label images "
+            f"and counts have scores ≥ {job.threshold:g}; choose another with --plot_min_confidence"
+        )
+    folders = sum(each.is_dir() and each.name[0] != "." for each in image.iterdir()) if image.is_dir() else 0
+    if folders:
+        notes.append(f"{image}: {format_count(folders, 'subfolders')} left out; predict each of them separately")
+    side, tile = get_training_size(job.saved.config), job.options.views.tile
+    if tile and 2 * tile < side:
+        notes.append(
+            f"tiles of {tile} px are less than half of the {side} px that the detector was trained on, and objects cut "
+            f"by their borders cause false positives; --tile={side} has fewer"
+        )
+    if job.levels is not None:
+        low, high = (f"{level:g}" for level in job.levels)
+        notes.append(
+            f"the images have 16 bits, training had 8: the gray levels {low} to {high} are shown as black to white, "
+            f"measured on these images (--gray_levels={low},{high})"
+        )
+    return notes
+
+
+def get_training_size(config: Mapping[str, Any]) -> int:
+    """Return the smaller side of the crops that a detector was trained on, from its saved options; 0 if unknown."""
+    augment = config.get("augment", {})
+    return min(augment.get("crop_size") or augment.get("fixed_size") or (0,))
+
+
+def print_outputs(job: Job, folder: Path) -> None:
+    """Print the output files, one line per kind."""
+    head, names = job.predictor.head, job.names
+    name = names[0] if len(names) == 1 else "NAME"
+    click.echo(f"Pictures     {folder / f'{name}.png'}")
+    if head == "mask_rcnn":
+        kinds = sorted({path.suffix for path in folder.glob("*_labels.*")})  # TIFF if there are very many objects
+        click.echo(
+            f"Labels       {folder / f'{name}_labels'}{' or '.join(kinds)} (pixels numbered by object; hidden: below "
+            f"{job.options.output.min_visible_fraction:.0%} visible, --mask_nms_thresh)"
+        )
+    else:
+        click.echo(f"Labels       none: {head} predicts boxes, and label images need the masks of mask_rcnn")
+    if job.program.show_views:
+        click.echo(f"Views        {folder / f'{name}_views.png'}")
+    masks = ", coco_masks.json" if head == "mask_rcnn" else ""
+    click.echo(f"Predictions  {folder / 'coco_boxes.json'}{masks}, images.json")
+
+
+def print_bad(job: Job) -> None:
+    """Print which images were left out by `--skip_bad`."""
+    if job.bad:
+        click.echo(f"Left out     {format_count(len(job.bad), 'unreadable images')} of {len(job.paths)} (--skip_bad):")
+        for error in job.bad.values():
+            click.echo(f"    {error}")
+
+
+def format_next_command(job: Job, image: str, typed: Mapping[str, Any], sizes: Sequence[tuple[int, int]]) -> str:
+    """Format a command that uses tiles or views; after that one that shows the views, then one with another merge."""
+    views = job.options.views
+    more: dict[str, Any] = {"show_views": True}
+    if views.views == "none" and views.tile == 0:
+        is_large = max(max(size) for size in sizes) > LARGE
+        more = {"tile": 512} if is_large else {"views": "d4", "show_views": True}
+    elif job.program.show_views:
+        more = {"merge": "nms" if views.merge == "wbf" else "wbf"}
+    kept = {flag: value for flag, value in typed.items() if flag not in ("weights", "show_views", "resume")}
+    return shlex.join([*PROGRAM.split(), image, *format_flags({"run": job.program.run} | kept | more)])
+
+
+if __name__ == "__main__":
+    main()
