@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 from datasets.readers import yolo_files
 from datasets.readers.folders import list_files
+from datasets.readers.tools.files import contains
 from datasets.readers.tools.formats import FORMATS as TOOL_FORMATS
+from datasets.readers.tools.via import JSON_MARKER as VIA_MARKER
 from datasets.writing.discovery import PARTS, find_coco_files, find_cst_files, find_voc_folders
 from maskrcnn.config import UserError
 
@@ -64,7 +66,8 @@ def recognize_layout(root: Path) -> str:
 def _recognize_all(root: Path) -> Iterator[Recognized]:
     found = _recognize_some(root, LAYOUTS)
     # Files of tools are searched for in all subfolders, which takes long in large data sets.
-    yield from found or _recognize_some(root, TOOLS)
+    tools = [] if found else _recognize_some(root, TOOLS)
+    yield from found or [each for each in tools if each.name != "points" or len(tools) == 1]  # any table has x and y
 
 
 def _recognize_some(root: Path, layouts: Mapping[str, Layout]) -> list[Recognized]:
@@ -90,7 +93,8 @@ def _recognize_ellipses(root: Path) -> str | None:
 
 
 def _recognize_coco(root: Path) -> str | None:
-    return next((file.relative_to(root).as_posix() for _, file in find_coco_files(root, "")), None)
+    files = (file for _, file in find_coco_files(root, "") if not contains(file, VIA_MARKER))
+    return next((file.relative_to(root).as_posix() for file in files), None)
 
 
 def _recognize_voc(root: Path) -> str | None:

@@ -119,7 +119,6 @@ def test_impossible_ellipses_are_rejected(radii):
         ([[1, 2], [3, 10**400]], "out of range"),
         ([[1, 2], [3, "4"]], "not a number, '4'"),
         ([[1, 2], [3, None]], "not a number"),
-        ([[1, 2], [3, True]], "not a number"),
         ([[1, 2], [3]], "must be a list of"),
         ("1 2", "must be a list of"),
         (None, "must be a list of"),

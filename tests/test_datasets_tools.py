@@ -18,7 +18,9 @@ from tools_toy import (
 
 from datasets.readers.splitting import MissingSplit
 from datasets.readers.tools.formats import FORMATS, open_tool_dataset
-from datasets.recognition import recognize
+from datasets.recognition import recognize, recognize_layout
+from datasets.writing.conversion import convert
+from datasets.writing.discovery import open_parts
 from maskrcnn.config import UserError
 
 # masks of the four objects, their class, and which are ignored; "" for a box without a mask
@@ -198,3 +200,15 @@ def test_an_image_of_another_size_is_an_error(kind, tmp_path):
     Image.new("RGB", (WIDTH + 1, HEIGHT)).save(data.image_file(0))
     with pytest.raises(UserError, match=f"{WIDTH} x {HEIGHT}.*{WIDTH + 1} x {HEIGHT}"):
         data[0]
+
+
+@pytest.mark.parametrize("kind", OBJECTS)
+def test_each_format_is_converted_without_losing_objects(kind, tmp_path):
+    name = make(kind, tmp_path / "data")
+    before = open_parts(tmp_path / "data", recognize_layout(tmp_path / "data"))
+    assert list(before) == ["train"] and recognize_layout(tmp_path / "data") == name
+    convert(before, tmp_path / "coco", "coco")
+    (old, expected), (new, found) = before["train"][0], open_parts(tmp_path / "coco", "coco")["train"][0]
+    assert (old == new).all() and found.boxes.tolist() == expected.boxes.tolist()
+    assert found.labels.tolist() == expected.labels.tolist() and found.ignore.tolist() == expected.ignore.tolist()
+    assert (found.masks.to_dense() == expected.masks.to_dense()).all()

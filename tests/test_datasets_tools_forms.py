@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import sys
+import time
 import zipfile
 
 import numpy as np
@@ -25,8 +27,9 @@ from tools_toy import (
     write_image,
 )
 
-from datasets.readers.tools.formats import open_tool_dataset
+from datasets.readers.tools.formats import FORMATS, open_tool_dataset
 from datasets.readers.tools.shapes import make_rectangle
+from datasets.recognition import recognize
 from maskrcnn.config import UserError
 
 
@@ -309,3 +312,65 @@ def test_imagej_names_the_invalid_roi_and_the_missing_library(tmp_path, monkeypa
     monkeypatch.setitem(sys.modules, "roifile", None)
     with pytest.raises(UserError, match="pip install roifile"):
         open_tool_dataset("imagej", tmp_path, "train")
+
+
+def test_what_was_found_is_read_again_once_a_file_changes(tmp_path, monkeypatch):
+    path = tmp_path / TOOLS["via"](tmp_path)
+    calls = []
+    via = FORMATS["via"]
+    monkeypatch.setitem(FORMATS, "via", via._replace(find=lambda *options: calls.append(1) or via.find(*options)))
+    monkeypatch.setattr("datasets.readers.tools.formats.SETTLED_NS", 0)
+    old = time.time() - 100
+    for file in (path, tmp_path / "a.png"):
+        os.utime(file, (old, old))
+    for _ in range(3):
+        assert len(open_tool_dataset("via", tmp_path, "train")[0][1]) == 4
+    assert len(calls) == 1
+    edit(path, lambda data: data["_via_img_metadata"]["a.png123"]["regions"].pop(0))
+    assert len(open_tool_dataset("via", tmp_path, "train")[0][1]) == 3 and len(calls) == 2
+    monkeypatch.undo()  # a file that is this new may change again within the resolution of its time
+    path.write_text(path.read_text().replace('"x": 28', '"x": 26'))
+    open_tool_dataset("via", tmp_path, "train")
+    path.write_text(path.read_text().replace('"x": 26', '"x": 27'))
+    assert open_tool_dataset("via", tmp_path, "train")[0][1].boxes[2].tolist() == [27, 20, 35, 30]
+
+
+@pytest.mark.parametrize("name", ["project.json", "annotations.json"])
+def test_via_is_recognized_whatever_the_name(name, tmp_path):
+    (tmp_path / TOOLS["via"](tmp_path)).rename(tmp_path / name)
+    assert recognize(tmp_path).name == "via"
+
+
+def test_points_of_napari_and_of_imagej(tmp_path):
+    write_image(tmp_path / "a.png")
+    for header, row in (("index,axis-0,axis-1", "0,7,5"), (" ,Area,Mean,Min,Max,X,Y,Ch,Slice", "1,0,9,9,9,5,7,1,1")):
+        (tmp_path / "a.csv").write_text(f"{header}\n{row}\n")
+        assert recognize(tmp_path).name == "points"
+        assert open_tool_dataset("points", tmp_path, "train")[0][1].boxes.tolist() == [[0, 1, 11, 13]]
+    (tmp_path / "a.csv").write_text("x,y,width,height\n1,2,3,4\n")
+    with pytest.raises(UserError, match="the format is unknown"):
+        recognize(tmp_path)
+    TOOLS["labelme"](tmp_path)
+    (tmp_path / "a.csv").write_text("x,y\n1,2\n")
+    assert recognize(tmp_path).name == "labelme"
+
+
+@pytest.mark.parametrize("kind", ["via", "labelme"])
+def test_names_that_are_too_long_are_missing_images(kind, tmp_path):
+    path = tmp_path / TOOLS[kind](tmp_path)
+    path.write_text(path.read_text().replace('"a.png"', f'"{"x" * 5000}.png"'))
+    if kind == "labelme":  # the image of the file's name is taken
+        assert len(open_tool_dataset(kind, tmp_path, "train")[0][1]) == 4
+    else:
+        with pytest.raises(UserError, match="x+.* is missing"):
+            open_tool_dataset(kind, tmp_path, "train")
+
+
+def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):
+    root, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+    root.mkdir()
+    TOOLS["labelme"](elsewhere)
+    (root / "linked").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(root)
+    data = open_tool_dataset("labelme", root, "train")
+    assert data.image_names == ["linked/a"] and len(data[0][1]) == 4

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import os
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,7 +27,6 @@ from maskrcnn.structures.instances import Instances
 SKIPPED = "invalid annotations skipped"
 NOT_ANNOTATED = "images without an annotation file left out"
 _SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-_SETTLED_NS = 2_000_000_000  # files changed within this time may change again without another time stamp
 
 
 @dataclass(frozen=True)
@@ -244,42 +243,31 @@ def get_split(path: str) -> str:
 # ---- classes
 
 
-@dataclass(frozen=True)
-class _Survey:
+class Survey(NamedTuple):
+    """What shapes have: the names of their classes, and whether any has a mask."""
+
     names: frozenset[str]
     has_masks: bool
-
-
-_SURVEYS: dict[tuple[str, int, int], _Survey] = {}
 
 
 def survey(images: Sequence[AnnotatedImage]) -> tuple[tuple[str, ...], bool]:
     """Read all annotations for the names of the classes, sorted, and whether any object has a mask.
 
-    Unreadable files are skipped: their error is raised when the image is read. What was found in a file is
-    remembered, because each split opens the data.
+    Unreadable files are skipped: their error is raised when the image is read.
     """
-    found = [each for image in images if (each := _survey_one(image)) is not None]
-    return tuple(sorted({name for each in found for name in each.names})), any(each.has_masks for each in found)
+    names, has_masks = set[str](), False
+    for image in images:
+        with suppress(UserError):
+            found = survey_shapes(image.read().shapes)
+            names |= found.names
+            has_masks |= found.has_masks
+    return tuple(sorted(names)), has_masks
 
 
-def _survey_one(image: AnnotatedImage) -> _Survey | None:
-    with suppress(UserError, OSError):
-        state = os.stat(image.files[0])
-        key = (f"{image.files[0]}:{image.name}", state.st_size, state.st_mtime_ns)
-        if key in _SURVEYS:
-            return _SURVEYS[key]
-        found = survey_shapes(image.read().shapes)
-        if time.time_ns() - state.st_mtime_ns > _SETTLED_NS:
-            _SURVEYS[key] = found
-        return found
-    return None
-
-
-def survey_shapes(shapes: Iterable[Shape]) -> _Survey:
+def survey_shapes(shapes: Iterable[Shape]) -> Survey:
     """Return the names of the classes of shapes, and whether any has a mask."""
     names, has_masks = set[str](), False
     for shape in shapes:
         names |= {shape.name} - {ANY_CLASS}
         has_masks |= shape.has_outline
-    return _Survey(frozenset(names), has_masks)
+    return Survey(frozenset(names), has_masks)

@@ -22,14 +22,15 @@ def walk(root: Path, suffixes: Sequence[str]) -> Iterator[Path]:
     """Yield the files with one of the suffixes (in lower case) in a folder and its subfolders, sorted by folder."""
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; set --dataset_root to the folder of the images and annotations")
-    depth = len(root.parts)
-    for folder, inner, files in os.walk(root):
-        inner[:] = (
-            sorted(name for name in inner if name[0] != ".") if len(Path(folder).parts) - depth < MAX_DEPTH else []
-        )
-        for name in sorted(files):
+    depth, seen = len(root.parts), set[str]()
+    for folder, inner, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        is_end = real in seen or len(Path(folder).parts) - depth >= MAX_DEPTH  # links may lead in circles
+        inner[:] = [] if is_end else sorted(name for name in inner if name[0] != ".")
+        for name in [] if real in seen else sorted(files):
             if name[0] != "." and name.lower().endswith(tuple(suffixes)):
                 yield Path(folder, name)
+        seen.add(real)
 
 
 def find_containing(root: Path, suffixes: Sequence[str], *markers: bytes) -> list[Path]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import time
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +19,9 @@ from datasets.readers.tools.qupath import find_qupath, recognize_qupath
 from datasets.readers.tools.segments import find_cityscapes, find_panoptic, recognize_cityscapes, recognize_panoptic
 from datasets.readers.tools.supervisely import find_supervisely, recognize_supervisely
 from datasets.readers.tools.via import find_via, recognize_via
+
+SETTLED_NS = 2_000_000_000  # files changed within this time may change again without another time stamp
+_LAST: dict[Hashable, Contents] = {}
 
 
 class ToolFormat(NamedTuple):
@@ -74,5 +79,33 @@ def open_tool_dataset(
         UserError: If the folder has no files of the format, or they are invalid.
         MissingSplit: If the data set has no such split.
     """
-    contents = FORMATS[name].find(root, variant, reading or ReadingConfig())
-    return ToolDataset(root, split, contents, skip_bad)
+    return ToolDataset(root, split, _find_contents(name, root, variant, reading or ReadingConfig()), skip_bad)
+
+
+def _find_contents(name: str, root: Path, variant: str, reading: ReadingConfig) -> Contents:
+    """List what a folder holds, or return what was found last if no file has changed: each split opens the data."""
+    state = _describe_files(root)
+    key = (name, root, variant, reading, state)
+    if state is not None and key in _LAST:
+        return _LAST[key]
+    contents = FORMATS[name].find(root, variant, reading)
+    _LAST.clear()
+    if state is not None:
+        _LAST[key] = contents
+    return contents
+
+
+def _describe_files(root: Path) -> frozenset[tuple[str, int, int]] | None:
+    """Return path, size and time of all files; None if one is so new that it may change within the same time stamp."""
+    found = set()
+    newest = time.time_ns() - SETTLED_NS
+    for folder, _, files in os.walk(root):
+        for name in files:
+            try:
+                state = os.stat(os.path.join(folder, name))
+            except OSError:
+                return None
+            if state.st_mtime_ns > newest:
+                return None
+            found.add((os.path.join(folder, name), state.st_size, state.st_mtime_ns))
+    return frozenset(found)

@@ -13,7 +13,8 @@ from datasets.readers.tools.shapes import Annotation, Shape, to_numbers
 from maskrcnn.config import UserError
 
 NO_CLASS = "object"
-_X, _Y = ("x", "cx", "x_px"), ("y", "cy", "y_px")
+_X, _Y = ("x", "cx", "axis-1"), ("y", "cy", "axis-0")  # the last of napari
+_BOXES = ("width", "height", "w", "h", "x1", "x2", "y1", "y2", "xmin", "xmax", "ymin", "ymax")
 _CLASSES = ("class", "label", "category", "type")
 _IMAGES = ("image", "filename", "file", "image_name", "image_id", "name")
 _SNIFFED = 4096  # bytes
@@ -30,7 +31,8 @@ def _is_points(path: Path) -> bool:
             columns = _split_header(file.readline(_SNIFFED))
     except (OSError, ValueError):
         return False
-    return _choose(columns, _X) is not None and _choose(columns, _Y) is not None and len(columns) <= 5
+    has_points = _choose(columns, _X) is not None and _choose(columns, _Y) is not None
+    return has_points and not any(column.lower() in _BOXES for column in columns)
 
 
 def _split_header(line: str) -> list[str]:

@@ -25,6 +25,7 @@ CROSSING = "self-intersecting outlines filled by the even-odd rule"
 NO_AREA = "lines and points dropped, which have no area"
 TOO_FEW = "polygons of fewer than three points dropped"
 ANY_CLASS = ""  # class of ignored regions, in which objects of every class are ignored
+_NOT_FINITE = "has a coordinate that is not finite (NaN or infinite)"
 _MIN_CURVE_POINTS = 16
 _PAIRS_AT_ONCE = 1 << 20
 
@@ -107,6 +108,13 @@ def to_points(values: Any) -> Points:
     Raises:
         ValueError: If it is not a list of points, or a coordinate is not a finite number or too large.
     """
+    try:
+        points = np.array(values)
+    except (ValueError, OverflowError):  # of differing lengths
+        points = np.zeros(0)
+    if isinstance(values, list) and points.dtype.kind in "if" and points.ndim == 2 and points.shape[1] >= 2:
+        return _check_points(points[:, :2].astype(np.float64))
+    # Slower, but it finds out what is wrong.
     if not isinstance(values, list) or not all(isinstance(each, list) and len(each) >= 2 for each in values):
         raise ValueError("its points must be a list of [x, y]")
     return to_outline([each[0] for each in values], [each[1] for each in values])
@@ -120,10 +128,17 @@ def to_outline(x: Any, y: Any) -> Points:
     """
     if not isinstance(x, list) or not isinstance(y, list) or len(x) != len(y):
         raise ValueError("its points must be as many x as y coordinates")
-    points = np.array([to_numbers(x), to_numbers(y)], np.float64).T.reshape(-1, 2)
-    steps = np.abs(np.diff(points, axis=0, append=points[:1])).max(axis=1) if len(points) else np.zeros(0)
-    if np.abs(points).max(initial=0) > MAX_OUTLINE or steps.sum() > MAX_OUTLINE:
-        raise ValueError(f"has coordinates or an outline of more than {MAX_OUTLINE:,} pixels")
+    return _check_points(np.array([to_numbers(x), to_numbers(y)], np.float64).T.reshape(-1, 2))
+
+
+def _check_points(points: Points) -> Points:
+    if not np.isfinite(points).all():
+        raise ValueError(_NOT_FINITE)
+    reach = np.abs(points).max(initial=0)
+    if reach * max(1, 2 * len(points)) > MAX_OUTLINE:  # an outline that could be too long
+        steps = np.abs(np.diff(points, axis=0, append=points[:1])).max(axis=1)
+        if max(reach, steps.sum()) > MAX_OUTLINE:
+            raise ValueError(f"has coordinates or an outline of more than {MAX_OUTLINE:,} pixels")
     return points
 
 
@@ -141,7 +156,7 @@ def to_numbers(values: Sequence[Any]) -> list[float]:
     except OverflowError as error:
         raise ValueError("has a coordinate out of range") from error
     if not np.isfinite(numbers).all():
-        raise ValueError("has a coordinate that is not finite (NaN or infinite)")
+        raise ValueError(_NOT_FINITE)
     return numbers
 
 

@@ -27,7 +27,7 @@ from datasets.readers.tools.shapes import NO_AREA, Annotation, Shape, make_ellip
 from maskrcnn.config import UserError
 
 NO_CLASS = "object"
-_JSON, _CSV = b'"region_attributes"', b"region_shape_attributes"
+JSON_MARKER, _CSV = b'"region_attributes"', b"region_shape_attributes"
 _CLASS_ATTRIBUTES = ("class", "label", "category", "name", "type", "object", "object_name")
 _COLUMNS = ("region_shape_attributes", "region_attributes")
 _WITHOUT_AREA = ("point", "line", "polyline")
@@ -43,7 +43,7 @@ class _Region(NamedTuple):
 
 def recognize_via(root: Path) -> str | None:
     """Return the first JSON or CSV file of VIA in a folder."""
-    return recognize_content(root, (".json",), _JSON) or recognize_content(root, (".csv",), _CSV)
+    return recognize_content(root, (".json",), JSON_MARKER) or recognize_content(root, (".csv",), _CSV)
 
 
 def find_via(root: Path) -> Contents:
@@ -55,7 +55,7 @@ def find_via(root: Path) -> Contents:
     Raises:
         UserError: If there is no such file, it is invalid, or an image is missing.
     """
-    files = find_containing(root, (".json",), _JSON) or find_containing(root, (".csv",), _CSV)
+    files = find_containing(root, (".json",), JSON_MARKER) or find_containing(root, (".csv",), _CSV)
     if not files:
         raise UserError(f"{root}: has no JSON or CSV files of VIA; check --dataset_root")
     images = ImageFiles(root)
