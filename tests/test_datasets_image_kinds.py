@@ -95,6 +95,9 @@ READ: dict[str, tuple[Write, NDArray[Any]]] = {
     "uint32.tif": (tif(DEEP.astype(np.uint32)), DEEP),
     "ome.ome.tif": (tif(GRAY, metadata={"axes": "YX"}), GRAY),
     "imagej.tif": (tif(DEEP, imagej=True), DEEP),
+    "composite.tif": (tif(COLOR.transpose(2, 0, 1).copy(), imagej=True, metadata={"axes": "CYX"}), COLOR),
+    "int32.tif": (tif(DEEP.astype(np.int32), tile=(16, 16)), DEEP),
+    "float64.tif": (tif(GRAY / 7), (GRAY / 7).astype(np.float32)),
     "pyramid.tif": (pyramid, GRAY),
     "palette.tif": (tif(GRAY, photometric="palette", colormap=PALETTE), SHOWN),
     "float.tif": (tif(GRAY.astype(np.float32) * 100 - 7), GRAY.astype(np.float32) * 100 - 7),
@@ -113,8 +116,7 @@ READ: dict[str, tuple[Write, NDArray[Any]]] = {
     "a.npy": (lambda path: np.save(path, DEEP_COLOR), DEEP_COLOR),
 }
 REFUSED: dict[str, tuple[Write, str]] = {
-    "composite.tif": (tif(COLOR.transpose(2, 0, 1).copy(), imagej=True, metadata={"axes": "CYX"}), "stack of 3"),
-    "stack.tif": (tif(np.stack([GRAY] * 4), photometric="minisblack"), "stack of 4"),
+    "stack.tif": (tif(np.stack([GRAY] * 4), photometric="minisblack"), r"stack of shape \[4, 37, 53\] \(IYX\)"),
     "nan.tif": (tif(np.where(GRAY == 7, np.nan, GRAY).astype(np.float32)), "NaN and 0 infinite"),
     "complex.tif": (tif(GRAY.astype(np.complex64)), "complex64"),
     "negative.tif": (tif(GRAY.astype(np.int16) - 100), "negative pixel values"),

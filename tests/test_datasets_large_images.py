@@ -21,8 +21,9 @@ from PIL import Image
 from tiff_toy import HEIGHT, LAYOUTS, STRIPS, TILED, WIDTH, deflate, expected, picture, planes, write_layout, write_tiff
 
 from maskrcnn.config import UserError
-from maskrcnn.images import large, tiff
+from maskrcnn.images import large
 from maskrcnn.images.decoding import limit_megapixels
+from maskrcnn.images.formats import tiff
 from maskrcnn.images.large import LargeImage, open_pixels
 from maskrcnn.images.reading import read_image
 from maskrcnn.images.samples import MappedSamples
@@ -377,7 +378,7 @@ def test_libtiff_writes_nothing_beside_the_error(tmp_path: Path, capfd: pytest.C
 def test_tiffs_of_other_types_and_stacks_are_refused_by_name(tmp_path: Path) -> None:
     for pixels, message in (
         (np.zeros((20, 30, 3), np.complex64), "its data type is complex64; save uint8, uint16 or float32"),
-        (np.zeros((4, 20, 30, 3), np.uint8), "is a stack of 4 images"),
+        (np.zeros((4, 20, 30, 3), np.uint8), r"is a stack of shape \[4, 20, 30\] \(IYX\); choose with --select"),
     ):
         tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb")
         with pytest.raises(UserError, match=message):

@@ -16,8 +16,8 @@ from maskrcnn.config import UserError
 from maskrcnn.images.options import MAX_MEGAPIXELS as MAX_MEGAPIXELS
 from maskrcnn.images.options import get_image_options
 from maskrcnn.images.options import limit_megapixels as limit_megapixels
+from maskrcnn.images.samples import MAX_LEVEL, convert_values
 
-MAX_LEVEL = 65_535  # of pixels
 _DEEP_MODES = ("I", "I;16", "I;16B", "I;16L")
 _GRAY_MODES = ("1", "L", "LA", "La")
 _LOSSY_FORMATS = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF")
@@ -185,14 +185,8 @@ def _is_deep_color(image: Image.Image) -> bool:
 
 
 def _decode_deep_gray(path: Path, image: Image.Image) -> NDArray[np.uint16]:
-    gray = np.asarray(image)
-    low, high = int(gray.min(initial=0)), int(gray.max(initial=0))
-    if high > MAX_LEVEL:
-        raise UserError(f"{path}: has pixel values up to {high}, above 16 bits; save it with 8 or 16 bits")
-    if low < 0:
-        raise UserError(f"{path}: has negative pixel values (down to {low}); save it as unsigned 16-bit with an offset")
+    values: NDArray[Any] = convert_values(path, np.asarray(image))[:, :, None]
     is_inverted = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0
-    values = gray.astype(np.uint16)[:, :, None]
     return MAX_LEVEL - values if is_inverted else values
 
 

@@ -30,10 +30,20 @@ from maskrcnn.images.decoding import (
     is_deep,
     open_image_file,
 )
+from maskrcnn.images.formats.tiff import STARTS, open_tiff
 from maskrcnn.images.levels import Levels, combine_ranges, measure_range, scale_levels
 from maskrcnn.images.options import get_image_options
-from maskrcnn.images.samples import MAX_CHANNELS, MappedSamples, Samples, Values, check_not_empty, format_size
-from maskrcnn.images.tiff import STARTS, open_tiff
+from maskrcnn.images.samples import (
+    MAX_CHANNELS,
+    ChosenChannels,
+    MappedSamples,
+    Samples,
+    StackSamples,
+    Values,
+    check_not_empty,
+    format_size,
+)
+from maskrcnn.images.selection import count_words, select_channels
 
 MAX_MEASURED = 64  # images, evenly spaced
 MAX_WINDOWS = 16  # per image, evenly spaced
@@ -135,6 +145,7 @@ def open_pixels(path: str | Path, cache_bytes: int = CACHE_BYTES, levels: Levels
             samples = open_tiff(path, cache_bytes) or _WholeImage(path, quiet=True)
         else:
             samples = _map_npy(path) if start == _NPY_START else _WholeImage(path)
+        samples = _choose_channels(path, samples)
         _check_channels(path, samples.shape[2])
         return LargeImage(path, samples, levels)
 
@@ -145,6 +156,17 @@ def _check_finite(path: Path, pixels: Values) -> None:
         return
     nan, infinite = int(np.isnan(pixels).sum()), int(np.isinf(pixels).sum())
     raise UserError(f"{path}: has {nan} NaN and {infinite} infinite pixel values; replace them, for example by 0")
+
+
+def _choose_channels(path: Path, samples: Samples) -> Samples:
+    """Choose channels, unless they were planes of a stack, which are chosen already."""
+    selection = get_image_options().selection
+    is_chosen = isinstance(samples, StackSamples) and samples.has_chosen
+    numbers = None if is_chosen else select_channels(str(path), selection, samples.shape[2])
+    for axis, value in ({} if isinstance(samples, StackSamples) else selection.planes).items():
+        if value not in (0, "max", "mean"):
+            raise UserError(f"{path}: --select {axis}={value}: it has {count_words(axis, 1)}")
+    return samples if numbers is None else ChosenChannels(samples, numbers)
 
 
 def _check_channels(path: Path, found: int) -> None:

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 
+from maskrcnn.images.selection import ALL, Selection
+
 MAX_MEGAPIXELS = 256  # default size limit of images that are decoded as a whole
 
 
@@ -15,10 +17,12 @@ class ImageOptions:
     Attributes:
         max_megapixels: size limit of images that are decoded as a whole.
         channels: number of channels of every image; 0: 3 for gray and RGB, without alpha, and the file's for others.
+        selection: channels, and planes of stacks, to read.
     """
 
     max_megapixels: int = MAX_MEGAPIXELS
     channels: int = 0
+    selection: Selection = ALL
 
 
 _options: ContextVar[ImageOptions] = ContextVar("image_options", default=ImageOptions())  # noqa: B039 (frozen)
