@@ -183,19 +183,11 @@ BAD = [
     (labelled(-NUMBERS.astype(np.int32)), "masks/a.tif: has instance numbers out of range"),
     (labelled(NUMBERS * 10**17), "masks/a.tif: has instance numbers out of range"),
     (labelled(NUMBERS[:9].astype(np.uint8)), "masks/a.tif: is 30 x 9 but its image is 30 x 20"),
-<<<<<<< HEAD
     (gray_with_alpha, "masks/a.png: labels must have one channel of instance numbers"),
     (labelled(np.stack([NUMBERS, NUMBERS])), "masks/a.tif: page 1 has several numbers; a file of several pages must"),
     (labelled(np.zeros((4, 9, 30), np.uint8)), "masks/a.tif: is 30 x 9 but its image is 30 x 20"),
-    (stack("images"), "images/a.tif: is a stack of"),
-    (imagej, "images/a.tif: is a stack of"),
-=======
-    (labelled(np.zeros((20, 30, 3), np.uint8)), "masks/a.tif: labels must have one channel of instance numbers"),
-    (labelled(np.zeros((20, 30, 4), np.uint8)), "masks/a.tif: labels must have one channel of instance numbers"),
-    (stack("masks"), "masks/a.tif: has several pages"),
     (stack("images"), "images/a.tif: is a stack of shape"),
     (imagej, "images/a.tif: is truncated: it has 1 of its 4 planes"),
->>>>>>> 205cbc6 (Stacks are read: ImageJ hyperstacks, OME-TIFF and pages, with --select for channels, z and t; float64, int and big-endian TIFF by window)
     (lambda root: (root / "train/masks/a.tif").write_bytes(b"II*\0"), "masks/a.tif: not a readable image"),
     (lambda root: (root / "train/masks/a.tif").write_bytes(b""), "masks/a.tif: not a readable image"),
     (lambda root: (root / "train/masks/a.tif").unlink(), "images/a.tif: image has no labels of that name"),
