@@ -25,7 +25,7 @@ from maskrcnn.config import UserError
 from maskrcnn.files import finish_exchange
 from maskrcnn.images.large import measure_levels, sample
 from maskrcnn.images.levels import Levels, check_levels, measure_image_levels
-from maskrcnn.images.options import ImageOptions, use_image_options
+from maskrcnn.images.options import make_image_options, use_image_options
 from maskrcnn.model.config import ImageConfig
 from maskrcnn.text import format_count
 from workbench.config import CONFIG_FILE, ExperimentConfig
@@ -159,7 +159,7 @@ def open_data(
     ]
     if head is not None:
         check_head(head, boxes_only)
-    options = make_image_options(config)
+    options = make_image_options(data, config.detector.image.channels)
     if options.channels == ImageConfig.channels:  # the default: those of the data
         options = replace(options, channels=0)
     whole = {
@@ -275,11 +275,6 @@ def _get_gray_levels(
             )
             return levels
     return None
-
-
-def make_image_options(config: ExperimentConfig) -> ImageOptions:
-    """Return the options of reading the images that a detector takes."""
-    return ImageOptions(config.data.max_megapixels, config.detector.image.channels)
 
 
 def set_image_options(config: ExperimentConfig, data: Data) -> ExperimentConfig:

@@ -45,7 +45,7 @@ class Pairs:
         image, target = self._pairs[index]
         if isinstance(image, Tensor):
             return image, target
-        with open_image(image) as pixels:
+        with open_image(image, as_stored=True, channels=0) as pixels:
             return read_whole(pixels), target
 
 

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from maskrcnn.config import option
-from maskrcnn.images.options import MAX_MEGAPIXELS
+
+MAX_MEGAPIXELS = 256  # default size limit of images that are decoded as a whole
 
 
 @dataclass(frozen=True)
@@ -15,4 +16,9 @@ class ImageFilesConfig:
         "max. size of an image that has to be decoded as a whole (megapixels); TIFF and .npy are read by window",
         flag="max_megapixels",
         minimum=1,
+    )
+    select: str = option(
+        "",
+        'channels to read, and planes of stacks, such as "c=0,1 z=max t=0" (numbers from 0; z and t also max or mean)',
+        flag="select",
     )

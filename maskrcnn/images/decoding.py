@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from maskrcnn.config import UserError
-from maskrcnn.images.options import MAX_MEGAPIXELS as MAX_MEGAPIXELS
 from maskrcnn.images.options import get_image_options
 from maskrcnn.images.options import limit_megapixels as limit_megapixels
 from maskrcnn.images.samples import MAX_LEVEL, convert_values

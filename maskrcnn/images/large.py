@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -32,6 +33,7 @@ from maskrcnn.images.decoding import (
 )
 from maskrcnn.images.formats.tiff import STARTS, open_tiff
 from maskrcnn.images.levels import Levels, combine_ranges, measure_range, scale_levels
+from maskrcnn.images.metadata import ImageMetadata, read_tiff_metadata
 from maskrcnn.images.options import get_image_options
 from maskrcnn.images.samples import (
     MAX_CHANNELS,
@@ -80,6 +82,13 @@ class LargeImage:
     def shape(self) -> tuple[int, int, int]:
         """Shape (C, H, W) of the whole image as a tensor."""
         return (self.channels, *self.size)
+
+    @cached_property
+    def metadata(self) -> ImageMetadata:
+        """Pixel size, channel names and georeference that the file stores; nothing of invalid entries."""
+        with suppress(UserError), _convert_errors(self.path):
+            return read_metadata(self.path)
+        return ImageMetadata()
 
     @property
     def is_by_window(self) -> bool:
@@ -174,6 +183,13 @@ def _check_channels(path: Path, found: int) -> None:
     wanted = get_image_options().channels
     if wanted not in (0, found) and (found, wanted) != (1, 3):
         raise UserError(f"{path}: has {found} channel{'s' * (found != 1)}, and {wanted} are needed")
+
+
+def read_metadata(path: Path) -> ImageMetadata:
+    """Read what a file says about its image; nothing of formats that say nothing."""
+    with path.open("rb") as file:
+        start = file.read(4)
+    return read_tiff_metadata(path) if start in STARTS else ImageMetadata()
 
 
 @contextmanager

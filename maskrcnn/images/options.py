@@ -5,9 +5,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 
-from maskrcnn.images.selection import ALL, Selection
-
-MAX_MEGAPIXELS = 256  # default size limit of images that are decoded as a whole
+from maskrcnn.images.config import MAX_MEGAPIXELS, ImageFilesConfig
+from maskrcnn.images.selection import ALL, Selection, parse_selection
 
 
 @dataclass(frozen=True)
@@ -23,6 +22,15 @@ class ImageOptions:
     max_megapixels: int = MAX_MEGAPIXELS
     channels: int = 0
     selection: Selection = ALL
+
+
+def make_image_options(files: ImageFilesConfig, channels: int = 0) -> ImageOptions:
+    """Make the options of reading images.
+
+    Raises:
+        UserError: If the selection is invalid.
+    """
+    return ImageOptions(files.max_megapixels, channels, parse_selection(files.select))
 
 
 _options: ContextVar[ImageOptions] = ContextVar("image_options", default=ImageOptions())  # noqa: B039 (frozen)

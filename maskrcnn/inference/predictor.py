@@ -12,6 +12,8 @@ import torch
 from maskrcnn.config import merge
 from maskrcnn.images.inputs import ImageLike, open_image
 from maskrcnn.images.levels import Levels
+from maskrcnn.images.options import get_image_options, use_image_options
+from maskrcnn.images.selection import ALL, parse_selection
 from maskrcnn.inference.config import ViewsConfig
 from maskrcnn.inference.pipeline import build_views, convert_memory_errors, predict_image
 from maskrcnn.model.detector import Detector
@@ -215,9 +217,15 @@ class Predictor:
         min_score: float | None,
         progress: Progress | None = None,
     ) -> Instances:
-        config_of_image = self.detector.config.image
-        as_stored = config_of_image.levels is not None
-        with open_image(image, self.gray_levels, name, as_stored, config_of_image.channels) as pixels:
+        expected = self.detector.config.image
+        as_stored = expected.levels is not None
+        options = get_image_options()
+        if options.selection is ALL:
+            options = replace(options, selection=parse_selection(self.config.get("data", {}).get("select", "")))
+        with (
+            use_image_options(options),
+            open_image(image, self.gray_levels, name, as_stored, expected.channels) as pixels,
+        ):
             views = build_views(self.detector, config, pixels.size)
             with convert_memory_errors(name):
                 detections = predict_image(self.detector, pixels, views, config, self.machine, progress=progress)

@@ -125,11 +125,11 @@ def main(image: str, **flags: Any) -> None:
     typed = dict(given)
     own = take_old_name(given) | take_flags(PredictConfig, given)
     job = prepare(Path(image), merge(PredictConfig(), flag_values(PredictConfig, own)), given)
-    from maskrcnn.images.options import ImageOptions, use_image_options
+    from maskrcnn.images.options import make_image_options, use_image_options
     from maskrcnn.model.limits import count_cuts, describe_cuts
     from maskrcnn.training.runlog import remove_if_empty
 
-    with use_image_options(ImageOptions(job.options.data.max_megapixels, job.options.detector.image.channels)):
+    with use_image_options(make_image_options(job.options.data, job.options.detector.image.channels)):
         job = check_images(job)
         log = open_log(job, Path(image))
         click.echo(describe_detector(job))
