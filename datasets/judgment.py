@@ -103,7 +103,8 @@ def find_labels_in_pieces(survey: Survey) -> Concern | None:
         format_count(int(many.sum()), f"of {drawn.sum():,} objects are in {MANY_PIECES} pieces or more")
         + f", one in {pieces[most]:,}",
         survey.place(most),
-        "if a label is a class, number its objects (connected pieces) one by one; if it is noise, remove the specks",
+        "if a label is a class, number its objects (connected pieces) one by one, or read label images with "
+        "--split_components; if it is noise, remove the specks",
     )
 
 

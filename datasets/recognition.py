@@ -111,7 +111,7 @@ def _recognize_label_images(root: Path) -> str | None:
         for name in ("masks", "labels"):
             if (folder / "images").is_dir() and (folder / name).is_dir() and list_files(folder / name):
                 return (folder / name).relative_to(root).as_posix()
-        for pattern in ("*_masks.*", "labels_*.*", "*_seg.npy"):
+        for pattern in ("*_masks.*", "labels_*.*", "*_seg.npy", "*-labelled.*"):
             if found := _find_first(folder, pattern):
                 return found.relative_to(root).as_posix()
     return None

@@ -314,3 +314,27 @@ def split_of(root: Path) -> Path:
     path = root / "split.json"
     path.write_text('{"train": ["a"], "test": []}')
     return path
+
+
+@pytest.mark.parametrize("folders", [("images", "labels"), ("images", "masks"), ("", "")])
+@pytest.mark.parametrize("ending", ["-labelled", "_mask", "_masks", ""])
+def test_tiles_of_qupath_with_an_ending_and_a_region_in_their_names(
+    tmp_path: Path, folders: tuple[str, str], ending: str
+) -> None:
+    if not folders[0] and ending in ("", "_mask"):
+        return
+    for name in ("a [x=0,y=0,w=96,h=64]", "a [x=96,y=0,w=96,h=64]"):
+        for folder, suffix, pixels in zip(folders, ("", ending), (np.zeros((*SIZE, 3), np.uint8), LABELS), strict=True):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            tifffile.imwrite(tmp_path / folder / f"{name}{suffix}.tif", pixels)
+    assert recognize(tmp_path).name == "labels"
+    data, ids, _ = read(tmp_path)
+    assert ids == list(range(1, 9)) and data.image_names[0].startswith("a [x=")
+
+
+def test_two_label_images_of_one_image_are_an_error(tmp_path: Path) -> None:
+    root = write_set(tmp_path, LABELS, "png")
+    (root / "masks/0.png").rename(root / "masks/0_mask.png")
+    (root / "masks/1.png").rename(root / "masks/0-labelled.png")
+    with pytest.raises(UserError, match="is for the same image as 0-labelled.png; remove one"):
+        read(root)

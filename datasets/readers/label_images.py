@@ -27,6 +27,8 @@ from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 
 TEST_FOLDERS = ("test", "val", "validation")
+TILE = "-labelled"  # of QuPath
+_ENDINGS = (TILE, "_cp_masks", "_masks", "_mask", "_labels", "_label")
 SEG = "_seg.npy"  # of Cellpose
 _LABEL_FOLDERS = ("masks", "labels")
 _CELLPOSE_OUTPUTS = ("_flows", "_outlines", "_cp_output", "_seg")
@@ -38,7 +40,8 @@ class LabelImages:
     """One split of images with label images, where each object's pixels have its number and 0 is background.
 
     A folder contains `images/*` with `masks/*` or `labels/*` of the same names (StarDist); or `NAME.*` or `NAME_img.*`
-    with `NAME_masks.*` or `NAME_cp_masks.*` (Cellpose); or `rgb_NAME.*` with `labels_NAME.*`. There is one class. The
+    with `NAME_masks.*` or `NAME_cp_masks.*` (Cellpose); or `rgb_NAME.*` with `labels_NAME.*`; or `NAME-labelled.*`
+    (QuPath). There is one class. The
     numbers are the instance ids and may have gaps. Binary masks, whose connected components are the objects, and
     backgrounds other than 0 are detected from a sample of the files and counted. Colors are read as numbers. A TIFF
     file with several pages has the mask of one object on each.
@@ -194,7 +197,8 @@ def _find_pairs(folder: Path) -> dict[str, tuple[Path, Path]]:
         if len(beside) > 1:
             raise UserError(f"{folder}: has both masks and labels; keep the one with instance numbers")
         _check_format(beside[0])
-        images, labels = index_by_stem(list_files(folder / "images")), index_by_stem(list_files(beside[0]))
+        images = index_by_stem(list_files(folder / "images"))
+        labels = _remove_endings(index_by_stem(list_files(beside[0])), images)
     else:
         images, labels = _separate(index_by_stem(list_files(folder)))
         if not labels:
@@ -231,6 +235,9 @@ def _separate(files: dict[str, Path]) -> tuple[dict[str, Path], dict[str, Path]]
     if any(stem.startswith("labels_") for stem in files):
         images = {stem[len("rgb_") :]: path for stem, path in files.items() if stem.startswith("rgb_")}
         return images, {stem[len("labels_") :]: path for stem, path in files.items() if stem.startswith("labels_")}
+    tiles = {stem.removesuffix(TILE): path for stem, path in files.items() if stem.endswith(TILE)}
+    if tiles:
+        return {stem: path for stem, path in files.items() if not stem.endswith(TILE)}, tiles
     masks = {stem: path for stem, path in files.items() if stem.endswith("_masks")}
     drawn = {s.removesuffix("_masks"): path for s, path in masks.items() if not s.endswith("_cp_masks")}
     labels = drawn or {stem.removesuffix("_cp_masks"): path for stem, path in masks.items()}  # manual labels first
@@ -240,6 +247,18 @@ def _separate(files: dict[str, Path]) -> tuple[dict[str, Path], dict[str, Path]]
         twice = next(name for name, count in Counter(names.values()).items() if count > 1)
         raise UserError(f"{rest[twice]}: {twice} and {twice}_img both match the same labels; remove one")
     return {names[stem]: path for stem, path in rest.items()}, labels
+
+
+def _remove_endings(labels: dict[str, Path], images: dict[str, Path]) -> dict[str, Path]:
+    """Name label images as their images where only a common ending differs."""
+    names: dict[str, Path] = {}
+    for stem, path in labels.items():
+        shorter = (stem.removesuffix(ending) for ending in _ENDINGS if stem.endswith(ending))
+        name = stem if stem in images else next((each for each in shorter if each in images), stem)
+        if name in names:
+            raise UserError(f"{path}: is for the same image as {names[name].name}; remove one")
+        names[name] = path
+    return names
 
 
 def _cellpose_name(stem: str, labels: dict[str, Path]) -> str:

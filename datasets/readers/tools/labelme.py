@@ -135,9 +135,11 @@ def _add(annotation: Annotation, shape: dict[str, Any], number: int) -> None:
     if kind in _OUTLINES:
         annotation.add_outlines(new, [points])
         return
-    if kind in ("rectangle", "circle", "mask") and len(points) != 2:
+    if kind in ("circle", "mask") and len(points) != 2:
         raise ValueError(f"a {str(kind)[:20]} must have 2 points, but has {len(points)}")
     if kind == "rectangle":
+        if len(points) not in (2, 4):  # four corners in X-AnyLabeling
+            raise ValueError(f"a rectangle must have 2 or 4 points, but has {len(points)}")
         low, high = points.min(axis=0), points.max(axis=0)
         annotation.shapes.append(Shape(number, new.name, box=(*low.tolist(), *high.tolist()), group=new.group))
     elif kind == "circle":
