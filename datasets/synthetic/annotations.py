@@ -69,9 +69,12 @@ def measure_factors(scene: Scene, rendering: Rendering) -> Factors:
     which = which[np.argsort(scene.numbers[which])]
     coverage = rendering.coverage
     area, centroid, aspect, angle = _compute_shapes(native(reference.measure_levels)(coverage))
-    sums = native(reference.measure_pixels)(rendering.image, rendering.labels, coverage, which)
+    image = rendering.image
+    # The native function takes 8-bit RGB.
+    measure = native(reference.measure_pixels) if scene.config.is_rgb else reference.measure_pixels
+    sums = measure(image, rendering.labels, coverage, which)
     pixels, shared, visible = sums[:, :3].T
-    contrast, snr = _compute_contrast(sums[:, 2:])
+    contrast, snr = _compute_contrast(sums[:, 2:], scene.config.channels, 2**scene.config.bit_depth - 1)
     return Factors(
         size=np.sqrt(area[which]),
         aspect=aspect[which],
@@ -109,18 +112,18 @@ def _compute_nearest_distances(points: Floats, present: NDArray[np.bool_]) -> Fl
     return distance
 
 
-def _compute_contrast(sums: Ints) -> tuple[Floats, Floats]:
+def _compute_contrast(sums: Ints, channels: int, full: int) -> tuple[Floats, Floats]:
     """Compute contrast and SNR of each object from sums int64 [N, 7].
 
     The columns are the number and light of visible pixels, the same for the other pixels around them, and the number,
-    light, and squared light of the uncovered ones among these.
+    light, and squared light of the uncovered ones among these. Light is the sum of `channels` values of up to `full`.
     """
     visible, own, around, others, bare, uncovered, squares = sums.T.astype(np.float64)
     mean_own, mean_bare = own / np.maximum(visible, 1), uncovered / np.maximum(bare, 1)
     variance = np.maximum(squares / np.maximum(bare, 1) - mean_bare**2, 0.0)
-    snr = np.abs(mean_own - mean_bare) / np.sqrt(variance + 9 * _UNIFORM_VARIANCE)
+    snr = np.abs(mean_own - mean_bare) / np.sqrt(variance + channels**2 * _UNIFORM_VARIANCE)
     snr[(bare == 0) | (visible == 0)] = np.nan
-    return (mean_own - others / np.maximum(around, 1)) / (3 * 255), snr
+    return (mean_own - others / np.maximum(around, 1)) / (channels * full), snr
 
 
 def find_full_mask_runs(coverage: ShapeCoverage, which: Ints, height: int) -> tuple[Ints, Ints, Ints]:

@@ -148,6 +148,10 @@ class SceneConfig:
 
     width: int = option(256, "image width in pixels", flag="width", minimum=1, maximum=MAX_PIXELS)
     height: int = option(256, "image height in pixels", flag="height", minimum=1, maximum=MAX_PIXELS)
+    bit_depth: int = option(
+        8, "bits per channel: values 0..255 are stretched to 0..2^bits - 1", flag="bit_depth", minimum=8, maximum=16
+    )
+    channels: int = option(3, "channels of the images", flag="channels", minimum=1, maximum=16)
     seed: int = option(12345, "random seed of the data", flag="seed", minimum=0, maximum=MAX_SEED)
     min_visible_pixels: int = option(
         5, "objects with fewer visible pixels are ignored", flag="min_visible_pixels", minimum=1
@@ -200,8 +204,20 @@ class SceneConfig:
             )
         if not objects.letters.strip() or not objects.letters.isprintable():
             raise UserError(f"letters {objects.letters!r}: give at least one printable letter")
+        if self.degradation.jpeg and (self.bit_depth > 8 or self.channels not in (1, 3)):
+            raise UserError(
+                f"jpeg {self.degradation.jpeg} needs 8 bits and 1 or 3 channels, not {self.bit_depth} and "
+                f"{self.channels}: use jpeg=0"
+            )
+        if background.background == "pictures" and self.channels not in (1, 3):
+            raise UserError(f"background pictures has 1 or 3 channels, not {self.channels}: use another background")
         if background.background == "pictures" and not background.pictures:
             raise UserError("background pictures requires a folder of images: use --pictures=FOLDER")
+
+    @property
+    def is_rgb(self) -> bool:
+        """Whether the images are RGB of 8 bits."""
+        return self.bit_depth == 8 and self.channels == 3
 
     @property
     def max_margin(self) -> float:

@@ -88,12 +88,12 @@ def measure_levels(coverage: ShapeCoverage) -> Floats:
     return np.stack([area, mean_x, mean_y, mean(dx * dx), mean(dy * dy), mean(dx * dy)], axis=1)
 
 
-def measure_pixels(image: NDArray[np.uint8], labels: NDArray[np.uint16], coverage: ShapeCoverage, which: Ints) -> Ints:
+def measure_pixels(image: NDArray[Any], labels: NDArray[np.uint16], coverage: ShapeCoverage, which: Ints) -> Ints:
     """Compute sums over the pixels of N objects and their surroundings, int64 [N, 9]; object k is shape `which[k]`.
 
     The columns are: its pixels; those that other shapes also cover; in its window expanded by RING, its visible pixels
-    and their light (red + green + blue), all other pixels and their light, and the uncovered pixels, their light, and
-    its squares. The number of object k is k + 1.
+    and their light (the sum of the channels), all other pixels and their light, and the uncovered pixels, their light,
+    and its squares. The number of object k is k + 1.
     """
     height, width = labels.shape
     owner, x, y = coverage.pixels

@@ -31,12 +31,12 @@ class Rendering:
     """Rendered scene.
 
     Attributes:
-        image: uint8 [H, W, 3].
+        image: uint8 [H, W, C], or uint16 if `bit_depth` is above 8.
         labels: uint16 [H, W], the number 1..N of the topmost object, 0 for everything else.
         coverage: all M shapes of the scene, including hidden parts.
     """
 
-    image: NDArray[np.uint8]
+    image: NDArray[np.uint8] | NDArray[np.uint16]
     labels: NDArray[np.uint16]
     coverage: ShapeCoverage
 
@@ -51,19 +51,41 @@ def render(scene: Scene) -> Rendering:
     coverage = rasterize(scene.shapes, scene.width, scene.height)
     behind = make_background(config, scene.streams)
     plain = behind.ndim == 1 and config.colours.contrast == 1 and is_identity(config.degradation)
+    plain &= config.bit_depth == 8
     one = 1 if plain else _FIXED_POINT
     exact: type[Any] = np.uint16 if plain else np.uint32  # 255 x 255 + 127 fits
     colors = np.rint(_apply_contrast(scene, behind) * one).astype(exact)
-    canvas, under = np.empty((scene.height, scene.width, 3), exact), np.rint(behind * one).astype(exact)
+    canvas, under = np.empty((scene.height, scene.width, config.channels), exact), np.rint(behind * one).astype(exact)
     canvas[:] = np.tile(under, (scene.width, 1)) if under.ndim == 1 else under  # by rows: much faster than by pixels
     labels = np.zeros((scene.height, scene.width), np.uint16)
-    native(reference.paint)(canvas, labels, coverage, colors, scene.numbers.astype(np.uint16))
+    _paint(canvas, labels, coverage, colors, scene.numbers.astype(np.uint16))
     image = canvas if plain else degrade(canvas / _FIXED_POINT, config, scene.streams)
-    return Rendering(image.astype(np.uint8, order="C"), labels, coverage)
+    dtype: type[Any] = np.uint8 if config.bit_depth == 8 else np.uint16
+    return Rendering(image.astype(dtype, order="C"), labels, coverage)
+
+
+def _paint(
+    canvas: NDArray[Any],
+    labels: NDArray[np.uint16],
+    coverage: ShapeCoverage,
+    colors: NDArray[Any],
+    numbers: NDArray[np.uint16],
+) -> None:
+    """Paint shapes in place as `reference.paint` does, on a canvas of any number of channels: three at a time."""
+    if canvas.shape[2] == 3:
+        native(reference.paint)(canvas, labels, coverage, colors, numbers)
+        return
+    for start in range(0, canvas.shape[2], 3):
+        part = canvas[:, :, start : start + 3]
+        missing = (0, 3 - part.shape[2])
+        padded = np.ascontiguousarray(np.pad(part, ((0, 0), (0, 0), missing)))
+        chosen = np.ascontiguousarray(np.pad(colors[:, start : start + 3], ((0, 0), missing)))
+        native(reference.paint)(padded, labels, coverage, chosen, numbers)
+        part[:] = padded[:, :, : part.shape[2]]
 
 
 def _apply_contrast(scene: Scene, behind: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Move colors float64 [M, 3] toward the background at each shape's center."""
+    """Move colors float64 [M, C] toward the background at each shape's center."""
     colors, contrast = scene.colors.astype(np.float64), scene.config.colours.contrast
     if contrast == 1:
         return colors
@@ -106,7 +128,7 @@ _PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 
 
 def make_background(config: SceneConfig, streams: ImageStreams) -> Floats:
-    """Make the background, float64 [3] if it is flat, otherwise [H, W, 3], in 0..255.
+    """Make the background, float64 [C] if it is flat, otherwise [H, W, C], in 0..255.
 
     Raises:
         UserError: If the folder of pictures is missing or empty, or a picture is not readable.
@@ -164,7 +186,9 @@ def _crop_picture(config: SceneConfig, streams: ImageStreams, level: Floats) -> 
     top = int(y * (picture.shape[0] - config.height + 1))
     left = int(x * (picture.shape[1] - config.width + 1))
     cut = picture[top : top + config.height, left : left + config.width]
-    return np.repeat(np.rint(cut.mean(axis=2, keepdims=True)), 3, axis=2) if config.colours.grey else cut
+    if not config.colours.grey and config.channels == 3:
+        return cut
+    return np.repeat(np.rint(cut.mean(axis=2, keepdims=True)), config.channels, axis=2)
 
 
 @functools.lru_cache(maxsize=4)
@@ -190,8 +214,8 @@ _BACKGROUNDS: dict[str, Callable[[SceneConfig, ImageStreams, Floats], Floats]] =
 # ---- degradations
 
 
-def degrade(image: Floats, config: SceneConfig, streams: ImageStreams) -> NDArray[np.uint8]:
-    """Degrade exact values float64 [H, W, 3], 0..255, to an image uint8 [H, W, 3]."""
+def degrade(image: Floats, config: SceneConfig, streams: ImageStreams) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Degrade exact values float64 [H, W, C], 0..255, to an image uint8 or uint16 [H, W, C]."""
     settings = config.degradation
     if settings.illumination:
         image = image * (1 - settings.illumination * make_ramp(config, streams, "light/angle"))[..., None]
@@ -203,6 +227,9 @@ def degrade(image: Floats, config: SceneConfig, streams: ImageStreams) -> NDArra
         image = _count_photons(image, settings.photons, streams)
     if settings.noise:
         image = image + _match_channels(draw_normals(streams, "noise", *image.shape), config) * (255 * settings.noise)
+    if config.bit_depth > 8:
+        full = 2**config.bit_depth - 1
+        return np.rint(np.clip(image, 0, 255) * (full / 255)).astype(np.uint16)
     pixels = np.rint(np.clip(image, 0, 255)).astype(np.uint8)
     return _compress(pixels, settings.jpeg) if settings.jpeg else pixels
 
@@ -213,7 +240,7 @@ def is_identity(settings: DegradationConfig) -> bool:
 
 
 def _match_channels(noise: Floats, config: SceneConfig) -> Floats:
-    return np.repeat(noise[..., :1], 3, axis=2) if config.colours.grey else noise
+    return np.repeat(noise[..., :1], config.channels, axis=2) if config.colours.grey else noise
 
 
 def _blur(image: Floats, sigma: float) -> Floats:
@@ -238,7 +265,7 @@ def _downsample(image: Floats, factor: int) -> Floats:
     """Average blocks of factor × factor pixels and repeat the means, so that boxes and masks stay valid."""
     height, width = image.shape[:2]
     padded = np.pad(image, ((0, -height % factor), (0, -width % factor), (0, 0)), mode="edge")
-    blocks = padded.reshape(padded.shape[0] // factor, factor, padded.shape[1] // factor, factor, 3)
+    blocks = padded.reshape(padded.shape[0] // factor, factor, padded.shape[1] // factor, factor, -1)
     means = sum((blocks[:, i, :, j] for i in range(factor) for j in range(factor)), np.float64(0)) / factor**2
     return np.repeat(np.repeat(means, factor, axis=0), factor, axis=1)[:height, :width]
 
@@ -249,11 +276,12 @@ def _count_photons(image: Floats, photons: float, streams: ImageStreams) -> Floa
     one_channel = (image == image[..., :1]).all()
     light = image[..., :1] if one_channel else image
     counted = generator.poisson(np.clip(light, 0, None) * (photons / 255)).astype(np.float64) * (255 / photons)
-    return np.repeat(counted, 3, axis=2) if one_channel else counted
+    return np.repeat(counted, image.shape[2], axis=2) if one_channel else counted
 
 
 def _compress(pixels: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="JPEG", quality=quality)
+    mode = "L" if pixels.shape[2] == 1 else "RGB"
+    Image.fromarray(pixels[:, :, 0] if mode == "L" else pixels).save(buffer, format="JPEG", quality=quality)
     with Image.open(buffer) as file:
-        return np.array(file.convert("RGB"))
+        return np.array(file.convert(mode)).reshape(pixels.shape)

@@ -25,7 +25,7 @@ class Scene:
         config: options.
         streams: randomness of the image.
         shapes: M shapes in painting order (later ones occlude earlier ones).
-        colors: uint8 [M, 3], before the change of contrast.
+        colors: uint8 [M, C], before the change of contrast.
         numbers: int64 [M], object number 1..N of each shape, 0 for clutter and distractors.
         labels: int64 [N], classes of the objects, from 1.
     """
@@ -50,14 +50,16 @@ class Scene:
 
 @dataclass(frozen=True)
 class _ScenePart:
-    """Some shapes of a scene, their colors uint8 [K, 3], and the index of each shape's name."""
+    """Some shapes of a scene, their colors uint8 [K, C], and the index of each shape's name."""
 
     shapes: Shapes
     colors: NDArray[np.uint8]
     kinds: Ints
 
 
-_EMPTY = _ScenePart(Shapes(*np.zeros((3, 0, 2))), np.zeros((0, 3), np.uint8), np.zeros(0, np.int64))
+def _make_empty_part(config: SceneConfig) -> _ScenePart:
+    nothing = np.zeros((0, config.channels), np.uint8)
+    return _ScenePart(Shapes(*np.zeros((3, 0, 2))), nothing, np.zeros(0, np.int64))
 
 
 def compose_scene(config: SceneConfig, split: str, image: int) -> Scene:
@@ -204,7 +206,7 @@ def _make_clutter(config: SceneConfig, streams: ImageStreams) -> _ScenePart:
     """Make shapes below the objects, in colors similar to the background."""
     count = config.background.n_clutter if config.background.background == "clutter" else 0
     if count == 0:
-        return _EMPTY
+        return _make_empty_part(config)
     kinds = ("ellipse", "rectangle", "triangle", "blob")
     chosen = _choose(streams.uniforms("clutter/shape", count), (), len(kinds))
     canvas = np.array([config.width, config.height], np.float64)
@@ -215,7 +217,8 @@ def _make_clutter(config: SceneConfig, streams: ImageStreams) -> _ScenePart:
     angle = scale_uniforms(streams.uniforms("clutter/angle", count), 0.0, 2 * np.pi)
     shapes = _make_shapes(config, kinds, chosen, centers, diameter, aspect, angle, streams, "clutter")
     offset = (
-        scale_uniforms(streams.uniforms("clutter/colour", count, 3), -0.5, 0.5) * config.background.background_range
+        scale_uniforms(streams.uniforms("clutter/colour", count, config.channels), -0.5, 0.5)
+        * config.background.background_range
     )
     colors = draw_background_level(config, streams) + (offset[:, :1] if config.colours.grey else offset)
     return _ScenePart(shapes, np.clip(np.rint(colors), 0, 255).astype(np.uint8), chosen)
@@ -225,7 +228,7 @@ def _make_distractors(config: SceneConfig, streams: ImageStreams) -> _ScenePart:
     """Make unlabeled shapes that differ from the objects only in shape."""
     objects, count = config.objects, config.background.n_distractors
     if count == 0:
-        return _EMPTY
+        return _make_empty_part(config)
     kinds = config.background.distractor_shapes
     chosen = _choose(streams.uniforms("distractor/shape", count), (), len(kinds))
     canvas = np.array([config.width, config.height], np.float64)
@@ -240,10 +243,10 @@ def _make_distractors(config: SceneConfig, streams: ImageStreams) -> _ScenePart:
 
 
 def draw_background_level(config: SceneConfig, streams: ImageStreams) -> Floats:
-    """Draw the color of the background, integers as float64 [3]."""
+    """Draw the color of the background, integers as float64 [C]."""
     low, high = config.background.min_background, config.background.max_background
-    drawn = low + np.floor(streams.uniforms("background/level", 3) * (high - low + 1))
-    return np.repeat(drawn[:1], 3) if config.colours.grey else drawn
+    drawn = low + np.floor(streams.uniforms("background/level", config.channels) * (high - low + 1))
+    return np.repeat(drawn[:1], config.channels) if config.colours.grey else drawn
 
 
 def _make_shapes(
@@ -275,10 +278,11 @@ def _make_directions(angle: Floats) -> Floats:
 
 
 def _draw_colors(config: SceneConfig, streams: ImageStreams, factor: str, count: int) -> NDArray[np.uint8]:
-    """Draw colors uint8 [count, 3], each channel uniform in min_colour..max_colour, inclusive."""
+    """Draw colors uint8 [count, C], each channel uniform in min_colour..max_colour, inclusive."""
     colors = config.colours
-    drawn = np.floor(streams.uniforms(f"{factor}/colour", count, 3) * (colors.max_colour - colors.min_colour + 1))
-    drawn = np.repeat(drawn[:, :1], 3, axis=1) if colors.grey else drawn
+    uniforms = streams.uniforms(f"{factor}/colour", count, config.channels)
+    drawn = np.floor(uniforms * (colors.max_colour - colors.min_colour + 1))
+    drawn = np.repeat(drawn[:, :1], config.channels, axis=1) if colors.grey else drawn
     return (colors.min_colour + drawn).astype(np.uint8)
 
 

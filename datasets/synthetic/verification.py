@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from datasets.readers.json_stream import JsonStream
 from datasets.synthetic import reference
 from datasets.synthetic._native import native
 from datasets.synthetic.writer import hash_file, hash_pixels
 from maskrcnn.config import UserError
+from maskrcnn.images.large import open_pixels
 from maskrcnn.images.reading import open_image_file
 
 
@@ -49,8 +49,7 @@ def compare_file(folder: Path, name: str, hashes: dict[str, str]) -> str | None:
     if "pixels" not in hashes:
         return f"{path}: was modified (SHA-256 differs)"
     try:
-        with open_image_file(path) as file:
-            same = hash_pixels(_pixels(file)) == hashes["pixels"]
+        same = hash_pixels(_read_pixels(path)) == hashes["pixels"]
     except UserError as error:
         return str(error)
     return f"{path}: {'was saved again with the same pixels' if same else 'was modified (pixels differ)'}"
@@ -81,13 +80,12 @@ def check_annotations(folder: Path, split: str) -> Iterator[str | None]:
     if unknown := by_image.keys() - images.keys():
         yield f"{path}: annotates image {min(unknown)}, which it does not list"
     for image, name in images.items():
-        yield _check_image(folder / split / "labels" / name, by_image.get(image, {}))
+        yield _check_image(folder / split / "labels" / f"{Path(name).stem}.png", by_image.get(image, {}))
 
 
 def _check_image(path: Path, annotations: dict[int, dict[str, Any]]) -> str | None:
     try:
-        with open_image_file(path) as file:
-            labels = _pixels(file).astype(np.uint16)
+        labels = _read_pixels(path).astype(np.uint16)
     except UserError as error:
         return str(error)
     numbers, boxes, counts = native(reference.describe_labels)(labels)
@@ -108,5 +106,11 @@ def _check_image(path: Path, annotations: dict[int, dict[str, Any]]) -> str | No
     return None
 
 
-def _pixels(file: Image.Image) -> NDArray[Any]:
-    return np.asarray(file).astype(np.uint16) if file.mode.startswith("I") else np.asarray(file)
+def _read_pixels(path: Path) -> NDArray[Any]:
+    """Read the stored values of an image or label image, [H, W] or [H, W, C]."""
+    if path.suffix == ".tif":
+        with open_pixels(path) as image:
+            stored = image.read(0, 0, *image.size).permute(1, 2, 0).numpy()
+        return np.ascontiguousarray(stored)
+    with open_image_file(path) as file:
+        return np.asarray(file).astype(np.uint16) if file.mode.startswith("I") else np.asarray(file)

@@ -39,7 +39,7 @@ Progress = Callable[[int, int], None]
 _CHUNK = 16  # images per task
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from malloc.h
 _MIN_IMAGES_FOR_POOL = 64  # for fewer, starting processes takes longer than drawing
-_PIXELS = "SHA-256 of the decoded pixels: rows top to bottom, uint8 RGB for images, little-endian uint16 for labels"
+_PIXELS = "SHA-256 of the decoded pixels: rows top to bottom, channels last, uint8 or little-endian uint16"
 
 
 @dataclass(frozen=True)
@@ -205,20 +205,36 @@ def _write_chunk(task: Task) -> list[WrittenImage]:
 def _write_image(root: Path, split: str, index: int, config: SceneConfig) -> WrittenImage:
     scene = compose_scene(config, split, index)
     rendering = render(scene)
-    name, files = f"{index:06d}.png", {}
+    files = {}
     for kind, pixels in (("images", rendering.image), ("labels", rendering.labels)):
-        buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, format="PNG", compress_level=1, compress_type=zlib.Z_RLE)
-        (root / split / kind / name).write_bytes(buffer.getbuffer())
-        hashes = {"sha256": hashlib.sha256(buffer.getbuffer()).hexdigest(), "pixels": hash_pixels(pixels)}
+        content, suffix = _encode(pixels)
+        name = f"{index:06d}{suffix}"
+        (root / split / kind / name).write_bytes(content)
+        hashes = {"sha256": hashlib.sha256(content).hexdigest(), "pixels": hash_pixels(pixels)}
         files[f"{split}/{kind}/{name}"] = hashes
     annotations = annotate(scene, rendering, index)
+    name = next(iter(files)).rpartition("/")[2]
     entry = {"id": index, "file_name": name, "width": config.width, "height": config.height}
     return WrittenImage(entry, [json.dumps(each, separators=(",", ":")) for each in annotations], files)
 
 
+def _encode(pixels: NDArray[Any]) -> tuple[memoryview, str]:
+    """Encode an image as PNG, or as TIFF if Pillow's PNG cannot store it; return the content and the suffix."""
+    buffer = io.BytesIO()
+    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
+    if channels == 1 or (channels == 3 and pixels.dtype == np.uint8):
+        flat = pixels.reshape(pixels.shape[:2]) if channels == 1 else pixels
+        Image.fromarray(flat).save(buffer, format="PNG", compress_level=1, compress_type=zlib.Z_RLE)
+        return buffer.getbuffer(), ".png"
+    import tifffile  # takes a tenth of a second to import
+
+    kind = "rgb" if channels == 3 else "minisblack"
+    tifffile.imwrite(buffer, pixels, photometric=kind, planarconfig="contig", compression="zlib", metadata=None)
+    return buffer.getbuffer(), ".tif"
+
+
 def hash_pixels(pixels: NDArray[Any]) -> str:
-    """Return the SHA-256 of decoded pixels, uint8 [H, W, 3] or uint16 [H, W], as row-major little-endian bytes."""
+    """Return the SHA-256 of decoded pixels, uint8 or uint16 [H, W] or [H, W, C], as row-major little-endian bytes."""
     little = pixels.astype(pixels.dtype.newbyteorder("<"), copy=False)
     return hashlib.sha256(np.ascontiguousarray(little).data).hexdigest()
 
