@@ -31,13 +31,18 @@ class DeepImages:
     Attributes:
         levels: gray levels, if any.
         options: options of reading images.
+        hint: what errors about an image recommend, after the error itself.
         first: name and channels of the first image, whose channels all must have; None: not checked.
     """
 
     def __init__(
-        self, dataset: DetectionDataset, levels: Levels | None = None, options: ImageOptions | None = None
+        self,
+        dataset: DetectionDataset,
+        levels: Levels | None = None,
+        options: ImageOptions | None = None,
+        hint: str = "",
     ) -> None:
-        self._dataset, self.levels, self.options = dataset, levels, options or ImageOptions()
+        self._dataset, self.levels, self.options, self.hint = dataset, levels, options or ImageOptions(), hint
         self.first: tuple[str, int] | None = None
         self._tallies = TallyByImage(len(dataset))
         self.class_names, self.has_masks = dataset.class_names, dataset.has_masks
@@ -71,8 +76,13 @@ class DeepImages:
         Raises:
             UserError: If a file is unreadable or invalid, or has other channels than the first image.
         """
-        with use_image_options(self.options):
-            image, instances = self._dataset[index]
+        try:
+            with use_image_options(self.options):
+                image, instances = self._dataset[index]
+        except UserError as error:
+            if not self.hint or self.hint in str(error):
+                raise
+            raise UserError(f"{error}, or {self.hint}") from error
         self._check_channels(index, image.shape[0])
         if not isinstance(image, LargeImage) and image.dtype != torch.uint8 and self.levels is not None:
             values = image.to(torch.float32)

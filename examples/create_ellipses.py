@@ -14,6 +14,7 @@ from workbench.synthetic import (
     CreateConfig,
     apply_flags,
     create_data_set,
+    find_training_obstacle,
     format_root_flag,
     print_summary,
 )
@@ -35,7 +36,8 @@ def main(**flags: Any) -> None:
     path = flags["path"] or configured
     create_data_set(path, recipe, bool(flags["overwrite"]))
     print_summary(path, recipe)
-    click.echo(f"Next: python example_smallobject_train.py{format_root_flag(path, configured)}")
+    command = f"python example_smallobject_train.py{format_root_flag(path, configured)}"
+    click.echo(find_training_obstacle(recipe) or f"Next: {command}")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from workbench.synthetic import (
     ScenesConfig,
     apply_flags,
     create_data_set,
+    find_training_obstacle,
     format_root_flag,
     load_base_recipe,
     print_summary,
@@ -81,8 +82,10 @@ def main(preset: str | None, scene: str | None, also: str | None, **flags: Any) 
     print_summary(path, recipe)
     for each, folder in folders.items():
         write_also(path, each, folder, overwrite)
-    click.echo(f"Next: python example_smallobject_train.py --dataset=shapes{format_root_flag(path, configured)}")
-    for each, folder in folders.items():
+    obstacle = find_training_obstacle(recipe)
+    command = f"python example_smallobject_train.py --dataset=shapes{format_root_flag(path, configured)}"
+    click.echo(obstacle or f"Next: {command}")
+    for each, folder in ({} if obstacle else folders).items():
         root = shlex.quote(f"--dataset_root={folder}")
         click.echo(
             f"      python example_smallobject_train.py --dataset={get_reader_name(each, has_masks=True)} {root}"

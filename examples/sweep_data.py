@@ -23,6 +23,7 @@ from workbench.synthetic import (
     ScenesConfig,
     apply_flags,
     create_data_set,
+    find_training_obstacle,
     load_base_recipe,
 )
 
@@ -72,6 +73,9 @@ def main(factor: str | None, values: str | None, preset: str | None, scene: str 
     write_overview(root, sweep, folders)
     counts = ", ".join(f"{count} {split}" for split, count in recipes[0].counts.items() if count)
     click.echo(f"{root}: {format_count(len(recipes), 'data sets')} of {counts} images; see {root / 'README.md'}")
+    if obstacle := find_training_obstacle(recipes[-1]):
+        click.echo(obstacle)
+        return
     click.echo("Next: train on one of them and evaluate on the others, for example")
     dataset = shlex.quote(f"--dataset_root={folders[sweep.values[-1]]}")
     click.echo(f"      python example_smallobject_train.py --dataset=shapes {dataset}")
@@ -126,6 +130,7 @@ def write_overview(root: Path, sweep: SweepConfig, folders: dict[str, Path]) -> 
     """Write README.md, with one image under each value and the measured factors, and sweep.json for programs."""
     from datasets.readers.generated import Generated
     from maskrcnn.files import write_text
+    from maskrcnn.plotting.factors import get_factor_label
     from maskrcnn.plotting.predictions import save_picture
     from maskrcnn.plotting.samples import Panel, render_sheet
     from workbench.data_sheet import read_contents
@@ -154,7 +159,7 @@ def write_overview(root: Path, sweep: SweepConfig, folders: dict[str, Path]) -> 
         "",
         f"Visible objects in `{split}`, and medians of the measured factors{asked}:",
         "",
-        f"| requested {sweep.factor} | " + " | ".join(names) + " |",
+        f"| requested {sweep.factor} | " + " | ".join(map(get_factor_label, names)) + " |",
         "|---" + "|--:" * len(names) + "|",
         *rows,
         "",

@@ -18,8 +18,12 @@ from datasets.readers.generated import Generated
 from datasets.synthetic.recipes import PRESETS, read_recipe
 from examples.check_data import main as check_data
 from examples.convert import main as convert
+from examples.create_ellipses import main as create_ellipses
 from examples.create_shapes import main as create_shapes
 from examples.sweep_data import main as sweep_data
+from maskrcnn.config import UserError
+from workbench.config import load_config
+from workbench.data import open_data
 
 FEW = ("--n_train=2", "--n_val=0", "--n_test=1")
 SMALL = (*FEW, "--width=64", "--height=48", "--n_groups=0", "--n_free=6")
@@ -155,6 +159,41 @@ def test_a_sweep_shows_the_same_scenes(here: Path) -> None:
     assert overview == {"factor": "contrast", "values": {".2": "contrast=.2", ".8": "contrast=.8"}}
     text = Path("sweep/README.md").read_text(encoding="utf-8")
     assert re.search(r"^\| \.2 \|.*\n\| \.8 \|", text, re.M) and Path("sweep/samples.png").is_file()
+    assert "| requested contrast |" in text and "| measured contrast |" in text and "| contrast |" not in text
+
+
+@pytest.mark.parametrize(
+    ("counts", "trains"),
+    [
+        ((2, 0, 0), True),
+        ((1, 0, 1), True),
+        ((4, 2, 0), True),
+        ((1, 1, 0), False),
+        ((0, 2, 2), False),
+        ((0, 0, 3), False),
+    ],
+)
+def test_training_is_recommended_where_it_is_possible(here: Path, counts: tuple[int, ...], trains: bool) -> None:
+    flags = [f"--n_{split}={count}" for split, count in zip(("train", "val", "test"), counts, strict=True)]
+    small = ("--width=64", "--height=48", "--n_groups=0", "--n_free=3")
+    for number, (program, more) in enumerate(
+        ((create_ellipses, ()), (create_shapes, ("--layout=uniform",)), (sweep_data, ("--values=.5",)))
+    ):
+        lines = succeed(program, *flags, *small, *more, f"--path=made{number}")
+        assert any(line.startswith("Next: ") for line in lines) == trains, lines
+        assert (
+            trains
+            or lines[-1] == f"Training needs training and test images: n_train is {counts[0]}, n_test {counts[2]}"
+        )
+        folder = "made2/contrast=.5" if program is sweep_data else f"made{number}"
+        config = load_config(flags={"dataset_root": folder})
+        if trains:
+            assert len(open_data(config, lambda line: None).train) > 0
+        else:
+            with pytest.raises(UserError):
+                open_data(config, lambda line: None)
+    lines = succeed(create_ellipses, "--n_train=2", "--n_groups=0", "--n_free=0", "--path=void")
+    assert lines[-1] == "Training is impossible: the images contain no objects"
 
 
 def test_a_sweep_of_sizes_moves_no_object(here: Path) -> None:

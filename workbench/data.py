@@ -31,6 +31,7 @@ from maskrcnn.text import format_count
 from workbench.config import CONFIG_FILE, ExperimentConfig
 
 Notify = Callable[[str], None]
+SKIP_BAD = "use --skip_bad to leave it out"
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
 
@@ -163,7 +164,7 @@ def open_data(
     if options.channels == ImageConfig.channels:  # the default: those of the data
         options = replace(options, channels=0)
     whole = {
-        split: DeepImages(dataset, options=options)
+        split: DeepImages(dataset, options=options, hint="" if data.skip_bad else SKIP_BAD)
         for split, dataset in _join_data(named, opened, boxes_only, notify).items()
     }
     levels, first = _examine_images(config, named, opened, whole, notify)

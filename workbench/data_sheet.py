@@ -14,7 +14,7 @@ from datasets.synthetic.annotations import Factors
 from datasets.synthetic.recipes import Recipe
 from maskrcnn.config import differences
 from maskrcnn.files import write_text
-from maskrcnn.plotting.factors import plot_factors
+from maskrcnn.plotting.factors import get_factor_label, plot_factors
 from maskrcnn.plotting.predictions import save_picture
 from maskrcnn.plotting.samples import Panel, render_sheet
 from maskrcnn.text import format_count
@@ -128,7 +128,7 @@ def format_data_sheet(recipe: Recipe, splits: dict[str, SplitContents], first: s
 
 
 def _format_row(name: str, values: list[float | None]) -> str:
-    seen = [value for value in values if value is not None]
+    seen, name = [value for value in values if value is not None], get_factor_label(name)
     if not seen:
         return f"| {name} | | | | | |"
     numbers = np.percentile(seen, [0, 5, 50, 95, 100])

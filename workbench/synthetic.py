@@ -144,6 +144,15 @@ def create_data_set(path: str, recipe: Recipe, overwrite: bool = False, title: s
         create(path, recipe, progress, overwrite, finish=lambda folder: write_data_sheet(folder, recipe))
 
 
+def find_training_obstacle(recipe: Recipe) -> str | None:
+    """Return why a data set of a recipe cannot be trained on, or None; missing test images are drawn for training."""
+    if not recipe.scene.num_objects:
+        return "Training is impossible: the images contain no objects"
+    if recipe.n_train < (1 if recipe.n_test else 2):
+        return f"Training needs training and test images: n_train is {recipe.n_train}, n_test {recipe.n_test}"
+    return None
+
+
 def print_summary(path: str, recipe: Recipe) -> None:
     """Print the folder, the numbers of images, and the path of the data sheet."""
     counts = describe_counts({split: count for split, count in recipe.counts.items() if count})

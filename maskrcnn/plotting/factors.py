@@ -22,6 +22,11 @@ _UNITS = {"size": "px", "distance": "px", "angle": "degrees"}
 _LENGTHS = ("size", "visible_pixels", "distance", "snr")
 
 
+def get_factor_label(name: str) -> str:
+    """Return the label of a measured factor, which differs from the names of options."""
+    return f"measured {name}" if name == "contrast" else name
+
+
 def plot_factors(factors: Mapping[str, NDArray[np.float64]], path: str | os.PathLike[str]) -> None:
     """Plot one histogram per factor with its median.
 
@@ -36,7 +41,8 @@ def plot_factors(factors: Mapping[str, NDArray[np.float64]], path: str | os.Path
     axes = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
     for axis, (name, values) in zip(axes, factors.items(), strict=False):
         finite = values[np.isfinite(values)]
-        axis.set_title(f"{name} ({_UNITS[name]})" if name in _UNITS else name, fontsize=10)
+        title = get_factor_label(name)
+        axis.set_title(f"{title} ({_UNITS[name]})" if name in _UNITS else title, fontsize=10)
         axis.set_yticks([])
         axis.spines[["top", "right", "left"]].set_visible(False)
         if not len(finite):
