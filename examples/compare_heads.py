@@ -27,15 +27,16 @@ if TYPE_CHECKING:
     from workbench.experiment import Experiment
 
 Row = dict[str, Any]
+SIZES = {"very_tiny": "<8px", "tiny": "8-16px", "aitod_small": "16-32px", "aitod_medium": ">32px"}
 COLUMNS = {
     "head": "head",
     "box_ap": "box AP",
     "box_ap50": "box AP50",
     "mask_ap": "mask AP",
     "mask_ap50": "mask AP50",
-    "box_ap_very_tiny": "box AP <8px",
-    "box_ap_tiny": "8-16px",
-    "box_ap_aitod_small": "16-32px",
+    "box_ap_very_tiny": f"box AP {SIZES['very_tiny']}",
+    "box_ap_tiny": SIZES["tiny"],
+    "box_ap_aitod_small": SIZES["aitod_small"],
     "ar_100": "AR@100",
     "ar_1000": "AR@1000",
     "train_seconds": "train s",
@@ -79,6 +80,7 @@ def main(**flags: Any) -> None:
     config = load_config(flags=flags)
     check_trust(config.data.dataset, flags, config.detector.backbone.name)
     from workbench.data import check_objects, open_data, resolve_dataset
+    from workbench.experiment import describe_run
 
     config = resolve_dataset(config, click.echo)
     data = open_data(config, click.echo)
@@ -89,9 +91,10 @@ def main(**flags: Any) -> None:
     folder = create_run(config.output.output_dir, f"{short_name(config.data.dataset)}-heads")
     with remove_if_empty(folder):
         rows = [measure(train_head(config, head, folder, data)) for head in heads]
-    print_table(rows)
+    title = describe_run(config, rows[0]["epochs"], with_head=False)
+    print_table(rows, title)
     write_csv(rows, folder / "heads.csv")
-    plot_heads(rows, folder / "heads.png")
+    plot_heads(rows, folder / "heads.png", title)
     click.echo(f"Wrote {folder / 'heads.csv'} and {folder / 'heads.png'}; the runs are beside them.")
 
 
@@ -122,7 +125,13 @@ def measure(experiment: Experiment) -> Row:
     found, seconds_per_image = predict_timed(experiment)
     how = (experiment.detector, experiment.test.samples, experiment.machine, config.training.batch_size, config.views)
     proposals = predict(*how, proposals_only=True)
-    row: Row = {"head": config.head}
+    row: Row = {
+        "head": config.head,
+        "data": config.data.dataset,
+        "seed": config.training.seed,
+        "epochs": state.epoch,
+        "steps": state.step,
+    }
     threshold = experiment.tested.metrics["operating_threshold"] if experiment.tested is not None else 0.5
     row |= evaluate(targets, found, classes, config.head, class_agnostic=True, score_threshold=threshold).metrics
     row |= compute_proposal_recall(targets, proposals)
@@ -151,12 +160,12 @@ def predict_timed(experiment: Experiment) -> tuple[Predictions, float]:
     return found, statistics.median(seconds)
 
 
-def print_table(rows: list[Row]) -> None:
-    """Print the table."""
+def print_table(rows: list[Row], title: str) -> None:
+    """Print the table; `title` names the data, the number of epochs and the seed."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="Heads compared", caption=describe_times())
+    table = Table(title=f"Heads compared: {title}", caption=describe_times())
     for name, title in COLUMNS.items():
         table.add_column(title, justify="left" if name == "head" else "right")
     for row in rows:
@@ -173,15 +182,23 @@ def format_cell(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
+def name_column(metric: str) -> str:
+    """Name a metric in the CSV file: `box_ap_tiny` is `box_ap_8-16px`."""
+    for size, limits in SIZES.items():
+        if metric.endswith(f"_{size}"):
+            return f"{metric.removesuffix(size)}{limits}"
+    return metric
+
+
 def write_csv(rows: list[Row], path: Path) -> None:
-    """Write all metrics as CSV."""
+    """Write all metrics as CSV; object sizes are named by their limits, as in the table."""
     from maskrcnn.files import write_text
 
     names = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([name_column(name) for name in names])
+    writer.writerows([row.get(name) for name in names] for row in rows)
     write_text(path, text.getvalue())
 
 

@@ -133,7 +133,8 @@ def test_nuclei_train_and_empty_masks_are_counted_aloud(workplace: Path) -> None
     root = make_nuclei(workplace / "bowl")
     lines = succeed(train, "--dataset=dsbowl2018", f"--dataset_root={root}", "--num_epochs=1")
     assert any("dsbowl2018: 2 training, 1 validation and 1 test images" in line for line in lines)
-    assert shlex.split(lines[-1])[-2:] == ["--dataset=dsbowl2018", f"--dataset_root={root}"]
+    config = load_config(shlex.split(lines[-1])[-1].removeprefix("--config="), environ={})
+    assert (config.data.dataset, config.data.dataset_root) == ("dsbowl2018", str(root))
     assert "all images: 4 empty masks dropped (3 training and validation, 1 test)" in lines
     assert (workplace / "runs/dsbowl2018-mask_rcnn-1/weights/best.pt").is_file()
 
@@ -159,6 +160,7 @@ def test_heads_are_compared_in_a_table_a_file_and_a_picture(workplace: Path) -> 
     text = "\n".join(succeed(compare_heads, "--num_epochs=1", "--seed=3"))
     folder = workplace / "runs/ellipses-heads-1"
     assert {path.name for path in folder.iterdir()} == {"heads.csv", "heads.png", *(f"ellipses-{h}-1" for h in HEADS)}
+    assert "Heads compared: ellipses, 1 epoch, seed 3" in text
     assert "heads.csv" in text.splitlines()[-1] and "examples.compare_heads" not in text
     with (folder / "heads.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -166,7 +168,8 @@ def test_heads_are_compared_in_a_table_a_file_and_a_picture(workplace: Path) -> 
     assert [int(row["parameters"]) for row in rows] == sorted(int(row["parameters"]) for row in rows)
     for row in rows:
         assert re.search(rf"│ {row['head']} ", text)
-        for name in ("box_ap", "box_ap50", "box_ap_tiny", "ar_100", "train_seconds", "inference_ms"):
+        assert (row["data"], row["seed"], row["epochs"], row["steps"]) == ("ellipses", "3", "1", "3")
+        for name in ("box_ap", "box_ap50", "box_ap_8-16px", "ar_100", "train_seconds", "inference_ms"):
             assert float(row[name]) >= 0, name
         assert bool(row["mask_ap"]) == (row["head"] == "mask_rcnn")
     with Image.open(folder / "heads.png") as picture:

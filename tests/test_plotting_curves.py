@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
+from maskrcnn.plotting import curves
 from maskrcnn.plotting.curves import (
     _average_by_epoch,
     _collect_sizes,
@@ -82,3 +84,63 @@ def test_sizes_found_and_missed_leave_out_ignored_truths_and_low_scores():
     assert sizes.tolist() == [4, 16]
     assert found.tolist() == [False, True]
     assert _collect_sizes(TRUTHS, FOUND, 0.1, False, False)[1].tolist() == [True, True]
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that are saved, as they are drawn."""
+    found = []
+    original = curves.save_figure
+
+    def save(figure, path):
+        original(figure, path)
+        found.append(figure)
+
+    monkeypatch.setattr(curves, "save_figure", save)
+    return found
+
+
+def make_run(epochs):
+    rows = [{"kind": "train", "epoch": n, "loss": 1 / n, "loss_mask": 0.5 / n} for n in range(1, epochs + 1)]
+    rows += [
+        {"kind": "evaluation", "split": "validation", "epoch": n, "box_ap": 0.1 * n, "box_ap_tiny": 0.1}
+        for n in range(1, epochs + 1)
+    ]
+    return [*rows, {"kind": "evaluation", "split": "test", "epoch": 1, "box_ap": 0.2, "box_ap_very_tiny": 0.0}]
+
+
+def legend_labels(axes):
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 40])
+@pytest.mark.parametrize("plot", [plot_losses, plot_ap])
+def test_epochs_are_whole_numbers_and_no_legend_covers_a_panel(tmp_path, figures, plot, epochs):
+    plot(make_run(epochs), tmp_path / "plot.png", f"ellipses, rpn, {epochs} epochs, seed 3")
+    (figure,) = figures
+    assert figure.get_suptitle() == f"ellipses, rpn, {epochs} epochs, seed 3"
+    for axes in figure.axes:
+        low, high = axes.get_xlim()
+        ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
+        assert ticks and all(float(tick).is_integer() for tick in ticks)
+        assert axes.get_legend().get_window_extent().x0 >= axes.get_window_extent().x1 - 1
+
+
+def test_the_legend_names_sizes_that_only_test_images_have_and_the_crosses(tmp_path, figures):
+    plot_ap(make_run(3), tmp_path / "plot.png")
+    overall, by_size = figures[0].axes
+    assert legend_labels(overall) == ["box AP", "test images"]
+    assert legend_labels(by_size) == ["< 8 px", "8–16 px", "test images"]
+    plot_ap([row for row in make_run(3) if row.get("split") != "test"], tmp_path / "plot.png")
+    assert legend_labels(figures[1].axes[0]) == ["box AP"]
+
+
+def test_the_legend_of_the_heads_is_apart_from_title_and_panels(tmp_path, figures):
+    rows = [{"head": head, "box_ap": 0.5, "ar_100": 0.4, "parameters": 10} for head in ("rpn", "mask_rcnn")]
+    plot_heads(rows, tmp_path / "plot.png", "ellipses, 2 epochs, seed 0")
+    (figure,) = figures
+    assert isinstance(figure, Figure)
+    (legend,) = figure.legends
+    extent = legend.get_window_extent()
+    assert not any(extent.overlaps(axes.get_window_extent()) for axes in figure.axes)
+    assert not extent.overlaps(figure._suptitle.get_window_extent())

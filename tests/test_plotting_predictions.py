@@ -228,3 +228,26 @@ def test_scores_that_are_left_out_are_said_to_be(count, is_said, monkeypatch):
     found = rectangles([(k % 50, k // 2) for k in range(count)], scores=[0.9] * count)
     render_detections(IMAGE, found, "mask_rcnn")
     assert ["too many or too small for scores" in title for title in titles] == [is_said]
+
+
+def test_titles_count_what_is_ignored_and_one_thing_in_the_singular(monkeypatch):
+    titles = []
+    compose = predictions._compose
+    monkeypatch.setattr(
+        predictions, "_compose", lambda panels, words, legend: titles.extend(words) or compose(panels, words, legend)
+    )
+    boxes = torch.tensor([[2.0, 2, 12, 12], [30, 30, 40, 40]])
+    ones = torch.ones(2, dtype=torch.int64)
+    targets = Instances((64, 64), boxes, ones, ignore=torch.tensor([False, True]))
+    found = Instances((64, 64), boxes, ones, torch.tensor([0.9, 0.8]))
+    render_prediction(np.zeros((3, 64, 64), np.uint8), targets, found, "faster_rcnn")
+    assert titles == [
+        "Ground truth: 1 object, 0 missed, 1 ignored",
+        "Faster R-CNN: 2 detections ≥ 0.5, 1 correct (box IoU ≥ .5), 0 false positives, 1 ignored",
+    ]
+    titles.clear()
+    render_prediction(np.zeros((3, 64, 64), np.uint8), targets[:0], found[:1], "faster_rcnn")
+    assert titles == [
+        "Ground truth: 0 objects, 0 missed",
+        "Faster R-CNN: 1 detection ≥ 0.5, 0 correct (box IoU ≥ .5), 1 false positive",
+    ]

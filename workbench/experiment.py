@@ -266,11 +266,12 @@ class Experiment:
         """Plot losses and AP by epoch, and precision-recall curves and sizes of detected objects on the test set."""
         make_folder(self.plots)
         metrics = read_metrics(self.log.metrics_file)
-        plot_losses(metrics, self.plots / "losses.png")
-        plot_ap(metrics, self.plots / "ap.png")
+        title = describe_run(self.config, self.training.state.epoch)
+        plot_losses(metrics, self.plots / "losses.png", title)
+        plot_ap(metrics, self.plots / "ap.png", title)
         figures = {"box": tested.box, "mask": tested.mask}
         curves = {kind: f.precision_recall_curves() for kind, f in figures.items() if f is not None}
-        plot_precision_recall(curves, self.plots / "precision_recall.png")
+        plot_precision_recall(curves, self.plots / "precision_recall.png", f"{title}, test images")
         head = self.config.head
         plot_detected_sizes(
             self.test.targets,
@@ -279,4 +280,12 @@ class Experiment:
             tested.metrics["operating_threshold"],
             by_masks=head == "mask_rcnn",
             class_agnostic=head == "rpn",
+            title=f"{title}, test images",
         )
+
+
+def describe_run(config: ExperimentConfig, num_epochs: int, with_head: bool = True) -> str:
+    """Describe data, length and seed of a run, for the titles of figures."""
+    epochs = f"{num_epochs} epoch{'s' * (num_epochs != 1)}"
+    parts = [config.data.dataset, *[config.head] * with_head, epochs, f"seed {config.training.seed}"]
+    return ", ".join(parts)

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from maskrcnn.files import atomic_write
@@ -26,17 +27,18 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#00
 _DPI = 120
 
 
-def plot_losses(metrics: Iterable[Row], path: Path) -> None:
+def plot_losses(metrics: Iterable[Row], path: Path, title: str = "") -> None:
     """Plot training and validation loss over epochs, the total on the left and its components on the right.
 
     Args:
         metrics: lines of `metrics.jsonl`; those of kind "train" and "validation" have `epoch`, `loss`, and `loss_*`.
             Training losses (per step or per epoch) are averaged within each epoch.
         path: PNG file to write.
+        title: title of the figure: data, number of epochs, seed.
     """
     rows = list(metrics)
     parts = sorted({name for row in rows for name in row if name.startswith("loss_")})
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    figure = _make_figure((12, 4.4), title)
     total, split = figure.subplots(1, 2)
     for name, axes in (("loss", total), *((part, split) for part in parts)):
         color = COLORS[0] if name == "loss" else COLORS[parts.index(name) % len(COLORS)]
@@ -45,59 +47,59 @@ def plot_losses(metrics: Iterable[Row], path: Path) -> None:
             label = kind if name == "loss" else name if kind == "train" else None
             shown = COLORS[1] if name == "loss" and kind == "validation" else color
             _plot_line(axes, epochs, values, label, shown, style)
-    finish_axes(total, "Loss", "epoch", "loss")
-    finish_axes(split, "Loss components (dashed: validation)", "epoch", "loss")
+    finish_axes(total, "Loss", "epoch", "loss", legend="beside")
+    finish_axes(split, "Loss components (dashed: validation)", "epoch", "loss", legend="beside")
+    _mark_epochs(total, split)
     save_figure(figure, path)
 
 
-def plot_ap(metrics: Iterable[Row], path: Path) -> None:
+def plot_ap(metrics: Iterable[Row], path: Path, title: str = "") -> None:
     """Plot AP over epochs: boxes and masks on the left, AP by size on the right.
 
-    ``metrics`` are the lines of ``metrics.jsonl``: those of kind "evaluation" are drawn, the lines of the split
-    "validation" as curves, the one of the split "test" as crosses at the epoch of its weights.
+    Args:
+        metrics: lines of `metrics.jsonl`; those of kind "evaluation" are drawn, the lines of the split "validation" as
+            curves, the one of the split "test" as crosses at the epoch of its weights.
+        path: PNG file to write.
+        title: title of the figure: data, number of epochs, seed.
     """
     lines = list(metrics)
     rows, test = ([row for row in lines if (row.get("split") == "test") == is_test] for is_test in (False, True))
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    figure = _make_figure((12, 4.4), title)
     all_sizes, by_size = figure.subplots(1, 2)
     for kind, color in (("box", COLORS[0]), ("mask", COLORS[1])):
         for suffix, style in (("ap", "-"), ("ap50", ":"), ("ap75", "--")):
             name = f"{kind}_{suffix}"
-            _plot_line(all_sizes, *_average_by_epoch(rows, "evaluation", name), _make_metric_label(name), color, style)
-            all_sizes.plot(*_average_by_epoch(test, "evaluation", name), "x", color=color, ms=8)
+            _plot_with_crosses(all_sizes, rows, test, name, _make_metric_label(name), color, style)
     prefix = "mask_ap_" if any("mask_ap" in row for row in lines) else "box_ap_"
     for size, color in zip(_SIZES, COLORS, strict=False):
-        _plot_line(by_size, *_average_by_epoch(rows, "evaluation", prefix + size), _SIZES[size], color, "-")
-        by_size.plot(*_average_by_epoch(test, "evaluation", prefix + size), "x", color=color, ms=8)
-    crosses = " (crosses: test)" if test else ""
-    finish_axes(all_sizes, f"Average precision{crosses}", "epoch", "AP", unit_range=True, legend="beside")
-    finish_axes(
-        by_size,
-        f"{_make_metric_label(prefix[:-1])} by object size{crosses}",
-        "epoch",
-        "AP",
-        unit_range=True,
-        legend="upper left",
-    )
+        _plot_with_crosses(by_size, rows, test, prefix + size, _SIZES[size], color, "-")
+    for axes in (all_sizes, by_size):
+        if test and axes.has_data():
+            axes.plot([], [], "x", color="black", ms=8, label="test images")
+    finish_axes(all_sizes, "Average precision", "epoch", "AP", unit_range=True, legend="beside")
+    title_by_size = f"{_make_metric_label(prefix[:-1])} by object size"
+    finish_axes(by_size, title_by_size, "epoch", "AP", unit_range=True, legend="beside")
+    _mark_epochs(all_sizes, by_size)
     save_figure(figure, path)
 
 
 def plot_precision_recall(
-    curves: Mapping[str, Mapping[float, tuple[NDArray[np.float64], NDArray[np.float64]]]], path: Path
+    curves: Mapping[str, Mapping[float, tuple[NDArray[np.float64], NDArray[np.float64]]]], path: Path, title: str = ""
 ) -> None:
     """Plot precision over recall, with a panel per kind and a line per IoU threshold.
 
     Args:
         curves: `curves["mask"][0.5] = (recall [R], precision [R])`.
         path: PNG file to write.
+        title: title of the figure: data, number of epochs, seed.
     """
-    figure = Figure(figsize=(6.5 * max(len(curves), 1), 4.6), layout="constrained")
+    figure = _make_figure((6.5 * max(len(curves), 1), 4.8), title)
     panels = figure.subplots(1, max(len(curves), 1), squeeze=False)[0]
     for axes, (kind, by_iou) in zip(panels, (curves or {"object": {}}).items(), strict=True):
         for (iou, (recall, precision)), color in zip(by_iou.items(), COLORS, strict=False):
             axes.plot(recall, precision, color=color, lw=2, label=f"IoU {iou:g}: AP {np.mean(precision):.3f}")
-        title = f"Precision and recall of {kind}es" if kind == "box" else f"Precision and recall of {kind}s"
-        finish_axes(axes, title, "recall", "precision", unit_range=True, legend="beside")
+        heading = f"Precision and recall of {kind}es" if kind == "box" else f"Precision and recall of {kind}s"
+        finish_axes(axes, heading, "recall", "precision", unit_range=True, legend="beside")
         axes.set_xlim(0, 1)
     save_figure(figure, path)
 
@@ -109,6 +111,7 @@ def plot_detected_sizes(
     score_threshold: float = 0.5,
     by_masks: bool = False,
     class_agnostic: bool = False,
+    title: str = "",
 ) -> None:
     """Plot a histogram of the sizes (√area in pixels) of detected and missed ground-truth objects, and the recall.
 
@@ -119,9 +122,10 @@ def plot_detected_sizes(
         score_threshold: minimum score of detections.
         by_masks: match by IoU of masks instead of boxes, at IoU .5.
         class_agnostic: match detections of any class.
+        title: title of the figure: data, number of epochs, seed.
     """
     sizes, detected = _collect_sizes(targets, predictions, score_threshold, by_masks, class_agnostic)
-    figure = Figure(figsize=(8, 4.6), layout="constrained")
+    figure = _make_figure((8, 4.8), title)
     axes = figure.subplots()
     if len(sizes):
         edges = _make_size_bins(sizes)
@@ -143,13 +147,14 @@ def plot_detected_sizes(
     save_figure(figure, path)
 
 
-def plot_heads(rows: Sequence[Row], path: Path) -> None:
+def plot_heads(rows: Sequence[Row], path: Path, title: str = "") -> None:
     """Plot a comparison of heads, with a group of bars per metric and a bar per head.
 
     Args:
         rows: rows with `head` and any of `box_ap`, `box_ap50`, `mask_ap`, `box_ap_<size>`, `ar_<limit>`,
             `train_seconds`, `inference_ms` (per image), and `parameters`; missing values or None leave a gap.
         path: PNG file to write.
+        title: title of the figure: data, number of epochs, seed.
     """
     groups = {
         "Average precision": _select_present(
@@ -160,7 +165,7 @@ def plot_heads(rows: Sequence[Row], path: Path) -> None:
     }
     costs = _select_present(rows, tuple(_COSTS))
     groups = {title: names for title, names in groups.items() if names}
-    figure = Figure(figsize=(13, 3.6 * (1 + bool(groups))), layout="constrained")
+    figure = _make_figure((13, 3.6 * (1 + bool(groups))), title)
     top_figure: Figure | SubFigure = figure
     bottom_figure: Figure | SubFigure = figure
     if groups and costs:
@@ -173,7 +178,7 @@ def plot_heads(rows: Sequence[Row], path: Path) -> None:
             _plot_bars(axes, rows, names, [_make_metric_label(name) for name in names], "{:.2f}")
             finish_axes(axes, title, "", "", unit_range=True)
         handles = panels[0].get_legend_handles_labels()
-        figure.legend(*handles, frameon=False, loc="outside upper center", ncols=len(rows), fontsize=10)
+        figure.legend(*handles, frameon=False, loc="outside lower center", ncols=len(rows), fontsize=10)
     if costs:
         for axes, name in zip(bottom_figure.subplots(1, len(costs), squeeze=False)[0], costs, strict=True):
             _plot_bars(axes, rows, [name], [""], "{:,.3g}", divisor=_COSTS[name][1])
@@ -216,6 +221,33 @@ def _plot_line(axes: Axes, x: Sequence[float], y: Sequence[float], label: str | 
     if len(x):
         marker = "o" if len(x) <= 30 else None
         axes.plot(x, y, style, color=color, lw=1.8, marker=marker, ms=3.5, label=label)
+
+
+def _plot_with_crosses(
+    axes: Axes, rows: Sequence[Row], test: Sequence[Row], name: str, label: str, color: str, style: str
+) -> None:
+    """Plot a metric of validation images as a line, and of test images as crosses; the legend names it once."""
+    epochs, values = _average_by_epoch(rows, "evaluation", name)
+    _plot_line(axes, epochs, values, label, color, style)
+    crosses, test_values = _average_by_epoch(test, "evaluation", name)
+    if crosses:
+        axes.plot(crosses, test_values, "x", color=color, ms=8, clip_on=False, label=None if epochs else label)
+
+
+def _make_figure(size: tuple[float, float], title: str) -> Figure:
+    figure = Figure(figsize=size, layout="constrained")
+    if title:
+        figure.suptitle(title, fontsize=11, color="dimgrey")
+    return figure
+
+
+def _mark_epochs(*panels: Axes) -> None:
+    """Mark whole epochs, and leave room around a single one."""
+    for axes in panels:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        low, high = axes.dataLim.intervalx
+        if low == high:
+            axes.set_xlim(low - 0.5, high + 0.5)
 
 
 def _collect_sizes(

@@ -333,14 +333,18 @@ def _make_titles(
     matches = overlay.matches
     counted = int((~matches.ignored_targets).sum())
     missed = int(matches.false_negatives.sum())
-    left = f"Ground truth: {counted} objects, {missed} missed{f'  ·  {display}' if display else ''}"
+    ignored = [int(each.sum()) for each in (matches.ignored_targets, matches.ignored_detections)]
+    not_counted = [f", {count} ignored" * bool(count) for count in ignored]
+    objects = f"{counted} object{'s' * (counted != 1)}, {missed} missed{not_counted[0]}"
+    left = f"Ground truth: {objects}{f'  ·  {display}' if display else ''}"
     if head == "rpn":
         right = f"RPN: best {len(overlay.shown)} of {num_detections} proposals, {counted - missed} objects detected"
         return left, right
     true_positives, num_false_positives = int(matches.true_positives.sum()), int(matches.false_positives.sum())
-    name = HEAD_NAMES[head]
-    right = f"{name}: {len(overlay.shown)} detections ≥ {score_threshold:.3g}, {true_positives} correct (IoU ≥ .5), "
-    return left, f"{right}{num_false_positives} false positive{'s' * (num_false_positives != 1)}"
+    correct = f"{true_positives} correct ({'mask' if overlay.by_masks else 'box'} IoU ≥ .5)"
+    wrong = f"{num_false_positives} false positive{'s' * (num_false_positives != 1)}"
+    shown = f"{len(overlay.shown)} detection{'s' * (len(overlay.shown) != 1)} ≥ {score_threshold:.3g}"
+    return left, f"{HEAD_NAMES[head]}: {shown}, {correct}, {wrong}{not_counted[1]}"
 
 
 def _compose(panels: Sequence[Picture], titles: Sequence[str], legend: Legend) -> Picture:
