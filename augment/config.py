@@ -98,7 +98,7 @@ class AugmentConfig:
     )
     rotation_degrees: float = option(
         0.0,
-        "max. rotation in either direction (degrees)",
+        "max. rotation (degrees)",
         flag="rot_range_mag",
         minimum=0.0,
         maximum=180.0,

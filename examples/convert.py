@@ -47,7 +47,23 @@ class ConvertConfig:
     overwrite: bool = option(False, "replace the output of an earlier conversion", flag="overwrite")
 
 
-@click.command(cls=SettingsCommand, example="python -m examples.convert data/ellipses --to=voc --output=FOLDER")
+@click.command(
+    cls=SettingsCommand,
+    common=(
+        "to",
+        "output",
+        "dataset",
+        "parts",
+        "exclude_ids",
+        "subset",
+        "classes",
+        "map_classes",
+        "crowds",
+        "skip_bad",
+        "overwrite",
+    ),
+    example="python -m examples.convert data/ellipses --to=voc --output=FOLDER",
+)
 @click.argument("source", metavar="SRC")
 @click_options(ConvertConfig)
 @click_options(ReadingConfig)

@@ -21,7 +21,6 @@ from workbench.trust import check_trust
         "dataset_root",
         "num_steps",
         "num_epochs",
-        "minutes",
         "batch_size",
         "learning_rate",
         "preset",

@@ -235,7 +235,7 @@ class SettingsCommand(click.Command):
             )
             with formatter.section("Options"):
                 formatter.write_dl([record for p in shown if (record := p.get_help_record(ctx))])
-            count = sum(isinstance(p, click.Option) for p in parameters)
+            count = sum(isinstance(p, click.Option) and not p.hidden for p in parameters)
             formatter.write(f"\nAll {count} options, grouped: --help-all\n")
             return
         groups: dict[str, list[tuple[str, str]]] = {}

@@ -82,7 +82,7 @@ def test_the_last_lines_say_where_things_are_and_what_to_type(finished: Finished
     assert pictures.split() == ["Pictures", str(run / "plots")]
     also = [", coco_masks.json"] if finished.head == "mask_rcnn" else [""]
     assert predictions.split(maxsplit=1) == ["Predictions", f"{run / 'predictions' / 'coco_boxes.json'}{also[0]}"]
-    assert first == f"Next: python -m examples.predict IMAGE_OR_FOLDER --weights={run}"
+    assert first == f"Next: python -m examples.predict IMAGE_OR_FOLDER --run={run}"
     assert second.strip() == "tensorboard --logdir runs"
     assert third.strip() == f"python -m examples.compare_heads --config={run / 'config.toml'}"
     headline = next(line for line in finished.lines if line.startswith("Test images: "))

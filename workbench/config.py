@@ -55,7 +55,7 @@ class PathsConfig:
 class OutputConfig(DetectionsConfig):
     """Output."""
 
-    output_dir: str = option("runs", "folder in which each run creates a new folder", flag="output_dir")
+    output_dir: str = option("runs", "folder of the runs", flag="output_dir")
     plot_dir: str | None = option(None, "folder for pictures (default: plots in the run folder)", flag="plot_dir")
     predictions_dir: str | None = option(
         None, "folder for predictions (default: predictions in the run folder)", flag="predictions_dir"
@@ -102,7 +102,7 @@ def experiment_options(command: Command, without: Collection[str] = ()) -> Comma
 
 def config_option(command: Command) -> Command:
     """Add the flags `--config`, for `load_config`, and `--trust`, for `check_trust`, to a click command."""
-    config = "TOML file whose options override those of smallobjects.toml"
+    config = "TOML file that overrides smallobjects.toml"
     trust = "run the code of a class named by a TOML file or run folder"
     return click.option("--config", metavar="FILE", help=config)(
         click.option("--trust", is_flag=True, default=None, help=trust)(command)

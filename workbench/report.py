@@ -109,7 +109,7 @@ def finish(experiment: Experiment) -> None:
 def format_next_commands(run: Path, output_dir: str) -> list[str]:
     """Format the commands that use the detector of a run, show its curves, and compare the heads with its options."""
     commands = (
-        ["python", "-m", "examples.predict", "IMAGE_OR_FOLDER", f"--weights={run}"],
+        ["python", "-m", "examples.predict", "IMAGE_OR_FOLDER", f"--run={run}"],
         ["tensorboard", "--logdir", output_dir],
         ["python", "-m", "examples.compare_heads", f"--config={run / 'config.toml'}"],
     )
