@@ -80,7 +80,7 @@ def train_and_trace(
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "weights").mkdir()
         log = RunLog(folder, console=lambda line: None, tensorboard=False)
-        samples = KeyedSamples(data.train, make_training_transform(augment, data.train), config.seed)
+        samples = KeyedSamples(data.train, make_training_transform(augment, data.train, data.gray_levels), config.seed)
         training = Training(model, samples, config, machine, log, Callbacks(measure))
         with suppress(Reached):
             training.run()
