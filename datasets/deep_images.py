@@ -12,12 +12,17 @@ from torch import Tensor
 
 from datasets.checks import TallyByImage
 from datasets.interface import DetectionDataset, get_category_ids
+from datasets.splits import find_image_file
 from maskrcnn.config import UserError
-from maskrcnn.images.large import LargeImage, open_pixels, sample
+from maskrcnn.images.large import LargeImage, open_pixels, read_metadata, sample
 from maskrcnn.images.levels import Levels, count_outliers
+from maskrcnn.images.metadata import compute_scale
 from maskrcnn.images.options import ImageOptions, use_image_options
 from maskrcnn.images.reading import keep_large_images_open
+from maskrcnn.structures.affine import scaling
+from maskrcnn.structures.edges import Edges
 from maskrcnn.structures.instances import Instances
+from maskrcnn.structures.warping import warp
 
 RULE = "16-bit images with values outside the gray levels shown (--gray_levels)"
 _MAX_TRIED = 8  # images, to find one that can be read
@@ -84,6 +89,8 @@ class DeepImages:
                 raise
             raise UserError(f"{error}, or {self.hint}") from error
         self._check_channels(index, image.shape[0])
+        if self.options.pixel_size:
+            image, instances = self._rescale(index, image, instances)
         if not isinstance(image, LargeImage) and image.dtype != torch.uint8 and self.levels is not None:
             values = image.to(torch.float32)
             for beyond in (values < self.levels[0], values > self.levels[1]):
@@ -96,6 +103,17 @@ class DeepImages:
         for index in sample(range(len(self))):
             with suppress(UserError):
                 yield self[index][0]
+
+    def _rescale(self, index: int, image: Tensor | LargeImage, instances: Instances) -> tuple[Tensor, Instances]:
+        """Rescale a sample to the pixel size of the options."""
+        path = find_image_file(self._dataset, index)
+        stored = None if path is None else read_metadata(path).pixel_size
+        y, x = compute_scale(stored, self.options.pixel_size, self.image_names[index])
+        whole = image if isinstance(image, Tensor) else image.read(0, 0, *image.size)
+        height, width = (max(1, round(side * each)) for side, each in zip(instances.size, (y, x), strict=True))
+        if (height, width) == tuple(instances.size):
+            return whole, instances
+        return warp(whole, instances, scaling(x, y), (height, width), Edges(cut="keep"))
 
     def _check_channels(self, index: int, channels: int) -> None:
         if self.first is not None and channels != self.first[1]:

@@ -12,7 +12,7 @@ import click
 
 from maskrcnn.command_line import SettingsCommand, click_options, format_flags, take_flags
 from maskrcnn.config import UserError, flag_values, merge, read_toml, settings, to_toml, toml_values
-from maskrcnn.text import format_count
+from maskrcnn.text import escape, format_count
 from workbench.anchor_fit import (
     ANCHOR_KEYS,
     LIMIT_KEYS,
@@ -95,6 +95,8 @@ def describe_data(data: Data, config: ExperimentConfig, describe: DescribeConfig
     found = {name: data_tables.read_with_progress(name, split, describe.max_images) for name, split in splits.items()}
     objects = {name: each.targets() for name, each in found.items()}
     data_tables.print_images(found, splits)
+    if words := describe_first_file(data):
+        click.echo(f"The first training image states: {words}")
     print_notices(data, found)
     data_tables.print_objects(objects, data.class_names)
     sets, crowd = [], measure_crowding(objects, config)
@@ -106,6 +108,15 @@ def describe_data(data: Data, config: ExperimentConfig, describe: DescribeConfig
         click.echo("The training images contain no objects: no anchors are proposed.")
     draw_picture(picture, config, data, objects, sets)
     return sets
+
+
+def describe_first_file(data: Data) -> str:
+    """Describe the pixel size, channel names and georeference of the first training image; "" if there are none."""
+    from datasets.splits import find_image_file
+    from maskrcnn.images.large import read_metadata
+
+    path = find_image_file(data.train, 0)
+    return "" if path is None else escape(read_metadata(path).describe())
 
 
 def print_notices(data: Data, found: Mapping[str, Objects]) -> None:

@@ -8,10 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+import torch
 
+from datasets.deep_images import DeepImages
+from datasets.readers.label_images import LabelImages
 from maskrcnn.config import UserError
 from maskrcnn.images.large import open_pixels
-from maskrcnn.images.metadata import Georeference, ImageMetadata, read_ome
+from maskrcnn.images.metadata import Georeference, ImageMetadata, compute_scale, read_ome
+from maskrcnn.images.options import ImageOptions, use_image_options
+from maskrcnn.inference.config import ViewsConfig
+from maskrcnn.inference.pipeline import build_views, find_scale
+from maskrcnn.inference.prediction import predict
+from maskrcnn.structures.instances import Instances
 
 PIXELS = np.zeros((20, 30), np.uint16)
 
@@ -107,3 +115,82 @@ def test_a_georeference_without_projection_is_named(tmp_path: Path, keys: list[i
 @pytest.mark.parametrize("tags", [[SCALE], [TIE], [(33550, "d", 3, (0.0, 0.5, 0.0), True), TIE]])
 def test_tags_that_define_no_map(tmp_path: Path, tags: list[Any]) -> None:
     assert read(write_geotiff(tmp_path / "a.tif", UTM, tags)).georeference is None
+
+
+# ---- rescaling
+
+
+def write_scaled(root: Path, sizes: list[float]) -> Path:
+    """Images of one scene, a disk of 8 µm, with pixels of several sizes."""
+    for kind in ("images", "masks"):
+        (root / kind).mkdir(parents=True)
+    for number, size in enumerate(sizes):
+        side = round(40 / size)
+        y, x = (np.mgrid[:side, :side] + 0.5) * size
+        disk = (x - 20) ** 2 + (y - 16) ** 2 <= 16
+        values = np.where(disk, 3000, 1000).astype(np.uint16)
+        metadata = {"axes": "YX", "PhysicalSizeX": size, "PhysicalSizeY": size}
+        tifffile.imwrite(root / f"images/{number}.ome.tif", values, ome=True, metadata=metadata)
+        tifffile.imwrite(root / f"masks/{number}.ome.tif", disk.astype(np.uint8))
+    return root
+
+
+def test_training_images_are_rescaled_to_one_pixel_size(tmp_path: Path) -> None:
+    data = DeepImages(
+        LabelImages(write_scaled(tmp_path, [0.5, 1.0, 0.25, 0.5]), "train"), options=ImageOptions(pixel_size=0.5)
+    )
+    for index in range(len(data)):
+        image, instances = data[index]
+        assert image.shape == (3, 80, 80) and image.dtype == torch.uint16 and instances.size == (80, 80)
+        np.testing.assert_allclose(instances.boxes[0], [32, 24, 48, 40], atol=1.1)
+        assert instances.masks is not None
+        assert int(instances.masks.areas()[0]) == pytest.approx(np.pi * 8**2, rel=0.12)
+
+
+class Threshold:
+    """Finds what is bright, with the box of it in the view that it is shown."""
+
+    training = False
+
+    def __init__(self) -> None:
+        self.shapes: list[tuple[int, ...]] = []
+
+    def train(self, mode: bool = True) -> None:
+        pass
+
+    def __call__(self, images: list[torch.Tensor]) -> list[Instances]:
+        found = []
+        for image in images:
+            self.shapes.append(tuple(image.shape))
+            bright = (image[0].float() > 2000).numpy()
+            rows, columns = np.flatnonzero(bright.any(axis=1)), np.flatnonzero(bright.any(axis=0))
+            box = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1] if len(rows) else [0, 0, 1, 1]
+            score = torch.tensor([0.9 if len(rows) else 0.0])
+            size = (image.shape[1], image.shape[2])
+            found.append(Instances(size, torch.tensor([box], dtype=torch.float32), torch.tensor([1]), score))
+        return found
+
+
+@pytest.mark.parametrize("tile", [0, 48])
+@pytest.mark.parametrize("size", [0.25, 0.5, 1.0])
+def test_prediction_shows_the_detector_the_pixel_size_of_training(tmp_path: Path, size: float, tile: int) -> None:
+    path = write_scaled(tmp_path, [size]) / "images/0.ome.tif"
+    detector, config = Threshold(), ViewsConfig(tile=tile, overlap=0.4)
+    with use_image_options(ImageOptions(pixel_size=0.5)), open_pixels(path) as pixels:
+        views = build_views(detector, config, pixels.size, find_scale(pixels))
+        found = predict(detector, pixels, views)
+    assert set(detector.shapes) == {(3, tile or 80, tile or 80)}  # 40 µm
+    best = found.boxes[found.scores.argmax()] if found.scores is not None else None
+    np.testing.assert_allclose(best * size, [16, 12, 24, 20], atol=1.3)  # µm
+
+
+def test_a_file_without_pixel_size_is_named(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", PIXELS)
+    with (
+        use_image_options(ImageOptions(pixel_size=0.5)),
+        open_pixels(tmp_path / "a.tif") as pixels,
+        pytest.raises(UserError, match=r"a\.tif: states no pixel size, so --pixel_size=0\.5 cannot be applied"),
+    ):
+        find_scale(pixels)
+    with pytest.raises(UserError, match=r"which --pixel_size=0\.001 would rescale by 500; check the unit"):
+        compute_scale((0.5, 0.5), 0.001, "a.tif")

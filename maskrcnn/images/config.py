@@ -22,3 +22,9 @@ class ImageFilesConfig:
         'channels to read, and planes of stacks, such as "c=0,1 z=max t=0" (numbers from 0; z and t also max or mean)',
         flag="select",
     )
+    pixel_size: float = option(
+        0.0,
+        "rescale images to pixels of this size (µm), in training and prediction; the files must state theirs (0: no)",
+        flag="pixel_size",
+        minimum=0,
+    )

@@ -86,9 +86,7 @@ class LargeImage:
     @cached_property
     def metadata(self) -> ImageMetadata:
         """Pixel size, channel names and georeference that the file stores; nothing of invalid entries."""
-        with suppress(UserError), _convert_errors(self.path):
-            return read_metadata(self.path)
-        return ImageMetadata()
+        return read_metadata(self.path)
 
     @property
     def is_by_window(self) -> bool:
@@ -186,10 +184,13 @@ def _check_channels(path: Path, found: int) -> None:
 
 
 def read_metadata(path: Path) -> ImageMetadata:
-    """Read what a file says about its image; nothing of formats that say nothing."""
-    with path.open("rb") as file:
-        start = file.read(4)
-    return read_tiff_metadata(path) if start in STARTS else ImageMetadata()
+    """Read what a file says about its image; nothing of formats that say nothing, and of invalid entries."""
+    with suppress(UserError), _convert_errors(path):
+        with path.open("rb") as file:
+            start = file.read(4)
+        if start in STARTS:
+            return read_tiff_metadata(path)
+    return ImageMetadata()
 
 
 @contextmanager

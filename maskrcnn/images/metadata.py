@@ -21,6 +21,7 @@ MICROMETERS = {
     "micrometre": 1.0, "nm": 1e-3, "nanometer": 1e-3, "pm": 1e-6, "å": 1e-4, "angstrom": 1e-4,
 }  # fmt: skip
 SCREEN_DPI = (1, 72, 96, 100, 150, 200, 300, 600, 1200)  # of screens and printers: nothing about the objects
+MAX_SCALE = 100.0  # beyond it, a unit is wrong
 MAX_XML = 64 << 20  # bytes
 _PROJECTED, _GEOGRAPHIC, _RASTER_TYPE = "ProjectedCSTypeGeoKey", "GeographicTypeGeoKey", "GTRasterTypeGeoKey"
 _USER_DEFINED = 32_767
@@ -87,6 +88,26 @@ class ImageMetadata:
 def make_pixel_size(height: float, width: float) -> tuple[float, float] | None:
     """Return a pixel size in µm; None if it is not positive and finite."""
     return (height, width) if all(0 < side < math.inf for side in (height, width)) else None
+
+
+def compute_scale(stored: tuple[float, float] | None, wanted: float, where: str) -> tuple[float, float]:
+    """Compute the factors (y, x) that rescale an image to pixels of `wanted` µm.
+
+    Raises:
+        UserError: If no pixel size is stored, or a factor is beyond 1/100 to 100; names the image `where`.
+    """
+    if stored is None:
+        raise UserError(
+            f"{where}: states no pixel size, so --pixel_size={wanted:g} cannot be applied; store it, or leave out the "
+            "option"
+        )
+    y, x = (side / wanted for side in stored)
+    if not all(1 / MAX_SCALE <= factor <= MAX_SCALE for factor in (y, x)):
+        raise UserError(
+            f"{where}: has pixels of {stored[1]:g} x {stored[0]:g} µm, which --pixel_size={wanted:g} would rescale by "
+            f"{x:g}; check the unit"
+        )
+    return y, x
 
 
 def to_micrometers(value: float, unit: str) -> float:

@@ -17,11 +17,13 @@ class ImageOptions:
         max_megapixels: size limit of images that are decoded as a whole.
         channels: number of channels of every image; 0: 3 for gray and RGB, without alpha, and the file's for others.
         selection: channels, and planes of stacks, to read.
+        pixel_size: size in µm to which images are rescaled after reading; 0: they are not.
     """
 
     max_megapixels: int = MAX_MEGAPIXELS
     channels: int = 0
     selection: Selection = ALL
+    pixel_size: float = 0.0
 
 
 def make_image_options(files: ImageFilesConfig, channels: int = 0) -> ImageOptions:
@@ -30,7 +32,7 @@ def make_image_options(files: ImageFilesConfig, channels: int = 0) -> ImageOptio
     Raises:
         UserError: If the selection is invalid.
     """
-    return ImageOptions(files.max_megapixels, channels, parse_selection(files.select))
+    return ImageOptions(files.max_megapixels, channels, parse_selection(files.select), files.pixel_size)
 
 
 _options: ContextVar[ImageOptions] = ContextVar("image_options", default=ImageOptions())  # noqa: B039 (frozen)

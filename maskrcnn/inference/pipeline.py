@@ -12,10 +12,13 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from maskrcnn.config import UserError
+from maskrcnn.images.large import LargeImage
+from maskrcnn.images.metadata import compute_scale
+from maskrcnn.images.options import get_image_options
 from maskrcnn.inference.config import ViewsConfig
 from maskrcnn.inference.merging.merges import merge
 from maskrcnn.inference.prediction import Merge, predict
-from maskrcnn.inference.views import View, make_views, tile_step
+from maskrcnn.inference.views import View, make_views, rescale_views, tile_step
 from maskrcnn.model.detector import Detector
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.pixels import Pixels
@@ -56,12 +59,17 @@ def is_plain(config: ViewsConfig) -> bool:
     return config.views == "none" and config.tile == 0
 
 
-def build_views(detector: Detects, config: ViewsConfig, size: tuple[int, int]) -> list[View]:
-    """Build the views of an image of `size` (H, W) for a detector.
+def build_views(
+    detector: Detects, config: ViewsConfig, size: tuple[int, int], scale: tuple[float, float] = (1.0, 1.0)
+) -> list[View]:
+    """Build the views of an image of `size` (H, W) for a detector, which is to see it scaled by factors (y, x).
 
     Raises:
         UserError: If an option is invalid, or results in too many tiles or too large a view for this image.
     """
+    if scale != (1.0, 1.0):
+        height, width = (max(1, round(side * each)) for side, each in zip(size, scale, strict=True))
+        return rescale_views(build_views(detector, config, (height, width)), size, scale)
     bare = _unwrap(detector)
     stride = max(bare.strides) if isinstance(bare, Detector) else 1
     if config.tile and _count_tiles(config, size) > MAX_TILES:
@@ -78,6 +86,18 @@ def build_views(detector: Detects, config: ViewsConfig, size: tuple[int, int]) -
             + (", or choose smaller scales" if "scales" in config.views else "")
         )
     return views
+
+
+def find_scale(pixels: Pixels) -> tuple[float, float]:
+    """Find the factors (y, x) by which `ImageOptions.pixel_size` scales an image file; 1 for images in memory.
+
+    Raises:
+        UserError: If the file states no pixel size.
+    """
+    wanted = get_image_options().pixel_size
+    if not wanted or not isinstance(pixels, LargeImage):
+        return 1.0, 1.0
+    return compute_scale(pixels.metadata.pixel_size, wanted, str(pixels.path))
 
 
 def _unwrap(detector: Detects) -> Detects:

@@ -12,10 +12,10 @@ import torch
 from maskrcnn.config import merge
 from maskrcnn.images.inputs import ImageLike, open_image
 from maskrcnn.images.levels import Levels
-from maskrcnn.images.options import get_image_options, use_image_options
+from maskrcnn.images.options import ImageOptions, get_image_options, use_image_options
 from maskrcnn.images.selection import ALL, parse_selection
 from maskrcnn.inference.config import ViewsConfig
-from maskrcnn.inference.pipeline import build_views, convert_memory_errors, predict_image
+from maskrcnn.inference.pipeline import build_views, convert_memory_errors, find_scale, predict_image
 from maskrcnn.model.detector import Detector
 from maskrcnn.structures.instances import Instances
 from maskrcnn.training.config import TrainingConfig
@@ -196,6 +196,13 @@ class Predictor:
     def _views(self, given: Mapping[str, Any]) -> ViewsConfig:
         return merge(self.views, {name: value for name, value in given.items() if value is not None})
 
+    def _image_options(self) -> ImageOptions:
+        """Return the options that hold here, with the selection and pixel size of training unless others are given."""
+        options, saved = get_image_options(), self.config.get("data", {})
+        if options.selection is ALL:
+            options = replace(options, selection=parse_selection(saved.get("select", "")))
+        return replace(options, pixel_size=options.pixel_size or float(saved.get("pixel_size", 0.0)))
+
     def _predict_each(
         self,
         images: Iterable[ImageLike],
@@ -219,14 +226,11 @@ class Predictor:
     ) -> Instances:
         expected = self.detector.config.image
         as_stored = expected.levels is not None
-        options = get_image_options()
-        if options.selection is ALL:
-            options = replace(options, selection=parse_selection(self.config.get("data", {}).get("select", "")))
         with (
-            use_image_options(options),
+            use_image_options(self._image_options()),
             open_image(image, self.gray_levels, name, as_stored, expected.channels) as pixels,
         ):
-            views = build_views(self.detector, config, pixels.size)
+            views = build_views(self.detector, config, pixels.size, find_scale(pixels))
             with convert_memory_errors(name):
                 detections = predict_image(self.detector, pixels, views, config, self.machine, progress=progress)
         detections = replace(

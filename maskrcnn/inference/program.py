@@ -267,13 +267,13 @@ def predict_images(job: Job, log: PredictionLog) -> list[tuple[int, int]]:
 def predict_file(pixels: LargeImage, job: Job, stem: Path, position: str) -> Instances:
     """Predict one image and write its files, whose names start with `stem`; return the detections."""
     from maskrcnn.inference.detection_files import write_views
-    from maskrcnn.inference.pipeline import bind_detector, build_views, convert_memory_errors
+    from maskrcnn.inference.pipeline import bind_detector, build_views, convert_memory_errors, find_scale
 
     pixels.read(0, 0, 1, 1)  # fails before the views are built if the size in the header is wrong
     predictor, name, (height, width) = job.predictor, escape(pixels.path.name), pixels.size
     if predictor.views.tile == 0 and height * width > HUGE:
         click.echo(f"{name} is processed as a whole; --tile=512 needs far less memory")
-    views = build_views(predictor.detector, predictor.views, pixels.size)
+    views = build_views(predictor.detector, predictor.views, pixels.size, find_scale(pixels))
     with convert_memory_errors(str(pixels.path)):
         with show_progress(f"{name} ({position})", job.options) as advance:
             found = predictor.predict(pixels, progress=advance)
@@ -282,7 +282,8 @@ def predict_file(pixels: LargeImage, job: Job, stem: Path, position: str) -> Ins
             detect = bind_detector(predictor.detector, predictor.machine)
             sheet = stem.with_name(f"{stem.name}_views.png")
             write_views(sheet, pixels, views, detect, job.threshold, predictor.machine.device)
-    click.echo(f"{name}: {width} x {height}, {format_count(len(views), 'views')}, {counts}")
+    stated = "".join(f", {words}" for words in [pixels.metadata.describe()] if words)
+    click.echo(f"{name}: {width} x {height}{stated}, {format_count(len(views), 'views')}, {counts}")
     return found
 
 

@@ -313,6 +313,13 @@ def make_views(config: ViewsConfig, size: Size, stride: int = 1, levels: Levels 
         raise UserError(str(error)) from error
 
 
+def rescale_views(views: Sequence[View], size: Size, scale: tuple[float, float]) -> list[View]:
+    """Return views of an image of `size` (H, W), given views of the image scaled by factors (y, x)."""
+    matrix_ = scaling(scale[1], scale[0])
+    moved = [replace(view, matrix=compose(matrix_, view.matrix), image_size=size) for view in views]
+    return [view if view.tile is None else replace(view, tile=view.window(size)) for view in moved]
+
+
 _WITHOUT_NUMBERS: dict[str, Callable[[Size], list[View]]] = {
     "none": whole,
     "flips": flips,
