@@ -107,7 +107,7 @@ Rois check_rois(const std::vector<Tensor>& features, const Tensor& boxes, const 
 template <class Rule>
 Tensor pool_cpu(const Rule& rule, const std::vector<Tensor>& features, const Rois& rois, const std::vector<double>& strides, double outside) {
     const int64_t channels = features[0].size(3);
-    Tensor result = cpu({rois.count, rule.bins, rule.bins, channels}, features[0].scalar_type());
+    Tensor result = cpu({rois.count, rule.bins.rows, rule.bins.columns, channels}, features[0].scalar_type());
     dispatch(features[0].scalar_type(), [&](auto zero) {
         using T = decltype(zero);
         using Acc = accumulator_t<T>;
@@ -120,7 +120,7 @@ template <class Rule>
 std::vector<Tensor> pool_backward_cpu(const Rule& rule, const Tensor& grad, const std::vector<Tensor>& features, const Rois& rois,
                                       const std::vector<double>& strides) {
     const int64_t channels = features[0].size(3);
-    check(grad, "grad", features[0].scalar_type(), {rois.count, rule.bins, rule.bins, channels});
+    check(grad, "grad", features[0].scalar_type(), {rois.count, rule.bins.rows, rule.bins.columns, channels});
     std::vector<Tensor> sums;
     dispatch(features[0].scalar_type(), [&](auto zero) {
         using T = decltype(zero);
@@ -132,30 +132,30 @@ std::vector<Tensor> pool_backward_cpu(const Rule& rule, const Tensor& grad, cons
 }
 
 Tensor roi_align_cpu(const std::vector<Tensor>& features, const Tensor& boxes, const Tensor& images, const Tensor& levels,
-                     const std::vector<double>& strides, int64_t output_size, int64_t sampling_ratio, bool aligned) {
-    check_bins(output_size, sampling_ratio);
+                     const std::vector<double>& strides, const std::vector<int64_t>& output_size, int64_t sampling_ratio, bool aligned) {
+    const Bins bins = check_bins(output_size, sampling_ratio);
     const Rois rois = check_rois(features, boxes, images, levels, strides);
-    return pool_cpu(RoiAlign{output_size, sampling_ratio, aligned}, features, rois, strides, 0.0);
+    return pool_cpu(RoiAlign{bins, sampling_ratio, aligned}, features, rois, strides, 0.0);
 }
 
 std::vector<Tensor> roi_align_backward_cpu(const Tensor& grad, const std::vector<Tensor>& features, const Tensor& boxes, const Tensor& images,
-                                           const Tensor& levels, const std::vector<double>& strides, int64_t output_size,
+                                           const Tensor& levels, const std::vector<double>& strides, const std::vector<int64_t>& output_size,
                                            int64_t sampling_ratio, bool aligned) {
-    check_bins(output_size, sampling_ratio);
+    const Bins bins = check_bins(output_size, sampling_ratio);
     const Rois rois = check_rois(features, boxes, images, levels, strides);
-    return pool_backward_cpu(RoiAlign{output_size, sampling_ratio, aligned}, grad, features, rois, strides);
+    return pool_backward_cpu(RoiAlign{bins, sampling_ratio, aligned}, grad, features, rois, strides);
 }
 
 Tensor crop_and_resize_cpu(const Tensor& features, const Tensor& boxes, const Tensor& images, int64_t output_size, double extrapolation_value) {
-    check_bins(output_size, 0);
+    const Bins bins = check_bins({output_size, output_size}, 0);
     const Rois rois = check_rois({features}, boxes, images);
-    return pool_cpu(CropAndResize{output_size}, {features}, rois, {1.0}, extrapolation_value);
+    return pool_cpu(CropAndResize{bins}, {features}, rois, {1.0}, extrapolation_value);
 }
 
 Tensor crop_and_resize_backward_cpu(const Tensor& grad, const Tensor& features, const Tensor& boxes, const Tensor& images, int64_t output_size) {
-    check_bins(output_size, 0);
+    const Bins bins = check_bins({output_size, output_size}, 0);
     const Rois rois = check_rois({features}, boxes, images);
-    return pool_backward_cpu(CropAndResize{output_size}, grad, {features}, rois, {1.0})[0];
+    return pool_backward_cpu(CropAndResize{bins}, grad, {features}, rois, {1.0})[0];
 }
 
 // masks
@@ -188,7 +188,7 @@ std::tuple<Tensor, Tensor, Tensor> masks_in(const std::vector<Window>& windows) 
 
 Tensor sample_masks_cpu(const Tensor& windows, const Tensor& offsets, const Tensor& levels, int64_t height, int64_t width, const Tensor& boxes,
                         const Tensor& index, int64_t output_size, int64_t sampling_ratio, bool aligned, bool soft) {
-    check_bins(output_size, sampling_ratio);
+    const Bins bins = check_bins({output_size, output_size}, sampling_ratio);
     check_canvas(height, width);
     const Masks masks = masks_of(windows, offsets, levels);
     check(boxes, "boxes", ScalarType::Float, {any_size, 4});
@@ -196,7 +196,7 @@ Tensor sample_masks_cpu(const Tensor& windows, const Tensor& offsets, const Tens
     check_finite(boxes, "boxes");
     check_range(index, "index", masks.count);
     Tensor result = cpu({boxes.size(0), output_size, output_size}, ScalarType::Float);
-    sample_masks(masks, height, width, data<float>(boxes), data<int64_t>(index), boxes.size(0), RoiAlign{output_size, sampling_ratio, aligned},
+    sample_masks(masks, height, width, data<float>(boxes), data<int64_t>(index), boxes.size(0), RoiAlign{bins, sampling_ratio, aligned},
                  soft, out<float>(result), threads);
     return result;
 }
@@ -353,11 +353,11 @@ STABLE_TORCH_LIBRARY(maskrcnn, m) {
     m.def(
         "match_anchors(Tensor sizes, Tensor grids, Tensor cells, Tensor targets, float min_iou, int ties) -> (Tensor, Tensor, Tensor)");
     m.def(
-        "roi_align(Tensor[] features, Tensor boxes, Tensor images, Tensor levels, float[] strides, int output_size, "
+        "roi_align(Tensor[] features, Tensor boxes, Tensor images, Tensor levels, float[] strides, int[2] output_size, "
         "int sampling_ratio, bool aligned) -> Tensor");
     m.def(
         "roi_align_backward(Tensor grad, Tensor[] features, Tensor boxes, Tensor images, Tensor levels, float[] strides, "
-        "int output_size, int sampling_ratio, bool aligned) -> Tensor[]");
+        "int[2] output_size, int sampling_ratio, bool aligned) -> Tensor[]");
     m.def("crop_and_resize(Tensor features, Tensor boxes, Tensor images, int output_size, float extrapolation_value) -> Tensor");
     m.def("crop_and_resize_backward(Tensor grad, Tensor features, Tensor boxes, Tensor images, int output_size) -> Tensor");
     m.def(

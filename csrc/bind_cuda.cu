@@ -124,12 +124,12 @@ template <class Rule>
 Tensor pool_cuda(const Place& place, const Rule& rule, const std::vector<Tensor>& features, const Rois& rois, const std::vector<double>& strides,
                  double outside) {
     const int64_t channels = features[0].size(3);
-    Tensor result = empty(features[0], {rois.count, rule.bins, rule.bins, channels}, features[0].scalar_type());
+    Tensor result = empty(features[0], {rois.count, rule.bins.rows, rule.bins.columns, channels}, features[0].scalar_type());
     if (result.numel() == 0) return result;
     dispatch(features[0].scalar_type(), [&](auto zero) {
         using T = decltype(zero);
         using Acc = accumulator_t<T>;
-        LAUNCH((pool<T, Acc, Rule>), blocks_for(rois.count * rule.bins * rule.bins, 1), threads_for(channels), 0, place.stream(), rule,
+        LAUNCH((pool<T, Acc, Rule>), blocks_for(rois.count * rule.bins.rows * rule.bins.columns, 1), threads_for(channels), 0, place.stream(), rule,
                pyramid_of<const T>(features, strides), rois, static_cast<Acc>(outside), out<T>(result));
     });
     return result;
@@ -139,7 +139,7 @@ template <class Rule>
 std::vector<Tensor> pool_backward_cuda(const Place& place, const Rule& rule, const Tensor& grad, const std::vector<Tensor>& features,
                                        const Rois& rois, const std::vector<double>& strides) {
     const int64_t channels = features[0].size(3);
-    place.check(grad, "grad", features[0].scalar_type(), {rois.count, rule.bins, rule.bins, channels});
+    place.check(grad, "grad", features[0].scalar_type(), {rois.count, rule.bins.rows, rule.bins.columns, channels});
     std::vector<Tensor> sums;
     int64_t rows = 0;
     dispatch(features[0].scalar_type(), [&](auto zero) {
@@ -158,34 +158,34 @@ std::vector<Tensor> pool_backward_cuda(const Place& place, const Rule& rule, con
 }
 
 Tensor roi_align_cuda(const std::vector<Tensor>& features, const Tensor& boxes, const Tensor& images, const Tensor& levels,
-                      const std::vector<double>& strides, int64_t output_size, int64_t sampling_ratio, bool aligned) {
+                      const std::vector<double>& strides, const std::vector<int64_t>& output_size, int64_t sampling_ratio, bool aligned) {
     const Place place(boxes, "boxes");
-    check_bins(output_size, sampling_ratio);
+    const Bins bins = check_bins(output_size, sampling_ratio);
     const Rois rois = check_rois(place, features, boxes, images, levels, strides);
-    return pool_cuda(place, RoiAlign{output_size, sampling_ratio, aligned}, features, rois, strides, 0.0);
+    return pool_cuda(place, RoiAlign{bins, sampling_ratio, aligned}, features, rois, strides, 0.0);
 }
 
 std::vector<Tensor> roi_align_backward_cuda(const Tensor& grad, const std::vector<Tensor>& features, const Tensor& boxes, const Tensor& images,
-                                            const Tensor& levels, const std::vector<double>& strides, int64_t output_size,
+                                            const Tensor& levels, const std::vector<double>& strides, const std::vector<int64_t>& output_size,
                                             int64_t sampling_ratio, bool aligned) {
     const Place place(boxes, "boxes");
-    check_bins(output_size, sampling_ratio);
+    const Bins bins = check_bins(output_size, sampling_ratio);
     const Rois rois = check_rois(place, features, boxes, images, levels, strides);
-    return pool_backward_cuda(place, RoiAlign{output_size, sampling_ratio, aligned}, grad, features, rois, strides);
+    return pool_backward_cuda(place, RoiAlign{bins, sampling_ratio, aligned}, grad, features, rois, strides);
 }
 
 Tensor crop_and_resize_cuda(const Tensor& features, const Tensor& boxes, const Tensor& images, int64_t output_size, double extrapolation_value) {
     const Place place(boxes, "boxes");
-    check_bins(output_size, 0);
+    const Bins bins = check_bins({output_size, output_size}, 0);
     const Rois rois = check_rois(place, {features}, boxes, images);
-    return pool_cuda(place, CropAndResize{output_size}, {features}, rois, {1.0}, extrapolation_value);
+    return pool_cuda(place, CropAndResize{bins}, {features}, rois, {1.0}, extrapolation_value);
 }
 
 Tensor crop_and_resize_backward_cuda(const Tensor& grad, const Tensor& features, const Tensor& boxes, const Tensor& images, int64_t output_size) {
     const Place place(boxes, "boxes");
-    check_bins(output_size, 0);
+    const Bins bins = check_bins({output_size, output_size}, 0);
     const Rois rois = check_rois(place, {features}, boxes, images);
-    return pool_backward_cuda(place, CropAndResize{output_size}, grad, {features}, rois, {1.0})[0];
+    return pool_backward_cuda(place, CropAndResize{bins}, grad, {features}, rois, {1.0})[0];
 }
 
 // masks
@@ -229,7 +229,7 @@ Tensor finish(const Place& place, Tensor& windows, const int64_t* broken) {
 Tensor sample_masks_cuda(const Tensor& windows, const Tensor& offsets, const Tensor& levels, int64_t height, int64_t width, const Tensor& boxes,
                          const Tensor& index, int64_t output_size, int64_t sampling_ratio, bool aligned, bool soft) {
     const Place place(boxes, "boxes");
-    check_bins(output_size, sampling_ratio);
+    const Bins bins = check_bins({output_size, output_size}, sampling_ratio);
     check_canvas(height, width);
     const Masks masks = masks_of(place, windows, offsets, levels);
     const int64_t count = boxes.size(0);
@@ -237,7 +237,7 @@ Tensor sample_masks_cuda(const Tensor& windows, const Tensor& offsets, const Ten
     place.check(index, "index", ScalarType::Long, {count});
     Tensor result = empty(boxes, {count, output_size, output_size}, ScalarType::Float);
     LAUNCH_EACH(sample_masks, result.numel(), place.stream(), masks, height, width, data<float>(boxes), data<int64_t>(index), count,
-                RoiAlign{output_size, sampling_ratio, aligned}, soft, out<float>(result));
+                RoiAlign{bins, sampling_ratio, aligned}, soft, out<float>(result));
     return result;
 }
 

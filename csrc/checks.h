@@ -13,6 +13,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "shared/bins.h"
 #include "shared/warping.h"
 
 namespace smallobjects {
@@ -70,9 +71,11 @@ inline void check_features(const std::vector<Tensor>& features) {
     }
 }
 
-inline void check_bins(int64_t output_size, int64_t sampling_ratio) {
-    STD_TORCH_CHECK(output_size > 0, "output_size must be positive, got ", output_size);
+inline Bins check_bins(const std::vector<int64_t>& output_size, int64_t sampling_ratio) {
+    STD_TORCH_CHECK(output_size.size() == 2, "output_size must be two numbers, got ", output_size.size());
+    for (int64_t size : output_size) STD_TORCH_CHECK(size > 0, "output_size must be positive, got ", size);
     STD_TORCH_CHECK(sampling_ratio >= 0, "sampling_ratio must not be negative, got ", sampling_ratio);
+    return {output_size[0], output_size[1]};
 }
 
 // Windows are of 32 bits.

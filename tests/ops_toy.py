@@ -98,7 +98,7 @@ def roi_align(random: Random, dtype: torch.dtype = torch.float32) -> Arguments:
         images,
         levels,
         strides,
-        random.choice([1, 2, 7]),
+        [random.choice([1, 2, 7]), random.choice([1, 3, 7])],
         random.choice([0, 1, 2]),
         random.random() < 0.5,
     )

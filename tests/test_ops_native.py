@@ -81,7 +81,7 @@ def small_pooling(name: str) -> tuple[Any, ...]:
     boxes = torch.tensor([[1.0, 1, 6, 5], [-2, 3, 5, 20], [2, 2, 2.5, 2.5]])
     images, levels = torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1])
     if name == "roi_align":
-        return features, boxes, images, levels, [2.0, 4.0], 3, 0, True
+        return features, boxes, images, levels, [2.0, 4.0], [3, 2], 0, True
     return features[0], boxes / 8, images, 3, 0.5
 
 
@@ -223,6 +223,9 @@ IMAGE, MAP = torch.zeros(3, 5, 6), torch.eye(3, dtype=torch.float64)[:2]
             "strides must be one number for each of 1 levels, got 2",
         ),
         ("roi_align", (MAPS, BOX, ZERO, ZERO, [4.0], 0, 0, True), "output_size must be positive, got 0"),
+        ("roi_align", (MAPS, BOX, ZERO, ZERO, [4.0], [2, -1], 0, True), "output_size must be positive, got -1"),
+        ("roi_align", (MAPS, BOX, ZERO, ZERO, [4.0], [2], 0, True), "output_size must be two numbers, got 1"),
+        ("roi_align", (MAPS, BOX, ZERO, ZERO, [4.0], [2, 2, 2], 0, True), "output_size must be two numbers, got 3"),
         ("roi_align", ([MAPS[0].long()], BOX, ZERO, ZERO, [4.0], 7, 0, True), "features must be float32"),
         ("roi_align", ([MAPS[0], MAPS[0][:1]], BOX, ZERO, ZERO, [4.0, 8.0], 7, 0, True), r"got \[1, 5, 6, 3\]"),
         ("crop_and_resize", (MAPS[0], BOX, ZERO + 7, 7, 0.0), "images must be in 0..1, got 7"),

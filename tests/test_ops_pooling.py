@@ -32,7 +32,7 @@ def one_by_one(
     boxes: torch.Tensor,
     images: torch.Tensor,
     levels: torch.Tensor,
-    size: int,
+    size: int | tuple[int, int],
     ratio: int,
     aligned: bool,
 ) -> torch.Tensor:
@@ -44,31 +44,52 @@ def one_by_one(
 
 
 @pytest.mark.parametrize("aligned", [True, False])
-@pytest.mark.parametrize(("size", "ratio"), [(7, 2), (14, 1), (3, 0), (1, 3)])
-def test_roi_align_equals_torchvision_and_keeps_the_order(size: int, ratio: int, aligned: bool) -> None:
+@pytest.mark.parametrize(
+    ("size", "ratio"),
+    [(7, 2), (14, 1), (3, 0), (1, 3), ((7, 3), 2), ((3, 7), 2), ((2, 5), 0), ((5, 2), 0), ((1, 9), 1)],
+)
+def test_roi_align_equals_torchvision_and_keeps_the_order(
+    size: int | tuple[int, int], ratio: int, aligned: bool
+) -> None:
     features = pyramid()
     boxes, images, levels = rois(60)
     found = roi_align(features, boxes, images, levels, STRIDES, size, ratio, aligned)
-    assert found.shape == (60, 5, size, size)
+    assert found.shape == (60, 5, *((size, size) if isinstance(size, int) else size))
     wanted = one_by_one(features, boxes, images, levels, size, ratio, aligned)
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize("aligned", [True, False])
 @pytest.mark.parametrize("ratio", [2, 0])
-def test_gradients_equal_torchvision(ratio: int, aligned: bool) -> None:
+@pytest.mark.parametrize("size", [(4, 4), (2, 6), (6, 1)])
+def test_gradients_equal_torchvision(size: tuple[int, int], ratio: int, aligned: bool) -> None:
     boxes, images, levels = rois(30, seed=1)
-    weight = torch.randn(30, 5, 4, 4, generator=torch.Generator().manual_seed(2))
+    weight = torch.randn(30, 5, *size, generator=torch.Generator().manual_seed(2))
     gradients = []
     for pool in (
-        lambda f: roi_align(f, boxes, images, levels, STRIDES, 4, ratio, aligned),
-        lambda f: one_by_one(f, boxes, images, levels, 4, ratio, aligned),
+        lambda f: roi_align(f, boxes, images, levels, STRIDES, size, ratio, aligned),
+        lambda f: one_by_one(f, boxes, images, levels, size, ratio, aligned),
     ):
         features = [feature.requires_grad_() for feature in pyramid()]
         (pool(features) * weight).sum().backward()
         gradients.append([feature.grad for feature in features])
     for ours, theirs in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ((), r"one or two numbers, got \[\]"),
+        ((1, 2, 3), r"one or two numbers, got \[1, 2, 3\]"),
+        ((3, 0), "must be positive, got 0"),
+        (-1, "must be positive, got -1"),
+    ],
+)
+def test_an_invalid_output_size_is_named(size: object, message: str) -> None:
+    nothing = torch.zeros(1, dtype=torch.int64)
+    with pytest.raises(ValueError, match=f"output_size.*{message}"):
+        roi_align(pyramid(), torch.zeros(1, 4), nothing, nothing, STRIDES, size)
 
 
 def test_a_linear_map_is_read_exactly_at_bin_centres() -> None:

@@ -42,10 +42,10 @@ inline void sample_masks(const Masks& masks, int64_t height, int64_t width, cons
         for (int64_t k = begin; k < end; k++) {
             const Window& window = masks.windows[index[k]];
             const uint8_t* data = masks.pixels(index[k]);
-            rule.place(boxes[4 * k + 1], boxes[4 * k + 3], 1.0, height, rows);
-            rule.place(boxes[4 * k], boxes[4 * k + 2], 1.0, width, columns);
+            rule.place(boxes[4 * k + 1], boxes[4 * k + 3], 1.0, height, rule.bins.rows, rows);
+            rule.place(boxes[4 * k], boxes[4 * k + 2], 1.0, width, rule.bins.columns, columns);
             line.resize(window.width());
-            float* out = result + k * rule.bins * rule.bins;
+            float* out = result + k * rule.bins.rows * rule.bins.columns;
             for (const Span& row : rows.bins) {
                 std::fill(line.begin(), line.end(), 0.0f);
                 const int64_t top = std::max<int64_t>(row.first, window.y1), bottom = std::min<int64_t>(row.first + row.count, window.y2);

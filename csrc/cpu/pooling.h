@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "../shared/bins.h"
 #include "parallel.h"
 
 namespace smallobjects {
@@ -64,12 +65,13 @@ struct Taps {
 };
 
 struct RoiAlign {
-    int64_t bins, sampling_ratio;
+    Bins bins;
+    int64_t sampling_ratio;
     bool aligned;
 
-    // Bins of a RoI from `start` to `end` (pixels) along an axis of `size` cells.
+    // The `bins` of a RoI from `start` to `end` (pixels) along an axis of `size` cells.
     template <class Acc>
-    void place(float start, float end, double stride, int64_t size, Axis<Acc>& axis) const {
+    void place(float start, float end, double stride, int64_t size, int64_t bins, Axis<Acc>& axis) const {
         const Acc shift = aligned ? Acc(0.5) : Acc(0);
         const Acc low = static_cast<Acc>(start) / static_cast<Acc>(stride) - shift;
         const Acc high = static_cast<Acc>(end) / static_cast<Acc>(stride) - shift;
@@ -114,10 +116,10 @@ struct RoiAlign {
 
 // Boxes are normalized as TensorFlow's: 0 is the center of the first cell, 1 that of the last.
 struct CropAndResize {
-    int64_t bins;
+    Bins bins;
 
     template <class Acc>
-    void place(float start, float end, double, int64_t size, Axis<Acc>& axis) const {
+    void place(float start, float end, double, int64_t size, int64_t bins, Axis<Acc>& axis) const {
         const Acc last = static_cast<Acc>(size - 1);
         axis.clear();
         for (int64_t bin = 0; bin < bins; bin++) {
@@ -146,7 +148,7 @@ struct Rois {
 
 constexpr int64_t lanes = 16;  // channels that a sum is kept in registers for
 
-// result [K, S, S, C]; bins outside the map get `outside`.
+// result [K, R, S, C] for R rows and S columns of bins; bins outside the map get `outside`.
 template <class T, class Acc, class Rule>
 void pool(const Rule& rule, const std::vector<FeatureMap<const T>>& maps, int64_t channels, const Rois& rois, Acc outside,
           T* result, const Parallel& parallel) {
@@ -157,10 +159,10 @@ void pool(const Rule& rule, const std::vector<FeatureMap<const T>>& maps, int64_
         for (int64_t k = begin; k < end; k++) {
             const FeatureMap<const T>& map = maps[rois.level(k)];
             const float* box = rois.boxes + 4 * k;
-            rule.place(box[1], box[3], map.stride, map.height, rows);
-            rule.place(box[0], box[2], map.stride, map.width, columns);
+            rule.place(box[1], box[3], map.stride, map.height, rule.bins.rows, rows);
+            rule.place(box[0], box[2], map.stride, map.width, rule.bins.columns, columns);
             const T* image = map.data + rois.images[k] * map.height * map.width * channels;
-            T* out = result + k * rule.bins * rule.bins * channels;
+            T* out = result + k * rule.bins.rows * rule.bins.columns * channels;
             for (const Span& row : rows.bins) {
                 for (const Span& column : columns.bins) {
                     cells.clear();
@@ -199,7 +201,7 @@ void pool(const Rule& rule, const std::vector<FeatureMap<const T>>& maps, int64_
     });
 }
 
-// Adds to `maps`, zeroed and in `Acc`, what grad [K, S, S, C] sends back. Threads share the channels, not the RoIs: every
+// Adds to `maps`, zeroed and in `Acc`, what grad [K, R, S, C] sends back. Threads share the channels, not the RoIs: every
 // sum is made by one thread, in the order of the RoIs.
 template <class T, class Acc, class Rule>
 void pool_backward(const Rule& rule, const std::vector<FeatureMap<Acc>>& maps, int64_t channels, const Rois& rois,
@@ -212,10 +214,10 @@ void pool_backward(const Rule& rule, const std::vector<FeatureMap<Acc>>& maps, i
         for (int64_t k = 0; k < rois.count; k++) {
             const FeatureMap<Acc>& map = maps[rois.level(k)];
             const float* box = rois.boxes + 4 * k;
-            rule.place(box[1], box[3], map.stride, map.height, rows);
-            rule.place(box[0], box[2], map.stride, map.width, columns);
+            rule.place(box[1], box[3], map.stride, map.height, rule.bins.rows, rows);
+            rule.place(box[0], box[2], map.stride, map.width, rule.bins.columns, columns);
             Acc* image = map.data + rois.images[k] * map.height * map.width * channels;
-            const T* from = grad + k * rule.bins * rule.bins * channels + first;
+            const T* from = grad + k * rule.bins.rows * rule.bins.columns * channels + first;
             for (const Span& row : rows.bins) {
                 for (const Span& column : columns.bins) {
                     for (int64_t c = 0; c < last - first; c++) here[c] = static_cast<Acc>(from[c]);

@@ -31,8 +31,10 @@ using Drawing = MaskArrays<uint8_t>;
 // those outside a mask's window are 0.
 __global__ void sample_masks(Masks masks, int64_t height, int64_t width, const float* boxes, const int64_t* index, int64_t count,
                              RoiAlign rule, bool soft, float* result) {
-    for (int64_t at = this_thread(); at < count * rule.bins * rule.bins; at += all_threads()) {
-        const int64_t k = at / (rule.bins * rule.bins), bin_row = at / rule.bins % rule.bins, bin_column = at % rule.bins;
+    const Bins bins = rule.bins;
+    const int64_t each = bins.rows * bins.columns;
+    for (int64_t at = this_thread(); at < count * each; at += all_threads()) {
+        const int64_t k = at / each, bin_row = at / bins.columns % bins.rows, bin_column = at % bins.columns;
         const float* box = boxes + 4 * k;
         if (index[k] < 0 || index[k] >= masks.count || !(is_finite(box[0]) && is_finite(box[1]) && is_finite(box[2]) && is_finite(box[3]))) {
             result[at] = nanf("");
@@ -40,8 +42,8 @@ __global__ void sample_masks(Masks masks, int64_t height, int64_t width, const f
         }
         const Window window = masks.window(index[k]);
         const uint8_t* data = masks.pixels(index[k]);
-        const Axis<float> rows = rule.axis<float>(box[1], box[3], 1.0, height, bin_row);
-        const Axis<float> columns = rule.axis<float>(box[0], box[2], 1.0, width, bin_column);
+        const Axis<float> rows = rule.axis<float>(box[1], box[3], 1.0, height, bins.rows, bin_row);
+        const Axis<float> columns = rule.axis<float>(box[0], box[2], 1.0, width, bins.columns, bin_column);
         float sum = 0;
         for (int64_t i = rows.begin; i < rows.end; i++) {
             const float v = rows.at(i);

@@ -2,6 +2,7 @@
 // maskrcnn/ops/reference.py. Maps are [B, H, W, C]; `Acc` is what sums are kept in: float, or double for double.
 #pragma once
 
+#include "../shared/bins.h"
 #include "device.cuh"
 
 namespace smallobjects {
@@ -62,11 +63,13 @@ struct Taps {
 };
 
 struct RoiAlign {
-    int64_t bins, sampling_ratio;
+    Bins bins;
+    int64_t sampling_ratio;
     bool aligned;
 
+    // Of `bin` of the `bins` of a RoI from `start` to `end` (pixels) along an axis of `size` cells.
     template <class Acc>
-    __device__ Axis<Acc> axis(float start, float end, double stride, int64_t size, int64_t bin) const {
+    __device__ Axis<Acc> axis(float start, float end, double stride, int64_t size, int64_t bins, int64_t bin) const {
         const Acc shift = aligned ? Acc(0.5) : Acc(0);
         const Acc low = static_cast<Acc>(start) / static_cast<Acc>(stride) - shift, high = static_cast<Acc>(end) / static_cast<Acc>(stride) - shift;
         const Acc extent = aligned ? high - low : larger(high - low, Acc(1));
@@ -88,10 +91,10 @@ struct RoiAlign {
 
 // Boxes are normalized as TensorFlow's: 0 is the center of the first cell, 1 that of the last.
 struct CropAndResize {
-    int64_t bins;
+    Bins bins;
 
     template <class Acc>
-    __device__ Axis<Acc> axis(float start, float end, double, int64_t size, int64_t bin) const {
+    __device__ Axis<Acc> axis(float start, float end, double, int64_t size, int64_t bins, int64_t bin) const {
         const Acc low = static_cast<Acc>(start), extent = static_cast<Acc>(end) - low, last = static_cast<Acc>(size - 1);
         const Acc first = bins > 1 ? static_cast<Acc>(bin) : Acc(0.5), total = bins > 1 ? static_cast<Acc>(bins - 1) : Acc(1);
         return {low, extent, first, total, last, Acc(0), last, 1, 0, 1, size};
@@ -110,21 +113,24 @@ __device__ void each_tap(const Axis<Acc>& axis, const Visit& visit) {
     }
 }
 
-// Whether a sample of any bin may touch a cell: samples go along the axis in one direction.
+// Whether a sample of any row of bins may touch a row of cells: samples go along the axis in one direction.
 template <class Acc, class Rule>
 __device__ bool may_touch(const Rule& rule, float start, float end, double stride, int64_t size, int64_t cell) {
-    const Axis<Acc> first = rule.template axis<Acc>(start, end, stride, size, 0), last = rule.template axis<Acc>(start, end, stride, size, rule.bins - 1);
+    const int64_t bins = rule.bins.rows;
+    const Axis<Acc> first = rule.template axis<Acc>(start, end, stride, size, bins, 0);
+    const Axis<Acc> last = rule.template axis<Acc>(start, end, stride, size, bins, bins - 1);
     if (first.samples == 0) return false;
     const Taps<Acc> one(first.at(0), size), other(last.at(last.samples - 1), size);
     return cell >= smaller(one.low, other.low) && cell <= larger(one.high, other.high);
 }
 
-// result [K, S, S, C], a block for each bin, its threads over the channels; bins outside the map get `outside`.
+// result [K, R, S, C] for R rows and S columns of bins, a block for each bin, its threads over the channels; bins outside the map get `outside`.
 template <class T, class Acc, class Rule>
 __global__ void pool(Rule rule, Pyramid<const T> pyramid, Rois rois, Acc outside, T* result) {
-    const int64_t bins = rule.bins, channels = pyramid.channels;
-    for (int64_t at = blockIdx.x; at < rois.count * bins * bins; at += gridDim.x) {
-        const int64_t k = at / (bins * bins), row = at / bins % bins, column = at % bins;
+    const Bins bins = rule.bins;
+    const int64_t channels = pyramid.channels, each = bins.rows * bins.columns;
+    for (int64_t at = blockIdx.x; at < rois.count * each; at += gridDim.x) {
+        const int64_t k = at / each, row = at / bins.columns % bins.rows, column = at % bins.columns;
         T* out = result + at * channels;
         if (!rois.sound(k, pyramid)) {
             for (int64_t c = threadIdx.x; c < channels; c += blockDim.x) out[c] = static_cast<T>(nanf(""));
@@ -132,8 +138,8 @@ __global__ void pool(Rule rule, Pyramid<const T> pyramid, Rois rois, Acc outside
         }
         const auto& map = pyramid.maps[rois.level(k)];
         const float* box = rois.boxes + 4 * k;
-        const Axis<Acc> rows = rule.template axis<Acc>(box[1], box[3], map.stride, map.height, row);
-        const Axis<Acc> columns = rule.template axis<Acc>(box[0], box[2], map.stride, map.width, column);
+        const Axis<Acc> rows = rule.template axis<Acc>(box[1], box[3], map.stride, map.height, bins.rows, row);
+        const Axis<Acc> columns = rule.template axis<Acc>(box[0], box[2], map.stride, map.width, bins.columns, column);
         const T* image = map.data + rois.images[k] * map.height * map.width * channels;
         for (int64_t c = threadIdx.x; c < channels; c += blockDim.x) {
             Acc sum = 0;
@@ -149,11 +155,12 @@ __global__ void pool(Rule rule, Pyramid<const T> pyramid, Rois rois, Acc outside
     }
 }
 
-// Adds to the maps of `sums`, zeroed, what grad [K, S, S, C] sends back. A block for each row of each map and slice of
+// Adds to the maps of `sums`, zeroed, what grad [K, R, S, C] sends back. A block for each row of each map and slice of
 // channels goes over the RoIs in their order, so no two threads add to one sum: no atomics, and the same result each time.
 template <class T, class Acc, class Rule>
 __global__ void pool_backward(Rule rule, Pyramid<Acc> sums, Rois rois, const T* grad) {
-    const int64_t bins = rule.bins, channels = sums.channels, slices = (channels + blockDim.x - 1) / blockDim.x;
+    const Bins bins = rule.bins;
+    const int64_t channels = sums.channels, slices = (channels + blockDim.x - 1) / blockDim.x;
     int64_t all_rows = 0;
     for (int64_t level = 0; level < sums.count; level++) all_rows += sums.images * sums.maps[level].height;
     for (int64_t at = blockIdx.x; at < all_rows * slices; at += gridDim.x) {
@@ -168,16 +175,16 @@ __global__ void pool_backward(Rule rule, Pyramid<Acc> sums, Rois rois, const T* 
             if (rois.images[k] != image || rois.level(k) != level || !rois.sound(k, sums)) continue;
             const float* box = rois.boxes + 4 * k;
             if (!may_touch<Acc>(rule, box[1], box[3], map.stride, map.height, y)) continue;
-            for (int64_t bin = 0; bin < bins; bin++) {
+            for (int64_t bin = 0; bin < bins.rows; bin++) {
                 Acc row_weight = 0;
-                each_tap(rule.template axis<Acc>(box[1], box[3], map.stride, map.height, bin), [&](int64_t cell, Acc weight) {
+                each_tap(rule.template axis<Acc>(box[1], box[3], map.stride, map.height, bins.rows, bin), [&](int64_t cell, Acc weight) {
                     if (cell == y) row_weight += weight;
                 });
                 if (row_weight == 0) continue;
-                const T* from = grad + (k * bins + bin) * bins * channels + c;
-                for (int64_t column = 0; column < bins; column++, from += channels) {
+                const T* from = grad + (k * bins.rows + bin) * bins.columns * channels + c;
+                for (int64_t column = 0; column < bins.columns; column++, from += channels) {
                     const Acc here = row_weight * static_cast<Acc>(*from);
-                    each_tap(rule.template axis<Acc>(box[0], box[2], map.stride, map.width, column),
+                    each_tap(rule.template axis<Acc>(box[0], box[2], map.stride, map.width, bins.columns, column),
                              [&](int64_t x, Acc weight) { line[x * channels] += here * weight; });
                 }
             }

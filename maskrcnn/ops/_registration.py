@@ -14,7 +14,7 @@ def _count() -> int | torch.SymInt:
     return torch.library.get_ctx().new_dynamic_size()
 
 
-def _masks(like: Tensor, count: int) -> _Three:
+def _masks(like: Tensor, count: int | torch.SymInt) -> _Three:
     windows = like.new_empty(count, 4, dtype=torch.int32)
     offsets = like.new_empty(count + 1, dtype=torch.int64)
     return windows, offsets, like.new_empty(_count(), dtype=torch.uint8)
@@ -26,11 +26,11 @@ def _matches(like: Tensor, count: int | torch.SymInt) -> _Three:
 
 
 def _nms(boxes: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
-    return boxes.new_empty(len(boxes), dtype=torch.bool)
+    return boxes.new_empty(boxes.shape[0], dtype=torch.bool)
 
 
 def _match_boxes(priors: Tensor, targets: Tensor, min_iou: float, ties: int) -> _Three:
-    return _matches(priors, len(priors))
+    return _matches(priors, priors.shape[0])
 
 
 def _match_anchors(sizes: Tensor, grids: Tensor, cells: Tensor, targets: Tensor, min_iou: float, ties: int) -> _Three:
@@ -38,8 +38,8 @@ def _match_anchors(sizes: Tensor, grids: Tensor, cells: Tensor, targets: Tensor,
 
 
 def _roi_align(features: Sequence[Tensor], boxes: Tensor, *settings: Any) -> Tensor:
-    size = settings[3]
-    return features[0].new_empty(len(boxes), size, size, features[0].shape[3])
+    height, width = settings[3]
+    return features[0].new_empty(boxes.shape[0], height, width, features[0].shape[3])
 
 
 def _sums(feature: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ def _roi_align_backward(grad: Tensor, features: Sequence[Tensor], *settings: Any
 
 
 def _crop_and_resize(features: Tensor, boxes: Tensor, images: Tensor, size: int, extrapolation_value: float) -> Tensor:
-    return features.new_empty(len(boxes), size, size, features.shape[3])
+    return features.new_empty(boxes.shape[0], size, size, features.shape[3])
 
 
 def _crop_and_resize_backward(grad: Tensor, features: Tensor, boxes: Tensor, images: Tensor, size: int) -> Tensor:
@@ -70,7 +70,7 @@ def _sample_masks(
     size: int,
     *settings: Any,
 ) -> Tensor:
-    return boxes.new_empty(len(boxes), size, size)
+    return boxes.new_empty(boxes.shape[0], size, size)
 
 
 def _paste_masks(probabilities: Tensor, boxes: Tensor, new_windows: Tensor, new_offsets: Tensor) -> Tensor:
@@ -82,11 +82,11 @@ def _warp_masks(windows: Tensor, offsets: Tensor, data: Tensor, *settings: Any) 
 
 
 def _measure_masks(windows: Tensor, offsets: Tensor, data: Tensor) -> tuple[Tensor, Tensor]:
-    return windows.new_empty(len(windows), dtype=torch.int64), torch.empty_like(windows)
+    return windows.new_empty(windows.shape[0], dtype=torch.int64), torch.empty_like(windows)
 
 
 def _pick_masks(windows: Tensor, offsets: Tensor, data: Tensor, index: Tensor) -> _Three:
-    return _masks(windows, len(index))
+    return _masks(windows, index.shape[0])
 
 
 def _mask_iou(windows1: Tensor, *others: Tensor) -> _Three:
@@ -98,15 +98,15 @@ def _mask_iou(windows1: Tensor, *others: Tensor) -> _Three:
 def _label_image(
     windows: Tensor, offsets: Tensor, data: Tensor, height: int, width: int, min_visible_fraction: float
 ) -> tuple[Tensor, Tensor]:
-    return windows.new_empty(height, width), windows.new_empty(len(windows), dtype=torch.bool)
+    return windows.new_empty(height, width), windows.new_empty(windows.shape[0], dtype=torch.bool)
 
 
 def _masks_from_label_image(labels: Tensor, ids: Tensor) -> _Three:
-    return _masks(labels, len(ids))
+    return _masks(labels, ids.shape[0])
 
 
 def _warp_image(image: Tensor, matrix: Tensor, height: int, width: int, border: int, samples: int) -> Tensor:
-    return image.new_empty(len(image), height, width)
+    return image.new_empty(image.shape[0], height, width)
 
 
 def _encode_rle(windows: Tensor, offsets: Tensor, data: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
@@ -114,7 +114,7 @@ def _encode_rle(windows: Tensor, offsets: Tensor, data: Tensor, height: int, wid
 
 
 def _decode_rle(text: Tensor, text_offsets: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return *_masks(text, len(text_offsets) - 1), text_offsets.new_empty(())
+    return *_masks(text, text_offsets.shape[0] - 1), text_offsets.new_empty(())
 
 
 FAKES = (

@@ -15,7 +15,7 @@ def roi_align(
     images: Tensor,
     levels: Tensor,
     strides: Sequence[float],
-    output_size: int,
+    output_size: int | Sequence[int],
     sampling_ratio: int = 0,
     aligned: bool = True,
 ) -> Tensor:
@@ -27,13 +27,13 @@ def roi_align(
         images: int64 `[K]` in 0..B-1.
         levels: int64 `[K]`, index into `features`.
         strides: for each level the pixels of the image per cell of the feature map.
-        output_size: S.
+        output_size: (R, S) rows and columns of bins, or one number for both.
         sampling_ratio: samples in each bin along each axis; 0: as many as the bin has cells, rounded up, so that an
             empty or inverted box gives 0 if aligned (as in torchvision and Detectron2).
         aligned: half-pixel correction (Detectron2's `aligned=True`); False is the original of the paper.
 
     Returns:
-        `[K, C, S, S]`, dtype of the features, channels-last. Differentiable in the features, not in the boxes: with the
+        `[K, C, R, S]`, dtype of the features, channels-last. Differentiable in the features, not in the boxes: with the
         native core any number of times; the plain PyTorch fallback raises NotImplementedError for second derivatives.
 
     Raises:
@@ -46,7 +46,12 @@ def roi_align(
         raise ValueError(f"strides must name one number for each of {len(features)} levels, got {len(strides)}")
     check_boxes(boxes=boxes)
     check_like(boxes, images=images, levels=levels)
-    check_positive(output_size=output_size, **{f"stride {i}": stride for i, stride in enumerate(strides)})
+    sizes = [output_size] if isinstance(output_size, int) else [int(size) for size in output_size]
+    if len(sizes) > 2 or not sizes:
+        raise ValueError(f"output_size must be one or two numbers, got {sizes}")
+    for size in sizes:
+        check_positive(output_size=size)
+    check_positive(**{f"stride {i}": stride for i, stride in enumerate(strides)})
     if sampling_ratio < 0:
         raise ValueError(f"sampling_ratio must not be negative, got {sampling_ratio}")
     pooled: Tensor = native(reference.roi_align, boxes.device)(
@@ -55,7 +60,7 @@ def roi_align(
         images.long().contiguous(),
         levels.long().contiguous(),
         [float(stride) for stride in strides],
-        output_size,
+        sizes if len(sizes) == 2 else sizes[0],
         sampling_ratio,
         aligned,
     )

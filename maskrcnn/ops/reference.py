@@ -118,11 +118,12 @@ def roi_align(
     images: Tensor,
     levels: Tensor,
     strides: Sequence[float],
-    output_size: int,
+    output_size: int | Sequence[int],
     sampling_ratio: int,
     aligned: bool,
 ) -> Tensor:
-    """Pool RoIs from the levels of a feature pyramid, `[K, S, S, C]`."""
+    """Pool RoIs from the levels of a feature pyramid, `[K, *output_size, C]`."""
+    bins = (output_size, output_size) if isinstance(output_size, int) else (output_size[1], output_size[0])  # x, y
     # All maps are rows of one table, and each bin is a weighted sum of rows, for all levels and images in one call
     # that is parallel and vectorized over channels.
     channels = features[0].shape[3]
@@ -136,21 +137,24 @@ def roi_align(
     extent = boxes[:, 2:] - boxes[:, :2]
     extent = extent if aligned else extent.clamp(min=1)
     # The result of an empty or inverted RoI without adaptive samples is 0, as in torchvision and Detectron2.
-    ratio = (extent / output_size).ceil().clamp(min=0).long()
+    ratio = (extent / extent.new_tensor(bins)).ceil().clamp(min=0).long()
     ratio = torch.full_like(ratio, sampling_ratio) if sampling_ratio else ratio
-    result = table.new_zeros(len(boxes), output_size, output_size, channels)
+    result = table.new_zeros(len(boxes), bins[1], bins[0], channels)
     for gx, gy in torch.unique(ratio[(ratio > 0).all(dim=1)], dim=0).tolist():
         members = torch.nonzero((ratio[:, 0] == gx) & (ratio[:, 1] == gy)).flatten()
-        for part in torch.split(members, max(1, CHUNK // (4 * output_size**2 * gx * gy))):
-            at = bin_samples(boxes[part], extent[part], output_size, (gx, gy))
-            columns, rows = (_corners(*axis, output_size) for axis in zip(at, (width[part], height[part]), strict=True))
+        for part in torch.split(members, max(1, CHUNK // (4 * bins[0] * bins[1] * gx * gy))):
+            at = bin_samples(boxes[part], extent[part], bins, (gx, gy))
+            columns, rows = (_corners(*axis) for axis in zip(at, (width[part], height[part]), bins, strict=True))
             result[part] = _pooled(table, first[part], width[part], columns, rows, 1 / (gx * gy))
     return result
 
 
-def bin_samples(boxes: Tensor, extent: Tensor, bins: int, samples: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def bin_samples(
+    boxes: Tensor, extent: Tensor, bins: tuple[int, int], samples: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
     """Compute sample coordinates along x and y, `[K, bins * samples]`, in an extent `[K, 2]` from the corner x1 y1."""
-    steps = [(torch.arange(bins * n, dtype=boxes.dtype, device=boxes.device) + 0.5) / (bins * n) for n in samples]
+    counts = [number * per_bin for number, per_bin in zip(bins, samples, strict=True)]
+    steps = [(torch.arange(count, dtype=boxes.dtype, device=boxes.device) + 0.5) / count for count in counts]
     x, y = (boxes[:, axis, None] + extent[:, axis, None] * step for axis, step in enumerate(steps))
     return x, y
 

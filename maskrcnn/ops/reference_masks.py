@@ -66,7 +66,7 @@ def sample_masks(
     for gx, gy in torch.unique(ratio[(ratio > 0).all(dim=1)], dim=0).tolist():
         members = torch.nonzero((ratio[:, 0] == gx) & (ratio[:, 1] == gy)).flatten()
         for part in torch.split(members, max(1, CHUNK // (output_size**2 * gx * gy))):
-            samples = bin_samples(start[part], extent[part], output_size, (gx, gy))
+            samples = bin_samples(start[part], extent[part], (output_size, output_size), (gx, gy))
             # Coordinates are clamped to the canvas; those beyond it are set to -2, where there is no pixel.
             x, y = (
                 torch.where((at < -1) | (at > limit), -2, at.clamp(0, limit - 1))

@@ -130,15 +130,15 @@ double aligned_bin(const RoiAlign& rule, const float* box, const std::vector<flo
     const double shift = rule.aligned ? 0.5 : 0, x = box[0] - shift, y = box[1] - shift;
     double w = static_cast<double>(box[2]) - box[0], h = static_cast<double>(box[3]) - box[1];
     if (!rule.aligned) w = std::max(w, 1.0), h = std::max(h, 1.0);
-    auto samples = [&](double extent) {
-        return rule.sampling_ratio ? rule.sampling_ratio : static_cast<int64_t>(std::max(std::ceil(extent / static_cast<double>(rule.bins)), 0.0));
+    auto samples = [&](double extent, int64_t bins) {
+        return rule.sampling_ratio ? rule.sampling_ratio : static_cast<int64_t>(std::max(std::ceil(extent / static_cast<double>(bins)), 0.0));
     };
-    const int64_t nx = samples(w), ny = samples(h);
+    const int64_t nx = samples(w, rule.bins.columns), ny = samples(h, rule.bins.rows);
     double sum = 0;
     for (int64_t i = 0; i < ny; i++) {
         for (int64_t j = 0; j < nx; j++) {
-            const double at_x = x + w * (static_cast<double>(column * nx + j) + 0.5) / static_cast<double>(rule.bins * nx);
-            const double at_y = y + h * (static_cast<double>(row * ny + i) + 0.5) / static_cast<double>(rule.bins * ny);
+            const double at_x = x + w * (static_cast<double>(column * nx + j) + 0.5) / static_cast<double>(rule.bins.columns * nx);
+            const double at_y = y + h * (static_cast<double>(row * ny + i) + 0.5) / static_cast<double>(rule.bins.rows * ny);
             sum += sample(map, height, width, channels, c, at_x, at_y);
         }
     }
@@ -163,7 +163,7 @@ std::vector<float> check_adjoint(const Rule& rule, std::vector<float>& map, int6
     const int64_t count = static_cast<int64_t>(boxes.size() / 4);
     const std::vector<int64_t> images(count, 0);
     const Rois rois{boxes.data(), images.data(), nullptr, count};
-    std::vector<float> pooled(count * rule.bins * rule.bins * channels, 7), sums(map.size());
+    std::vector<float> pooled(count * rule.bins.rows * rule.bins.columns * channels, 7), sums(map.size());
     pool<float, float>(rule, {{map.data(), height, width, 1.0}}, channels, rois, 0.0f, pooled.data(), threads);
     const std::vector<float> grad = noise(static_cast<int64_t>(pooled.size()));
     pool_backward<float, float>(rule, {{sums.data(), height, width, 1.0}}, channels, rois, grad.data(), threads);
@@ -174,21 +174,22 @@ std::vector<float> check_adjoint(const Rule& rule, std::vector<float>& map, int6
 void check_pooling() {
     const int64_t height = pick(1, 20), width = pick(1, 20), channels = one_of({1, 3, 16, 20});
     std::vector<float> map = noise(height * width * channels);
-    const RoiAlign rule{one_of<int64_t>({1, 2, 7}), one_of<int64_t>({0, 0, 1, 2}), chance(0.5)};
+    const RoiAlign rule{{one_of<int64_t>({1, 2, 7}), one_of<int64_t>({1, 3, 7})}, one_of<int64_t>({0, 0, 1, 2}), chance(0.5)};
+    const int64_t bins = rule.bins.rows * rule.bins.columns;
     check_adjoint(rule, map, height, width, channels, finite_boxes(20, 20));
     const std::vector<float> boxes = random_boxes(pick(0, 20), 20, false);
     const std::vector<float> pooled = check_adjoint(rule, map, height, width, channels, boxes);
     for (size_t i = 0; i < pooled.size(); i += 1 + pooled.size() / 50) {
-        const int64_t at = static_cast<int64_t>(i), c = at % channels, bin = at / channels % (rule.bins * rule.bins);
-        const float* box = &boxes[4 * (at / channels / rule.bins / rule.bins)];
-        const double wanted = aligned_bin(rule, box, map, height, width, channels, c, bin / rule.bins, bin % rule.bins);
+        const int64_t at = static_cast<int64_t>(i), c = at % channels, bin = at / channels % bins;
+        const float* box = &boxes[4 * (at / channels / bins)];
+        const double wanted = aligned_bin(rule, box, map, height, width, channels, c, bin / rule.bins.columns, bin % rule.bins.columns);
         require(std::abs(pooled[i] - wanted) < 1e-3, "roi_align");
     }
     std::vector<float> crops = finite_boxes(20, 20);
     for (float& value : crops) value /= 20;
     check_adjoint(CropAndResize{rule.bins}, map, height, width, channels, crops);
     const std::vector<float> whole{0, 0, 1, 1};  // corners of the map fall on corners of the crop
-    const std::vector<float> crop = check_adjoint(CropAndResize{2}, map, height, width, channels, whole);
+    const std::vector<float> crop = check_adjoint(CropAndResize{{2, 2}}, map, height, width, channels, whole);
     require(std::abs(crop[0] - map[0]) < 1e-6f && std::abs(crop.back() - map.back()) < 1e-6f, "crop_and_resize");
 }
 
@@ -196,10 +197,11 @@ void check_sample_masks() {
     const int64_t height = pick(1, 30), width = pick(1, 30), count = pick(1, 10);
     const OwnMasks masks = random_masks(count, height, width);
     const std::vector<float> boxes = chance(0.5) ? finite_boxes(20, 30) : random_boxes(20, 30, false);
-    const RoiAlign rule{one_of<int64_t>({1, 7}), one_of<int64_t>({0, 2}), chance(0.5)};
+    const RoiAlign rule{{one_of<int64_t>({1, 7}), one_of<int64_t>({1, 5})}, one_of<int64_t>({0, 2}), chance(0.5)};
+    const int64_t bins = rule.bins.rows * rule.bins.columns;
     std::vector<int64_t> index(20);
     for (int64_t& one : index) one = pick(0, count - 1);
-    std::vector<float> soft(20 * rule.bins * rule.bins), hard(soft.size()), wanted(rule.bins * rule.bins), map(height * width);
+    std::vector<float> soft(20 * bins), hard(soft.size()), wanted(bins), map(height * width);
     sample_masks(masks.view(), height, width, boxes.data(), index.data(), 20, rule, true, soft.data(), threads);
     sample_masks(masks.view(), height, width, boxes.data(), index.data(), 20, rule, false, hard.data(), threads);
     for (int64_t k = 0; k < 20; k++) {

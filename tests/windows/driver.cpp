@@ -83,6 +83,11 @@ public:
         bytes(all.data(), all.size() * sizeof(double));
         return all;
     }
+    std::vector<int64_t> whole_numbers() {
+        std::vector<int64_t> all(number<uint32_t>());
+        bytes(all.data(), all.size() * sizeof(int64_t));
+        return all;
+    }
     void forget() { memory_.clear(); }
 
 private:
@@ -130,6 +135,7 @@ std::vector<StableIValue> read_arguments(Reader& file) {
             case 'l': stack.push_back(boxed::from(file.tensors())); break;
             case 'n': stack.push_back(boxed::from(file.numbers())); break;
             case 'i': stack.push_back(boxed::from(file.number<int64_t>())); break;
+            case 'w': stack.push_back(boxed::from(file.whole_numbers())); break;
             case 'f': stack.push_back(boxed::from(file.number<double>())); break;
             case 'b': stack.push_back(boxed::from(file.number<uint8_t>() != 0)); break;
             default: throw std::runtime_error("case file: unknown kind of argument");

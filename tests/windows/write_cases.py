@@ -77,6 +77,8 @@ def write_value(file: BinaryIO, value: Any) -> None:
         file.write(b"l" + struct.pack("<I", len(value)))
         for one in value:
             write_tensor(file, one)
+    elif isinstance(value, list) and isinstance(value[0], int):
+        file.write(b"w" + struct.pack(f"<I{len(value)}q", len(value), *value))
     elif isinstance(value, list):
         file.write(b"n" + struct.pack(f"<I{len(value)}d", len(value), *value))
     elif isinstance(value, bool):  # before int, of which it is a kind
