@@ -65,7 +65,7 @@ class MaskHead(nn.Module):
         column = torch.zeros_like(labels) if self.config.class_agnostic else labels
         with torch.autocast(x.device.type, enabled=False):
             logits: Tensor = self.logits(x.float())
-        return logits[torch.arange(len(x), device=x.device), column]
+        return logits[torch.arange(x.shape[0], device=x.device), column]
 
     def loss(
         self, features: Sequence[Tensor], samples: SampledRoIs, instances: Sequence[Instances], per_sample: bool

@@ -61,7 +61,7 @@ class RPN(nn.Module):
             hidden.append(x)
             with torch.autocast(x.device.type, enabled=False):
                 logits.append(self.objectness(x.float()).permute(0, 2, 3, 1).flatten(1))
-                deltas.append(self.deltas(x.float()).permute(0, 2, 3, 1).reshape(len(x), -1, 4))
+                deltas.append(self.deltas(x.float()).permute(0, 2, 3, 1).reshape(x.shape[0], -1, 4))
         return RPNOutput(logits, deltas, make_anchor_levels(self.config, hidden, self.strides, padded))
 
     @torch.no_grad()
