@@ -23,7 +23,7 @@ from torchvision.transforms import InterpolationMode, v2
 
 from augment.config import AugmentConfig
 from augment.training import make_training_transform
-from benchmarks.ops import cost, describe
+from benchmarks.costs import cost, describe
 from benchmarks.quality import write_results
 from datasets.readers.generated import extract_masks
 from datasets.synthetic.config import SceneConfig, update_config

@@ -14,7 +14,7 @@ from typing import Any
 import click
 import torch
 
-from benchmarks.ops import resident
+from benchmarks.costs import resident
 from benchmarks.quality import write_results
 from benchmarks.views import Scenes, make_scene
 from datasets.synthetic.config import SceneConfig, update_config

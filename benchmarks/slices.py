@@ -19,7 +19,7 @@ import tifffile
 import torch
 from torch import Tensor
 
-from benchmarks.ops import resident
+from benchmarks.costs import resident
 from benchmarks.quality import write_results
 from datasets.synthetic.config import SceneConfig, update_config
 from datasets.synthetic.rendering import rasterize, render

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
+from benchmarks.costs import Cost, cost, cost_on_gpu, timed
 from benchmarks.gpu.context import Context
-from benchmarks.ops import CASES, Case, Cost, Run, cost, cost_on_gpu, timed
+from benchmarks.ops import CASES, Case, Run
 from maskrcnn.ops._native import LOADED
 
 SECONDS = 0.3  # for the runs of one way of a case
