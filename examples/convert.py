@@ -15,7 +15,7 @@ from datasets.registry import AUTO
 from maskrcnn.command_line import SettingsCommand, click_options, describe_counts, take_flags
 from maskrcnn.config import UserError, flag_values, merge, option
 from maskrcnn.text import format_count
-from workbench.conversion import FORMATS, SPLITS_BY_NAME, UNNAMED_PARTS, get_reader_name, print_conversion
+from workbench.conversion import FORMATS, SPLITS_BY_NAME, UNNAMED_PARTS, WRITE_ONLY, get_reader_name, print_conversion
 from workbench.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -30,7 +30,11 @@ class ConvertConfig:
     """Conversion."""
 
     to: str | None = option(
-        None, "format: COCO's JSON, PASCAL VOC, DSB 2018, label images or CST", flag="to", choices=tuple(FORMATS)
+        None,
+        "format: COCO's JSON, PASCAL VOC, DSB 2018, label images, CST, YOLO for Ultralytics or as Roboflow exports it, "
+        "LabelMe, QuPath's GeoJSON, or predictions for Label Studio",
+        flag="to",
+        choices=(*FORMATS, *WRITE_ONLY),
     )
     output: str | None = option(None, "folder to create", flag="output")
     dataset: str = option(
@@ -102,7 +106,7 @@ def main(source: str, **flags: Any) -> None:
 def check_target(source: str, config: ConvertConfig) -> Path:
     """Return the folder to create; raise a UserError for missing flags, or a folder that is or contains the source."""
     if config.to is None:
-        raise UserError(f"--to=FORMAT is missing: use one of {', '.join(FORMATS)}")
+        raise UserError(f"--to=FORMAT is missing: use one of {', '.join((*FORMATS, *WRITE_ONLY))}")
     if config.output is None:
         raise UserError("--output=FOLDER is missing: name the folder to create")
     target, folder = Path(config.output).resolve(), Path(source).resolve()
@@ -150,6 +154,9 @@ def report(
 
 def format_next_command(config: ConvertConfig, parts: Mapping[str, DetectionDataset], done: Conversion) -> str:
     """Format the next command, or a note that the data cannot be used for training."""
+    if config.to in WRITE_ONLY:
+        folder = shlex.quote(str(config.output))
+        return f"Next: import {folder}/tasks.json into Label Studio, whose local files must be below {folder}"
     if "train" not in done.images and (len(done.images) > 1 or config.to not in UNNAMED_PARTS):
         return "It has no training images: convert the part 'train', too, to train on it"
     if done.images.total() < 2:

@@ -21,6 +21,7 @@ from datasets.writing.labels import LabelsWriter
 from datasets.writing.manifest import find_mismatch, write_manifest
 from datasets.writing.names import make_file_names
 from datasets.writing.sample import Losses, Sample, Writer
+from datasets.writing.tools import GeoJsonWriter, LabelMeWriter, LabelStudioWriter, RoboflowWriter, YoloWriter
 from datasets.writing.voc import VocWriter
 from maskrcnn.config import UserError
 from maskrcnn.files import atomic_folder
@@ -36,6 +37,11 @@ _WRITERS: dict[str, Callable[..., Writer]] = {
     "dsb": DsbWriter,
     "labels": LabelsWriter,
     "cst": CstWriter,
+    "yolo": YoloWriter,
+    "roboflow": RoboflowWriter,
+    "labelme": LabelMeWriter,
+    "geojson": GeoJsonWriter,
+    "label_studio": LabelStudioWriter,
 }
 
 
@@ -79,7 +85,7 @@ def convert(
     Args:
         parts: data sets by part ("train", "val", "test").
         path: output folder.
-        to: format: "coco", "voc", "dsb", "labels" or "cst".
+        to: format, a key of `_WRITERS`.
         choice: images to convert. Default: all.
         overwrite: replace an existing folder that was written by this function.
         progress: called with the number of finished images and of all images.

@@ -22,7 +22,8 @@ _COCO_FOLDERS = {"train": ("train",), "val": ("val", "valid"), "test": ("test",)
 _COCO_WHOLE = (*FILES, "annotations/instances_default.json")
 _YEARS = (*map(str, YEARS), "")
 _MAX_CHECKED = 20
-VAL_IS_TEST = ("coco", "voc", "labels", "yolo")  # whose readers take "val" as the test set if there is no "test"
+# Readers of these take "val" as the test set if there is no "test".
+VAL_IS_TEST = ("coco", "voc", "labels", "yolo", "labelme", "qupath")
 _CSV = "annotation/anno-{}.csv"
 
 

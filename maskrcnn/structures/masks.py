@@ -14,7 +14,7 @@ from maskrcnn.ops import masks as ops
 from maskrcnn.ops.rle import decode_rle, encode_rle
 from maskrcnn.ops.types import Windows
 from maskrcnn.ops.windows import pixel_bounds, window_offsets, window_pixels
-from maskrcnn.structures.outlines import trace_outlines
+from maskrcnn.structures.outlines import Polygon, trace_outlines
 
 _MAX_DENSE_PIXELS = 1 << 26  # pixels of dense masks converted at once
 _MAX_COORDINATE = 2_000_000  # of polygon points, in pixels; bounds the cost of filling
@@ -273,11 +273,13 @@ class CroppedMasks:
 
         Each part of a mask has a polygon of at least four points, single pixels, too; holes are filled.
         """
-        polygons = []
-        for i, (x, y) in enumerate(self.windows[:, :2].tolist()):
-            outlines = trace_outlines((self.window(i) >= 128).cpu().numpy())
-            polygons.append([[float(v) for px, py in outline for v in (px + x, py + y)] for outline in outlines])
-        return polygons
+        return [[polygon[0].ravel().astype(float).tolist() for polygon in self.trace(i)] for i in range(len(self))]
+
+    def trace(self, i: int) -> list[Polygon]:
+        """Trace the outlines of mask `i` along the edges of its pixels: each part with its holes, exactly."""
+        corner = self.windows[i, :2].cpu().numpy()
+        polygons = trace_outlines((self.window(i) >= 128).cpu().numpy())
+        return [[ring + corner for ring in polygon] for polygon in polygons]
 
     def to_label_image(self, min_visible_fraction: float = 0.0) -> tuple[Tensor, Tensor]:
         """Paint a label image with the first mask on top; see `maskrcnn.ops.masks.label_image`.
