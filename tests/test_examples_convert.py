@@ -250,7 +250,10 @@ def test_a_users_own_class_is_a_source(here, monkeypatch):
     [
         ((), "--to=FORMAT is missing"),
         (("--to=coco",), "--output=FOLDER is missing"),
-        (("--to=yolo", "--output=o"), "must be one of coco, voc, dsb, labels, cst"),
+        (
+            ("--to=yolo", "--output=o"),
+            "must be one of coco, voc, dsb, labels, cst, yolo, roboflow, labelme, geojson, label_studio",
+        ),
         (("--to=coco", "--output=src"), "is or contains the source"),
         (("--to=coco", "--output=."), "is or contains the source"),
         (("--to=cst", "--output=o"), "supports only the classes circle, square, triangle, not 'ellipse'"),
