@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datasets.readers import yolo_files
-from datasets.readers.folders import list_files
+from datasets.readers.folders import list_files, list_names
 from datasets.readers.tools.files import contains
 from datasets.readers.tools.formats import FORMATS as TOOL_FORMATS
 from datasets.readers.tools.via import JSON_MARKER as VIA_MARKER
 from datasets.writing.discovery import PARTS, find_coco_files, find_cst_files, find_voc_folders
 from maskrcnn.config import UserError
+from maskrcnn.text import escape
 
+_MAX_NAMED = 4  # files that an error names
+_MAX_LISTED = 20  # folders that are looked into for data sets
 GENERATED = ("shapes", "ellipses")  # they also match COCO and label images, and come first
 
 
@@ -54,8 +57,23 @@ def recognize(root: Path) -> Recognized:
     if found:
         names = " or ".join(f"{each.name} ({each.reason})" for each in found)
         raise UserError(f"{root}: could be {names}; choose one, as with --dataset={found[0].name}")
+    raise UserError(f"{root}: {_explain_unknown(root)}")
+
+
+def _explain_unknown(root: Path) -> str:
+    """Explain what is wrong with a folder of no known format: it is empty, or holds data sets, or other files."""
+    names = list_names(root)
+    folders = [root / name for name in names if (root / name).is_dir()]
+    if len(folders) == len(names) and not any(list_names(folder) for folder in folders):
+        return "has no files; name the folder of the images and their annotations"
+    nested = [folder for folder in folders[:_MAX_LISTED] if next(_recognize_all(folder), None) is not None]
+    if nested:
+        what = "is a sweep of data sets" if (root / "sweep.json").is_file() else "holds data sets in its folders"
+        return f"{what}; name one of them, such as {nested[-1]}"
+    more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
     known = "; ".join(f"{name}: {layout.looks_for}" for name, layout in (LAYOUTS | TOOLS).items())
-    raise UserError(f"{root}: the format is unknown; set --dataset, or check the folder. Looked for {known}")
+    there = f"it contains {', '.join(map(escape, names[:_MAX_NAMED]))}{more}"
+    return f"the format is unknown ({there}); set --dataset, or check the folder. Looked for {known}"
 
 
 def recognize_layout(root: Path) -> str:

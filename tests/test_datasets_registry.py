@@ -314,5 +314,6 @@ def test_auto_is_what_the_folder_holds(tmp_path, tiny_ellipses):
     assert parse_names("auto")[0].short == "auto"
     with pytest.raises(UserError, match="auto recognizes a single data set; name the formats that are joined"):
         parse_names("auto+coco")
+    (tmp_path / "notes.txt").touch()
     with pytest.raises(UserError, match="the format is unknown.*Looked for .*; voc: Annotations/ with ImageSets/"):
         open_dataset("auto", tmp_path, "train")

@@ -579,8 +579,14 @@ def test_a_disk_that_says_no_is_one_line(tmp_path):
 def test_recognising_what_is_ambiguous_or_unknown(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         recognize_layout(tmp_path / "none")
-    with pytest.raises(UserError, match="the format is unknown; set --dataset.*coco: annotations"):
+    with pytest.raises(UserError, match="has no files; name the folder of the images and their annotations"):
         recognize_layout(tmp_path)
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(
+        UserError, match=r"the format is unknown \(it contains notes.txt\); set --dataset.*coco: annotations"
+    ):
+        recognize_layout(tmp_path)
+    (tmp_path / "notes.txt").unlink()
     for name in ("images", "masks", "annotations"):
         (tmp_path / name).mkdir()
     (tmp_path / "annotations.json").write_text("{}")

@@ -84,7 +84,7 @@ def nothing(place: Path) -> None:
     ("spoil", "flags", "words"),
     [
         (nothing, "--dataset_root=nowhere", "nowhere | no such folder | create_ellipses.py"),
-        (lambda place: (place / "void").mkdir(), "--dataset_root=void", "void: | the format is unknown"),
+        (lambda place: (place / "void").mkdir(), "--dataset_root=void", "void: | has no files"),
         (nothing, "--dataset_root=smallobjects.toml", "smallobjects.toml | no such folder"),
         (lambda place: empty(place / DATA), "", "ellipses | no such folder"),
         (lambda place: [empty(place / DATA / "train" / kind) for kind in KINDS], "", "no images"),

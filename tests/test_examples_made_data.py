@@ -159,6 +159,9 @@ def test_a_sweep_shows_the_same_scenes(here: Path) -> None:
     assert overview == {"factor": "contrast", "values": {".2": "contrast=.2", ".8": "contrast=.8"}}
     text = Path("sweep/README.md").read_text(encoding="utf-8")
     assert re.search(r"^\| \.2 \|.*\n\| \.8 \|", text, re.M) and Path("sweep/samples.png").is_file()
+    assert "sweep: is a sweep of data sets; name one of them, such as sweep/contrast=.8" in fail(
+        convert, "sweep", "--to=coco", "--output=x"
+    )
     assert "| requested contrast |" in text and "| measured contrast |" in text and "| contrast |" not in text
 
 
@@ -352,7 +355,15 @@ def test_counts_and_empty_parts_are_noted(here: Path) -> None:
     assert any(line.startswith("looks wrong: test images: no image holds an object, so that") for line in lines)
     assert lines[-1].startswith("bowl: readable, but ") and lines[-1].endswith(" wrong")
     (here / "void").mkdir()
-    assert "void: the format is unknown" in fail(check_data, "void")
+    assert "void: has no files; name the folder of the images" in fail(check_data, "void")
+    (here / "void/images").mkdir()
+    assert "void: has no files; name the folder of the images" in fail(check_data, "void")
+    for number in range(6):
+        (here / f"void/images/{number}.txt").touch()
+    assert "void: the format is unknown (it contains images); set --dataset" in fail(check_data, "void")
+    assert "(it contains 0.txt, 1.txt, 2.txt, 3.txt and 2 more)" in fail(check_data, "void/images")
+    error = fail(check_data, ".")
+    assert "holds data sets in its folders; name one of them, such as bowl" in error
 
 
 def test_every_data_set_of_a_sweep_is_checked(here: Path) -> None:
