@@ -86,6 +86,49 @@ def test_a_signal_saves_and_gives_its_exit_code(
     assert max(line["step"] for line in read_metrics(RUN / "metrics.jsonl")) == step
 
 
+def test_a_second_interrupt_ends_an_operation_of_native_code_at_once(tmp_path: Path) -> None:
+    code = """
+import hashlib, pathlib
+from maskrcnn.training.interrupt import stop_on_signal
+from maskrcnn.training.lock import lock_run, remove_locks
+with lock_run(pathlib.Path(".")), stop_on_signal(remove_locks) as stop:
+    print("ready", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2 * 10**9)  # half an hour in one call of native code
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    ) as process:
+        try:
+            assert process.stdout is not None and process.stdout.readline() == "ready\n"
+            assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+            os.kill(process.pid, signal.SIGINT)
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(1.0)  # the first one waits for the step
+            os.kill(process.pid, signal.SIGINT)
+            process.wait(60)
+        finally:
+            process.kill()
+        assert process.returncode == 130
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_second_interrupt_leaves_the_last_checkpoint_and_no_lock(workplace: Path) -> None:
+    with training() as process:
+        os.kill(process.pid, signal.SIGINT)
+        time.sleep(0.4)
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode in (130, -signal.SIGINT)  # it was done, and Python was about to end
+    assert saved_step() >= 0  # of a file that is complete
+    assert not (RUN / ".lock").exists() and not any((RUN / "weights").glob(".*"))
+
+
 def test_a_second_process_cannot_resume_a_run_that_goes_on_and_can_when_it_was_killed(workplace: Path) -> None:
     with training() as process:
         error = fail(main, "--resume")

@@ -40,6 +40,13 @@ def lock_run(folder: Path) -> Iterator[None]:
         _held.discard(path)
 
 
+def remove_locks() -> None:
+    """Remove the lock files of a process that ends without leaving its contexts; the system releases the locks."""
+    for path in list(_held):
+        with suppress(OSError):
+            path.unlink()
+
+
 def _acquire(path: Path, folder: Path) -> BinaryIO:
     while True:
         if path in _held:  # do not open the file, because closing it would release all locks of this process on it

@@ -33,6 +33,7 @@ from maskrcnn.training.loading import (
     key_seed,
     load_training_batches,
 )
+from maskrcnn.training.lock import remove_locks
 from maskrcnn.training.machine import Machine
 from maskrcnn.training.optimizer import compute_learning_rate, make_optimizer, set_learning_rate
 from maskrcnn.training.runlog import RunLog
@@ -162,7 +163,7 @@ class Training:
         if state.step == 0:
             self.save()  # so that the run can be resumed from the start, and a full disk is detected at once
         loading = load_training_batches(self.samples, self.config.batch_size, state.step, self.config.num_workers)
-        with stop_on_signal() as stop, closing(loading) as batches:
+        with stop_on_signal(self.clean_up) as stop, closing(loading) as batches:
             while not state.finished:
                 self.model.train()
                 for _ in range(state.step, (state.epoch + 1) * self.steps_per_epoch):
@@ -219,6 +220,11 @@ class Training:
             f"not finite in epoch {self.state.epoch + 1}, step {self.state.step + 1}: {values}; images of the batch: "
             f"{images}; check these images, or lower --learning_rate (now {self.state.learning_rate:.3g})"
         )
+
+    def clean_up(self) -> None:
+        """Remove what a process that ends at once would leave in the folder, beside the last checkpoint."""
+        _remove_unfinished_files(self.log.weights)
+        remove_locks()
 
     # ---- after a step, after an epoch
 
