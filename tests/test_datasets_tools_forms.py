@@ -30,6 +30,8 @@ from tools_toy import (
 from datasets.readers.tools.formats import FORMATS, open_tool_dataset
 from datasets.readers.tools.shapes import make_rectangle
 from datasets.recognition import recognize
+from datasets.writing.conversion import convert
+from datasets.writing.discovery import open_parts
 from maskrcnn.config import UserError
 
 
@@ -41,8 +43,7 @@ def test_labelme_reads_the_image_in_the_file(tmp_path):
     (tmp_path / "a.png").unlink()
     data = open_tool_dataset("labelme", tmp_path, "train")
     assert (data[0][0] == expected).all() and len(data[0][1]) == 4
-    with pytest.raises(UserError, match="stored in this file"):
-        data.image_file(0)
+    assert data.image_file(0) == tmp_path / "a.json"  # the file whose change a resumed run must notice
     edit(tmp_path / "a.json", lambda data: data.update(imageData=content[: len(content) // 2]))
     with pytest.raises(UserError, match="image stored in the file is invalid|base64"):
         open_tool_dataset("labelme", tmp_path, "train")[0]
@@ -374,3 +375,14 @@ def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):
     (elsewhere / "back").symlink_to(root)
     data = open_tool_dataset("labelme", root, "train")
     assert data.image_names == ["linked/a"] and len(data[0][1]) == 4
+
+
+def test_an_image_in_the_file_is_converted(tmp_path):
+    root = tmp_path / "data"
+    TOOLS["labelme"](root)
+    edit(root / "a.json", lambda data: data.update(imageData=to_base64((root / "a.png").read_bytes())))
+    (root / "a.png").unlink()
+    parts = open_parts(root, "labelme")
+    for to in ("coco", "labels"):
+        convert(parts, tmp_path / to, to)
+        assert (open_parts(tmp_path / to, to)["train"][0][0] == parts["train"][0][0]).all()

@@ -216,10 +216,10 @@ def _read_samples(
 def _find_upright_file(data: DetectionDataset, place: int) -> Path | None:
     """Return the file of an image, if it is known and needs no EXIF rotation, which not all tools apply."""
     file_of = getattr(data, "image_file", None)
-    if file_of is None:
+    if file_of is None or (path := Path(file_of(place))).suffix.lower() not in IMAGE_SUFFIXES:  # stored elsewhere
         return None
-    with open_image_file(file_of(place)) as image:
-        return file_of(place) if get_orientation(image) == 1 else None
+    with open_image_file(path) as image:
+        return path if get_orientation(image) == 1 else None
 
 
 def _keep_visible(instances: Instances, losses: Losses) -> Instances:

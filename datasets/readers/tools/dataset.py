@@ -115,11 +115,9 @@ class ToolDataset:
         return len(self._images)
 
     def image_file(self, index: int) -> Path:
-        """Return the path of the image file; raise a UserError if the image is stored in its annotation file."""
+        """Return the path of the image file, or of the annotation file that the image is stored in."""
         item = self._images[index]
-        if item.image is None:
-            raise UserError(f"{item.files[0]}: the image is stored in this file")
-        return item.image
+        return item.files[0] if item.image is None else item.image
 
     def annotation_files(self, index: int) -> list[Path]:
         """Return the paths of the files that the objects of an image are read from."""
