@@ -30,8 +30,9 @@ from maskrcnn.images.large import LargeImage
 from maskrcnn.inference import detection_files, pipeline
 from maskrcnn.inference.config import ViewsConfig
 from maskrcnn.inference.image_list import make_output_names
+from maskrcnn.inference.job import Job, PredictConfig, prepare
 from maskrcnn.inference.loading import load
-from maskrcnn.inference.program import Job, PredictConfig, list_notes, prepare
+from maskrcnn.inference.program import list_notes
 from maskrcnn.model.config import HEADS
 from maskrcnn.training.checkpoint import load_checkpoint, save_checkpoint
 from maskrcnn.training.loading import KeyedSamples

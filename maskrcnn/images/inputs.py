@@ -16,8 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from maskrcnn.config import UserError
-from maskrcnn.images.large import measure_levels, open_pixels
-from maskrcnn.images.levels import FULL_RANGE, Levels, combine_ranges, measure_range, scale_levels
+from maskrcnn.images.large import open_pixels, read_windows
+from maskrcnn.images.levels import FULL_RANGE, Levels, combine_ranges, measure_image_levels, measure_range, scale_levels
 from maskrcnn.images.options import get_image_options, use_image_options
 from maskrcnn.structures.pixels import InMemory, Pixels, is_channels_first
 
@@ -48,7 +48,8 @@ def open_image(
         with use_image_options(replace(get_image_options(), channels=channels)):
             opened = open_pixels(path)
         with opened as file:
-            file.levels = (levels or measure_levels([path])) if file.is_deep and not as_stored else None
+            if file.is_deep and not as_stored:
+                file.levels = levels or measure_image_levels(read_windows(file))
             yield file
         return
     if hasattr(image, "read") and hasattr(image, "size"):

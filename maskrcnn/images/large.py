@@ -34,7 +34,7 @@ from maskrcnn.images.decoding import (
 from maskrcnn.images.formats.tiff import STARTS, open_tiff
 from maskrcnn.images.levels import Levels, combine_ranges, measure_range, scale_levels
 from maskrcnn.images.metadata import ImageMetadata, read_tiff_metadata
-from maskrcnn.images.options import get_image_options
+from maskrcnn.images.options import get_image_options, use_image_options
 from maskrcnn.images.samples import (
     MAX_CHANNELS,
     ChosenChannels,
@@ -220,10 +220,10 @@ def _convert_errors(path: Path) -> Iterator[None]:
 
 
 class _WholeImage:
-    """An image decoded as a whole by Pillow when the first window is read."""
+    """An image decoded as a whole by Pillow when the first window is read, by the options that it was opened with."""
 
     def __init__(self, path: Path, quiet: bool = False) -> None:
-        self.path = path
+        self.path, self.options = path, get_image_options()
         self.guard = _mute_libtiff if quiet else nullcontext
         with self.guard(), open_image_file(path) as image:
             check_pixel_format(path, image)
@@ -234,7 +234,7 @@ class _WholeImage:
     def read(self, x: int, y: int, height: int, width: int) -> Values:
         """Read a window [height, width, C]."""
         if self._pixels is None:
-            with self.guard(), open_image_file(self.path) as image:
+            with self.guard(), use_image_options(self.options), open_image_file(self.path) as image:
                 self._pixels = decode(self.path, image)
         return self._pixels[y : y + height, x : x + width]
 
@@ -294,11 +294,12 @@ def measure_levels(paths: Sequence[Path]) -> Levels | None:
         with suppress(UserError), open_pixels(path) as image:
             if image.is_deep:
                 is_float |= image.samples.dtype.kind == "f"
-                ranges += [measure_range(window.numpy()) for window in _read_windows(image)]
+                ranges += [measure_range(window.numpy()) for window in read_windows(image)]
     return combine_ranges(ranges, is_float)
 
 
-def _read_windows(image: LargeImage) -> Iterator[Tensor]:
+def read_windows(image: LargeImage) -> Iterator[Tensor]:
+    """Read at most `MAX_WINDOWS` windows of an open file, evenly spaced."""
     height, width = image.size
     corners = [(x, y) for y in range(0, height, WINDOW) for x in range(0, width, WINDOW)]
     for x, y in corners[:: -(-len(corners) // MAX_WINDOWS)]:

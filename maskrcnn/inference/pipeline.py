@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ from maskrcnn.images.metadata import compute_scale
 from maskrcnn.images.options import get_image_options
 from maskrcnn.inference.config import ViewsConfig
 from maskrcnn.inference.merging.merges import merge
-from maskrcnn.inference.prediction import Merge, predict
+from maskrcnn.inference.prediction import Merge, predict_each
 from maskrcnn.inference.views import View, make_views, rescale_views, tile_step
 from maskrcnn.model.detector import Detector
 from maskrcnn.structures.instances import Instances
@@ -171,16 +171,21 @@ def predict_image(
     Returns:
         Detections on the CPU.
     """
-    found = predict(
-        bind_detector(detector, machine, proposals_only),
-        image,
-        views,
-        build_merge(config),
-        config.view_batch_size,
-        machine.device,
-        progress,
-    )
-    return found if proposals_only else drop_unlikely(found, detector)
+    return next(predict_images(detector, [(image, views)], config, machine, proposals_only, progress))
+
+
+def predict_images(
+    detector: Detects,
+    images: Iterable[tuple[Tensor | Pixels, Sequence[View]]],
+    config: ViewsConfig,
+    machine: Machine,
+    proposals_only: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[Instances]:
+    """Detect objects in images, given with their views, in batches; see `predict_image` and `predict_each`."""
+    detect = bind_detector(detector, machine, proposals_only)
+    for found in predict_each(detect, images, build_merge(config), config.view_batch_size, machine.device, progress):
+        yield found if proposals_only else drop_unlikely(found, detector)
 
 
 def drop_unlikely(found: Instances, detector: Detects) -> Instances:

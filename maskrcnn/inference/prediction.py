@@ -4,7 +4,8 @@ detections = predict(detector, image, d4(size))
 detections = predict(detector, pixels, tiles(size, 512) + whole(size), merge="nms")
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +20,7 @@ from maskrcnn.structures.pixels import InMemory, Pixels, is_channels_first
 
 Detect = Callable[[Sequence[Tensor]], list[Instances]]
 Merge = Callable[[Sequence[Instances]], Instances]
+MAX_BATCH_PIXELS = 1 << 24  # pixels of the views of a batch; the default detector needs about 80 bytes for each
 
 
 def predict(
@@ -54,28 +56,104 @@ def predict(
             scores.
         TypeError: If the image or the detections have an unsupported type.
     """
-    if not views:
-        raise ValueError("views: at least one view is needed")
+    return next(predict_each(detector, [(image, views)], merge, batch_size, device, progress))
+
+
+def predict_each(
+    detector: Detect,
+    images: Iterable[tuple[Tensor | Pixels, Sequence[View]]],
+    merge: str | Merge = "cluster",
+    batch_size: int = 4,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[Instances]:
+    """Run a detector on several views of each image, as `predict` does, in batches of the views of all images.
+
+    The pixels of an image are read before the next image is taken, so it may be closed then. If an image raises an
+    error, the detections of the images before are returned first. Memory is bounded by a batch of views, of at most
+    `MAX_BATCH_PIXELS` unless a single view has more, and the detections of their images.
+
+    Args:
+        detector: see `predict`.
+        images: each image with its views.
+        merge: see `predict`.
+        batch_size: number of views per call of the detector, at least 1.
+        device: see `predict`.
+        progress: called with the number of completed views of an image and their total.
+
+    Yields:
+        Detections on each image, in the order of the images, and in descending order of score.
+
+    Raises:
+        ValueError: see `predict`.
+        TypeError: see `predict`.
+    """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    pixels = _as_pixels(image)
-    _check_sizes(views, pixels.size)
-    layers: dict[str, list[tuple[View, Instances]]] = {}
-    for done, (view, detections) in enumerate(
-        _iterate_detections(detector, pixels, views, batch_size, device), start=1
-    ):
-        layers.setdefault(view.grid or f"view {done}", []).append((view, detections))
-        if progress is not None:
-            progress(done, len(views))
-    merged = [_merge_tiles(layer) for layer in layers.values()]
-    if len(merged) == 1:
-        return _fill_empty_masks(merged[0])
-    return _fill_empty_masks(merge_by_name(merge, merged) if isinstance(merge, str) else merge(merged))
+    waiting: deque[_Layers] = deque()
+    batch: list[tuple[_Layers, View, Tensor]] = []
+
+    def run_batch() -> None:
+        current, batch[:] = list(batch), []
+        if not current:
+            return
+        results = detector([shown.to(device) for _, _, shown in current])
+        _check_results(results, len(current))
+        for (layers, view, _), detections in zip(current, results, strict=True):
+            layers.add(view, detections)
+            if progress is not None:
+                progress(layers.done, layers.count)
+
+    def take_finished() -> Iterator[Instances]:
+        while waiting and waiting[0].done == waiting[0].count:
+            yield waiting.popleft().merge(merge)
+
+    try:
+        for image, views in images:
+            pixels = _as_pixels(image)
+            _check_views(views, pixels.size)
+            layers = _Layers(pixels.size, len(views))
+            for number, view in enumerate(views):
+                shown = view.show(pixels)
+                if sum(each.shape[1:].numel() for _, _, each in batch) + shown.shape[1:].numel() > MAX_BATCH_PIXELS:
+                    run_batch()
+                if number == 0:
+                    waiting.append(layers)
+                batch.append((layers, view, shown))
+                if len(batch) == batch_size:
+                    run_batch()
+            yield from take_finished()
+    except Exception:
+        unfinished = {id(each) for each in waiting if each.count > each.done + sum(of is each for of, _, _ in batch)}
+        batch[:] = [each for each in batch if id(each[0]) not in unfinished]
+        run_batch()
+        yield from take_finished()
+        raise
+    run_batch()
+    yield from take_finished()
 
 
-def _fill_empty_masks(found: Instances) -> Instances:
-    """Give each mask that is empty after mapping and merging its best pixel."""
-    return found if found.masks is None else replace(found, masks=found.masks.fill_empty(found.boxes))
+class _Layers:
+    """Detections in the views of one image; the tiles of a grid are one layer, and so is any other view."""
+
+    def __init__(self, size: tuple[int, int], count: int) -> None:
+        self.size, self.count, self.done = size, count, 0
+        self._found: dict[str, list[tuple[View, Instances]]] = {}
+
+    def add(self, view: View, detections: Instances) -> None:
+        """Add the detections in the next view, mapped back to the image."""
+        if detections.scores is None and len(detections):
+            raise ValueError(f"detections in view {view.name} have no scores")
+        self.done += 1
+        restored = view.restore(detections.to("cpu"), self.size)
+        self._found.setdefault(view.grid or f"view {self.done}", []).append((view, restored))
+
+    def merge(self, merge: str | Merge) -> Instances:
+        """Merge the tiles of each grid, and then the layers."""
+        merged = [_merge_tiles(layer) for layer in self._found.values()]
+        if len(merged) == 1:
+            return merged[0]
+        return merge_by_name(merge, merged) if isinstance(merge, str) else merge(merged)
 
 
 def _as_pixels(image: Tensor | Pixels) -> Pixels:
@@ -91,7 +169,9 @@ def _as_pixels(image: Tensor | Pixels) -> Pixels:
     return image
 
 
-def _check_sizes(views: Sequence[View], size: tuple[int, int]) -> None:
+def _check_views(views: Sequence[View], size: tuple[int, int]) -> None:
+    if not views:
+        raise ValueError("views: at least one view is needed")
     for view in views:
         if view.image_size is not None and tuple(view.image_size) != tuple(size):
             (height, width), (rows, columns) = view.image_size, size
@@ -119,20 +199,6 @@ def _check_results(results: object, count: int) -> None:
 
 def _describe_type(value: object) -> str:
     return "None" if value is None else f"{type(value).__module__}.{type(value).__name__}".removeprefix("builtins.")
-
-
-def _iterate_detections(
-    detector: Detect, pixels: Pixels, views: Sequence[View], batch_size: int, device: torch.device | str
-) -> Iterator[tuple[View, Instances]]:
-    """Yield each view with its detections, mapped back to the image."""
-    for start in range(0, len(views), batch_size):
-        batch = views[start : start + batch_size]
-        results = detector([view.show(pixels).to(device) for view in batch])
-        _check_results(results, len(batch))
-        for view, detections in zip(batch, results, strict=True):
-            if detections.scores is None and len(detections):
-                raise ValueError(f"detections in view {view.name} have no scores")
-            yield view, view.restore(detections.to("cpu"), pixels.size)
 
 
 def _merge_tiles(layer: Sequence[tuple[View, Instances]]) -> Instances:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any, overload
 
@@ -15,9 +17,17 @@ from maskrcnn.images.levels import Levels
 from maskrcnn.images.options import ImageOptions, get_image_options, use_image_options
 from maskrcnn.images.selection import ALL, parse_selection
 from maskrcnn.inference.config import ViewsConfig
-from maskrcnn.inference.pipeline import build_views, convert_memory_errors, find_scale, predict_image
+from maskrcnn.inference.pipeline import (
+    build_views,
+    convert_memory_errors,
+    find_scale,
+    predict_image,
+    predict_images,
+)
+from maskrcnn.inference.views import View
 from maskrcnn.model.detector import Detector
 from maskrcnn.structures.instances import Instances
+from maskrcnn.structures.pixels import Pixels
 from maskrcnn.training.config import TrainingConfig
 from maskrcnn.training.machine import Machine, set_up_machine
 
@@ -156,7 +166,8 @@ class Predictor:
             merge: how detections of several views are merged: "cluster", "wbf", "nmm", "nms" or "soft_nms".
             min_score: leave out detections with lower scores; default: keep all, as evaluation needs them.
                 `operating_threshold` is a good choice for counting and pictures.
-            batch_size: number of views per call of the detector.
+            batch_size: number of images of a list, or of views, per call of the detector. On a CPU the result for an
+                image does not depend on it, nor on the other images, to the last bit.
             progress: called with the number of views (of an image) or images (of a list) that are done, and of all.
 
         Returns:
@@ -172,12 +183,12 @@ class Predictor:
             if not image:
                 raise ValueError("images: the list is empty; give at least one image")
             return list(self._predict_each(image, config, min_score, progress, len(image)))
-        return self._predict_one(image, "image", config, min_score, progress)
+        return self._predict_one(image, config, min_score, progress)
 
     def predict_each(
         self, images: Iterable[ImageLike], min_score: float | None = None, **options: Any
     ) -> Iterator[Instances]:
-        """Detect the objects of many images, one after the other: only one image is in memory at a time.
+        """Detect the objects of many images; only the views of one batch are in memory at a time.
 
         Args:
             images: as in `predict`; a folder's images are `sorted(Path(folder).glob("*.png"))`.
@@ -211,31 +222,42 @@ class Predictor:
         progress: Progress | None = None,
         total: int = 0,
     ) -> Iterator[Instances]:
-        for number, image in enumerate(images):
-            yield self._predict_one(image, f"image {number}", config, min_score)
-            if progress is not None:
-                progress(number + 1, total)
+        sources: deque[ImageLike] = deque()
+
+        def open_each() -> Iterator[tuple[Pixels, Sequence[View]]]:
+            for number, image in enumerate(images):
+                with self._open(image, f"image {number}", config) as opened:
+                    sources.append(image)
+                    yield opened
+
+        with convert_memory_errors("images"):
+            results = predict_images(self.detector, open_each(), config, self.machine)
+            for done, found in enumerate(results, start=1):
+                yield self._describe(found, sources.popleft(), min_score)
+                if progress is not None:
+                    progress(done, total)
 
     def _predict_one(
-        self,
-        image: ImageLike,
-        name: str,
-        config: ViewsConfig,
-        min_score: float | None,
-        progress: Progress | None = None,
+        self, image: ImageLike, config: ViewsConfig, min_score: float | None, progress: Progress | None = None
     ) -> Instances:
+        name = str(image) if isinstance(image, str | os.PathLike) else "image"
+        with self._open(image, name, config) as (pixels, views), convert_memory_errors(name):
+            found = predict_image(self.detector, pixels, views, config, self.machine, progress=progress)
+        return self._describe(found, image, min_score)
+
+    @contextmanager
+    def _open(self, image: ImageLike, name: str, config: ViewsConfig) -> Iterator[tuple[Pixels, list[View]]]:
+        """Open an image as the detector needs it, and build its views."""
         expected = self.detector.config.image
-        as_stored = expected.levels is not None
-        with (
-            use_image_options(self._image_options()),
-            open_image(image, self.gray_levels, name, as_stored, expected.channels) as pixels,
-        ):
-            views = build_views(self.detector, config, pixels.size, find_scale(pixels))
-            with convert_memory_errors(name):
-                detections = predict_image(self.detector, pixels, views, config, self.machine, progress=progress)
-        detections = replace(
-            detections,
-            source=str(image) if isinstance(image, os.PathLike) else image,
-            category_ids=self.category_ids,
-        )
-        return detections if min_score is None else detections.above(min_score)
+        with ExitStack() as stack:
+            with use_image_options(self._image_options()):  # not while a generator waits for its caller
+                opened = open_image(image, self.gray_levels, name, expected.levels is not None, expected.channels)
+                pixels = stack.enter_context(opened)
+                views = build_views(self.detector, config, pixels.size, find_scale(pixels))
+            yield pixels, views
+
+    def _describe(self, found: Instances, source: ImageLike, min_score: float | None) -> Instances:
+        """Return detections with their image and category ids, with at least `min_score`."""
+        source = str(source) if isinstance(source, os.PathLike) else source
+        found = replace(found, source=source, category_ids=self.category_ids)
+        return found if min_score is None else found.above(min_score)

@@ -184,6 +184,9 @@ class Detector(nn.Module):
         groups = group_by_padded_size(prepared, self.pad_multiple, self._min_multiples)
         if self.config.image.pad_to_batch and prepared:
             groups = [list(range(len(images)))]
+        elif prepared and prepared[0].device.type == "cpu":
+            # As fast as a batch, and oneDNN's sums would depend on the size of the batch.
+            groups = [[i] for i in range(len(images))]
         results: dict[int, Instances] = {}
         for group in groups:
             batch = self._batch([prepared[i] for i in group])
