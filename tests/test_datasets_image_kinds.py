@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from maskrcnn.config import UserError
+from maskrcnn.images.formats import tiff
 from maskrcnn.images.large import open_pixels
 from maskrcnn.images.reading import read_image
 
@@ -75,6 +76,8 @@ READ: dict[str, tuple[Write, NDArray[Any]]] = {
     "rgba 16.png": (png16(DEEP_ALPHA, 6), DEEP_COLOR),
     "gray and alpha 16.png": (png16(np.dstack([DEEP, DEEP]), 4), DEEP),
     "gray 16 dark.png": (pil(Image.fromarray(GRAY.astype(np.uint16))), GRAY.astype(np.uint16)),
+    "rgb.jp2": (pil(Image.fromarray(COLOR), irreversible=False), COLOR),
+    "gray 16.jp2": (pil(Image.fromarray(DEEP), irreversible=False), DEEP),
     "a.bmp": (pil(Image.fromarray(COLOR)), COLOR),
     "a.pgm": (pil(Image.fromarray(GRAY)), GRAY),
     "lossless.webp": (pil(Image.fromarray(COLOR), lossless=True), COLOR),
@@ -157,8 +160,9 @@ def test_what_one_reader_refuses_the_other_refuses_in_the_same_words(tmp_path: P
     assert str(by_training.value) == str(by_prediction.value) and "\n" not in str(by_training.value)
 
 
-def test_colors_of_16_bits_are_never_cut_to_8_by_a_decoder(tmp_path: Path) -> None:
+def test_colors_of_16_bits_are_never_cut_to_8_by_a_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pillow decodes LZW, of 16-bit colors the upper 8 bits."""
+    monkeypatch.setattr(tiff.importlib.util, "find_spec", lambda name: None)  # as without imagecodecs
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, DEEP_COLOR, photometric="rgb")
     contents = bytearray(path.read_bytes())

@@ -22,6 +22,7 @@ _GRAY_MODES = ("1", "L", "LA", "La")
 _LOSSY_FORMATS = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF")
 _ANIMATIONS = ("GIF", "WEBP")
 _PNG_START = b"\x89PNG\r\n\x1a\n"
+_MAX_JPEG2000_HEADER = 1 << 16
 _PNG_DEPTH = 24  # offset of the bit depth; the color type follows
 _MAX_DEFLATE_RATIO = 1032  # maximum compression factor of deflate (zlib technical details)
 _PHOTOMETRIC, _BITS, _ORIENTATION = 262, 258, 0x0112  # TIFF tags, the last one also of EXIF
@@ -177,10 +178,26 @@ def _is_deep_color(image: Image.Image) -> bool:
     bits = getattr(image, "tag_v2", {}).get(_BITS, (8,))
     if max(bits if isinstance(bits, tuple) else (bits,), default=8) > 8:
         return True
+    if image.format == "JPEG2000" and image.mode in ("RGB", "RGBA"):
+        return _get_jpeg2000_bits(image) > 8
     tiles = getattr(image, "tile", [])
     return (
         image.format == "PPM" and image.mode == "RGB" and bool(tiles) and tiles[0][0] == "ppm" and tiles[0][3][1] > 255
     )
+
+
+def _get_jpeg2000_bits(image: Image.Image) -> int:
+    """Return the bits per channel by the marker SIZ of the codestream (ISO/IEC 15444-1, A.5.1); 8 if it is missing."""
+    file = getattr(image, "fp", None)
+    if file is None:
+        return 8
+    place = file.tell()
+    file.seek(0)
+    start = file.read(_MAX_JPEG2000_HEADER)
+    file.seek(place)
+    marker = start.find(b"\xff\x4f\xff\x51")
+    depth = start[marker + 42 : marker + 43] if marker >= 0 else b""
+    return (depth[0] & 0x7F) + 1 if depth else 8
 
 
 def _decode_deep_gray(path: Path, image: Image.Image) -> NDArray[np.uint16]:

@@ -1,7 +1,8 @@
 """Image files read by window, so that they need not fit into memory.
 
 TIFF (including BigTIFF) is decoded by tile or strip, or memory-mapped if it is not compressed. NumPy's `.npy` is
-memory-mapped. Other formats and rare kinds of TIFF are decoded as a whole by Pillow when the first window is read.
+memory-mapped. OME-Zarr and files of microscopes are read by libraries (extras `zarr` and `microscopy`). Other formats
+and rare kinds of TIFF are decoded as a whole by Pillow when the first window is read.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from maskrcnn.images.decoding import (
     is_deep,
     open_image_file,
 )
+from maskrcnn.images.formats import microscopy
+from maskrcnn.images.formats.ome_zarr import is_zarr, open_zarr, read_zarr_metadata
 from maskrcnn.images.formats.tiff import STARTS, open_tiff
 from maskrcnn.images.levels import Levels, combine_ranges, measure_range, scale_levels
 from maskrcnn.images.metadata import ImageMetadata, read_tiff_metadata
@@ -50,7 +53,11 @@ from maskrcnn.images.selection import count_words, select_channels
 MAX_MEASURED = 64  # images, evenly spaced
 MAX_WINDOWS = 16  # per image, evenly spaced
 WINDOW = 1024  # side in pixels
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".npy", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+SUFFIXES = (
+    ".bmp", ".gif", ".j2k", ".jp2", ".jpeg", ".jpg", ".npy", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
+    *microscopy.SUFFIXES,
+)  # fmt: skip
+ZARR_SUFFIX = ".zarr"  # of a folder
 CACHE_BYTES = 256 << 20  # of decoded tiles or strips, which neighboring windows share
 Item = TypeVar("Item")
 _NPY_START = b"\x93NUMPY"
@@ -145,10 +152,12 @@ def open_pixels(path: str | Path, cache_bytes: int = CACHE_BYTES, levels: Levels
     path = Path(path)
     with _convert_errors(path):
         check_regular(path)
-        with path.open("rb") as file:
-            start = file.read(len(_NPY_START))
         samples: Samples
-        if start[:4] in STARTS:
+        if is_zarr(path):
+            samples = open_zarr(path)
+        elif path.suffix.lower() in microscopy.SUFFIXES:
+            samples = microscopy.open_microscopy(path)
+        elif (start := _read_start(path))[:4] in STARTS:
             samples = open_tiff(path, cache_bytes) or _WholeImage(path, quiet=True)
         else:
             samples = _map_npy(path) if start == _NPY_START else _WholeImage(path)
@@ -183,12 +192,19 @@ def _check_channels(path: Path, found: int) -> None:
         raise UserError(f"{path}: has {found} channel{'s' * (found != 1)}, and {wanted} are needed")
 
 
+def _read_start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(len(_NPY_START))
+
+
 def read_metadata(path: Path) -> ImageMetadata:
     """Read what a file says about its image; nothing of formats that say nothing, and of invalid entries."""
     with suppress(UserError), _convert_errors(path):
-        with path.open("rb") as file:
-            start = file.read(4)
-        if start in STARTS:
+        if is_zarr(path):
+            return read_zarr_metadata(path)
+        if path.suffix.lower() in microscopy.SUFFIXES:
+            return microscopy.read_microscopy_metadata(path)
+        if _read_start(path)[:4] in STARTS:
             return read_tiff_metadata(path)
     return ImageMetadata()
 

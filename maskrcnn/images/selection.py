@@ -144,3 +144,12 @@ def select_channels(where: str, selection: Selection, count: int) -> tuple[int, 
         if number >= count:
             raise UserError(f"{where}: --select c={number}: it has {count_words('c', count)}")
     return selection.channels
+
+
+def select_planes(
+    planes: Sequence[NDArray[np.int64]], selection: Selection, has_channels: bool, where: str
+) -> list[NDArray[np.int64]]:
+    """Return the planes of the chosen channels, where the file's planes are channels."""
+    if not has_channels or selection.channels is None:
+        return list(planes)
+    return [planes[number] for number in select_channels(where, selection, len(planes)) or ()]

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from maskrcnn.config import UserError
-from maskrcnn.images.large import SUFFIXES, open_pixels
+from maskrcnn.images.formats.ome_zarr import is_zarr
+from maskrcnn.images.large import SUFFIXES, ZARR_SUFFIX, open_pixels
 from maskrcnn.images.levels import Levels
 from maskrcnn.text import to_file_name
 
@@ -18,15 +19,20 @@ def list_images(path: Path) -> list[Path]:
     Raises:
         UserError: If there is no such file or folder, or the folder has no images.
     """
-    if not path.is_dir():
-        if not path.is_file():
-            raise UserError(f"{path}: no such image or folder")
+    if is_zarr(path) or path.is_file():
         return [path]
-    images = [each for each in path.iterdir() if each.suffix.lower() in SUFFIXES and each.name[0] != "."]
-    images = sorted(each for each in images if each.is_file())
+    if not path.is_dir():
+        raise UserError(f"{path}: no such image or folder")
+    images = sorted(each for each in path.iterdir() if each.name[0] != "." and _is_image(each))
     if not images:
         raise UserError(f"{path}: no images in this folder ({', '.join(SUFFIXES)}); give the folder of the images")
     return images
+
+
+def _is_image(path: Path) -> bool:
+    if path.suffix.lower() == ZARR_SUFFIX:
+        return is_zarr(path)
+    return path.suffix.lower() in SUFFIXES and path.is_file()
 
 
 def read_sizes(paths: Sequence[Path], levels: Levels | None) -> Iterator[tuple[Path, tuple[int, int] | UserError]]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from maskrcnn.images.samples import (
     check_not_empty,
     format_size,
 )
-from maskrcnn.images.selection import Selection, Stack, select_channels
+from maskrcnn.images.selection import Selection, Stack, select_planes
 
 STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 CODECS = "install imagecodecs (pip install imagecodecs)"
@@ -100,15 +99,6 @@ def _open_stack(path: Path, tiff: Any, cache_bytes: int, count: int) -> Samples:
         open_plane = partial(_slice_plane, path, _map_series(path, series, page), page, selection)
     chosen = select_planes(planes, get_image_options().selection, "c" in stack.named_axes, str(path))
     return StackSamples(chosen, stack.reductions, open_plane, tiff.close, "c" in stack.named_axes)
-
-
-def select_planes(
-    planes: Sequence[NDArray[np.int64]], selection: Selection, has_channels: bool, where: str
-) -> list[NDArray[np.int64]]:
-    """Return the planes of the chosen channels, where the file's planes are channels."""
-    if not has_channels or selection.channels is None:
-        return list(planes)
-    return [planes[number] for number in select_channels(where, selection, len(planes)) or ()]
 
 
 def _find_axes(path: Path, series: Any) -> tuple[str, tuple[int, ...]]:
