@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from maskrcnn.config import UserError
-from maskrcnn.images.formats import tiff
+from maskrcnn.images.formats import tiff as tiff_format
 from maskrcnn.images.large import open_pixels
 from maskrcnn.images.reading import read_image
 
@@ -162,7 +162,7 @@ def test_what_one_reader_refuses_the_other_refuses_in_the_same_words(tmp_path: P
 
 def test_colors_of_16_bits_are_never_cut_to_8_by_a_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pillow decodes LZW, of 16-bit colors the upper 8 bits."""
-    monkeypatch.setattr(tiff.importlib.util, "find_spec", lambda name: None)  # as without imagecodecs
+    monkeypatch.setattr(tiff_format.importlib.util, "find_spec", lambda name: None)  # as without imagecodecs
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, DEEP_COLOR, photometric="rgb")
     contents = bytearray(path.read_bytes())
