@@ -100,6 +100,13 @@ def test_ellipses_are_filled_where_their_equation_says(radius_x, radius_y, angle
     assert abs(mask.sum() / (np.pi * radius_x * radius_y) - 1) < 0.13
 
 
+def test_a_scribble_of_many_sides_is_compared_in_part(monkeypatch):
+    monkeypatch.setattr("datasets.readers.tools.shapes._MAX_PAIRS", 1000)
+    monkeypatch.setattr("datasets.readers.tools.shapes._PAIRS_AT_ONCE", 300)
+    turn = np.arange(4001) * 2.0  # radians: nearly all sides cross
+    assert find_crossing([np.stack([20 + 9 * np.cos(turn), 15 + 9 * np.sin(turn)], axis=1)]).tolist() == [True]
+
+
 def test_rotation_by_90_degrees_is_clockwise_on_screen():
     turned = rotate(np.array([[12.0, 10.0]]), np.pi / 2, (10, 10))
     assert np.allclose(turned, [[10, 12]])

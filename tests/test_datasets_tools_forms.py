@@ -386,3 +386,15 @@ def test_an_image_in_the_file_is_converted(tmp_path):
     for to in ("coco", "labels"):
         convert(parts, tmp_path / to, to)
         assert (open_parts(tmp_path / to, to)["train"][0][0] == parts["train"][0][0]).all()
+
+
+def test_supervisely_reads_alpha_masks_and_files_without_types(tmp_path):
+    path = tmp_path / TOOLS["supervisely"](tmp_path)
+
+    def change(data):
+        data["objects"][2]["geometryType"] = "alpha_mask"
+        del data["objects"][0]["geometryType"]
+
+    expected = open_tool_dataset("supervisely", tmp_path, "train")[0][1].masks.to_dense()
+    edit(path, change)
+    assert (open_tool_dataset("supervisely", tmp_path, "train")[0][1].masks.to_dense() == expected).all()

@@ -15,7 +15,7 @@ from datasets.readers.tools.shapes import Annotation, Shape, to_outline
 from maskrcnn.config import UserError
 
 _FOLDER = re.compile("labelTxt", re.IGNORECASE)
-_LINE = re.compile(r"\s*([-+\d.eE]+\s+){8}\S+(\s+\d)?\s*")
+_LINE = re.compile(r"\s*([-+\d.eE]+\s+){8}[^\W\d]\S*(\s+\d)?\s*")
 _HEADERS = ("imagesource:", "gsd:")
 _SNIFFED = 20  # files
 

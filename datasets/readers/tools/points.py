@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from datasets.readers.tables import parse_number, quote, read_table, read_text
+from datasets.readers.tables import parse_number, quote, read_table
 from datasets.readers.tools.dataset import NOT_ANNOTATED, AnnotatedImage, Contents, survey_shapes
 from datasets.readers.tools.files import ImageFiles, name_images, walk
 from datasets.readers.tools.shapes import Annotation, Shape, to_numbers
@@ -16,7 +16,7 @@ NO_CLASS = "object"
 _X, _Y = ("x", "cx", "axis-1"), ("y", "cy", "axis-0")  # the last of napari
 _BOXES = ("width", "height", "w", "h", "x1", "x2", "y1", "y2", "xmin", "xmax", "ymin", "ymax")
 _CLASSES = ("class", "label", "category", "type")
-_IMAGES = ("image", "filename", "file", "image_name", "image_id", "name")
+_IMAGES = ("image", "filename", "file", "image_name", "image_id")
 _SNIFFED = 4096  # bytes
 
 
@@ -26,16 +26,18 @@ def recognize_points(root: Path) -> str | None:
 
 
 def _is_points(path: Path) -> bool:
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            columns = _split_header(file.readline(_SNIFFED))
-    except (OSError, ValueError):
-        return False
+    columns = _read_header(path)
     has_points = _choose(columns, _X) is not None and _choose(columns, _Y) is not None
     return has_points and not any(column.lower() in _BOXES for column in columns)
 
 
-def _split_header(line: str) -> list[str]:
+def _read_header(path: Path) -> list[str]:
+    """Return the names of the columns; none if the file cannot be read."""
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            line = file.readline(_SNIFFED)
+    except (OSError, ValueError):
+        return []
     return [re.sub(r'^"(.*)"$', r"\1", name.strip()).strip() for name in line.split(",")]
 
 
@@ -82,9 +84,10 @@ def find_points(root: Path, size: float, masks: bool = False) -> Contents:
 
 def _read_rows(path: Path, images: ImageFiles) -> Iterator[tuple[Path, int, list[str]]]:
     """Yield the image, line, and x, y and class of each point; without values for an image that has no points."""
-    columns = _split_header(read_text(path).partition("\n")[0].strip("\r"))
+    columns = _read_header(path)
     x, y, kind, image = (_choose(columns, names) for names in (_X, _Y, _CLASSES, _IMAGES))
-    assert x is not None and y is not None
+    if x is None or y is None:
+        raise UserError(f"{path}: has no columns x and y; check the data set")
     if image is None:
         found = images.find_by_stem(path.stem, path.parent)
         if found is None:

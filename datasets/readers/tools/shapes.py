@@ -28,6 +28,7 @@ ANY_CLASS = ""  # class of ignored regions, in which objects of every class are 
 _NOT_FINITE = "has a coordinate that is not finite (NaN or infinite)"
 _MIN_CURVE_POINTS = 16
 _PAIRS_AT_ONCE = 1 << 20
+_MAX_PAIRS = 1 << 26  # of sides that are compared in one image, about two seconds; scribbles may have more
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,7 @@ def join_holes(rings: Sequence[Points]) -> Points:
 
 
 def find_crossing(outlines: Sequence[Points]) -> NDArray[np.bool_]:
-    """Return for each outline whether two of its sides cross, bool [N]; sides that only touch do not."""
+    """Return for each outline whether two of its sides are found to cross, bool [N]; sides that only touch do not."""
     crossing = np.zeros(len(outlines), bool)
     if not any(map(len, outlines)):
         return crossing
@@ -224,8 +225,9 @@ def find_crossing(outlines: Sequence[Points]) -> NDArray[np.bool_]:
     first, last, start, end, owner = first[order], last[order], start[order], end[order], owner[order]
     counts = np.searchsorted(first, last, side="right") - np.arange(len(first)) - 1
     ends = np.cumsum(counts)
+    limits = np.arange(_PAIRS_AT_ONCE, min(int(ends[-1]), _MAX_PAIRS), _PAIRS_AT_ONCE)
     for chunk in np.split(
-        np.arange(len(first)), np.searchsorted(ends, np.arange(_PAIRS_AT_ONCE, ends[-1], _PAIRS_AT_ONCE))
+        np.arange(min(len(first), int(np.searchsorted(ends, _MAX_PAIRS)) + 1)), np.searchsorted(ends, limits)
     ):
         one = np.repeat(chunk, counts[chunk])
         starts = np.cumsum(counts[chunk]) - counts[chunk]

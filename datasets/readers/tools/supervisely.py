@@ -40,7 +40,8 @@ from maskrcnn.config import UserError
 
 META = "meta.json"
 _FOLDER = "ann"
-_WITHOUT_AREA = ("line", "polyline", "point", "graph", "cuboid", "any", "multipolygon_line")
+_WITHOUT_AREA = ("line", "polyline", "point", "graph", "cuboid")
+_BITMAPS = ("bitmap", "alpha_mask")
 _MAX_UNPACKED = 1 << 28  # bytes
 
 
@@ -118,7 +119,7 @@ def _add(annotation: Annotation, given: dict[str, Any], number: int) -> None:
         annotation.drop(NO_AREA)
         return
     new = Shape(number, get_name(given.get("classTitle"), "classTitle"))
-    if kind == "bitmap":
+    if kind in _BITMAPS:
         annotation.shapes.append(replace(new, bitmaps=(_read_bitmap(get_dict(given.get("bitmap"))),)))
         return
     points = get_dict(given.get("points"))
