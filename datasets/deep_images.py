@@ -23,6 +23,7 @@ from maskrcnn.structures.affine import scaling
 from maskrcnn.structures.edges import Edges
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.warping import warp
+from maskrcnn.text import format_count
 
 RULE = "16-bit images with values outside the gray levels shown (--gray_levels)"
 _MAX_TRIED = 8  # images, to find one that can be read
@@ -153,6 +154,6 @@ def check_same_kind(paths: Sequence[Path]) -> None:
 def make_channels_error(name: str, channels: int, other: str, other_channels: int) -> UserError:
     """Return the error for two images of a data set whose channels differ."""
     return UserError(
-        f"{name}: has {channels} channel{'s' * (channels != 1)}, but {other} has {other_channels}; the images of a "
+        f"{name}: has {format_count(channels, 'channels')}, but {other} has {other_channels}; the images of a "
         "data set must have the same channels"
     )

@@ -197,7 +197,7 @@ def test_a_quarter_of_each_kind_of_image_is_for_the_test(bowl):
         ("", "classes.csv:1: has no column 'filename'"),
         ("filename,foreground\n", "classes.csv:1: has no column 'background'"),
         (CLASSES + "a.png,white,black\n", "classes.csv:11: lists image 'a' a second time"),
-        (CLASSES.replace("c.PNG", "zebra"), "classes.csv: has no row for 1 images of"),
+        (CLASSES.replace("c.PNG", "zebra"), "classes.csv: has no row for 1 image of"),
         (CLASSES + "a.png\n", "classes.csv:11: has 1 fields"),
     ],
 )

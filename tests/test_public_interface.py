@@ -355,7 +355,7 @@ def test_objects_of_a_file_without_a_mask_are_ignored_for_masks_only(segmentatio
 def test_evaluation_names_what_does_not_fit(tmp_path: Path) -> None:
     truth = disks(SIZE)[1]
     found = replace(truth, scores=torch.ones(len(truth)))
-    with pytest.raises(ValueError, match="there are 2 targets but 1 predictions"):
+    with pytest.raises(ValueError, match="there are 2 targets but 1 prediction;"):
         maskrcnn.evaluate([truth, truth], [found])
     with pytest.raises(ValueError, match="has no scores"):
         maskrcnn.evaluate([truth], [truth])

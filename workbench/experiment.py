@@ -24,6 +24,7 @@ from maskrcnn.model.detector import Detector
 from maskrcnn.model.limits import count_cuts, describe_cuts
 from maskrcnn.plotting.curves import plot_ap, plot_detected_sizes, plot_losses, plot_precision_recall
 from maskrcnn.plotting.predictions import render_prediction, save_picture
+from maskrcnn.text import format_count
 from maskrcnn.training.budget import EvaluationCost, estimate_cost
 from maskrcnn.training.checkpoint import load_checkpoint, load_weights
 from maskrcnn.training.identity import Identity, identify
@@ -286,6 +287,6 @@ class Experiment:
 
 def describe_run(config: ExperimentConfig, num_epochs: int, with_head: bool = True) -> str:
     """Describe data, length and seed of a run, for the titles of figures."""
-    epochs = f"{num_epochs} epoch{'s' * (num_epochs != 1)}"
+    epochs = format_count(num_epochs, "epochs")
     parts = [config.data.dataset, *[config.head] * with_head, epochs, f"seed {config.training.seed}"]
     return ", ".join(parts)

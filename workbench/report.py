@@ -11,6 +11,7 @@ from datasets.notices import Preview, write_notices
 from maskrcnn.config import get_value, settings
 from maskrcnn.evaluation.coco_format import BOXES_FILE, MASKS_FILE
 from maskrcnn.evaluation.figures import explain_metrics
+from maskrcnn.text import format_count
 from maskrcnn.training.config import DEFAULT_NUM_STEPS
 from maskrcnn.training.runlog import read_metrics
 from maskrcnn.values import as_text
@@ -48,11 +49,13 @@ def log_experiment(experiment: Experiment) -> None:
         every = training.eval_interval
         when = f"every {every} epochs" if every > 1 else "after each epoch"
         when = when if 0 < every < epochs else "after the last epoch"
-        experiment.log.info(f"{training.total_steps} steps ({epochs:.3g} epochs), evaluated {when}")
+        steps = format_count(training.total_steps, "steps")
+        length = f"{steps} ({epochs:.3g} epoch{'' if epochs == 1 else 's'})"
+        experiment.log.info(f"{length}, evaluated {when}")
         if training.total_steps < FEW_STEPS and config.start_from is None:
             experiment.log.info(
-                f"note: {training.total_steps} steps are few for training from scratch; the default is at least "
-                f"{DEFAULT_NUM_STEPS} (--num_steps)"
+                f"note: {format_count(training.total_steps, 'steps are')} few for training from scratch; the default "
+                f"is at least {DEFAULT_NUM_STEPS} (--num_steps)"
             )
 
 
@@ -61,7 +64,8 @@ def log_finished(experiment: Experiment) -> None:
     log, state = experiment.log, experiment.training.state
     command = ["python", "example_smallobject_train.py", f"--config={log.folder / 'config.toml'}"]
     longer = shlex.join([*command, f"--num_steps={2 * state.step}"])
-    log.info(f"This run is finished ({state.epoch} epochs, {state.step} steps): its test images are evaluated again.")
+    done = f"{format_count(state.epoch, 'epochs')}, {format_count(state.step, 'steps')}"
+    log.info(f"This run is finished ({done}): its test images are evaluated again.")
     log.info(f"To train longer, start a new run: {longer}")
 
 

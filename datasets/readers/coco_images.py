@@ -118,6 +118,6 @@ def _report_missing(
     hint, where = files.hint(names[missing[0]]), ", ".join(map(str, folders))
     if len(missing) == len(names):
         raise UserError(
-            f"{index.path}: none of its {len(names)} images ({names[0]}, …) is in {where}{hint}; set --image_folder"
+            f"{index.path}: none of its {len(names):,} images ({names[0]}, …) is in {where}{hint}; set --image_folder"
         )
     _log.warning("%s: %d of %d images are missing: %s%s", where, len(missing), len(names), names[missing[0]], hint)

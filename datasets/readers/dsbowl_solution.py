@@ -13,6 +13,7 @@ from datasets.checks import format_size
 from datasets.readers.tables import parse_integer, quote, read_table
 from maskrcnn.config import UserError
 from maskrcnn.structures.masks import CroppedMasks
+from maskrcnn.text import format_count
 
 _COLUMNS = ("ImageId", "EncodedPixels", "Height", "Width", "Usage")
 _IGNORED = "ignored"  # value of Usage for images that were not scored
@@ -72,7 +73,7 @@ def _parse_runs(code: str, area: int, where: str) -> NDArray[np.int64]:
         raise UserError(f"{where}: EncodedPixels is {quote(code)}; it must be integers")
     numbers = [int(word) for word in words]
     if len(numbers) % 2:
-        count = f"{len(numbers)} number{'s' * (len(numbers) != 1)}"
+        count = format_count(len(numbers), "numbers")
         raise UserError(f"{where}: EncodedPixels has {count}; it must be pairs of start and length")
     runs = sorted((start - 1, start - 1 + length) for start, length in zip(numbers[::2], numbers[1::2], strict=True))
     for start, end in runs:

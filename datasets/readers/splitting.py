@@ -9,6 +9,7 @@ from unicodedata import normalize
 from datasets.readers.folders import IMAGE_SUFFIXES
 from datasets.readers.tables import quote, read_table, read_text
 from maskrcnn.config import UserError
+from maskrcnn.text import format_count
 
 SPLITS = ("train", "val", "test")
 TEST_FRACTION = 0.25  # of the images, if no file defines the split
@@ -188,7 +189,9 @@ def _read_classes(path: Path, known: Collection[str], folder: Path) -> dict[str,
         if name in known:
             classes[name] = tuple(kind)
     if missing := sorted(set(known) - classes.keys()):
-        raise UserError(f"{path}: has no row for {len(missing)} images of {folder}, such as {quote(missing[0])}")
+        raise UserError(
+            f"{path}: has no row for {format_count(len(missing), 'images')} of {folder}, such as {quote(missing[0])}"
+        )
     return classes
 
 

@@ -15,6 +15,7 @@ from datasets.readers.tables import parse_number, quote, read_lines
 from maskrcnn.config import UserError
 from maskrcnn.images.reading import read_image
 from maskrcnn.structures.instances import Instances
+from maskrcnn.text import format_count
 
 TEST_PARTS = ("val", "test-dev")
 FIELDS = ("x", "y", "w", "h", "score", "category", "truncation", "occlusion")
@@ -147,7 +148,7 @@ def _read_rows(path: Path) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     for line, text in read_lines(path):
         where, words = f"{path}:{line}", text.rstrip(", ").split(",")
         if len(words) != len(FIELDS):
-            count = f"{len(words)} number{'s' * (len(words) != 1)}"
+            count = format_count(len(words), "numbers")
             raise UserError(f"{where}: has {count}; {len(FIELDS)} are expected: {','.join(FIELDS)}")
         row = [parse_number(word, where, field) for word, field in zip(words, FIELDS, strict=True)]
         if row[5] not in range(OTHERS + 1):

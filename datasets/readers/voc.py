@@ -19,6 +19,7 @@ from maskrcnn.config import UserError
 from maskrcnn.images.reading import check_boxes_fit_upright, describe_rotation, read_image, read_labels
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
+from maskrcnn.text import format_count
 
 CLASS_NAMES = (
     "aeroplane",
@@ -283,5 +284,7 @@ def _read_masks(path: Path, size: tuple[int, int], count: int) -> CroppedMasks:
     present[VOID : VOID + 1] = 0
     numbers = present.nonzero().flatten()
     if len(numbers) and int(numbers[-1]) > count:
-        raise UserError(f"{path}: has pixels of object {int(numbers[-1])} but its XML file lists {count} objects")
+        raise UserError(
+            f"{path}: has pixels of object {int(numbers[-1])} but its XML file lists {format_count(count, 'objects')}"
+        )
     return CroppedMasks.from_label_image(torch.where(labels == VOID, 0, labels), torch.arange(1, count + 1))

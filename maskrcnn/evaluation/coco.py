@@ -15,6 +15,7 @@ from maskrcnn.config import UserError
 from maskrcnn.evaluation.coco_format import to_coco_dataset, to_coco_results
 from maskrcnn.ops.boxes import box_area, box_intersection
 from maskrcnn.structures.instances import Instances
+from maskrcnn.text import format_count
 
 Kind = Literal["box", "mask"]
 
@@ -292,7 +293,8 @@ def _check(targets: Mapping[int, Instances], predictions: Mapping[int, Instances
         raise UserError(f"unknown kind of evaluation {kind!r}; choose box or mask")
     unknown = sorted(set(predictions) - set(targets))
     if unknown:
-        raise UserError(f"predictions for {len(unknown)} images without ground truth, the first is image {unknown[0]}")
+        images = format_count(len(unknown), "images")
+        raise UserError(f"predictions for {images} without ground truth, the first is image {unknown[0]}")
     if kind == "mask":
         for what, all_instances in (("ground truth", targets), ("prediction", predictions)):
             for image_id, instances in all_instances.items():

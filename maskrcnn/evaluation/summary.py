@@ -14,6 +14,7 @@ from maskrcnn.evaluation.coco import COCOMetrics, evaluate_coco_files
 from maskrcnn.evaluation.figures import evaluate as evaluate_by_id
 from maskrcnn.evaluation.figures import flatten_metrics
 from maskrcnn.structures.instances import Instances
+from maskrcnn.text import format_count
 
 ROWS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("AP", "average_precision", {}),
@@ -83,7 +84,8 @@ def evaluate(
         return Summary(_flatten(box, mask), box, mask)
     assert not isinstance(predictions, str | os.PathLike)
     if len(targets) != len(predictions):
-        raise UserError(f"there are {len(targets)} targets but {len(predictions)} predictions; give one per image")
+        counts = f"{format_count(len(targets), 'targets')} but {format_count(len(predictions), 'predictions')}"
+        raise UserError(f"there are {counts}; give one per image")
     for number, pair in enumerate(zip(targets, predictions, strict=True)):
         if tuple(pair[0].size) != tuple(pair[1].size):
             raise UserError(f"image {number}: targets are of size {pair[0].size}, predictions of {pair[1].size} (H, W)")

@@ -20,6 +20,7 @@ from maskrcnn.images.large import open_pixels, read_windows
 from maskrcnn.images.levels import FULL_RANGE, Levels, combine_ranges, measure_image_levels, measure_range, scale_levels
 from maskrcnn.images.options import get_image_options, use_image_options
 from maskrcnn.structures.pixels import InMemory, Pixels, is_channels_first
+from maskrcnn.text import format_count
 
 ImageLike = str | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor | Pixels
 _PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -106,7 +107,7 @@ def _from_numpy(array: NDArray[Any], name: str, channels: int) -> Tensor:
     if array.ndim != 3 or array.shape[2] not in allowed:
         channels_first = array.ndim == 3 and array.shape[0] in allowed
         hint = "; transpose it with np.moveaxis(image, 0, -1)" if channels_first else ""
-        needed = "1, 3 or 4 channels" if channels in (0, 3) else f"{channels} channel{'s' * (channels > 1)}"
+        needed = "1, 3 or 4 channels" if channels in (0, 3) else format_count(channels, "channels")
         raise UserError(
             f"{name}: NumPy images must be [H, W], or [H, W, C] with {needed}, got {list(array.shape)}{hint}"
         )

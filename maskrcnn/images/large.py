@@ -49,6 +49,7 @@ from maskrcnn.images.samples import (
     format_size,
 )
 from maskrcnn.images.selection import count_words, select_channels
+from maskrcnn.text import format_count
 
 MAX_MEASURED = 64  # images, evenly spaced
 MAX_WINDOWS = 16  # per image, evenly spaced
@@ -189,7 +190,7 @@ def _check_channels(path: Path, found: int) -> None:
     """Raise a UserError if the file has not the channels that the options ask for; gray may be repeated to three."""
     wanted = get_image_options().channels
     if wanted not in (0, found) and (found, wanted) != (1, 3):
-        raise UserError(f"{path}: has {found} channel{'s' * (found != 1)}, and {wanted} are needed")
+        raise UserError(f"{path}: has {format_count(found, 'channels')}, and {wanted} are needed")
 
 
 def _read_start(path: Path) -> bytes:

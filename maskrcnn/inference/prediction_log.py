@@ -17,6 +17,7 @@ from maskrcnn.config import UserError
 from maskrcnn.evaluation.coco_format import to_coco_dataset, to_coco_results, write_coco_entries
 from maskrcnn.files import write_text
 from maskrcnn.structures.instances import Instances
+from maskrcnn.text import format_count
 
 LOG_FILE = "predictions.jsonl"
 
@@ -84,9 +85,8 @@ class PredictionLog:
             yield
         except BaseException:
             if self.done:
-                click.echo(
-                    f"{len(self.done)} images are done; continue with the same command and --resume={self.folder}"
-                )
+                done = format_count(len(self.done), "images are done")
+                click.echo(f"{done}; continue with the same command and --resume={self.folder}")
             raise
 
     def remove(self) -> None:

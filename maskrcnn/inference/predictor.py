@@ -28,6 +28,7 @@ from maskrcnn.inference.views import View
 from maskrcnn.model.detector import Detector
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.pixels import Pixels
+from maskrcnn.text import format_count
 from maskrcnn.training.config import TrainingConfig
 from maskrcnn.training.machine import Machine, set_up_machine
 
@@ -82,8 +83,8 @@ class Predictor:
         self.category_ids = tuple(category_ids) or tuple(range(1, count + 1))
         if not len(self.class_names) == len(self.category_ids) == count:
             raise ValueError(
-                f"the detector has {count} classes, but there are {len(self.class_names)} class_names and "
-                f"{len(self.category_ids)} category_ids"
+                f"the detector has {format_count(count, 'classes')}, but there are {len(self.class_names)} class_names "
+                f"and {len(self.category_ids)} category_ids"
             )
         self.views = views or ViewsConfig()
         self.operating_threshold = operating_threshold
@@ -95,7 +96,9 @@ class Predictor:
     def __repr__(self) -> str:
         """Name the head, the classes and the device."""
         names = ", ".join(self.class_names[:5]) + ", …" * (len(self.class_names) > 5)
-        return f"Predictor({self.head}, {len(self.class_names)} classes: {names}; {self.machine.device})"
+        return (
+            f"Predictor({self.head}, {format_count(len(self.class_names), 'classes')}: {names}; {self.machine.device})"
+        )
 
     @property
     def head(self) -> str:

@@ -73,7 +73,7 @@ def main(image: str, **flags: Any) -> None:
         log = open_log(job, Path(image))
         click.echo(describe_detector(job))
         if log.done:
-            click.echo(f"resumed: {len(log.done)} of {len(job.paths)} images are done")
+            click.echo(f"resumed: {format_count(len(log.done), f'of {len(job.paths):,} images are')} done")
         for note in list_notes(job, Path(image)):
             click.echo(f"note: {escape(note)}")
         with remove_if_empty(log.folder), log.report_interruption(), count_cuts() as cuts:

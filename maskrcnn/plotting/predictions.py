@@ -17,6 +17,7 @@ from maskrcnn.plotting import canvas
 from maskrcnn.plotting.canvas import BACKGROUND, GRAY, GREEN, RED, WHITE, YELLOW, Color, Picture
 from maskrcnn.plotting.matching import DetectionMatches, match_detections
 from maskrcnn.structures.instances import Instances
+from maskrcnn.text import format_count
 
 Head = str  # "rpn", "faster_rcnn" or "mask_rcnn"
 
@@ -335,15 +336,15 @@ def _make_titles(
     missed = int(matches.false_negatives.sum())
     ignored = [int(each.sum()) for each in (matches.ignored_targets, matches.ignored_detections)]
     not_counted = [f", {count} ignored" * bool(count) for count in ignored]
-    objects = f"{counted} object{'s' * (counted != 1)}, {missed} missed{not_counted[0]}"
+    objects = f"{format_count(counted, 'objects')}, {missed:,} missed{not_counted[0]}"
     left = f"Ground truth: {objects}{f'  ·  {display}' if display else ''}"
     if head == "rpn":
-        right = f"RPN: best {len(overlay.shown)} of {num_detections} proposals, {counted - missed} objects detected"
-        return left, right
+        detected = format_count(counted - missed, "objects")
+        return left, f"RPN: best {len(overlay.shown):,} of {num_detections:,} proposals, {detected} detected"
     true_positives, num_false_positives = int(matches.true_positives.sum()), int(matches.false_positives.sum())
     correct = f"{true_positives} correct ({'mask' if overlay.by_masks else 'box'} IoU ≥ .5)"
-    wrong = f"{num_false_positives} false positive{'s' * (num_false_positives != 1)}"
-    shown = f"{len(overlay.shown)} detection{'s' * (len(overlay.shown) != 1)} ≥ {score_threshold:.3g}"
+    wrong = format_count(num_false_positives, "false positives")
+    shown = f"{format_count(len(overlay.shown), 'detections')} ≥ {score_threshold:.3g}"
     return left, f"{HEAD_NAMES[head]}: {shown}, {correct}, {wrong}{not_counted[1]}"
 
 

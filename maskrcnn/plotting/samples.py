@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from maskrcnn.plotting import canvas
 from maskrcnn.plotting.canvas import BACKGROUND, BLACK, GRAY, LIGHT_GRAY, WHITE, Color, Picture
 from maskrcnn.structures.instances import Instances
+from maskrcnn.text import format_count
 
 CELL = 768  # side that images are enlarged to, by an integer factor (px)
 MAX_PIXELS = 80_000_000  # of a sheet; image viewers and Pillow reject more
@@ -157,7 +158,7 @@ def _describe(panel: Panel, zoom: float) -> str:
     height, width = panel.image.shape[-2:]
     gain = canvas.compute_gain(canvas.to_picture(panel.image), panel.max_gain)
     words = [
-        f"{kept} object{'s' * (kept != 1)}{f', {ignored} ignored' * (ignored > 0)}",
+        format_count(kept, "objects") + f", {ignored:,} ignored" * (ignored > 0),
         f"{width} × {height} px",
         f"zoom {zoom:.0f}" if zoom >= 1 else f"zoom {zoom:.2f}",
         f"brightened {gain:.1f}×" * (gain >= 1.05),

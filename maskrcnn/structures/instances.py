@@ -18,6 +18,7 @@ from maskrcnn.config import UserError
 from maskrcnn.structures.categories import to_category_ids
 from maskrcnn.structures.edges import MIN_VISIBLE_FRACTION
 from maskrcnn.structures.masks import CroppedMasks
+from maskrcnn.text import format_count
 
 
 @dataclass(eq=False, repr=False)
@@ -123,7 +124,7 @@ class Instances:
 
     def __repr__(self) -> str:
         height, width = self.size
-        parts = [f"{len(self)} objects", f"{height} × {width}"]
+        parts = [format_count(len(self), "objects"), f"{height} × {width}"]
         if self.scores is not None and len(self):
             parts.append(f"scores {float(self.scores.max()):.2f} … {float(self.scores.min()):.2f}")
         parts += [name for name in ("masks", "ids") if getattr(self, name) is not None]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from maskrcnn.config import UserError
 from maskrcnn.files import sync_file, sync_folder, write_text
-from maskrcnn.text import escape
+from maskrcnn.text import escape, format_count
 from maskrcnn.training.environment import describe_environment
 from maskrcnn.training.events import truncate_events
 
@@ -183,7 +183,7 @@ class RunLog:
         except OSError as error:
             raise _not_writable(self.folder, error) from error
         if num_bad:
-            self.info(f"{self.metrics_file}: skipped {num_bad} unreadable lines")
+            self.info(f"{self.metrics_file}: skipped {format_count(num_bad, 'unreadable lines')}")
 
     def sync(self) -> None:
         """Flush all records to the disk, so that a power failure cannot leave weights without their metrics."""

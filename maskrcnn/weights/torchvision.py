@@ -12,6 +12,7 @@ from torch import Tensor
 from maskrcnn.config import UserError
 from maskrcnn.files import check_archive
 from maskrcnn.model.detector import Detector
+from maskrcnn.text import format_count
 from maskrcnn.weights.classes import match_classes
 
 # torchvision's name → our name; the names of the backbone are the same. The published files are older than the current
@@ -119,4 +120,4 @@ def _trained_for(loaded: Mapping[str, Tensor]) -> str:
     if "box_head.classes.bias" not in loaded:
         return ""
     head = "mask_rcnn" if "mask_head.logits.bias" in loaded else "faster_rcnn"
-    return f": {head}, {len(loaded['box_head.classes.bias']) - 1} classes without the background"
+    return f": {head}, {format_count(len(loaded['box_head.classes.bias']) - 1, 'classes')} without the background"
