@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -12,27 +12,25 @@ from rich.console import Console
 from rich.progress import track
 
 from datasets.classes import ClassMap
-from datasets.deep_images import DeepImages, check_same_kind, find_channels
+from datasets.deep_images import DeepImages
 from datasets.expressions import Expression
 from datasets.interface import DetectionDataset, get_category_ids
 from datasets.joined import JoinedDataset, join_class_names
-from datasets.notices import Preview, describe_notices, preview
+from datasets.notices import NAMES, Preview, describe_notices, preview
 from datasets.recognition import recognize
 from datasets.registry import AUTO, ELLIPSES, FORMATS, SYNTHETIC, DatasetName, parse_names
 from datasets.selection import BadImages, ProgressWrapper, Subset, select_images
-from datasets.splits import Splits, collect_counts, find_image_file, find_originals, hold_out, list_readers, open_splits
+from datasets.splits import Splits, collect_counts, find_originals, hold_out, list_readers, open_splits
 from maskrcnn.config import UserError
 from maskrcnn.files import finish_exchange
-from maskrcnn.images.large import measure_levels, sample
-from maskrcnn.images.levels import Levels, check_levels, measure_image_levels
-from maskrcnn.images.options import make_image_options, use_image_options
+from maskrcnn.images.levels import Levels
+from maskrcnn.images.options import make_image_options
 from maskrcnn.model.config import ImageConfig
 from maskrcnn.text import format_count
 from workbench.config import CONFIG_FILE, ExperimentConfig
+from workbench.data_images import Notify, examine_images
 
-Notify = Callable[[str], None]
 SKIP_BAD = "use --skip_bad to leave it out"
-SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
 
 class Data(NamedTuple):
@@ -167,14 +165,14 @@ def open_data(
         split: DeepImages(dataset, options=options, hint="" if data.skip_bad else SKIP_BAD)
         for split, dataset in _join_data(named, opened, boxes_only, notify).items()
     }
-    levels, first = _examine_images(config, named, opened, whole, notify)
+    levels, first = examine_images(config, named, opened, whole, notify)
     chosen, bad = {}, {}
     for split, dataset in whole.items():
-        over = _make_wrapper(config, SPLITS[split], notify)
+        over = _make_wrapper(config, NAMES[split], notify)
         expression = expressions.get(split)
-        chosen[split], bad[SPLITS[split]] = select_images(dataset, expression, data.skip_bad, over)
+        chosen[split], bad[NAMES[split]] = select_images(dataset, expression, data.skip_bad, over)
         if expression is not None:
-            notify(f"{SPLITS[split]} images: {len(chosen[split]):,} of {len(dataset):,} chosen")
+            notify(f"{NAMES[split]} images: {len(chosen[split]):,} of {len(dataset):,} chosen")
     for line in (note for each in opened for note in each.notes):
         notify(line)
     has_val = [each.val is not None for each in opened for _ in range(len(each.train))]
@@ -222,60 +220,6 @@ def _choose_validation(
     why = "--val_fraction=0" if not fraction else "too few training images to hold one out"
     notify(f"the test images serve as validation, too ({why}): their own figures choose the best weights")
     return train, chosen["test"]
-
-
-def _examine_images(
-    config: ExperimentConfig,
-    named: Sequence[DatasetName],
-    opened: Sequence[Splits],
-    whole: Mapping[str, DeepImages],
-    notify: Notify,
-) -> tuple[Levels | None, tuple[str, int] | None]:
-    """Return the gray levels of the data, and the name and channels of its first image, and tell the data sets of them.
-
-    Raises:
-        UserError: If the configured levels are invalid, or images differ in channels or data type.
-    """
-    own = any(each.is_class for each in named)  # its images may be other than its files
-    first = find_channels(whole["train"])
-    with use_image_options(whole["train"].options):
-        files = {split: [] if own else _list_image_files(opened, split) for split in whole}
-        check_same_kind([path for paths in files.values() for path in sample(paths)])
-        levels = _get_gray_levels(config, files, whole if own else {}, notify)
-    for dataset in whole.values():
-        dataset.levels, dataset.first = levels, first
-    return levels, first
-
-
-def _list_image_files(opened: Sequence[Splits], split: str) -> list[Path]:
-    """List the image files of a split; images without a file are left out."""
-    found = [dataset for splits in opened if (dataset := getattr(splits, split)) is not None]
-    paths = (find_image_file(dataset, index) for dataset in found for index in range(len(dataset)))
-    return [path for path in paths if path is not None]
-
-
-def _get_gray_levels(
-    config: ExperimentConfig, files: Mapping[str, Sequence[Path]], own: Mapping[str, DeepImages], notify: Notify
-) -> Levels | None:
-    """Return the gray levels of images with more than 8 bits: configured or measured; None without such images.
-
-    Measured on files, or on the images of a user's `own` data set.
-
-    Raises:
-        UserError: If the configured levels are not two increasing numbers.
-    """
-    if given := config.detector.image.gray_levels:
-        return check_levels(given)
-    for split, paths in files.items():
-        levels = measure_levels(paths) if split not in own else measure_image_levels(own[split].read_sample())
-        if levels is not None:
-            low, high = (f"{level:g}" for level in levels)
-            notify(
-                f"images of more than 8 bits: the gray levels {low} to {high} are shown as black to white, measured on "
-                f"{SPLITS[split]} images (--gray_levels={low},{high})"
-            )
-            return levels
-    return None
 
 
 def set_image_options(config: ExperimentConfig, data: Data) -> ExperimentConfig:
@@ -376,7 +320,7 @@ def _join_data(
     classes = {split: join_class_names(parts.values()) for split, parts in found.items()}
     class_names = tuple(dict.fromkeys(name for names in classes.values() for name in names))
     if unseen := [name for name in class_names if name not in classes["train"]]:
-        where = " and ".join(SPLITS[split] for split in ("val", "test") if set(unseen) & set(classes[split]))
+        where = " and ".join(NAMES[split] for split in ("val", "test") if set(unseen) & set(classes[split]))
         notify(f"classes of {where} images alone, which nothing is trained on: {', '.join(unseen)}")
     with_masks = not boxes_only
     if boxes_only and any(part.has_masks for parts in found.values() for part in parts.values()):
