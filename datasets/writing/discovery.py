@@ -36,7 +36,7 @@ def open_parts(
 ) -> dict[str, DetectionDataset]:
     """Open the parts of a data set.
 
-    Parts are named as in the files; `get_roles` tells what training uses them for.
+    Parts are named as in the files; `get_roles` returns what training uses them for.
 
     Args:
         root: folder of the data set.

@@ -68,7 +68,7 @@ def render_prediction(
     room. The RPN's best proposals are shown in colors by score, whatever the threshold. Dark images are brightened.
 
     Args:
-        image: [C, H, W], uint8, uint16 or float; more than 8 bits are contrast-stretched, and the title says so.
+        image: [C, H, W], uint8, uint16 or float; more than 8 bits are contrast-stretched, as the title notes.
         targets: objects of the image.
         detections: detections or proposals.
         head: "rpn", "faster_rcnn", or "mask_rcnn".
@@ -112,7 +112,7 @@ def render_detections(
     or that of its score (RPN, whose proposals must also reach `score_threshold`).
 
     Args:
-        image: [C, H, W], uint8, uint16 or float; more than 8 bits are contrast-stretched, and the title says so.
+        image: [C, H, W], uint8, uint16 or float; more than 8 bits are contrast-stretched, as the title notes.
         detections: detections or proposals.
         head: "rpn", "faster_rcnn", or "mask_rcnn".
         score_threshold: minimum score.

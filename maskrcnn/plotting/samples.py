@@ -30,7 +30,7 @@ class Panel:
     """One image of a sheet.
 
     Attributes:
-        image: `[C, H, W]`, uint8, uint16 or float; more than 8 bits are contrast-stretched, and the title says so.
+        image: `[C, H, W]`, uint8, uint16 or float; more than 8 bits are contrast-stretched, as the title notes.
         instances: objects to draw.
         name: title, shortened if there is too little room.
         kind: second part of the title.
