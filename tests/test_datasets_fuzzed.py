@@ -8,9 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
+import tifffile
+from PIL import Image
 from readers_toy import loads, mutations
-from tools_toy import TOOLS
+from tools_toy import MASKS, TOOLS, write_image
 
 from datasets.expressions import Expression
 from datasets.readers.coco import Coco
@@ -87,6 +90,20 @@ def one(folder: Path, pattern: str) -> str:
     return sorted(folder.glob(pattern))[0].relative_to(folder).as_posix()
 
 
+def unusual_labels(folder: Path, kind: str) -> Format:
+    """Three objects in a label image in color, or on a page each."""
+    masks = np.stack([MASKS[name] for name in ("l", "ring", "disk")])
+    (folder / "masks").mkdir()
+    for number in (0, 1):  # one of them is the test set
+        write_image(folder / "images" / f"{number}.png")
+        if kind == "label-colors":
+            Image.fromarray(np.moveaxis(masks, 0, 2) * np.uint8(200)).save(folder / f"masks/{number}.png")
+        else:
+            tifffile.imwrite(folder / f"masks/{number}.tif", masks * np.uint8(255), photometric="minisblack")
+    (folder / "split.json").write_text('{"train": ["0"], "test": ["1"]}')
+    return Format(folder, one(folder, "masks/0.*"), lambda root: LabelImages(root, "train"))
+
+
 def make(kind: str, folder: Path) -> Format:
     if kind in TOOLS:
         if kind == "imagej":
@@ -115,6 +132,8 @@ def make(kind: str, folder: Path) -> Format:
     if kind == "dsb-solution":
         opener = lambda root: DSBowl2018(root, "test", variant="stage1")  # noqa: E731
         return Format(solution(folder), "stage1_solution.csv", opener)
+    if kind in ("label-colors", "label-pages"):
+        return unusual_labels(folder, kind)
     root = converted(folder, "labels")
     return Format(root, one(root, "train/masks/*.png"), lambda root: LabelImages(root, "train"))
 
@@ -131,6 +150,8 @@ KINDS = (
     "dsb-split",
     "dsb-solution",
     "labels",
+    "label-colors",
+    "label-pages",
 )
 _opened: list[str] = []
 _watching = False
