@@ -56,11 +56,12 @@ def take_flags(cls: type[DataclassInstance], flags: dict[str, Any]) -> dict[str,
 def _spellings(setting: Setting) -> list[str]:
     assert setting.flag
     flag, dashed = setting.flag, setting.flag.replace("_", "-")
+    old = [f"--{setting.old_flag}"] if setting.old_flag else []
     if setting.base is bool:
         positive = dict.fromkeys([f"--{flag}", f"--{dashed}"])
         negative = dict.fromkeys([f"--no-{flag}", f"--no_{flag}", f"--no-{dashed}"])
         return [flag, *positive, *(f" /{spelling}" for spelling in negative)]
-    return [flag, *dict.fromkeys([f"--{flag}", f"--{dashed}"])]
+    return [flag, *dict.fromkeys([f"--{flag}", f"--{dashed}", *old])]
 
 
 def format_flags(flags: Mapping[str, Any]) -> list[str]:

@@ -58,6 +58,7 @@ def option(
     pattern: str | None = None,
     minimum: float | None = None,
     maximum: float | None = None,
+    old_flag: str | None = None,
     renamed: str | None = None,
     renamed_values: Mapping[str, str] | None = None,
 ) -> Any:
@@ -74,6 +75,7 @@ def option(
         pattern: regular expression of texts that are valid beside the choices.
         minimum: minimum value.
         maximum: maximum value.
+        old_flag: former name of the flag, which is accepted, too.
         renamed: name that the option had in the previous version, which is still accepted in its section, with a
             notice.
         renamed_values: {value of the previous version: value now}.
@@ -85,6 +87,7 @@ def option(
         "pattern": pattern,
         "minimum": minimum,
         "maximum": maximum,
+        "old_flag": old_flag,
         "renamed": renamed,
         "renamed_values": renamed_values,
     }
@@ -109,6 +112,7 @@ class Setting:
         pattern: regular expression of texts that are valid beside the choices, if any.
         minimum: minimum value, if limited.
         maximum: maximum value, if limited.
+        old_flag: former name of the flag, if any.
         renamed: name in the previous version, if another.
         renamed_values: {value of the previous version: value now}, if any are renamed.
     """
@@ -123,6 +127,7 @@ class Setting:
     pattern: str | None
     minimum: float | None
     maximum: float | None
+    old_flag: str | None
     renamed: str | None
     renamed_values: Mapping[str, str] | None
 
@@ -280,6 +285,7 @@ def environment_values(
     """
     known = {setting.variable: setting for setting in settings(cls).values()}
     old = {_variable(key): settings(cls)[current] for key, current in old_keys(cls).items()}
+    old |= {_variable(setting.old_flag): setting for setting in known.values() if setting.old_flag}
     values = {}
     for name, text in (os.environ if environ is None else environ).items():
         if not name.startswith(ENVIRONMENT_PREFIX) or not text:
@@ -305,6 +311,7 @@ def flag_values(cls: type[DataclassInstance], flags: Mapping[str, Any], notify: 
         UserError: If a value is invalid.
     """
     known = {setting.flag: setting for setting in settings(cls).values() if setting.flag}
+    known |= {setting.old_flag: setting for setting in known.values() if setting.old_flag}
     values = {}
     for flag, value in flags.items():
         if value is not None:

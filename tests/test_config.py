@@ -390,3 +390,41 @@ def test_help_groups_flags_by_section_and_shows_defaults() -> None:
     assert "--log_file TEXT Where to log --clip" in text
     assert "Schedule: --schedule TEXT Shape of the schedule (cosine, constant) [default: cosine]" in text
     assert "--learning-rate" not in text and "--dry_run" in text
+
+
+# ---- flags with a former name
+
+
+@dataclass(frozen=True)
+class WithOldFlag:
+    """A configuration with a flag that had another name."""
+
+    run: str = option("none", "A run.", flag="run", old_flag="former_name")
+
+
+def test_the_former_name_of_a_flag_means_the_same() -> None:
+    for name in ("run", "former_name"):
+        assert flag_values(WithOldFlag, {name: "a"}) == {"run": "a"}
+        assert environment_values(WithOldFlag, {f"SMALLOBJECTS_{name.upper()}": "a"}) == {"run": "a"}
+    notices: list[str] = []
+    environment_values(WithOldFlag, {"SMALLOBJECTS_FORMER_NAME": "a"}, notices.append)
+    assert len(notices) == 1 and "SMALLOBJECTS_FORMER_NAME is now SMALLOBJECTS_RUN" in notices[0]
+
+    @click.command(cls=SettingsCommand)
+    @click_options(WithOldFlag)
+    def command(**flags: Any) -> None:
+        click.echo(merge(WithOldFlag(), flag_values(WithOldFlag, flags)).run)
+
+    runner = CliRunner()
+    assert [runner.invoke(command, [f"--{name}=b"]).stdout for name in ("run", "former_name")] == ["b\n", "b\n"]
+    text = runner.invoke(command, ["--help"]).stdout
+    assert "--run TEXT" in text and "former" not in text
+
+
+@pytest.mark.parametrize("flag", ["pretrained", "weights"])
+def test_pretrained_weights_are_named_by_pretrained_and_by_the_former_name(flag: str) -> None:
+    from workbench.config import load_config
+
+    assert load_config(flags={flag: "imagenet"}, environ={}).detector.backbone.weights == "imagenet"
+    environ = {f"SMALLOBJECTS_{flag.upper()}": "imagenet"}
+    assert load_config(environ=environ).detector.backbone.weights == "imagenet"

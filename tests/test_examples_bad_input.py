@@ -271,7 +271,7 @@ def test_imagenet_weights_that_cannot_be_fetched(workplace: Path, monkeypatch: p
     monkeypatch.setenv("TORCH_HOME", str(workplace / "hub"))
     settings = SETTINGS.replace("width = 16", 'width = 64\nstem = "conv7"')
     (workplace / "smallobjects.toml").write_text(settings)
-    assert_refused(workplace, "cannot download ImageNet weights of resnet18 | no network", "--weights=imagenet")
+    assert_refused(workplace, "cannot download ImageNet weights of resnet18 | no network", "--pretrained=imagenet")
 
 
 # ---- places that cannot be written; a file where a folder should be stops even those who may write everywhere

@@ -124,7 +124,7 @@ def test_imagenet_weights_fit_the_body(monkeypatch: pytest.MonkeyPatch, norm: st
 )
 def test_weights_that_cannot_be_fetched_are_a_clear_error(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     monkeypatch.setattr(backbones.models, "get_model_weights", lambda name: Weights(error))
-    with pytest.raises(UserError, match=r"cannot download ImageNet weights of resnet18 .*--weights=none") as raised:
+    with pytest.raises(UserError, match=r"cannot download ImageNet weights of resnet18 .*--pretrained=none") as raised:
         Backbone(STANDARD)
     assert "\n" not in str(raised.value)
 

@@ -16,8 +16,17 @@ from PIL import Image
 from torch import Tensor
 
 from maskrcnn.config import UserError
+from maskrcnn.images.formats.ome_zarr import is_zarr
 from maskrcnn.images.large import open_pixels, read_windows
-from maskrcnn.images.levels import FULL_RANGE, Levels, combine_ranges, measure_image_levels, measure_range, scale_levels
+from maskrcnn.images.levels import (
+    FULL_RANGE,
+    MAX_LEVEL,
+    Levels,
+    combine_ranges,
+    measure_image_levels,
+    measure_range,
+    scale_levels,
+)
 from maskrcnn.images.options import get_image_options, use_image_options
 from maskrcnn.structures.pixels import InMemory, Pixels, is_channels_first
 from maskrcnn.text import format_count
@@ -46,6 +55,10 @@ def open_image(
     """
     if isinstance(image, str | os.PathLike):
         path = Path(image).expanduser()
+        if path.is_dir() and not is_zarr(path):
+            raise UserError(
+                f"{path}: is a folder; give its image files, such as sorted(Path({str(path)!r}).glob('*.png'))"
+            )
         with use_image_options(replace(get_image_options(), channels=channels)):
             opened = open_pixels(path)
         with opened as file:
@@ -75,9 +88,10 @@ def to_tensor(image: Any, name: str = "image", as_stored: bool = False, channels
         UserError: another type, shape or range.
     """
     if isinstance(image, Image.Image):
-        if image.mode not in ("I;16", "I;16L", "I;16B"):
+        if image.mode not in ("I;16", "I;16L", "I;16B", "I", "F"):  # Pillow would clip their values to 8 bits
             image = image.convert(_PIL_MODES.get(channels, image.mode))
-        image = np.asarray(image)
+        is_deep = image.mode == "I" and 0 <= min(image.getextrema()) <= max(image.getextrema()) <= MAX_LEVEL
+        image = np.array(image, np.uint16 if is_deep else None)
     if isinstance(image, np.ndarray):
         image = _from_numpy(image, name, channels)
     if not isinstance(image, Tensor):

@@ -26,7 +26,10 @@ class PredictConfig:
     """Detector and output."""
 
     run: str | None = option(
-        None, "a run (its folder, its name, or newest), or a .pt or .safetensors file of its weights", flag="run"
+        None,
+        "a run (its folder, its name, or newest), or a .pt or .safetensors file of its weights",
+        flag="run",
+        old_flag="weights",
     )
     output_dir: str = option("predictions", "folder in which each call creates a new folder", flag="output_dir")
     show_views: bool = option(False, "also draw each view with its detections", flag="show_views")

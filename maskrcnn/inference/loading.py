@@ -172,6 +172,11 @@ def read_weights(path: Path) -> SavedDetector:
     names, head, config = (saved.description.get(key) for key in ("class_names", "head", "config"))
     if not isinstance(config, dict) or not isinstance(names, list | tuple) or not names or head not in HEADS:
         raise UserError(f"{path} does not describe what it was trained as; give a .pt file from a run's weights folder")
+    ids = saved.description.get("category_ids") or range(len(names))
+    if len(ids) != len(names) or not all(isinstance(each, int) for each in ids):
+        raise UserError(f"{path}: its category_ids are {list(ids)}, but there must be {len(names)} integers")
+    if not all(isinstance(each, Tensor) for each in saved.weights.values()):
+        raise UserError(f"{path}: its weights are not all tensors; give a .pt file from a run's weights folder")
     return saved
 
 

@@ -11,7 +11,7 @@ from typing import Any, overload
 
 import torch
 
-from maskrcnn.config import merge
+from maskrcnn.config import UserError, merge
 from maskrcnn.images.inputs import ImageLike, open_image
 from maskrcnn.images.levels import Levels
 from maskrcnn.images.options import ImageOptions, get_image_options, use_image_options
@@ -82,7 +82,7 @@ class Predictor:
         self.class_names = tuple(class_names) or tuple(str(label) for label in range(1, count + 1))
         self.category_ids = tuple(category_ids) or tuple(range(1, count + 1))
         if not len(self.class_names) == len(self.category_ids) == count:
-            raise ValueError(
+            raise UserError(
                 f"the detector has {format_count(count, 'classes')}, but there are {len(self.class_names)} class_names "
                 f"and {len(self.category_ids)} category_ids"
             )
@@ -212,7 +212,7 @@ class Predictor:
 
     def _image_options(self) -> ImageOptions:
         """Return the options that hold here, with the selection and pixel size of training unless others are given."""
-        options, saved = get_image_options(), self.config.get("data", {})
+        options, saved = get_image_options(), self.config.get("data") or {}
         if options.selection is ALL:
             options = replace(options, selection=parse_selection(saved.get("select", "")))
         return replace(options, pixel_size=options.pixel_size or float(saved.get("pixel_size", 0.0)))

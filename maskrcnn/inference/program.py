@@ -53,7 +53,6 @@ HUGE = 8000 * 8000  # pixels from which tiles should be used
 @click_options(InferenceConfig, without=list_flags(used=False))
 @click.option("--config", metavar="FILE", help="TOML file whose options override those saved with the detector")
 @click.option("--trust", is_flag=True, default=None, help="run the code of a backbone of your own")
-@click.option("--weights", hidden=True, help="former name of --run")
 def main(image: str, **flags: Any) -> None:
     """Detect objects in an image, or in all images of a folder, with a trained detector.
 
@@ -62,7 +61,7 @@ def main(image: str, **flags: Any) -> None:
     """
     given = {flag: value for flag, value in flags.items() if value is not None}
     typed = dict(given)
-    own = take_old_name(given) | take_flags(PredictConfig, given)
+    own = take_flags(PredictConfig, given)
     job = prepare(Path(image), merge(PredictConfig(), flag_values(PredictConfig, own)), given)
     from maskrcnn.images.options import make_image_options, use_image_options
     from maskrcnn.model.limits import count_cuts, describe_cuts
@@ -83,19 +82,6 @@ def main(image: str, **flags: Any) -> None:
     print_outputs(job, log.folder)
     print_bad(job)
     click.echo(f"Next: {escape(format_next_command(job, image, typed, sizes))}")
-
-
-def take_old_name(flags: dict[str, Any]) -> dict[str, Any]:
-    """Remove `--weights`, the former name of `--run`, from the flags and return it under its new name.
-
-    Raises:
-        UserError: If both are given.
-    """
-    if (weights := flags.pop("weights", None)) is None:
-        return {}
-    if flags.get("run") is not None:
-        raise UserError(f"--weights={weights}: is the former name of --run, which is given, too; remove one of them")
-    return {"run": weights}
 
 
 # ---- prediction
@@ -227,8 +213,9 @@ def list_notes(job: Job, image: Path) -> list[str]:
 
 def get_training_size(config: Mapping[str, Any]) -> int:
     """Return the smaller side of the crops that a detector was trained on, from its saved options; 0 if unknown."""
-    augment = config.get("augment", {})
-    return min(augment.get("crop_size") or augment.get("fixed_size") or (0,))
+    augment = config.get("augment")
+    sizes = [augment.get(name) for name in ("crop_size", "fixed_size")] if isinstance(augment, Mapping) else []
+    return min(next(filter(None, sizes), (0,)))
 
 
 def print_outputs(job: Job, folder: Path) -> None:
@@ -267,7 +254,7 @@ def format_next_command(job: Job, image: str, typed: Mapping[str, Any], sizes: S
         more = {"tile": 512} if is_large else {"views": "d4", "show_views": True}
     elif job.program.show_views:
         more = {"merge": "nms" if views.merge == "wbf" else "wbf"}
-    kept = {flag: value for flag, value in typed.items() if flag not in ("weights", "show_views", "resume")}
+    kept = {flag: value for flag, value in typed.items() if flag not in ("show_views", "resume")}
     return shlex.join([*PROGRAM.split(), image, *format_flags({"run": job.program.run} | kept | more)])
 
 

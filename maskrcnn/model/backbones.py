@@ -225,7 +225,7 @@ def load_imagenet_weights(config: BackboneConfig) -> dict[str, Tensor]:
     except (OSError, RuntimeError) as error:
         raise UserError(
             f"cannot download ImageNet weights of {config.name} ({error}); put the file into "
-            f"{torch.hub.get_dir()}/checkpoints or train from scratch with --weights=none"
+            f"{torch.hub.get_dir()}/checkpoints or train from scratch with --pretrained=none"
         ) from error
     used = {f"layer{i + 1}" for i in range(config.num_levels)} | {"conv1", "bn1"}
     frozen = config.norm == "frozen"

@@ -80,7 +80,13 @@ class BackboneConfig:
         choices=("resnet18", "resnet34", "resnet50", "resnet101", "unet5_wn", "unet5_bn"),
         pattern=r"timm:[\w.-]+|[A-Za-z_][\w.]*:[A-Za-z_]\w*",
     )
-    weights: str = option("none", "pretrained weights of the backbone", flag="weights", choices=("none", "imagenet"))
+    weights: str = option(
+        "none",
+        "pretrained weights of the backbone",
+        flag="pretrained",
+        choices=("none", "imagenet"),
+        old_flag="weights",
+    )
     stem: str = option(
         "conv3", "conv7: 7x7 convolution; conv3: 3x3 (two of them for finest_stride 4)", choices=("conv7", "conv3")
     )

@@ -50,7 +50,7 @@ class TimmBody(nn.Module):
         except OSError as error:  # of the download
             raise UserError(
                 f"cannot download the weights of {config.name} ({' '.join(str(error).split())[:200]}); train from "
-                "scratch with --weights=none"
+                "scratch with --pretrained=none"
             ) from error
         self.channels: list[int] = self.network.feature_info.channels()
         self._is_channels_last = str(getattr(self.network, "output_fmt", "")).endswith("NHWC")
