@@ -145,7 +145,7 @@ def evaluate_coco(
         UserError: If predictions belong to an image without ground truth, or have no scores, or masks are evaluated
             and missing.
     """
-    targets, predictions, class_names = _prepare(targets, predictions, class_names, kind, class_agnostic)
+    targets, predictions, class_names = prepare_inputs(targets, predictions, class_names, kind, class_agnostic)
     max_count = max((len(p) for p in predictions.values()), default=0)
     # pycocotools requires 100 among the limits and computes AP at the last one, so the limit for all is added at the
     # end, above the others.
@@ -257,7 +257,7 @@ def match_dataset(
     Raises:
         UserError: As in `evaluate_coco`.
     """
-    targets, predictions, class_names = _prepare(targets, predictions, class_names, kind, class_agnostic)
+    targets, predictions, class_names = prepare_inputs(targets, predictions, class_names, kind, class_agnostic)
     dataset = to_coco_dataset(targets, class_names, with_masks=kind == "mask")
     results = to_coco_results(predictions, with_masks=kind == "mask")
     scores = np.array([entry["score"] for entry in results], dtype=np.float64)
@@ -312,7 +312,7 @@ def _drop_at_empty_masks(prediction: Instances, target: Instances) -> Instances:
     return prediction[~(no_mask & (inside.amax(dim=1) >= 0.5 * box_area(boxes)))]
 
 
-def _prepare(
+def prepare_inputs(
     targets: Mapping[int, Instances],
     predictions: Mapping[int, Instances],
     class_names: Sequence[str],
