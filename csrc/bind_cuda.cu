@@ -4,15 +4,11 @@
 // invalid values, invalid RoIs give NaN, and masks whose windows and offsets do not match are empty.
 
 #include "bind_cuda.h"
-#include "checks_values.h"
+#include "bind_cuda_masks.h"
 #include "cuda/anchors.cuh"
-#include "cuda/labels.cuh"
-#include "cuda/mask_iou.cuh"
-#include "cuda/masks.cuh"
 #include "cuda/matching.cuh"
 #include "cuda/nms.cuh"
 #include "cuda/pooling.cuh"
-#include "cuda/rle.cuh"
 
 namespace smallobjects {
 namespace {
@@ -27,15 +23,15 @@ Tensor nms_cuda(const Tensor& boxes, const Tensor& groups, double iou_threshold)
     const BoxGrid grid(place, boxes, data<int64_t>(groups));
     const float threshold = float_not_above(iou_threshold);
     Tensor fates = zeros(boxes, {count}, ScalarType::Byte), kept = empty(boxes, {count}, ScalarType::Bool);
-    for (int round = 0; round < 8; round++) LAUNCH_EACH(nms_round, count, place.stream(), grid, threshold, out<uint8_t>(fates));
+    for (int round = 0; round < 8; round++)
+        LAUNCH_EACH(nms_round, count, place.stream(), grid, threshold, out<uint8_t>(fates));
     LAUNCH(nms_finish, 1, 4 * block_size, 0, place.stream(), grid, threshold, out<uint8_t>(fates), out<bool>(kept));
     return kept;
 }
 
-using Three = std::tuple<Tensor, Tensor, Tensor>;
-
 Three empty_matches(const Tensor& like, int64_t count) {
-    return {empty(like, {count}, ScalarType::Long), empty(like, {count}, ScalarType::Float), zeros(like, {count}, ScalarType::Bool)};
+    return {empty(like, {count}, ScalarType::Long), empty(like, {count}, ScalarType::Float),
+            zeros(like, {count}, ScalarType::Bool)};
 }
 
 Matches matches_of(const Three& tensors) {
@@ -51,14 +47,17 @@ Three match_boxes_cuda(const Tensor& priors, const Tensor& targets, double min_i
     const Matches matches = matches_of(result);
     if (static_cast<Ties>(ties) != Ties::none) {
         const BoxGrid grid(place, priors);
-        LAUNCH_EACH(force_priors, target_count, place.stream(), grid, data<float>(targets), target_count, static_cast<Ties>(ties), matches.forced);
+        LAUNCH_EACH(force_priors, target_count, place.stream(), grid, data<float>(targets), target_count,
+                    static_cast<Ties>(ties), matches.forced);
     }
     const BoxGrid grid(place, targets);
-    LAUNCH_EACH(match_priors, prior_count, place.stream(), grid, data<float>(priors), prior_count, static_cast<float>(min_iou), matches);
+    LAUNCH_EACH(match_priors, prior_count, place.stream(), grid, data<float>(priors), prior_count,
+                static_cast<float>(min_iou), matches);
     return result;
 }
 
-Three match_anchors_cuda(const Tensor& sizes, const Tensor& grids, const Tensor& cells, const Tensor& targets, double min_iou, int64_t ties) {
+Three match_anchors_cuda(const Tensor& sizes, const Tensor& grids, const Tensor& cells, const Tensor& targets,
+                         double min_iou, int64_t ties) {
     const Place place(targets, "targets");
     const int64_t grid_count = sizes.size(0), target_count = targets.size(0);
     place.check(sizes, "sizes", ScalarType::Float, {any_size, 2});
@@ -77,9 +76,10 @@ Three match_anchors_cuda(const Tensor& sizes, const Tensor& grids, const Tensor&
     const float* boxes = data<float>(targets);
     const float threshold = static_cast<float>(min_iou);
     const Ties rule = static_cast<Ties>(ties);
-    LAUNCH_EACH(look_around, target_count, place.stream(), all, boxes, target_count, threshold, rule, out<float>(best), window, matches.forced);
-    LAUNCH_WARPS(visit_windows, target_count * grid_count, place.stream(), all, boxes, target_count, rule, data<float>(best), window, code,
-                 matches.forced);
+    LAUNCH_EACH(look_around, target_count, place.stream(), all, boxes, target_count, threshold, rule, out<float>(best),
+                window, matches.forced);
+    LAUNCH_WARPS(visit_windows, target_count * grid_count, place.stream(), all, boxes, target_count, rule,
+                 data<float>(best), window, code, matches.forced);
     const BoxGrid grid(place, targets);
     LAUNCH_EACH(settle_anchors, count, place.stream(), all, grid, threshold, code, matches);
     return result;
@@ -91,7 +91,8 @@ template <class T>
 Pyramid<T> pyramid_of(const std::vector<Tensor>& features, const std::vector<double>& strides) {
     Pyramid<T> pyramid = {{}, static_cast<int64_t>(features.size()), features[0].size(0), features[0].size(3)};
     for (size_t l = 0; l < features.size(); l++) {
-        pyramid.maps[l] = {static_cast<T*>(features[l].data_ptr()), features[l].size(1), features[l].size(2), strides[l]};
+        pyramid.maps[l] = {static_cast<T*>(features[l].data_ptr()), features[l].size(1), features[l].size(2),
+                           strides[l]};
     }
     return pyramid;
 }
@@ -104,12 +105,13 @@ Rois check_rois(const Place& place, const std::vector<Tensor>& features, const T
     return {data<float>(boxes), data<int64_t>(images), nullptr, boxes.size(0)};
 }
 
-Rois check_rois(const Place& place, const std::vector<Tensor>& features, const Tensor& boxes, const Tensor& images, const Tensor& levels,
-                const std::vector<double>& strides) {
+Rois check_rois(const Place& place, const std::vector<Tensor>& features, const Tensor& boxes, const Tensor& images,
+                const Tensor& levels, const std::vector<double>& strides) {
     Rois rois = check_rois(place, features, boxes, images);
     const int64_t count = static_cast<int64_t>(features.size());
     STD_TORCH_CHECK(count <= most_levels, "features must be at most ", most_levels, " levels, got ", count);
-    STD_TORCH_CHECK(features.size() == strides.size(), "strides must be one number for each of ", count, " levels, got ", strides.size());
+    STD_TORCH_CHECK(features.size() == strides.size(), "strides must be one number for each of ", count,
+                    " levels, got ", strides.size());
     place.check(levels, "levels", ScalarType::Long, {boxes.size(0)});
     rois.levels = data<int64_t>(levels);
     return rois;
@@ -121,23 +123,26 @@ unsigned threads_for(int64_t channels) {
 }
 
 template <class Rule>
-Tensor pool_cuda(const Place& place, const Rule& rule, const std::vector<Tensor>& features, const Rois& rois, const std::vector<double>& strides,
-                 double outside) {
+Tensor pool_cuda(const Place& place, const Rule& rule, const std::vector<Tensor>& features, const Rois& rois,
+                 const std::vector<double>& strides, double outside) {
     const int64_t channels = features[0].size(3);
-    Tensor result = empty(features[0], {rois.count, rule.bins.rows, rule.bins.columns, channels}, features[0].scalar_type());
+    Tensor result =
+        empty(features[0], {rois.count, rule.bins.rows, rule.bins.columns, channels}, features[0].scalar_type());
     if (result.numel() == 0) return result;
     dispatch(features[0].scalar_type(), [&](auto zero) {
         using T = decltype(zero);
         using Acc = accumulator_t<T>;
-        LAUNCH((pool<T, Acc, Rule>), blocks_for(rois.count * rule.bins.rows * rule.bins.columns, 1), threads_for(channels), 0, place.stream(), rule,
-               pyramid_of<const T>(features, strides), rois, static_cast<Acc>(outside), out<T>(result));
+        LAUNCH((pool<T, Acc, Rule>), blocks_for(rois.count * rule.bins.rows * rule.bins.columns, 1),
+               threads_for(channels), 0, place.stream(), rule, pyramid_of<const T>(features, strides), rois,
+               static_cast<Acc>(outside), out<T>(result));
     });
     return result;
 }
 
 template <class Rule>
-std::vector<Tensor> pool_backward_cuda(const Place& place, const Rule& rule, const Tensor& grad, const std::vector<Tensor>& features,
-                                       const Rois& rois, const std::vector<double>& strides) {
+std::vector<Tensor> pool_backward_cuda(const Place& place, const Rule& rule, const Tensor& grad,
+                                       const std::vector<Tensor>& features, const Rois& rois,
+                                       const std::vector<double>& strides) {
     const int64_t channels = features[0].size(3);
     place.check(grad, "grad", features[0].scalar_type(), {rois.count, rule.bins.rows, rule.bins.columns, channels});
     std::vector<Tensor> sums;
@@ -151,22 +156,24 @@ std::vector<Tensor> pool_backward_cuda(const Place& place, const Rule& rule, con
         }
         if (grad.numel() == 0) return;
         const int64_t slices = (channels + block_size - 1) / block_size;
-        LAUNCH((pool_backward<T, Acc, Rule>), blocks_for(rows * slices, 1), threads_for(channels), 0, place.stream(), rule,
-               pyramid_of<Acc>(sums, strides), rois, data<T>(grad));
+        LAUNCH((pool_backward<T, Acc, Rule>), blocks_for(rows * slices, 1), threads_for(channels), 0, place.stream(),
+               rule, pyramid_of<Acc>(sums, strides), rois, data<T>(grad));
     });
     return sums;
 }
 
-Tensor roi_align_cuda(const std::vector<Tensor>& features, const Tensor& boxes, const Tensor& images, const Tensor& levels,
-                      const std::vector<double>& strides, const std::vector<int64_t>& output_size, int64_t sampling_ratio, bool aligned) {
+Tensor roi_align_cuda(const std::vector<Tensor>& features, const Tensor& boxes, const Tensor& images,
+                      const Tensor& levels, const std::vector<double>& strides, const std::vector<int64_t>& output_size,
+                      int64_t sampling_ratio, bool aligned) {
     const Place place(boxes, "boxes");
     const Bins bins = check_bins(output_size, sampling_ratio);
     const Rois rois = check_rois(place, features, boxes, images, levels, strides);
     return pool_cuda(place, RoiAlign{bins, sampling_ratio, aligned}, features, rois, strides, 0.0);
 }
 
-std::vector<Tensor> roi_align_backward_cuda(const Tensor& grad, const std::vector<Tensor>& features, const Tensor& boxes, const Tensor& images,
-                                            const Tensor& levels, const std::vector<double>& strides, const std::vector<int64_t>& output_size,
+std::vector<Tensor> roi_align_backward_cuda(const Tensor& grad, const std::vector<Tensor>& features,
+                                            const Tensor& boxes, const Tensor& images, const Tensor& levels,
+                                            const std::vector<double>& strides, const std::vector<int64_t>& output_size,
                                             int64_t sampling_ratio, bool aligned) {
     const Place place(boxes, "boxes");
     const Bins bins = check_bins(output_size, sampling_ratio);
@@ -174,207 +181,26 @@ std::vector<Tensor> roi_align_backward_cuda(const Tensor& grad, const std::vecto
     return pool_backward_cuda(place, RoiAlign{bins, sampling_ratio, aligned}, grad, features, rois, strides);
 }
 
-Tensor crop_and_resize_cuda(const Tensor& features, const Tensor& boxes, const Tensor& images, int64_t output_size, double extrapolation_value) {
+Tensor crop_and_resize_cuda(const Tensor& features, const Tensor& boxes, const Tensor& images, int64_t output_size,
+                            double extrapolation_value) {
     const Place place(boxes, "boxes");
     const Bins bins = check_bins({output_size, output_size}, 0);
     const Rois rois = check_rois(place, {features}, boxes, images);
     return pool_cuda(place, CropAndResize{bins}, {features}, rois, {1.0}, extrapolation_value);
 }
 
-Tensor crop_and_resize_backward_cuda(const Tensor& grad, const Tensor& features, const Tensor& boxes, const Tensor& images, int64_t output_size) {
+Tensor crop_and_resize_backward_cuda(const Tensor& grad, const Tensor& features, const Tensor& boxes,
+                                     const Tensor& images, int64_t output_size) {
     const Place place(boxes, "boxes");
     const Bins bins = check_bins({output_size, output_size}, 0);
     const Rois rois = check_rois(place, {features}, boxes, images);
     return pool_backward_cuda(place, CropAndResize{bins}, grad, {features}, rois, {1.0})[0];
 }
 
-// masks
-
-const Window* windows_of(const Tensor& windows) {
-    return reinterpret_cast<const Window*>(data<int32_t>(windows));
-}
-
-Masks masks_of(const Place& place, const Tensor& windows, const Tensor& offsets, const Tensor& levels) {
-    place.check(windows, "windows", ScalarType::Int, {any_size, 4});
-    place.check(offsets, "offsets", ScalarType::Long, {windows.size(0) + 1});
-    place.check(levels, "data", ScalarType::Byte, {any_size});
-    return {windows_of(windows), data<int64_t>(offsets), data<uint8_t>(levels), windows.size(0), levels.size(0)};
-}
-
-Drawing drawing_of(const Tensor& windows, const Tensor& offsets, const Tensor& levels) {
-    return {windows_of(windows), data<int64_t>(offsets), out<uint8_t>(levels), windows.size(0), levels.size(0)};
-}
-
-// Data of new masks, in which `level` draws.
-template <class Level>
-Tensor drawn(const Place& place, const Tensor& windows, const Tensor& offsets, int64_t count, const Level& level) {
-    place.check(windows, "new_windows", ScalarType::Int, {count, 4});
-    place.check(offsets, "new_offsets", ScalarType::Long, {count + 1});
-    const int64_t total = total_of(offsets);
-    STD_TORCH_CHECK(total >= 0, "new_offsets must be the sums of the windows' areas, got ", total);
-    Tensor levels = empty(windows, {total}, ScalarType::Byte);
-    LAUNCH(draw<Level>, blocks_for(count, 1), block_size, 0, place.stream(), drawing_of(windows, offsets, levels), level);
-    return levels;
-}
-
-// Ends the search for windows; gives the offsets of their pixels.
-Tensor finish(const Place& place, Tensor& windows, const int64_t* broken) {
-    const int64_t count = windows.size(0);
-    Tensor areas = zeros(windows, {count + 1}, ScalarType::Long);
-    auto* window = reinterpret_cast<Window*>(out<int32_t>(windows));
-    LAUNCH_EACH(close_windows, count, place.stream(), window, count, broken, out<int64_t>(areas) + 1);
-    return cumulated(areas);
-}
-
-Tensor sample_masks_cuda(const Tensor& windows, const Tensor& offsets, const Tensor& levels, int64_t height, int64_t width, const Tensor& boxes,
-                         const Tensor& index, int64_t output_size, int64_t sampling_ratio, bool aligned, bool soft) {
-    const Place place(boxes, "boxes");
-    const Bins bins = check_bins({output_size, output_size}, sampling_ratio);
-    check_canvas(height, width);
-    const Masks masks = masks_of(place, windows, offsets, levels);
-    const int64_t count = boxes.size(0);
-    place.check(boxes, "boxes", ScalarType::Float, {any_size, 4});
-    place.check(index, "index", ScalarType::Long, {count});
-    Tensor result = empty(boxes, {count, output_size, output_size}, ScalarType::Float);
-    LAUNCH_EACH(sample_masks, result.numel(), place.stream(), masks, height, width, data<float>(boxes), data<int64_t>(index), count,
-                RoiAlign{bins, sampling_ratio, aligned}, soft, out<float>(result));
-    return result;
-}
-
-Tensor paste_masks_cuda(const Tensor& probabilities, const Tensor& boxes, const Tensor& windows, const Tensor& offsets) {
-    const Place place(boxes, "boxes");
-    place.check(boxes, "boxes", ScalarType::Float, {any_size, 4});
-    place.check(probabilities, "probabilities", ScalarType::Float, {boxes.size(0), any_size, any_size});
-    const int64_t count = boxes.size(0), side = probabilities.size(2);
-    check(probabilities, "probabilities", ScalarType::Float, {count, side, side});
-    STD_TORCH_CHECK(side > 0 || count == 0, "probabilities must have one cell at least");
-    return drawn(place, windows, offsets, count, Pasted{data<float>(probabilities), data<float>(boxes), side});
-}
-
-Tensor warp_masks_cuda(const Tensor& windows, const Tensor& offsets, const Tensor& levels, const Tensor& matrix, const Tensor& new_windows,
-                       const Tensor& new_offsets, int64_t samples) {
-    const Place place(windows, "windows");
-    const Masks masks = masks_of(place, windows, offsets, levels);
-    place.check(matrix, "matrix", ScalarType::Double, {2, 3});
-    check_samples(samples);
-    return drawn(place, new_windows, new_offsets, masks.count, Warped{masks, {data<double>(matrix), Border::constant, samples}});
-}
-
-std::tuple<Tensor, Tensor> measured(const Place& place, const Tensor& windows, const Masks& masks) {
-    Tensor areas = empty(windows, {masks.count}, ScalarType::Long), boxes = empty(windows, {masks.count, 4}, ScalarType::Int);
-    LAUNCH_WARPS(measure_masks, masks.count, place.stream(), masks, out<int64_t>(areas), reinterpret_cast<Window*>(out<int32_t>(boxes)));
-    return {areas, boxes};
-}
-
-std::tuple<Tensor, Tensor> measure_masks_cuda(const Tensor& windows, const Tensor& offsets, const Tensor& levels) {
-    const Place place(windows, "windows");
-    return measured(place, windows, masks_of(place, windows, offsets, levels));
-}
-
-Three pick_masks_cuda(const Tensor& windows, const Tensor& offsets, const Tensor& levels, const Tensor& index) {
-    const Place place(windows, "windows");
-    const Masks masks = masks_of(place, windows, offsets, levels);
-    place.check(index, "index", ScalarType::Long, {any_size});
-    const int64_t count = index.size(0);
-    Tensor picked = empty(windows, {count, 4}, ScalarType::Int), areas = zeros(windows, {count + 1}, ScalarType::Long);
-    LAUNCH_EACH(pick_windows, count, place.stream(), masks, data<int64_t>(index), count, reinterpret_cast<Window*>(out<int32_t>(picked)),
-                out<int64_t>(areas) + 1);
-    const Tensor new_offsets = cumulated(areas);
-    return {picked, new_offsets, drawn(place, picked, new_offsets, count, Picked{masks, data<int64_t>(index)})};
-}
-
-// Areas, and tight boxes as floats.
-std::tuple<Tensor, Tensor> sized(const Place& place, const Tensor& windows, const Masks& masks) {
-    const auto [areas, tight] = measured(place, windows, masks);
-    Tensor boxes = empty(windows, {masks.count, 4}, ScalarType::Float);
-    LAUNCH_EACH(boxes_of_windows, masks.count, place.stream(), windows_of(tight), masks.count, out<float>(boxes));
-    return {areas, boxes};
-}
-
-Three mask_iou_cuda(const Tensor& windows1, const Tensor& offsets1, const Tensor& levels1, const Tensor& windows2, const Tensor& offsets2,
-                    const Tensor& levels2) {
-    const Place place(windows1, "windows1");
-    const Masks rows = masks_of(place, windows1, offsets1, levels1), columns = masks_of(place, windows2, offsets2, levels2);
-    const auto [row_areas, row_boxes] = sized(place, windows1, rows);
-    const auto [areas, boxes] = sized(place, windows2, columns);
-    const BoxGrid grid(place, boxes);
-    Tensor counts = zeros(windows1, {rows.count + 1}, ScalarType::Long);
-    LAUNCH_EACH(count_pairs, rows.count, place.stream(), rows, columns, grid, data<float>(row_boxes), out<int64_t>(counts) + 1);
-    const Tensor offsets = cumulated(counts);
-    const int64_t pair_count = total_of(offsets);
-    Tensor pairs = empty(windows1, {pair_count}, ScalarType::Long), shared = empty(windows1, {pair_count}, ScalarType::Long);
-    LAUNCH_EACH(list_pairs, rows.count, place.stream(), rows, columns, grid, data<float>(row_boxes), data<int64_t>(offsets), out<int64_t>(pairs));
-    pairs = std::get<0>(sorted(pairs));
-    LAUNCH_WARPS(share_pixels, pair_count, place.stream(), rows, columns, data<int64_t>(pairs), pair_count, out<int64_t>(shared));
-    const Tensor hits = nonzero(shared);
-    const int64_t count = hits.size(0);
-    Three result = {empty(windows1, {count}, ScalarType::Long), empty(windows1, {count}, ScalarType::Long), empty(windows1, {count}, ScalarType::Float)};
-    LAUNCH_EACH(write_overlaps, count, place.stream(), data<int64_t>(pairs), data<int64_t>(shared), data<int64_t>(hits), count, columns.count,
-                data<int64_t>(row_areas), data<int64_t>(areas), out<int64_t>(std::get<0>(result)), out<int64_t>(std::get<1>(result)),
-                out<float>(std::get<2>(result)));
-    return result;
-}
-
-std::tuple<Tensor, Tensor> label_image_cuda(const Tensor& windows, const Tensor& offsets, const Tensor& levels, int64_t height, int64_t width,
-                                            double min_visible_fraction) {
-    const Place place(windows, "windows");
-    check_canvas(height, width);
-    const Masks masks = masks_of(place, windows, offsets, levels);
-    Tensor labels = zeros(windows, {height, width}, ScalarType::Int), kept = empty(windows, {masks.count}, ScalarType::Bool);
-    LAUNCH(label_image, 1, block_size, 2 * sizeof(unsigned long long), place.stream(), masks, height, width, min_visible_fraction,
-           out<int32_t>(labels), out<bool>(kept));
-    return {labels, kept};
-}
-
-Three masks_from_label_image_cuda(const Tensor& labels, const Tensor& ids) {
-    const Place place(labels, "labels");
-    place.check(labels, "labels", ScalarType::Int, {any_size, any_size});
-    place.check(ids, "ids", ScalarType::Long, {any_size});
-    const int64_t height = labels.size(0), width = labels.size(1), count = ids.size(0);
-    Tensor windows = empty(labels, {count, 4}, ScalarType::Int);
-    auto* window = reinterpret_cast<Window*>(out<int32_t>(windows));
-    const auto [ascending, places] = sorted(ids);
-    LAUNCH_EACH(open_windows, count, place.stream(), window, count);
-    LAUNCH_EACH(grow_windows, height * width, place.stream(), data<int32_t>(labels), height, width, data<int64_t>(ascending),
-                data<int64_t>(places), count, window);
-    const Tensor offsets = finish(place, windows, nullptr);
-    return {windows, offsets, drawn(place, windows, offsets, count, Cut{data<int32_t>(labels), data<int64_t>(ids), width})};
-}
-
-std::tuple<Tensor, Tensor> encode_rle_cuda(const Tensor& windows, const Tensor& offsets, const Tensor& levels, int64_t height, int64_t width) {
-    const Place place(windows, "windows");
-    check_canvas(height, width);
-    const Masks masks = masks_of(place, windows, offsets, levels);
-    Tensor lengths = zeros(windows, {masks.count + 1}, ScalarType::Long);
-    LAUNCH_EACH(encode_rle, masks.count, place.stream(), masks, height, width, out<int64_t>(lengths) + 1, nullptr, nullptr);
-    const Tensor text_offsets = cumulated(lengths);
-    Tensor text = empty(windows, {total_of(text_offsets)}, ScalarType::Byte);
-    LAUNCH_EACH(encode_rle, masks.count, place.stream(), masks, height, width, nullptr, data<int64_t>(text_offsets), out<uint8_t>(text));
-    return {text, text_offsets};
-}
-
-std::tuple<Tensor, Tensor, Tensor, Tensor> decode_rle_cuda(const Tensor& text, const Tensor& text_offsets, int64_t height, int64_t width) {
-    const Place place(text, "text");
-    check_canvas(height, width);
-    place.check(text, "text", ScalarType::Byte, {any_size});
-    place.check(text_offsets, "text_offsets", ScalarType::Long, {any_size});
-    STD_TORCH_CHECK(text_offsets.size(0) > 0, "text_offsets must be one at least, got none");
-    const Texts texts = {data<uint8_t>(text), data<int64_t>(text_offsets), text_offsets.size(0) - 1, text.size(0)};
-    Tensor windows = empty(text, {texts.count, 4}, ScalarType::Int), broken = empty(text, {}, ScalarType::Long);
-    auto* window = reinterpret_cast<Window*>(out<int32_t>(windows));
-    LAUNCH_EACH(open_broken, 1, place.stream(), out<int64_t>(broken));
-    LAUNCH_EACH(windows_of_rle, texts.count, place.stream(), texts, height, width, window,
-                reinterpret_cast<unsigned long long*>(out<int64_t>(broken)));
-    LAUNCH_EACH(settle_broken, 1, place.stream(), out<int64_t>(broken));
-    const Tensor offsets = finish(place, windows, data<int64_t>(broken));
-    Tensor levels = zeros(text, {total_of(offsets)}, ScalarType::Byte);
-    LAUNCH_EACH(decode_rle, texts.count, place.stream(), texts, drawing_of(windows, offsets, levels), height, width);
-    return {windows, offsets, levels, broken};
-}
-
 // images
 
-Tensor warp_image_cuda(const Tensor& image, const Tensor& matrix, int64_t height, int64_t width, int64_t border, int64_t samples) {
+Tensor warp_image_cuda(const Tensor& image, const Tensor& matrix, int64_t height, int64_t width, int64_t border,
+                       int64_t samples) {
     const Place place(image, "image");
     check_image(image);
     place.check(matrix, "matrix", ScalarType::Double, {2, 3});
@@ -385,7 +211,8 @@ Tensor warp_image_cuda(const Tensor& image, const Tensor& matrix, int64_t height
     Tensor result = empty(image, {image.size(0), height, width}, image.scalar_type());
     dispatch_image(image.scalar_type(), [&](auto zero) {
         using T = decltype(zero);
-        LAUNCH_EACH(warp_image<T>, height * width, place.stream(), data<T>(image), image.size(0), old, sight, height, width, out<T>(result));
+        LAUNCH_EACH(warp_image<T>, height * width, place.stream(), data<T>(image), image.size(0), old, sight, height,
+                    width, out<T>(result));
     });
     return result;
 }

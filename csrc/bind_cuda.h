@@ -40,6 +40,8 @@
 
 namespace smallobjects {
 
+using Three = std::tuple<Tensor, Tensor, Tensor>;
+
 #ifdef __CUDACC__
 constexpr int64_t block_size = 256, most_blocks = 1 << 20;
 #else
@@ -53,7 +55,8 @@ inline unsigned blocks_for(int64_t items, int64_t items_of_block = block_size) {
 
 // A launch of a thread, or of a warp, for each item.
 #define LAUNCH_EACH(kernel, items, stream, ...) LAUNCH(kernel, blocks_for(items), block_size, 0, stream, __VA_ARGS__)
-#define LAUNCH_WARPS(kernel, items, stream, ...) LAUNCH(kernel, blocks_for(items, block_size / lanes), block_size, 0, stream, __VA_ARGS__)
+#define LAUNCH_WARPS(kernel, items, stream, ...) \
+    LAUNCH(kernel, blocks_for(items, block_size / lanes), block_size, 0, stream, __VA_ARGS__)
 
 // The device of an operation's first tensor, made the current one, and its stream. The others must be there too: a kernel
 // cannot read the host's memory.
@@ -74,8 +77,8 @@ public:
         smallobjects::check(tensor, name, type, shape);
     }
     void check_here(const Tensor& tensor, const char* name) const {
-        STD_TORCH_CHECK(on_gpu(tensor, name) == device_, name, " must be on CUDA device ", device_, " like the others, got ",
-                        tensor.get_device_index());
+        STD_TORCH_CHECK(on_gpu(tensor, name) == device_, name, " must be on CUDA device ", device_,
+                        " like the others, got ", tensor.get_device_index());
     }
     cudaStream_t stream() const { return stream_; }
 
@@ -141,16 +144,21 @@ inline int64_t total_of(Tensor offsets) {
 class BoxGrid {
 public:
     BoxGrid(const Place& place, const Tensor& boxes, const int64_t* groups = nullptr)
-        : longest_(zeros(boxes, {number_of_levels}, ScalarType::Int)), starts_(empty(boxes, {number_of_levels + 1}, ScalarType::Long)),
+        : longest_(zeros(boxes, {number_of_levels}, ScalarType::Int)),
+          starts_(empty(boxes, {number_of_levels + 1}, ScalarType::Long)),
           keys_(empty(boxes, {boxes.size(0)}, ScalarType::Long)), order_(keys_), boxes_(boxes), groups_(groups) {
         const int64_t count = boxes.size(0);
-        LAUNCH_EACH(grid_keys, count, place.stream(), data<float>(boxes), groups, count, out<int64_t>(keys_), out<unsigned>(longest_));
+        LAUNCH_EACH(grid_keys, count, place.stream(), data<float>(boxes), groups, count, out<int64_t>(keys_),
+                    out<unsigned>(longest_));
         std::tie(keys_, order_) = sorted(keys_);
-        LAUNCH_EACH(grid_starts, number_of_levels + 1, place.stream(), data<int64_t>(keys_), count, out<int64_t>(starts_));
+        LAUNCH_EACH(grid_starts, number_of_levels + 1, place.stream(), data<int64_t>(keys_), count,
+                    out<int64_t>(starts_));
     }
 
     operator Grid() const {
-        return {data<float>(boxes_), groups_, data<int64_t>(keys_), data<int64_t>(order_), data<int64_t>(starts_), data<unsigned>(longest_),
+        return {data<float>(boxes_),    groups_,
+                data<int64_t>(keys_),   data<int64_t>(order_),
+                data<int64_t>(starts_), data<unsigned>(longest_),
                 boxes_.size(0)};
     }
 

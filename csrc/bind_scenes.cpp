@@ -47,8 +47,8 @@ using namespace smallobjects;
 
 EXPORT int32_t scenes_version() { return 1; }  // datasets/synthetic/_native.py states it too
 
-EXPORT int64_t fill_windows(const Shapes& shapes, const Window* windows, int64_t num_levels, int32_t* scratch, int64_t scratch_size,
-                            uint8_t* levels, double* areas) {
+EXPORT int64_t fill_windows(const Shapes& shapes, const Window* windows, int64_t num_levels, int32_t* scratch,
+                            int64_t scratch_size, uint8_t* levels, double* areas) {
     if (!fits(shapes)) return -1;
     int64_t total = 0;
     for (int64_t i = 0; i < shapes.count; i++) {
@@ -60,13 +60,15 @@ EXPORT int64_t fill_windows(const Shapes& shapes, const Window* windows, int64_t
     return 0;
 }
 
-EXPORT int64_t paint_uint16(const Coverage& coverage, const uint16_t* colors, const uint16_t* numbers, uint16_t* canvas, uint16_t* labels) {
+EXPORT int64_t paint_uint16(const Coverage& coverage, const uint16_t* colors, const uint16_t* numbers, uint16_t* canvas,
+                            uint16_t* labels) {
     if (!fits(coverage)) return -1;
     paint(coverage, colors, numbers, canvas, labels);
     return 0;
 }
 
-EXPORT int64_t paint_uint32(const Coverage& coverage, const uint32_t* colors, const uint16_t* numbers, uint32_t* canvas, uint16_t* labels) {
+EXPORT int64_t paint_uint32(const Coverage& coverage, const uint32_t* colors, const uint16_t* numbers, uint32_t* canvas,
+                            uint16_t* labels) {
     if (!fits(coverage)) return -1;
     paint(coverage, colors, numbers, canvas, labels);
     return 0;
@@ -78,8 +80,8 @@ EXPORT int64_t measure_levels(const Coverage& coverage, double* result) {
     return 0;
 }
 
-EXPORT int64_t measure_pixels(const Coverage& coverage, const uint8_t* image, const uint16_t* labels, const int64_t* which,
-                              int64_t count, int64_t ring, uint8_t* seen, int64_t* result) {
+EXPORT int64_t measure_pixels(const Coverage& coverage, const uint8_t* image, const uint16_t* labels,
+                              const int64_t* which, int64_t count, int64_t ring, uint8_t* seen, int64_t* result) {
     if (!fits(coverage)) return -1;
     for (int64_t k = 0; k < count; k++) {
         if (which[k] < 0 || which[k] >= coverage.count) return -1;
@@ -88,11 +90,12 @@ EXPORT int64_t measure_pixels(const Coverage& coverage, const uint8_t* image, co
     return 0;
 }
 
-EXPORT int64_t find_boxes(const uint16_t* labels, int64_t height, int64_t width, Window* boxes, int64_t* begins, int64_t count) {
+EXPORT int64_t find_boxes(const uint16_t* labels, int64_t height, int64_t width, Window* boxes, int64_t* begins,
+                          int64_t count) {
     return smallobjects::find_boxes(labels, height, width, boxes, begins, count);
 }
 
-EXPORT int64_t encode_labels(const uint16_t* labels, int64_t height, int64_t width, int64_t* begins, int64_t count, Run* runs,
-                             int64_t num_runs, uint8_t* text, int64_t capacity, int64_t* text_ends) {
+EXPORT int64_t encode_labels(const uint16_t* labels, int64_t height, int64_t width, int64_t* begins, int64_t count,
+                             Run* runs, int64_t num_runs, uint8_t* text, int64_t capacity, int64_t* text_ends) {
     return smallobjects::encode_labels(labels, height, width, begins, count, runs, num_runs, text, capacity, text_ends);
 }

@@ -44,7 +44,8 @@ inline std::string shape_of(const Tensor& tensor) {
 inline void check(const Tensor& tensor, const char* name, ScalarType type, std::initializer_list<int64_t> shape) {
     bool fits = tensor.dim() == static_cast<int64_t>(shape.size());
     int64_t dim = 0;
-    for (auto size = shape.begin(); fits && size != shape.end(); ++size, ++dim) fits = *size == any_size || *size == tensor.size(dim);
+    for (auto size = shape.begin(); fits && size != shape.end(); ++size, ++dim)
+        fits = *size == any_size || *size == tensor.size(dim);
     if (!fits) {
         std::ostringstream wanted;
         for (auto size = shape.begin(); size != shape.end(); ++size) {
@@ -54,8 +55,8 @@ inline void check(const Tensor& tensor, const char* name, ScalarType type, std::
         }
         STD_TORCH_CHECK(false, name, " must be ", wanted.str(), "], got ", shape_of(tensor));
     }
-    STD_TORCH_CHECK(tensor.scalar_type() == type, name, " must be of type ", torch::headeronly::toString(type), ", got ",
-                    torch::headeronly::toString(tensor.scalar_type()));
+    STD_TORCH_CHECK(tensor.scalar_type() == type, name, " must be of type ", torch::headeronly::toString(type),
+                    ", got ", torch::headeronly::toString(tensor.scalar_type()));
     STD_TORCH_CHECK(tensor.is_contiguous(), name, " must be contiguous");
 }
 
@@ -63,9 +64,10 @@ inline void check_features(const std::vector<Tensor>& features) {
     STD_TORCH_CHECK(!features.empty(), "features must be one level at least, got none");
     const Tensor& first = features[0];
     for (const Tensor& feature : features) {
-        STD_TORCH_CHECK(feature.dim() == 4 && feature.size(0) == first.size(0) && feature.size(3) == first.size(3) && feature.size(1) > 0 &&
-                            feature.size(2) > 0,
-                        "features must be [B, H, W, C] with the same B and C and at least one cell, got ", shape_of(feature));
+        STD_TORCH_CHECK(feature.dim() == 4 && feature.size(0) == first.size(0) && feature.size(3) == first.size(3) &&
+                            feature.size(1) > 0 && feature.size(2) > 0,
+                        "features must be [B, H, W, C] with the same B and C and at least one cell, got ",
+                        shape_of(feature));
         STD_TORCH_CHECK(feature.scalar_type() == first.scalar_type(), "features must share one type");
         STD_TORCH_CHECK(feature.is_contiguous(), "features must be contiguous as [B, H, W, C]");
     }
@@ -81,11 +83,13 @@ inline Bins check_bins(const std::vector<int64_t>& output_size, int64_t sampling
 // Windows are of 32 bits.
 inline void check_canvas(int64_t height, int64_t width) {
     constexpr int64_t limit = std::numeric_limits<int32_t>::max();
-    STD_TORCH_CHECK(height >= 0 && width >= 0 && height <= limit && width <= limit, "a canvas cannot be ", height, " x ", width, " pixels");
+    STD_TORCH_CHECK(height >= 0 && width >= 0 && height <= limit && width <= limit, "a canvas cannot be ", height,
+                    " x ", width, " pixels");
 }
 
 inline void check_image(const Tensor& image) {
-    STD_TORCH_CHECK(image.dim() == 3 && image.size(1) > 0 && image.size(2) > 0, "image must be [C, H, W] with a pixel at least, got ", shape_of(image));
+    STD_TORCH_CHECK(image.dim() == 3 && image.size(1) > 0 && image.size(2) > 0,
+                    "image must be [C, H, W] with a pixel at least, got ", shape_of(image));
     STD_TORCH_CHECK(image.is_contiguous(), "image must be contiguous");
     check_canvas(image.size(1), image.size(2));
 }
@@ -115,7 +119,9 @@ void dispatch(ScalarType type, const Body& body) {
         case ScalarType::Double: return body(double(0));
         case ScalarType::BFloat16: return body(torch::headeronly::BFloat16(0));
         case ScalarType::Half: return body(torch::headeronly::Half(0));
-        default: STD_TORCH_CHECK(false, "features must be float32, float64, bfloat16 or float16, got ", torch::headeronly::toString(type));
+        default:
+            STD_TORCH_CHECK(false, "features must be float32, float64, bfloat16 or float16, got ",
+                            torch::headeronly::toString(type));
     }
 }
 

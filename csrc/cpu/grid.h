@@ -79,12 +79,15 @@ public:
         for (int number = lowest; number <= highest; number++) {
             const Level& level = levels_[number];
             if (level.count == 0) continue;
-            const double longest = threshold > 0 ? std::min(level.longest, side / threshold * (1 + rounding)) : level.longest;
+            const double longest =
+                threshold > 0 ? std::min(level.longest, side / threshold * (1 + rounding)) : level.longest;
             const double reach_x = (box.width() + longest) / 2 * shrink;
             const double reach_y = (box.height() + longest) / 2 * shrink;
             const double cells = cells_per_pixel(number);
-            const int64_t x0 = index((box.center_x() - reach_x) * cells), x1 = index((box.center_x() + reach_x) * cells);
-            const int64_t y0 = index((box.center_y() - reach_y) * cells), y1 = index((box.center_y() + reach_y) * cells);
+            const int64_t x0 = index((box.center_x() - reach_x) * cells),
+                          x1 = index((box.center_x() + reach_x) * cells);
+            const int64_t y0 = index((box.center_y() - reach_y) * cells),
+                          y1 = index((box.center_y() + reach_y) * cells);
             const double probes = (static_cast<double>(x1) - x0 + 1) * (static_cast<double>(y1) - y0 + 1);
             if (probes > static_cast<double>(level.count)) {
                 const int64_t end = level.first + static_cast<int64_t>(level.mask) + 1;
@@ -137,7 +140,8 @@ private:
         return bucket_at(levels_[number], of_group, index(box.center_x() * cells), index(box.center_y() * cells));
     }
     static int64_t bucket_at(const Level& level, int64_t of_group, int64_t x, int64_t y) {
-        uint64_t row = static_cast<uint64_t>(y) * 0x9E3779B97F4A7C15ull + static_cast<uint64_t>(of_group) * 0xC2B2AE3D27D4EB4Full;
+        uint64_t row =
+            static_cast<uint64_t>(y) * 0x9E3779B97F4A7C15ull + static_cast<uint64_t>(of_group) * 0xC2B2AE3D27D4EB4Full;
         row = (row ^ (row >> 32)) * 0xD6E8FEB86659FD93ull;
         return level.first + static_cast<int64_t>(((row ^ (row >> 32)) + static_cast<uint64_t>(x)) & level.mask);
     }

@@ -8,8 +8,9 @@ namespace smallobjects {
 
 // result [channels, new_height, new_width], where `matrix [2, 3]` leads from new to old continuous coordinates.
 template <class T>
-void warp_image(const T* image, int64_t channels, int64_t height, int64_t width, const double* matrix, int64_t new_height, int64_t new_width,
-                Border border, int64_t samples, T* result, const Parallel& parallel) {
+void warp_image(const T* image, int64_t channels, int64_t height, int64_t width, const double* matrix,
+                int64_t new_height, int64_t new_width, Border border, int64_t samples, T* result,
+                const Parallel& parallel) {
     const Window old{0, 0, static_cast<int32_t>(width), static_cast<int32_t>(height)};
     // A thread costs as much as some thousand pixels.
     const int64_t cost = std::max<int64_t>(1, channels * new_width * samples * samples);

@@ -48,16 +48,19 @@ inline void sample_masks(const Masks& masks, int64_t height, int64_t width, cons
             float* out = result + k * rule.bins.rows * rule.bins.columns;
             for (const Span& row : rows.bins) {
                 std::fill(line.begin(), line.end(), 0.0f);
-                const int64_t top = std::max<int64_t>(row.first, window.y1), bottom = std::min<int64_t>(row.first + row.count, window.y2);
+                const int64_t top = std::max<int64_t>(row.first, window.y1),
+                              bottom = std::min<int64_t>(row.first + row.count, window.y2);
                 for (int64_t y = top; y < bottom; y++) {
                     const float weight = rows.weights[row.weight + y - row.first] / 255;
                     const uint8_t* from = data + (y - window.y1) * window.width();
                     for (int64_t x = 0; x < window.width(); x++) line[x] += weight * from[x];
                 }
                 for (const Span& column : columns.bins) {
-                    const int64_t left = std::max<int64_t>(column.first, window.x1), right = std::min<int64_t>(column.first + column.count, window.x2);
+                    const int64_t left = std::max<int64_t>(column.first, window.x1),
+                                  right = std::min<int64_t>(column.first + column.count, window.x2);
                     float sum = 0;
-                    for (int64_t x = left; x < right; x++) sum += columns.weights[column.weight + x - column.first] * line[x - window.x1];
+                    for (int64_t x = left; x < right; x++)
+                        sum += columns.weights[column.weight + x - column.first] * line[x - window.x1];
                     *out++ = soft ? sum : static_cast<float>(sum >= 0.5f);
                 }
             }
@@ -106,11 +109,12 @@ inline void paste_masks(const float* probabilities, int64_t side, const float* b
 
 // data of `windows`: the masks where `matrix [2, 3]` leads from new to old continuous coordinates; each pixel the mean of
 // samples x samples.
-inline void warp_masks(const Masks& masks, const double* matrix, const Window* windows, const int64_t* offsets, int64_t samples,
-                       uint8_t* data, const Parallel& parallel) {
+inline void warp_masks(const Masks& masks, const double* matrix, const Window* windows, const int64_t* offsets,
+                       int64_t samples, uint8_t* data, const Parallel& parallel) {
     parallel(masks.count, 8, [&](int64_t begin, int64_t end) {
         Warp<uint8_t> warp(Affine::of(matrix), samples, Border::constant, 1);
-        for (int64_t i = begin; i < end; i++) warp.draw(masks.pixels(i), masks.windows[i], windows[i], data + offsets[i], 0);
+        for (int64_t i = begin; i < end; i++)
+            warp.draw(masks.pixels(i), masks.windows[i], windows[i], data + offsets[i], 0);
     });
 }
 
@@ -150,15 +154,16 @@ inline const uint8_t* last_inside(const uint8_t* begin, const uint8_t* at) {
 inline Window box_inside(const Window& window, const uint8_t* data) {
     const int64_t width = window.width();
     const uint8_t* end = data + window.area();
-    const int64_t top = (first_inside(data, end) - data) / width, bottom = (last_inside(data, end) - 1 - data) / width + 1;
+    const int64_t top = (first_inside(data, end) - data) / width,
+                  bottom = (last_inside(data, end) - 1 - data) / width + 1;
     int64_t left = width, right = 0;
     for (int64_t y = top; y < bottom && (left > 0 || right < width); y++) {
         const uint8_t* row = data + y * width;
         left = first_inside(row, row + left) - row;
         right = last_inside(row + right, row + width) - row;
     }
-    return {static_cast<int32_t>(window.x1 + left), static_cast<int32_t>(window.y1 + top), static_cast<int32_t>(window.x1 + right),
-            static_cast<int32_t>(window.y1 + bottom)};
+    return {static_cast<int32_t>(window.x1 + left), static_cast<int32_t>(window.y1 + top),
+            static_cast<int32_t>(window.x1 + right), static_cast<int32_t>(window.y1 + bottom)};
 }
 
 // areas [count] in pixels inside and their tight boxes [count], zeros where there are none.
@@ -172,9 +177,11 @@ inline void measure_masks(const Masks& masks, int64_t* areas, Window* boxes, con
 }
 
 // data of the masks of `index [count]`, which begin at `offsets [count + 1]`.
-inline void pick_masks(const Masks& masks, const int64_t* index, int64_t count, const int64_t* offsets, uint8_t* data, const Parallel& parallel) {
+inline void pick_masks(const Masks& masks, const int64_t* index, int64_t count, const int64_t* offsets, uint8_t* data,
+                       const Parallel& parallel) {
     parallel(count, worth_a_thread(offsets, count), [&](int64_t begin, int64_t end) {
-        for (int64_t k = begin; k < end; k++) std::copy_n(masks.pixels(index[k]), offsets[k + 1] - offsets[k], data + offsets[k]);
+        for (int64_t k = begin; k < end; k++)
+            std::copy_n(masks.pixels(index[k]), offsets[k + 1] - offsets[k], data + offsets[k]);
     });
 }
 
@@ -185,7 +192,8 @@ struct MaskOverlap {
 
 inline std::vector<int64_t> mask_areas(const Masks& masks) {
     std::vector<int64_t> areas(masks.count);
-    for (int64_t i = 0; i < masks.count; i++) areas[i] = count_inside(masks.pixels(i), masks.data + masks.offsets[i + 1]);
+    for (int64_t i = 0; i < masks.count; i++)
+        areas[i] = count_inside(masks.pixels(i), masks.data + masks.offsets[i + 1]);
     return areas;
 }
 
@@ -205,7 +213,8 @@ inline int64_t shared_pixels(const Masks& one, int64_t i, const Masks& other, in
 inline std::vector<MaskOverlap> mask_iou(const Masks& rows, const Masks& columns, const Parallel& parallel) {
     std::vector<float> boxes(4 * columns.count);
     auto box_of = [](const Window& w) {
-        return Box{static_cast<float>(w.x1), static_cast<float>(w.y1), static_cast<float>(w.x2), static_cast<float>(w.y2)};
+        return Box{static_cast<float>(w.x1), static_cast<float>(w.y1), static_cast<float>(w.x2),
+                   static_cast<float>(w.y2)};
     };
     for (int64_t j = 0; j < columns.count; j++) {
         const Box box = box_of(columns.windows[j]);
@@ -267,7 +276,8 @@ inline void label_image(const Masks& masks, int64_t width, double min_visible_fr
 }
 
 // Bounding windows of the pixels of each of `ids [count]` in an image; zeros where it is not there.
-inline std::vector<Window> windows_of_labels(const int32_t* labels, int64_t height, int64_t width, const int64_t* ids, int64_t count) {
+inline std::vector<Window> windows_of_labels(const int32_t* labels, int64_t height, int64_t width, const int64_t* ids,
+                                             int64_t count) {
     std::unordered_map<int64_t, int64_t> places;
     for (int64_t i = 0; i < count; i++) places.emplace(ids[i], i);
     std::vector<Window> windows(count, Window{0, 0, 0, 0});
@@ -281,7 +291,8 @@ inline std::vector<Window> windows_of_labels(const int32_t* labels, int64_t heig
             if (place == places.end()) continue;
             Window& window = windows[place->second];
             if (window.area() == 0) {
-                window = {static_cast<int32_t>(start), static_cast<int32_t>(y), static_cast<int32_t>(x), static_cast<int32_t>(y + 1)};
+                window = {static_cast<int32_t>(start), static_cast<int32_t>(y), static_cast<int32_t>(x),
+                          static_cast<int32_t>(y + 1)};
             } else {
                 window.x1 = std::min(window.x1, static_cast<int32_t>(start));
                 window.x2 = std::max(window.x2, static_cast<int32_t>(x));
@@ -292,8 +303,8 @@ inline std::vector<Window> windows_of_labels(const int32_t* labels, int64_t heig
     return windows;
 }
 
-inline void cut_labels(const int32_t* labels, int64_t width, const int64_t* ids, const Window* windows, const int64_t* offsets,
-                       int64_t count, uint8_t* data, const Parallel& parallel) {
+inline void cut_labels(const int32_t* labels, int64_t width, const int64_t* ids, const Window* windows,
+                       const int64_t* offsets, int64_t count, uint8_t* data, const Parallel& parallel) {
     parallel(count, 16, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; i++) {
             const Window& window = windows[i];

@@ -94,7 +94,8 @@ inline void match_boxes(const float* priors, int64_t prior_count, const float* t
 
 class AnchorMatcher {
 public:
-    AnchorMatcher(const std::vector<AnchorGrid>& grids, const float* targets, int64_t target_count, float min_iou, Ties ties)
+    AnchorMatcher(const std::vector<AnchorGrid>& grids, const float* targets, int64_t target_count, float min_iou,
+                  Ties ties)
         : grids_(grids), targets_(targets), target_count_(target_count), min_iou_(min_iou), ties_(ties),
           best_(target_count), windows_(target_count * grids.size()) {}
 
@@ -103,7 +104,8 @@ public:
         parallel(target_count_, 16, [&](int64_t begin, int64_t end) {
             for (int64_t t = begin; t < end; t++) {
                 look_around(t);
-                if (ties_ == Ties::nearest && best_[t] > 0) nearest[t] = nearest_tie(box_at(targets_, t), grids_, best_[t]);
+                if (ties_ == Ties::nearest && best_[t] > 0)
+                    nearest[t] = nearest_tie(box_at(targets_, t), grids_, best_[t]);
             }
         });
         // Each anchor belongs to one band of rows of one grid, so bands can go side by side.

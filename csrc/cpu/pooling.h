@@ -78,11 +78,13 @@ struct RoiAlign {
         const Acc extent = aligned ? high - low : std::max(high - low, Acc(1));
         // An empty or inverted RoI has no adaptive samples, and gives 0.
         const Acc adaptive = std::max(std::ceil(extent / static_cast<Acc>(bins)), Acc(0));
-        const int64_t samples = sampling_ratio > 0 ? sampling_ratio : static_cast<int64_t>(std::min(adaptive, Acc(1e9)));
+        const int64_t samples =
+            sampling_ratio > 0 ? sampling_ratio : static_cast<int64_t>(std::min(adaptive, Acc(1e9)));
         axis.clear();
         for (int64_t bin = 0; bin < bins; bin++) {
             auto at = [&](int64_t i) {
-                return low + extent * ((static_cast<Acc>(bin * samples + i) + Acc(0.5)) / static_cast<Acc>(bins * samples));
+                return low +
+                       extent * ((static_cast<Acc>(bin * samples + i) + Acc(0.5)) / static_cast<Acc>(bins * samples));
             };
             // Samples go along the axis in one direction, so those on the map are a range; found by halves, because a
             // huge RoI has up to 1e9 of them.
@@ -150,8 +152,8 @@ constexpr int64_t lanes = 16;  // channels that a sum is kept in registers for
 
 // result [K, R, S, C] for R rows and S columns of bins; bins outside the map get `outside`.
 template <class T, class Acc, class Rule>
-void pool(const Rule& rule, const std::vector<FeatureMap<const T>>& maps, int64_t channels, const Rois& rois, Acc outside,
-          T* result, const Parallel& parallel) {
+void pool(const Rule& rule, const std::vector<FeatureMap<const T>>& maps, int64_t channels, const Rois& rois,
+          Acc outside, T* result, const Parallel& parallel) {
     parallel(rois.count, 1, [&](int64_t begin, int64_t end) {
         Axis<Acc> rows, columns;
         std::vector<const T*> cells;

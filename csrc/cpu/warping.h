@@ -14,7 +14,8 @@
 
 namespace smallobjects {
 
-constexpr int64_t block_width = 256, block_height = 64;  // of new pixels drawn together, so that what they read stays near
+// Of new pixels drawn together, so that what they read stays near.
+constexpr int64_t block_width = 256, block_height = 64;
 
 // The four pixels around each of a row of points.
 template <class T>
@@ -28,8 +29,12 @@ template <>
 struct Quads<uint8_t> {
     uint32_t pixels[block_width];
 
-    void set(int64_t n, uint32_t a, uint32_t b, uint32_t c, uint32_t d) { pixels[n] = (a | b << 8) | (c | d << 8) << 16; }
-    float get(int64_t n, int corner) const { return static_cast<float>(static_cast<int32_t>(pixels[n] >> 8 * corner & 255)); }
+    void set(int64_t n, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
+        pixels[n] = (a | b << 8) | (c | d << 8) << 16;
+    }
+    float get(int64_t n, int corner) const {
+        return static_cast<float>(static_cast<int32_t>(pixels[n] >> 8 * corner & 255));
+    }
 };
 
 // `level_from` for values from 0 to 255.4, without branches or calls: the addition rounds.
@@ -77,36 +82,43 @@ private:
     // Whether pixels fall on pixels, all of them at numbers that float knows exactly.
     bool moves_pixels(const Window& area) const {
         const auto exact = [](double number) { return std::abs(number) <= 1 << 22; };
-        const auto axis = [](double a, double b) { return (a == 0 && std::abs(b) == 1) || (b == 0 && std::abs(a) == 1); };
-        return samples_ == 1 && axis(map_.xx, map_.xy) && axis(map_.yx, map_.yy) && axis(map_.xx, map_.yx) && exact(map_.x0) && exact(map_.y0) &&
-               map_.x0 == std::floor(map_.x0) && map_.y0 == std::floor(map_.y0) && exact(area.x1) && exact(area.y1) && exact(area.x2) &&
-               exact(area.y2);
+        const auto axis = [](double a, double b) {
+            return (a == 0 && std::abs(b) == 1) || (b == 0 && std::abs(a) == 1);
+        };
+        return samples_ == 1 && axis(map_.xx, map_.xy) && axis(map_.yx, map_.yy) && axis(map_.xx, map_.yx) &&
+               exact(map_.x0) && exact(map_.y0) && map_.x0 == std::floor(map_.x0) && map_.y0 == std::floor(map_.y0) &&
+               exact(area.x1) && exact(area.y1) && exact(area.x2) && exact(area.y2);
     }
 
     // Pixels seen from x on, one for each step of one pixel.
     void move(int64_t x, int64_t y, int64_t count, T* out) const {
         const double at_x = static_cast<double>(x) + 0.5, at_y = static_cast<double>(y) + 0.5;
-        const int64_t u = static_cast<int64_t>(map_.u(at_x, at_y)) - old_.x1, v = static_cast<int64_t>(map_.v(at_x, at_y)) - old_.y1;
-        const int64_t step_u = static_cast<int64_t>(map_.xx), step_v = static_cast<int64_t>(map_.yx), width = old_.width(), height = old_.height();
+        const int64_t u = static_cast<int64_t>(map_.u(at_x, at_y)) - old_.x1,
+                      v = static_cast<int64_t>(map_.v(at_x, at_y)) - old_.y1;
+        const int64_t step_u = static_cast<int64_t>(map_.xx), step_v = static_cast<int64_t>(map_.yx),
+                      width = old_.width(), height = old_.height();
         const Run run = common(steps_inside(u, step_u, width, count), steps_inside(v, step_v, height, count));
         const int64_t step = step_v * width + step_u;
         for (int64_t c = 0; c < channels_; c++, out += plane_) {
             const T* plane = pixels_ + c * old_.area();
             const auto border = [&](int64_t begin, int64_t end) {
                 for (int64_t n = begin; n < end; n++) {
-                    const int64_t column = pixel_at(u + n * step_u, width, border_), row = pixel_at(v + n * step_v, height, border_);
+                    const int64_t column = pixel_at(u + n * step_u, width, border_),
+                                  row = pixel_at(v + n * step_v, height, border_);
                     out[n] = column < 0 || row < 0 ? T(0) : plane[row * width + column];
                 }
             };
             border(0, run.begin);
-            if (run.begin < run.end) copy(plane + v * width + u + run.begin * step, step, run.end - run.begin, out + run.begin);
+            if (run.begin < run.end)
+                copy(plane + v * width + u + run.begin * step, step, run.end - run.begin, out + run.begin);
             border(run.end, count);
         }
     }
     static void copy(const T* from, int64_t step, int64_t count, T* to) {
         if (step == 1) std::copy_n(from, count, to);
         else if (step == -1) std::reverse_copy(from - count + 1, from + 1, to);
-        else for (int64_t n = 0; n < count; n++) to[n] = from[n * step];
+        else
+            for (int64_t n = 0; n < count; n++) to[n] = from[n * step];
     }
     // The steps n of 0..count after which start + n * step is in 0..length.
     static Run steps_inside(int64_t start, int64_t step, int64_t length, int64_t count) {
@@ -118,7 +130,8 @@ private:
     void mean(int64_t x, int64_t y, int64_t count, T* out) {
         for (int64_t c = 0; c < channels_; c++) std::fill_n(&sums_[c * block_width], count, 0.0f);
         for (int64_t i = 0; i < samples_; i++) {
-            for (int64_t j = 0; j < samples_; j++) add(x, sample_at(j, samples_), static_cast<double>(y) + sample_at(i, samples_), count);
+            for (int64_t j = 0; j < samples_; j++)
+                add(x, sample_at(j, samples_), static_cast<double>(y) + sample_at(i, samples_), count);
         }
         const float number = static_cast<float>(samples_ * samples_);
         for (int64_t c = 0; c < channels_; c++, out += plane_) {
@@ -141,7 +154,8 @@ private:
         if (all.tame) locate(static_cast<int32_t>(x), offset, y, all.seen, [](float at) { return at; });
         else locate(static_cast<int32_t>(x), offset, y, all.seen, reachable);
         for (int64_t n = all.seen.begin; n < all.inner.begin; n++) find_corners(n);
-        for (int64_t n = all.inner.begin; n < all.inner.end; n++) corners_[n][0] = (int64_t{rows_[n]} - old_.y1) * old_.width() + columns_[n] - old_.x1;
+        for (int64_t n = all.inner.begin; n < all.inner.end; n++)
+            corners_[n][0] = (int64_t{rows_[n]} - old_.y1) * old_.width() + columns_[n] - old_.x1;
         for (int64_t n = all.inner.end; n < all.seen.end; n++) find_corners(n);
         for (int64_t c = 0; c < channels_; c++) {
             read(pixels_ + c * old_.area(), all);
@@ -151,7 +165,8 @@ private:
 
     // Where the pixels around point n are in a plane, -1 for none.
     void find_corners(int64_t n) {
-        const int64_t width = old_.width(), height = old_.height(), x = int64_t{columns_[n]} - old_.x1, y = int64_t{rows_[n]} - old_.y1;
+        const int64_t width = old_.width(), height = old_.height(), x = int64_t{columns_[n]} - old_.x1,
+                      y = int64_t{rows_[n]} - old_.y1;
         const int64_t columns[2] = {pixel_at(x, width, border_), pixel_at(x + 1, width, border_)};
         const int64_t rows[2] = {pixel_at(y, height, border_), pixel_at(y + 1, height, border_)};
         for (int corner = 0; corner < 4; corner++) {
@@ -172,7 +187,8 @@ private:
             return common(narrowed(map_.xx, u, old_.x1 - around_u, around_u - 1 + old_.x2, count),
                           narrowed(map_.yx, v, old_.y1 - around_v, around_v - 1 + old_.y2, count));
         };
-        const Run seen = border_ == Border::constant ? within(1 + slack_u, 1 + slack_v) : Run{0, count}, inner = within(-slack_u, -slack_v);
+        const Run seen = border_ == Border::constant ? within(1 + slack_u, 1 + slack_v) : Run{0, count},
+                  inner = within(-slack_u, -slack_v);
         return {seen, inner.begin < inner.end ? inner : Run{seen.begin, seen.begin}, true};
     }
     // The steps n of 0..count for which start + n * slope is in low..high.
@@ -188,7 +204,9 @@ private:
     void read(const T* plane, const Runs& all) {
         const auto edge = [&](int64_t begin, int64_t end) {
             const auto pixel = [&](int64_t at) { return at < 0 ? T(0) : plane[at]; };
-            for (int64_t n = begin; n < end; n++) quads_.set(n, pixel(corners_[n][0]), pixel(corners_[n][1]), pixel(corners_[n][2]), pixel(corners_[n][3]));
+            for (int64_t n = begin; n < end; n++)
+                quads_.set(n, pixel(corners_[n][0]), pixel(corners_[n][1]), pixel(corners_[n][2]),
+                           pixel(corners_[n][3]));
         };
         edge(all.seen.begin, all.inner.begin);
         for (int64_t n = all.inner.begin; n < all.inner.end; n++) {

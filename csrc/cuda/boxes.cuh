@@ -13,7 +13,9 @@ namespace smallobjects {
 constexpr int lowest_power = -30, number_of_levels = 160, hash_bits = 55;
 constexpr int64_t key_of_unsound = INT64_MAX;
 
-__device__ inline int level_of(double side) { return side > 0 ? held(ilogb(side) - lowest_power, 0, number_of_levels - 1) : 0; }
+__device__ inline int level_of(double side) {
+    return side > 0 ? held(ilogb(side) - lowest_power, 0, number_of_levels - 1) : 0;
+}
 __device__ inline double cells_per_pixel(int level) { return ldexp(1.0, -(level + lowest_power)); }
 // Cells further out than 2^59 merge.
 __device__ inline int64_t cell_index(double cell) { return static_cast<int64_t>(held(floor(cell), -1e18, 1e18)); }
@@ -53,8 +55,10 @@ struct Grid {
             if (threshold > 0) reach = smaller(reach, side / threshold * (1 + rounding));
             const double reach_x = (box.width() + reach) / 2 * shrink, reach_y = (box.height() + reach) / 2 * shrink;
             const double cells = cells_per_pixel(level);
-            const int64_t x0 = cell_index((box.center_x() - reach_x) * cells), x1 = cell_index((box.center_x() + reach_x) * cells);
-            const int64_t y0 = cell_index((box.center_y() - reach_y) * cells), y1 = cell_index((box.center_y() + reach_y) * cells);
+            const int64_t x0 = cell_index((box.center_x() - reach_x) * cells),
+                          x1 = cell_index((box.center_x() + reach_x) * cells);
+            const int64_t y0 = cell_index((box.center_y() - reach_y) * cells),
+                          y1 = cell_index((box.center_y() + reach_y) * cells);
             const double probes = (static_cast<double>(x1) - x0 + 1) * (static_cast<double>(y1) - y0 + 1);
             if (probes > static_cast<double>(end - begin)) {
                 for (int64_t k = begin; k < end; k++) {
@@ -82,7 +86,8 @@ __global__ void grid_keys(const float* boxes, const int64_t* groups, int64_t cou
         if (!box.sound()) continue;
         const int level = level_of(box.longer_side());
         const double cells = cells_per_pixel(level);
-        keys[i] = key_of(level, groups ? groups[i] : 0, cell_index(box.center_x() * cells), cell_index(box.center_y() * cells));
+        keys[i] = key_of(level, groups ? groups[i] : 0, cell_index(box.center_x() * cells),
+                         cell_index(box.center_y() * cells));
         atomicMax(&longest[level], __float_as_uint(box.longer_side()));
     }
 }

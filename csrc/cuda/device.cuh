@@ -21,7 +21,8 @@ __device__ inline unsigned this_lane() { return threadIdx.x % lanes; }
 
 // The sum over a warp, right in its first lane.
 __device__ inline int64_t warp_sum(int64_t value) {
-    for (unsigned step = lanes / 2; step > 0; step /= 2) value += __shfl_down_sync(~0u, static_cast<long long>(value), step);
+    for (unsigned step = lanes / 2; step > 0; step /= 2)
+        value += __shfl_down_sync(~0u, static_cast<long long>(value), step);
     return value;
 }
 

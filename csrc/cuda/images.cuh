@@ -50,7 +50,8 @@ struct Sight {
         const Affine map = Affine::of(matrix);
         for (int64_t i = 0; i < samples; i++) {
             for (int64_t j = 0; j < samples; j++) {
-                const double at_x = static_cast<double>(x) + sample_at(j, samples), at_y = static_cast<double>(y) + sample_at(i, samples);
+                const double at_x = static_cast<double>(x) + sample_at(j, samples),
+                             at_y = static_cast<double>(y) + sample_at(i, samples);
                 visit(Point(map.u(at_x, at_y), map.v(at_x, at_y), old, border));
             }
         }
@@ -63,7 +64,8 @@ __device__ inline void put(float value, float& pixel) { pixel = value; }
 
 // result [channels, height, width] of an image, its pixels in the window `old`; points serve four channels at once.
 template <class T>
-__global__ void warp_image(const T* image, int64_t channels, Window old, Sight sight, int64_t height, int64_t width, T* result) {
+__global__ void warp_image(const T* image, int64_t channels, Window old, Sight sight, int64_t height, int64_t width,
+                           T* result) {
     constexpr int64_t most = 4;
     for (int64_t p = this_thread(); p < height * width; p += all_threads()) {
         for (int64_t first = 0; first < channels; first += most) {

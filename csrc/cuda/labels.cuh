@@ -7,7 +7,8 @@ namespace smallobjects {
 
 // labels [height, width], zeroed: the masks painted, earlier ones on top, those kept of which more than
 // `min_visible_fraction` is still free. What a mask finds depends on those before it: one block goes over them in order.
-__global__ void label_image(Masks masks, int64_t height, int64_t width, double min_visible_fraction, int32_t* labels, bool* kept) {
+__global__ void label_image(Masks masks, int64_t height, int64_t width, double min_visible_fraction, int32_t* labels,
+                            bool* kept) {
     auto* counts = shared_memory<unsigned long long>();  // visible, total
     int32_t number = 0;
     for (int64_t i = 0; i < masks.count; i++) {
@@ -15,7 +16,8 @@ __global__ void label_image(Masks masks, int64_t height, int64_t width, double m
         if (!window.inside(height, width)) window = {0, 0, 0, 0};
         const auto each = [&](auto&& visit) {
             for (int64_t p = threadIdx.x; p < window.area(); p += blockDim.x) {
-                if (masks.pixels(i)[p] >= inside) visit(labels[(window.y1 + p / window.width()) * width + window.x1 + p % window.width()]);
+                if (masks.pixels(i)[p] >= inside)
+                    visit(labels[(window.y1 + p / window.width()) * width + window.x1 + p % window.width()]);
             }
         };
         if (threadIdx.x < 2) counts[threadIdx.x] = 0;
@@ -48,8 +50,8 @@ __global__ void open_windows(Window* windows, int64_t count) {
 }
 
 // Bounding windows of the pixels of each id; `ids [count]` ascending, `places` where each was.
-__global__ void grow_windows(const int32_t* labels, int64_t height, int64_t width, const int64_t* ids, const int64_t* places, int64_t count,
-                             Window* windows) {
+__global__ void grow_windows(const int32_t* labels, int64_t height, int64_t width, const int64_t* ids,
+                             const int64_t* places, int64_t count, Window* windows) {
     for (int64_t p = this_thread(); p < height * width; p += all_threads()) {
         const int32_t label = labels[p];
         if (label == 0) continue;
@@ -78,7 +80,9 @@ struct Cut {
     const int64_t* ids;
     int64_t width;
 
-    __device__ uint8_t operator()(int64_t i, int64_t x, int64_t y) const { return labels[y * width + x] == ids[i] ? 255 : 0; }
+    __device__ uint8_t operator()(int64_t i, int64_t x, int64_t y) const {
+        return labels[y * width + x] == ids[i] ? 255 : 0;
+    }
 };
 
 }  // namespace smallobjects

@@ -22,7 +22,8 @@ __device__ inline Window common_window(const Window& a, const Window& b) {
 
 // Calls `visit(j)` for the columns whose windows meet that of row `i`, some of them twice.
 template <class Visit>
-__device__ void each_column(const Masks& rows, const Masks& columns, const Grid& grid, const float* row_boxes, int64_t i, const Visit& visit) {
+__device__ void each_column(const Masks& rows, const Masks& columns, const Grid& grid, const float* row_boxes,
+                            int64_t i, const Visit& visit) {
     const Box box = box_at(row_boxes, i);
     if (!box.sound()) return;
     grid.nearby(box, 0, 0.0, [&](int64_t j) {
@@ -42,7 +43,8 @@ __global__ void count_pairs(Masks rows, Masks columns, Grid grid, const float* r
 }
 
 // pairs [P], row * columns + column, those of a row from its place in `offsets [rows]` on.
-__global__ void list_pairs(Masks rows, Masks columns, Grid grid, const float* row_boxes, const int64_t* offsets, int64_t* pairs) {
+__global__ void list_pairs(Masks rows, Masks columns, Grid grid, const float* row_boxes, const int64_t* offsets,
+                           int64_t* pairs) {
     for (int64_t i = this_thread(); i < rows.count; i += all_threads()) {
         int64_t at = offsets[i];
         each_column(rows, columns, grid, row_boxes, i, [&](int64_t j) { pairs[at++] = i * columns.count + j; });
@@ -67,8 +69,9 @@ __global__ void share_pixels(Masks rows, Masks columns, const int64_t* pairs, in
 }
 
 // row, column and IoU of those pairs, `hits [H]`, that share a pixel.
-__global__ void write_overlaps(const int64_t* pairs, const int64_t* shared, const int64_t* hits, int64_t hit_count, int64_t column_count,
-                               const int64_t* row_areas, const int64_t* column_areas, int64_t* rows, int64_t* columns, float* iou) {
+__global__ void write_overlaps(const int64_t* pairs, const int64_t* shared, const int64_t* hits, int64_t hit_count,
+                               int64_t column_count, const int64_t* row_areas, const int64_t* column_areas,
+                               int64_t* rows, int64_t* columns, float* iou) {
     for (int64_t h = this_thread(); h < hit_count; h += all_threads()) {
         const int64_t p = hits[h], i = pairs[p] / column_count, j = pairs[p] % column_count;
         rows[h] = i;

@@ -19,7 +19,8 @@ struct MaskArrays {
     __device__ Window window(int64_t i) const {
         const Window window = windows[i];
         const int64_t begin = offsets[i], end = offsets[i + 1];
-        const bool fits = window.width() >= 0 && window.height() >= 0 && begin >= 0 && end <= size && end - begin == window.area();
+        const bool fits =
+            window.width() >= 0 && window.height() >= 0 && begin >= 0 && end <= size && end - begin == window.area();
         return fits ? window : Window{0, 0, 0, 0};
     }
     __device__ Level* pixels(int64_t i) const { return data + offsets[i]; }
@@ -29,14 +30,15 @@ using Drawing = MaskArrays<uint8_t>;
 
 // result [K, S, S]: RoIAlign of masks `index [K]` at `boxes`; pixels outside the canvas (height, width) do not count,
 // those outside a mask's window are 0.
-__global__ void sample_masks(Masks masks, int64_t height, int64_t width, const float* boxes, const int64_t* index, int64_t count,
-                             RoiAlign rule, bool soft, float* result) {
+__global__ void sample_masks(Masks masks, int64_t height, int64_t width, const float* boxes, const int64_t* index,
+                             int64_t count, RoiAlign rule, bool soft, float* result) {
     const Bins bins = rule.bins;
     const int64_t each = bins.rows * bins.columns;
     for (int64_t at = this_thread(); at < count * each; at += all_threads()) {
         const int64_t k = at / each, bin_row = at / bins.columns % bins.rows, bin_column = at % bins.columns;
         const float* box = boxes + 4 * k;
-        if (index[k] < 0 || index[k] >= masks.count || !(is_finite(box[0]) && is_finite(box[1]) && is_finite(box[2]) && is_finite(box[3]))) {
+        if (index[k] < 0 || index[k] >= masks.count ||
+            !(is_finite(box[0]) && is_finite(box[1]) && is_finite(box[2]) && is_finite(box[3]))) {
             result[at] = nanf("");
             continue;
         }
@@ -54,10 +56,14 @@ __global__ void sample_masks(Masks masks, int64_t height, int64_t width, const f
                 const Taps<float> x(u, width);
                 if (!columns.inside(u)) continue;
                 const auto level = [&](int64_t column, int64_t row) {
-                    return window.holds(column, row) ? static_cast<float>(data[(row - window.y1) * window.width() + column - window.x1]) : 0.0f;
+                    return window.holds(column, row)
+                               ? static_cast<float>(data[(row - window.y1) * window.width() + column - window.x1])
+                               : 0.0f;
                 };
-                sum += level(x.low, y.low) * ((1 - y.fraction) * (1 - x.fraction)) + level(x.high, y.low) * ((1 - y.fraction) * x.fraction) +
-                       level(x.low, y.high) * (y.fraction * (1 - x.fraction)) + level(x.high, y.high) * (y.fraction * x.fraction);
+                sum += level(x.low, y.low) * ((1 - y.fraction) * (1 - x.fraction)) +
+                       level(x.high, y.low) * ((1 - y.fraction) * x.fraction) +
+                       level(x.low, y.high) * (y.fraction * (1 - x.fraction)) +
+                       level(x.high, y.high) * (y.fraction * x.fraction);
             }
         }
         const float mean = sum / static_cast<float>(larger(rows.samples * columns.samples, int64_t{1})) / 255;
@@ -88,14 +94,16 @@ struct Pasted {
     };
     __device__ Tap tap(int64_t pixel, float start, float end) const {
         const float scale = static_cast<float>(side) / larger(end - start, 1e-6f);
-        const float at = held((static_cast<float>(pixel) + 0.5f - start) * scale - 0.5f, 0.0f, static_cast<float>(side - 1));
+        const float at =
+            held((static_cast<float>(pixel) + 0.5f - start) * scale - 0.5f, 0.0f, static_cast<float>(side - 1));
         const int64_t low = smaller(static_cast<int64_t>(at), larger<int64_t>(side - 2, 0));
         return {low, smaller(low + 1, side - 1), at - static_cast<float>(low)};
     }
     __device__ uint8_t operator()(int64_t i, int64_t x, int64_t y) const {
         const float* box = boxes + 4 * i;
         const Tap column = tap(x, box[0], box[2]), row = tap(y, box[1], box[3]);
-        const float *above = probabilities + (i * side + row.low) * side, *below = probabilities + (i * side + row.high) * side;
+        const float *above = probabilities + (i * side + row.low) * side,
+                    *below = probabilities + (i * side + row.high) * side;
         const float upper = above[column.low] * (1 - column.fraction) + above[column.high] * column.fraction;
         const float lower = below[column.low] * (1 - column.fraction) + below[column.high] * column.fraction;
         return level_from((upper * (1 - row.fraction) + lower * row.fraction) * 255);
@@ -141,7 +149,8 @@ __global__ void measure_masks(Masks masks, int64_t* areas, Window* boxes) {
         int64_t area = 0;
         for (int64_t p = this_lane(); p < window.area(); p += lanes) {
             if (masks.pixels(i)[p] < inside) continue;
-            const int32_t x = static_cast<int32_t>(window.x1 + p % window.width()), y = static_cast<int32_t>(window.y1 + p / window.width());
+            const int32_t x = static_cast<int32_t>(window.x1 + p % window.width()),
+                          y = static_cast<int32_t>(window.y1 + p / window.width());
             box = {smaller(box.x1, x), smaller(box.y1, y), larger(box.x2, x + 1), larger(box.y2, y + 1)};
             area++;
         }

@@ -13,7 +13,8 @@ struct Matches {
 };
 
 // Writes the best of the targets in the grid, none if it is below `min_iou`.
-__device__ inline void match_prior(const Grid& targets, const Box& prior, float min_iou, int64_t p, const Matches& matches) {
+__device__ inline void match_prior(const Grid& targets, const Box& prior, float min_iou, int64_t p,
+                                   const Matches& matches) {
     int64_t index = -1;
     float best = 0;
     if (prior.sound()) {

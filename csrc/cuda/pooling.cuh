@@ -71,13 +71,15 @@ struct RoiAlign {
     template <class Acc>
     __device__ Axis<Acc> axis(float start, float end, double stride, int64_t size, int64_t bins, int64_t bin) const {
         const Acc shift = aligned ? Acc(0.5) : Acc(0);
-        const Acc low = static_cast<Acc>(start) / static_cast<Acc>(stride) - shift, high = static_cast<Acc>(end) / static_cast<Acc>(stride) - shift;
+        const Acc low = static_cast<Acc>(start) / static_cast<Acc>(stride) - shift,
+                  high = static_cast<Acc>(end) / static_cast<Acc>(stride) - shift;
         const Acc extent = aligned ? high - low : larger(high - low, Acc(1));
         // An empty or inverted RoI has no adaptive samples, and gives 0.
         const Acc adaptive = larger(ceil_of(extent / static_cast<Acc>(bins)), Acc(0));
         const int64_t samples = sampling_ratio > 0 ? sampling_ratio : static_cast<int64_t>(smaller(adaptive, Acc(1e9)));
         const Acc total = static_cast<Acc>(bins * samples), first = static_cast<Acc>(bin * samples) + Acc(0.5);
-        Axis<Acc> axis = {low, extent, first, total, Acc(1), Acc(-1), static_cast<Acc>(size), samples, 0, samples, size};
+        Axis<Acc> axis = {low,     extent, first,   total, Acc(1), Acc(-1), static_cast<Acc>(size),
+                          samples, 0,      samples, size};
         if (!(extent <= Acc(FLT_MAX))) axis.end = 0;
         if (samples > 8 && extent > 0 && axis.end > 0) {
             // A box far larger than the map: two samples more than needed at either end, rather than all outside.
@@ -95,8 +97,10 @@ struct CropAndResize {
 
     template <class Acc>
     __device__ Axis<Acc> axis(float start, float end, double, int64_t size, int64_t bins, int64_t bin) const {
-        const Acc low = static_cast<Acc>(start), extent = static_cast<Acc>(end) - low, last = static_cast<Acc>(size - 1);
-        const Acc first = bins > 1 ? static_cast<Acc>(bin) : Acc(0.5), total = bins > 1 ? static_cast<Acc>(bins - 1) : Acc(1);
+        const Acc low = static_cast<Acc>(start), extent = static_cast<Acc>(end) - low,
+                  last = static_cast<Acc>(size - 1);
+        const Acc first = bins > 1 ? static_cast<Acc>(bin) : Acc(0.5),
+                  total = bins > 1 ? static_cast<Acc>(bins - 1) : Acc(1);
         return {low, extent, first, total, last, Acc(0), last, 1, 0, 1, size};
     }
 };
@@ -177,9 +181,10 @@ __global__ void pool_backward(Rule rule, Pyramid<Acc> sums, Rois rois, const T* 
             if (!may_touch<Acc>(rule, box[1], box[3], map.stride, map.height, y)) continue;
             for (int64_t bin = 0; bin < bins.rows; bin++) {
                 Acc row_weight = 0;
-                each_tap(rule.template axis<Acc>(box[1], box[3], map.stride, map.height, bins.rows, bin), [&](int64_t cell, Acc weight) {
-                    if (cell == y) row_weight += weight;
-                });
+                each_tap(rule.template axis<Acc>(box[1], box[3], map.stride, map.height, bins.rows, bin),
+                         [&](int64_t cell, Acc weight) {
+                             if (cell == y) row_weight += weight;
+                         });
                 if (row_weight == 0) continue;
                 const T* from = grad + (k * bins.rows + bin) * bins.columns * channels + c;
                 for (int64_t column = 0; column < bins.columns; column++, from += channels) {

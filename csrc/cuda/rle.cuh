@@ -18,7 +18,8 @@ struct Characters {
 };
 
 // Without `text`: lengths [count] of the codes; with it, the codes, from `offsets [count]` on.
-__global__ void encode_rle(Masks masks, int64_t height, int64_t width, int64_t* lengths, const int64_t* offsets, uint8_t* text) {
+__global__ void encode_rle(Masks masks, int64_t height, int64_t width, int64_t* lengths, const int64_t* offsets,
+                           uint8_t* text) {
     for (int64_t i = this_thread(); i < masks.count; i += all_threads()) {
         Window window = masks.window(i);
         if (!window.inside(height, width)) window = {0, 0, 0, 0};
@@ -52,7 +53,8 @@ __global__ void settle_broken(int64_t* broken) {
 }
 
 // windows [count] of the coded masks, for `close_windows`; the first broken one's number in `broken`.
-__global__ void windows_of_rle(Texts texts, int64_t height, int64_t width, Window* windows, unsigned long long* broken) {
+__global__ void windows_of_rle(Texts texts, int64_t height, int64_t width, Window* windows,
+                               unsigned long long* broken) {
     for (int64_t i = this_thread(); i < texts.count; i += all_threads()) {
         windows[i] = {0, 0, 0, 0};
         const bool sound = texts.fits(i) && find_window(texts.code(i), texts.length(i), height, width, windows[i]);

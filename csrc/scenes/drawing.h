@@ -46,7 +46,8 @@ inline double position_of(int64_t sample) { return (static_cast<double>(sample) 
 // Number of samples inside for each pixel of a window, as differences along its rows, `values [area + 2]`.
 class Differences {
 public:
-    Differences(const Window& window, int32_t* values) : window_(window), values_(values), end_(values + window.area()) {
+    Differences(const Window& window, int32_t* values)
+        : window_(window), values_(values), end_(values + window.area()) {
         std::fill(values, end_ + 2, 0);
     }
 
@@ -105,7 +106,8 @@ inline int64_t cross_ellipse(const Shapes& shapes, int64_t i, Differences& diffe
 inline int64_t cross_edges(const Shapes& shapes, int64_t i, Differences& differences) {
     int64_t area = 0;
     for (int64_t e = shapes.first_edges[i]; e < shapes.first_edges[i + 1]; e++) {
-        const double x0 = shapes.edges[4 * e], y0 = shapes.edges[4 * e + 1], x1 = shapes.edges[4 * e + 2], y1 = shapes.edges[4 * e + 3];
+        const double x0 = shapes.edges[4 * e], y0 = shapes.edges[4 * e + 1], x1 = shapes.edges[4 * e + 2],
+                     y1 = shapes.edges[4 * e + 3];
         const double slope = (x1 - x0) / (y1 - y0);  // of a level edge it is not asked for
         const int32_t sign = y1 > y0 ? -1 : 1;
         const int64_t end = first_sample(std::max(y0, y1));
@@ -119,7 +121,8 @@ inline int64_t cross_edges(const Shapes& shapes, int64_t i, Differences& differe
 }
 
 // `scratch`: the largest window's area + 2.
-inline void fill_windows(const Shapes& shapes, const Window* windows, int32_t* scratch, uint8_t* levels, double* areas) {
+inline void fill_windows(const Shapes& shapes, const Window* windows, int32_t* scratch, uint8_t* levels,
+                         double* areas) {
     for (int64_t i = 0; i < shapes.count; i++) {
         Differences differences(windows[i], scratch);
         const bool outlined = shapes.first_edges[i] < shapes.first_edges[i + 1];

@@ -10,7 +10,8 @@ namespace smallobjects {
 
 // By number: boxes [count], tight, empty where there is none in labels [H, W], and where the runs of each begin, begins
 // [count], when all runs down the columns are put in order. Returns how many these are, -1 for a number beyond `count`.
-inline int64_t find_boxes(const uint16_t* labels, int64_t height, int64_t width, Window* boxes, int64_t* begins, int64_t count) {
+inline int64_t find_boxes(const uint16_t* labels, int64_t height, int64_t width, Window* boxes, int64_t* begins,
+                          int64_t count) {
     std::fill_n(boxes, count, Window{0, 0, 0, 0});
     std::fill_n(begins, count, 0);
     const auto before = [&](int64_t x, int64_t y) -> int64_t {
@@ -45,8 +46,8 @@ struct Run {
 // COCO's codes of all numbers, one after the other: `text [capacity]` and where each ends in it, text_ends [count]. runs
 // [num_runs] is filled; `begins` as found above become where each number's runs end. Returns the length of the text, -1 where
 // something does not fit.
-inline int64_t encode_labels(const uint16_t* labels, int64_t height, int64_t width, int64_t* begins, int64_t count, Run* runs,
-                             int64_t num_runs, uint8_t* text, int64_t capacity, int64_t* text_ends) {
+inline int64_t encode_labels(const uint16_t* labels, int64_t height, int64_t width, int64_t* begins, int64_t count,
+                             Run* runs, int64_t num_runs, uint8_t* text, int64_t capacity, int64_t* text_ends) {
     uint16_t last = 0;
     for (int64_t x = 0, at = 0; x < width; x++) {
         for (int64_t y = 0; y < height; y++, at++) {

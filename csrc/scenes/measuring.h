@@ -57,13 +57,14 @@ inline void see(const Coverage& coverage, uint8_t* seen) {
 }
 
 // image [H, W, 3], labels [H, W]; object k has number k + 1 and is thing which[k]; `seen` [H, W] of zeros; result [N, 9].
-inline void measure_pixels(const Coverage& coverage, const uint8_t* image, const uint16_t* labels, const int64_t* which, int64_t count,
-                           int64_t ring, uint8_t* seen, int64_t* result) {
+inline void measure_pixels(const Coverage& coverage, const uint8_t* image, const uint16_t* labels, const int64_t* which,
+                           int64_t count, int64_t ring, uint8_t* seen, int64_t* result) {
     see(coverage, seen);
     for (int64_t k = 0; k < count; k++, result += 9) {
         const Window& window = coverage.windows[which[k]];
         const uint8_t* level = coverage.pixels(which[k]);
-        int64_t pixels = 0, shared = 0, own = 0, own_light = 0, around_light = 0, bare = 0, bare_light = 0, bare_squares = 0;
+        int64_t pixels = 0, shared = 0, own = 0, own_light = 0, around_light = 0, bare = 0, bare_light = 0,
+                bare_squares = 0;
         for (int64_t y = window.y1; y < window.y2; y++) {
             for (int64_t x = window.x1; x < window.x2; x++) {
                 const bool is_inside = *level++ >= inside;
@@ -71,8 +72,10 @@ inline void measure_pixels(const Coverage& coverage, const uint8_t* image, const
                 shared += is_inside && seen[y * coverage.width + x] & covered_again;
             }
         }
-        const int64_t left = std::max<int64_t>(window.x1 - ring, 0), right = std::min<int64_t>(window.x2 + ring, coverage.width);
-        const int64_t top = std::max<int64_t>(window.y1 - ring, 0), bottom = std::min<int64_t>(window.y2 + ring, coverage.height);
+        const int64_t left = std::max<int64_t>(window.x1 - ring, 0),
+                      right = std::min<int64_t>(window.x2 + ring, coverage.width);
+        const int64_t top = std::max<int64_t>(window.y1 - ring, 0),
+                      bottom = std::min<int64_t>(window.y2 + ring, coverage.height);
         for (int64_t y = top; y < bottom; y++) {
             for (int64_t x = left; x < right; x++) {
                 const int64_t at = y * coverage.width + x;

@@ -31,7 +31,8 @@ void paint(const Coverage& coverage, const Value* colors, const uint16_t* number
                 if (weight == 0) continue;
                 Value* pixel = canvas + 3 * (y * coverage.width + x);
                 for (int channel = 0; channel < 3; channel++) {
-                    pixel[channel] = static_cast<Value>((pixel[channel] * (255 - weight) + color[channel] * weight + 127) / 255);
+                    pixel[channel] =
+                        static_cast<Value>((pixel[channel] * (255 - weight) + color[channel] * weight + 127) / 255);
                 }
                 if (weight >= inside) labels[y * coverage.width + x] = numbers[i];
             }

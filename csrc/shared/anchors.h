@@ -93,9 +93,11 @@ EVERYWHERE int64_t nearest_tie(const Box& target, const Grids& grids, float best
     for (int64_t g = 0; g < static_cast<int64_t>(grids.size()); g++) {
         const AnchorGrid grid = grids.at(g);
         if (grid.empty()) continue;
-        const int64_t middle_row = grid.nearest_row(target.center_y()), middle_column = grid.nearest_column(target.center_x());
+        const int64_t middle_row = grid.nearest_row(target.center_y()),
+                      middle_column = grid.nearest_column(target.center_x());
         for (int64_t row = larger<int64_t>(middle_row - 1, 0); row <= smaller(middle_row + 1, grid.rows - 1); row++) {
-            for (int64_t column = larger<int64_t>(middle_column - 1, 0); column <= smaller(middle_column + 1, grid.columns - 1); column++) {
+            for (int64_t column = larger<int64_t>(middle_column - 1, 0);
+                 column <= smaller(middle_column + 1, grid.columns - 1); column++) {
                 const Box anchor = grid.anchor(row, column);
                 if (iou_of(target, anchor) < best * tie) continue;
                 const float apart = squared_distance(target, anchor);

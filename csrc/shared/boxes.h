@@ -31,7 +31,9 @@ EVERYWHERE inline float intersection_of(const Box& a, const Box& b) {
 }
 
 // Whether two sound boxes overlap. Written without branches: what the outcome is cannot be predicted.
-EVERYWHERE inline bool meet(const Box& a, const Box& b) { return (a.x1 < b.x2) & (b.x1 < a.x2) & (a.y1 < b.y2) & (b.y1 < a.y2); }
+EVERYWHERE inline bool meet(const Box& a, const Box& b) {
+    return (a.x1 < b.x2) & (b.x1 < a.x2) & (a.y1 < b.y2) & (b.y1 < a.y2);
+}
 
 // Of two sound boxes.
 EVERYWHERE inline float iou_of(const Box& a, const Box& b) {

@@ -90,15 +90,19 @@ EVERYWHERE inline bool find_window(const uint8_t* text, int64_t length, int64_t 
         y2 = larger(y2, first == last ? (end - 1) % height + 1 : height);
     });
     window = {0, 0, 0, 0};
-    if (x2 > x1) window = {static_cast<int32_t>(x1), static_cast<int32_t>(y1), static_cast<int32_t>(x2), static_cast<int32_t>(y2)};
+    if (x2 > x1)
+        window = {static_cast<int32_t>(x1), static_cast<int32_t>(y1), static_cast<int32_t>(x2),
+                  static_cast<int32_t>(y2)};
     return sound;
 }
 
 // Sets the pixels, zeroed, of a coded mask in the window found.
-EVERYWHERE inline void draw_runs(const uint8_t* text, int64_t length, int64_t height, int64_t width, const Window& window, uint8_t* pixels) {
+EVERYWHERE inline void draw_runs(const uint8_t* text, int64_t length, int64_t height, int64_t width,
+                                 const Window& window, uint8_t* pixels) {
     if (window.area() == 0) return;
     read_runs(text, length, height * width, [&](int64_t start, int64_t end) {
-        for (int64_t at = start; at < end; at++) pixels[(at % height - window.y1) * window.width() + (at / height - window.x1)] = 255;
+        for (int64_t at = start; at < end; at++)
+            pixels[(at % height - window.y1) * window.width() + (at / height - window.x1)] = 255;
     });
 }
 

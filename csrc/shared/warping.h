@@ -21,7 +21,9 @@ struct Affine {
 EVERYWHERE inline float reachable(float at) { return held(at, -1073741824.0f, 1073741824.0f); }
 
 // Position of sample k along an axis inside a pixel.
-EVERYWHERE inline double sample_at(int64_t k, int64_t samples) { return (static_cast<double>(k) + 0.5) / static_cast<double>(samples); }
+EVERYWHERE inline double sample_at(int64_t k, int64_t samples) {
+    return (static_cast<double>(k) + 0.5) / static_cast<double>(samples);
+}
 
 // The pixel of an axis that is seen at `at`, -1 for none.
 EVERYWHERE inline int64_t pixel_at(int64_t at, int64_t length, Border border) {

@@ -22,7 +22,7 @@ namespace emulator {
 namespace {
 
 constexpr size_t stack_bytes = 32 << 10;
-constexpr size_t front = 16;  // bytes before shared memory, for a word of the block's own
+constexpr size_t front = 16;           // bytes before shared memory, for a word of the block's own
 constexpr unsigned without_order = 1;  // a switch between fibers orders nothing
 
 // Where `expected` threads meet. Meetings take the two tags in turn: a thread that is late in leaving must not see what
@@ -127,7 +127,8 @@ void prepare(Block& block, unsigned threads, size_t shared_bytes) {
 void run_block(Block& block, unsigned threads) {
     run.block = &block;
     const auto running = [&] {
-        return std::any_of(block.fibers.begin(), block.fibers.begin() + threads, [](const auto& fiber) { return !fiber->done; });
+        return std::any_of(block.fibers.begin(), block.fibers.begin() + threads,
+                           [](const auto& fiber) { return !fiber->done; });
     };
     for (bool forward = true; running(); forward = !forward) {
         run.moved = false;
@@ -139,7 +140,8 @@ void run_block(Block& block, unsigned threads) {
 }  // namespace
 
 void launch(unsigned blocks, unsigned threads, size_t shared_bytes, const std::function<void()>& kernel) {
-    if (blocks == 0 || threads == 0 || threads > 1024) throw std::runtime_error("a launch needs a block and 1 to 1024 threads");
+    if (blocks == 0 || threads == 0 || threads > 1024)
+        throw std::runtime_error("a launch needs a block and 1 to 1024 threads");
     gridDim = {blocks, 1, 1};
     blockDim = {threads, 1, 1};
     run.kernel = &kernel;

@@ -99,14 +99,17 @@ inline OwnMasks random_masks(int64_t count, int64_t height, int64_t width) {
     std::vector<Window> windows;
     for (int64_t i = 0; i < count; i++) {
         const int64_t x1 = pick(0, width), y1 = pick(0, height), limit = one_of({1, 6, 12, 40});
-        windows.push_back({static_cast<int32_t>(x1), static_cast<int32_t>(y1), static_cast<int32_t>(std::min(width, x1 + pick(0, limit))),
+        windows.push_back({static_cast<int32_t>(x1), static_cast<int32_t>(y1),
+                           static_cast<int32_t>(std::min(width, x1 + pick(0, limit))),
                            static_cast<int32_t>(std::min(height, y1 + pick(0, limit)))});
     }
     OwnMasks masks(windows);
     for (int64_t i = 0; i < count; i++) {
         const int64_t kind = pick(0, 3);
         for (int64_t at = masks.offsets[i]; at < masks.offsets[i + 1]; at++) {
-            masks.levels[at] = kind == 0 ? 255 : kind == 1 ? static_cast<uint8_t>(pick(0, 127)) : static_cast<uint8_t>(pick(0, 255));
+            masks.levels[at] = kind == 0   ? 255
+                               : kind == 1 ? static_cast<uint8_t>(pick(0, 127))
+                                           : static_cast<uint8_t>(pick(0, 255));
         }
     }
     return masks;

@@ -71,7 +71,8 @@ public:
         // Tensors borrow their memory. `double` aligns it for every type.
         memory_.emplace_back((count * size_of(type) + 7) / 8);
         bytes(memory_.back().data(), count * size_of(type));
-        return torch::stable::from_blob(memory_.back().data(), sizes, strides, torch::stable::Device(torch::headeronly::DeviceType::CPU), type);
+        return torch::stable::from_blob(memory_.back().data(), sizes, strides,
+                                        torch::stable::Device(torch::headeronly::DeviceType::CPU), type);
     }
     std::vector<Tensor> tensors() {
         std::vector<Tensor> all;
@@ -108,7 +109,8 @@ double value_at(const Tensor& tensor, int64_t i) {
 
 // Zero tolerance: to the last bit.
 bool equal(const Tensor& found, const Tensor& wanted, double tolerance) {
-    if (found.scalar_type() != wanted.scalar_type() || found.dim() != wanted.dim() || !found.is_contiguous()) return false;
+    if (found.scalar_type() != wanted.scalar_type() || found.dim() != wanted.dim() || !found.is_contiguous())
+        return false;
     for (int64_t dim = 0; dim < wanted.dim(); dim++) {
         if (found.size(dim) != wanted.size(dim)) return false;
     }
@@ -124,7 +126,8 @@ bool equal(const Tensor& found, const Tensor& wanted, double tolerance) {
 }
 
 void call(const std::string& name, std::vector<StableIValue>& stack) {
-    if (torch_call_dispatcher(name.c_str(), "", stack.data(), TORCH_ABI_VERSION) != 0) throw std::runtime_error(name + ": refused its arguments");
+    if (torch_call_dispatcher(name.c_str(), "", stack.data(), TORCH_ABI_VERSION) != 0)
+        throw std::runtime_error(name + ": refused its arguments");
 }
 
 std::vector<StableIValue> read_arguments(Reader& file) {
@@ -191,7 +194,8 @@ int run(const char* path) {
 
 int main(int, char** arguments) {
     try {
-        if (!LoadLibraryA(arguments[1])) throw std::runtime_error("the library does not load, Windows error " + std::to_string(GetLastError()));
+        if (!LoadLibraryA(arguments[1]))
+            throw std::runtime_error("the library does not load, Windows error " + std::to_string(GetLastError()));
         std::vector<StableIValue> text(1);
         call("maskrcnn::built_with", text);
         std::printf("%s; %u threads\n", boxed::to<std::string>(text[0]).c_str(), torch::stable::get_num_threads());
