@@ -251,7 +251,7 @@ def test_a_users_own_class_is_a_source(here, monkeypatch):
         ((), "--to=FORMAT is missing"),
         (("--to=coco",), "--output=FOLDER is missing"),
         (
-            ("--to=yolo", "--output=o"),
+            ("--to=yolov9", "--output=o"),
             "must be one of coco, voc, dsb, labels, cst, yolo, roboflow, labelme, geojson, label_studio",
         ),
         (("--to=coco", "--output=src"), "is or contains the source"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shlex
 import shutil
@@ -29,6 +30,7 @@ from maskrcnn.evaluation.coco_format import BOXES_FILE, MASKS_FILE, to_coco_resu
 from maskrcnn.images.large import LargeImage
 from maskrcnn.inference import detection_files, pipeline
 from maskrcnn.inference.config import ViewsConfig
+from maskrcnn.inference.exports import COUNTS, OBJECTS
 from maskrcnn.inference.image_list import make_output_names
 from maskrcnn.inference.job import Job, PredictConfig, prepare
 from maskrcnn.inference.loading import load
@@ -118,6 +120,41 @@ def test_help_answers_without_heavy_imports() -> None:
 # ---- what is written
 
 
+def test_other_formats_and_tables_have_the_objects_of_the_label_images(place: Path) -> None:
+    formats = "--to=geojson,label_tiff,coco,yolo,labelme"
+    lines = succeed(predict, IMAGES, RUN, "--detection_min_confidence=0", "--plot_min_confidence=.05", formats)
+    assert any(line.startswith("Tables       ") for line in lines)
+    folder = Path("predictions/images-1")
+    with (folder / OBJECTS).open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    with (folder / COUNTS).open(encoding="utf-8", newline="") as file:
+        counts = list(csv.DictReader(file))
+    assert len(counts) == N_TEST and rows
+    for count in counts:
+        of_image = [row for row in rows if row["image"] == count["image"]]
+        stem = folder / Path(count["image"]).stem
+        assert [int(row["number"]) for row in of_image] == list(range(1, int(count["objects"]) + 1))
+        scores = [float(row["score"]) for row in of_image]
+        assert scores == sorted(scores, reverse=True) and min(scores, default=1) >= 0.05
+        labels = tifffile.imread(f"{stem}_labels.tif")
+        with Image.open(f"{stem}_labels.png") as image:
+            assert (np.asarray(image) == labels).all()
+        visible = set(np.unique(labels).tolist()) - {0}
+        assert {int(row["number"]) for row in of_image if row["hidden"] == "1"}.isdisjoint(visible)
+        assert sum(row["hidden"] == "1" for row in of_image) == int(count["hidden"])
+        features = read_json(f"{stem}.geojson")["features"]
+        assert [each["properties"]["number"] for each in features] == list(range(1, len(of_image) + 1))
+        with_scores = [each["properties"]["measurements"]["Score"] for each in features]
+        assert with_scores == pytest.approx(scores, abs=1e-5)
+        assert len((folder / f"labels/{stem.name}.txt").read_text().splitlines()) == len(of_image)
+        document = read_json(f"{stem}.json")
+        assert (folder / document["imagePath"]).resolve() == Path(IMAGES, count["image"]).resolve()
+    for row in rows:
+        box = [float(row[name]) for name in ("x1", "y1", "x2", "y2")]
+        assert box[0] <= float(row["centroid_x"]) <= box[2] or row["hidden"] == "1"
+        assert 0 <= float(row["mean_1"]) <= 255 and float(row["area"]) > 0
+
+
 def test_a_limit_that_cut_likely_objects_is_named_and_can_be_raised(place: Path) -> None:
     def note(*flags: str) -> list[str]:
         found = succeed(predict, f"{IMAGES}/000000.png", RUN, "--detection_min_confidence=0", *flags)
@@ -139,7 +176,7 @@ def test_a_folder_is_searched_with_every_head(there: Trained, flags: str) -> Non
     names = [f"{image:06d}" for image in range(N_TEST)]
     labels = {f"{name}_labels.png" for name in names} if there.head == "mask_rcnn" else set()
     results = {BOXES_FILE, MASKS_FILE} if there.head == "mask_rcnn" else {BOXES_FILE}
-    assert written == {f"{name}.png" for name in names} | labels | results | {"images.json"}
+    assert written == {f"{name}.png" for name in names} | labels | results | {"images.json", OBJECTS, COUNTS}
     assert before.items() <= snapshot(there.place).items()
     assert any("boxes, and label images need" in line for line in lines) == (there.head != "mask_rcnn")
     assert_readable_by_pycocotools(Path("predictions/images-1"), there.head)
@@ -191,12 +228,12 @@ def test_label_images_hold_the_detections_that_stay_visible(place: Path) -> None
         found = [each for each in read_json("predictions/images-1/coco_masks.json") if each["image_id"] == number]
         found = sorted((each for each in found if each["score"] >= 0.05), key=lambda each: -each["score"])
         expected, count = np.zeros((64, 64), np.int64), 0
-        for each in found:
+        for place_of, each in enumerate(found, start=1):  # its row in objects.csv
             mask = coco_mask.decode(each["segmentation"]).astype(bool)
             free = mask & (expected == 0)
             if mask.any() and free.sum() > 0.5 * mask.sum():
                 count += 1
-                expected[free] = count
+                expected[free] = place_of
         assert np.array_equal(labels, expected)
         shown += count
     assert shown

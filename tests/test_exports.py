@@ -15,7 +15,8 @@ from pycocotools import mask as coco_mask
 from scipy import ndimage
 
 from maskrcnn.exports import geojson, label_studio, labelme, yolo
-from maskrcnn.exports.tables import count_by_class, make_rows, number_pixels, write_table
+from maskrcnn.exports.tables import make_rows, number_pixels, write_table
+from maskrcnn.inference.exports import write_tables
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 from maskrcnn.structures.outlines import join_rings, trace_outlines
@@ -136,7 +137,7 @@ def test_rows_of_the_table_are_the_numbers_of_the_label_image():
     assert np.unique(labels).tolist() == [0, 1, 3] and hidden.tolist() == [False, True, False, False]
     image = torch.arange(20 * 30, dtype=torch.float32).reshape(1, 20, 30).repeat(2, 1, 1)
     image[1] *= 2
-    rows = list(make_rows(found, NAMES, "a", hidden, lambda x, y, w, h: image[:, y : y + h, x : x + w]))
+    rows = list(make_rows(found, NAMES, "a", hidden, lambda x, y, h, w: image[:, y : y + h, x : x + w]))
     assert [row["number"] for row in rows] == [1, 2, 3, 4] and [row["hidden"] for row in rows] == [0, 1, 0, 0]
     for row in rows[:1] + rows[2:3]:
         inside = labels == row["number"]
@@ -156,9 +157,13 @@ def test_tables_are_csv_with_every_column(tmp_path):
         rows = list(csv.DictReader(file))
     assert [row["class"] for row in rows] == ["a,b", 'c"d', 'c"d'] and rows[0]["image"] == "é 1"
     assert [float(row["score"]) for row in rows] == pytest.approx([0.9, 0.5, 0.25])
-    counts = [count_by_class(found, NAMES, "a"), count_by_class(Instances.empty((4, 4)), NAMES, "b")]
-    write_table(tmp_path / "counts.csv", counts)
-    assert (tmp_path / "counts.csv").read_text().split() == ["image,objects,cell,debris", "a,3,1,2", "b,0,0,0"]
+    write_tables(tmp_path, {"a": list(make_rows(found, NAMES, "a")), "b": []}, NAMES)
+    assert (tmp_path / "counts.csv").read_text().split() == [
+        "image,objects,hidden,cell,debris",
+        "a,3,0,1,2",
+        "b,0,0,0,0",
+    ]
+    assert len((tmp_path / "objects.csv").read_text().splitlines()) == 4
 
 
 def test_images_without_objects_have_a_header(tmp_path):

@@ -16,7 +16,7 @@ from maskrcnn.files import atomic_write
 from maskrcnn.structures.instances import Instances
 
 ReadPixels = Callable[[int, int, int, int], Tensor]
-"""Reads the window x, y, width, height of an image as `[C, height, width]`."""
+"""Reads the window x, y, height, width of an image as `[C, height, width]`."""
 COLUMNS = (
     "image",
     "number",
@@ -98,12 +98,6 @@ def make_rows(
         yield row
 
 
-def count_by_class(instances: Instances, class_names: Sequence[str], image_name: str) -> dict[str, Any]:
-    """Count the objects of an image: `image`, `objects`, and a column per class."""
-    counts = np.bincount(instances.labels.cpu().numpy(), minlength=len(class_names) + 1)[1:]
-    return {"image": image_name, "objects": len(instances), **dict(zip(class_names, counts.tolist(), strict=True))}
-
-
 def write_table(path: Path, rows: Iterable[dict[str, Any]], columns: Sequence[str] = ()) -> None:
     """Write rows as CSV with a header: `columns`, and others in order of appearance; the file appears complete."""
     listed = list(rows)
@@ -134,5 +128,5 @@ def _measure_means(read: ReadPixels, corner: tuple[int, int], inside: NDArray[np
     height, width = inside.shape
     if not inside.any():
         return {}
-    pixels = read(*corner, width, height).cpu().numpy()[:, inside].mean(axis=1, dtype=np.float64)
+    pixels = read(*corner, height, width).cpu().numpy()[:, inside].mean(axis=1, dtype=np.float64)
     return {f"mean_{channel}": round(float(mean), 4) for channel, mean in enumerate(pixels, start=1)}

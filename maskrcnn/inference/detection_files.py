@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from maskrcnn.exports.tables import number_pixels
 from maskrcnn.files import atomic_write
 from maskrcnn.inference.views import View
 from maskrcnn.plotting.canvas import WHITE, compute_display_gain, draw_box, make_vivid_colors, to_picture
@@ -82,25 +83,26 @@ def write_labels(stem: Path, found: Instances, threshold: float, min_visible_fra
         stem: path of the file without `_labels` and suffix.
         found: detections with masks.
         threshold: minimum score. Detections are numbered in descending order of score, and higher scores are on top.
-        min_visible_fraction: detections of which less than this fraction stays visible are left out.
+        min_visible_fraction: detections of which less than this fraction stays visible are hidden: their number has no
+            pixels.
 
     Returns:
-        The path of the file and the number of objects in it.
+        The path of the file and the number of objects that have pixels in it.
     """
     shown = found.above(threshold)
     assert shown.masks is not None
-    labels, kept = shown.masks.to_label_image(min_visible_fraction)
-    count = int(kept.sum())
-    if count <= MAX_PNG_LABEL:
+    labels, hidden = number_pixels(shown, min_visible_fraction)
+    count = int((~hidden & shown.has_mask().numpy()).sum())
+    if len(shown) <= MAX_PNG_LABEL:
         path = stem.with_name(f"{stem.name}_labels.png")
         with atomic_write(path) as beside:
-            Image.fromarray(labels.numpy().astype(np.uint16)).save(beside, format="PNG")
+            Image.fromarray(labels.astype(np.uint16)).save(beside, format="PNG")
         return path, count
     import tifffile
 
     path = stem.with_name(f"{stem.name}_labels.tif")
     with atomic_write(path) as beside:
-        tifffile.imwrite(beside, labels.numpy(), compression="zlib", photometric="minisblack")
+        tifffile.imwrite(beside, labels, compression="zlib", photometric="minisblack")
     return path, count
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from maskrcnn.inference.prediction_log import PredictionLog
     from maskrcnn.inference.predictor import Predictor
 
+FORMATS = ("geojson", "label_tiff", "coco", "yolo", "labelme")
+
 
 @dataclass(frozen=True)
 class PredictConfig:
@@ -32,6 +34,13 @@ class PredictConfig:
         old_flag="weights",
     )
     output_dir: str = option("predictions", "folder in which each call creates a new folder", flag="output_dir")
+    to: tuple[str, ...] = option(
+        (),
+        "additional formats of detections above the minimum score: QuPath's GeoJSON, label images as TIFF, COCO "
+        "(always written), YOLO, LabelMe",
+        flag="to",
+        choices=FORMATS,
+    )
     show_views: bool = option(False, "also draw each view with its detections", flag="show_views")
     skip_bad: bool = option(False, "leave out unreadable images, and list them at the end", flag="skip_bad")
     resume: str | None = option(

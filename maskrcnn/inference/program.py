@@ -40,6 +40,7 @@ HUGE = 8000 * 8000  # pixels from which tiles should be used
         "plot_min_confidence",
         "detection_min_confidence",
         "detection_max_instances",
+        "to",
         "show_views",
         "skip_bad",
         "device",
@@ -93,6 +94,7 @@ def predict_images(job: Job, log: PredictionLog) -> list[tuple[int, int]]:
     If there is an error, the detections in the images before are written.
     """
     from maskrcnn.images.large import open_pixels
+    from maskrcnn.inference.exports import write_exports
 
     try:
         for number, (path, name) in enumerate(zip(job.paths, job.names, strict=True), start=1):
@@ -101,10 +103,12 @@ def predict_images(job: Job, log: PredictionLog) -> list[tuple[int, int]]:
             try:
                 with open_pixels(path, levels=job.levels) as pixels:
                     found = predict_file(pixels, job, log.folder / name, f"{number}/{len(job.paths)}")
+                fraction, shown = job.options.output.min_visible_fraction, found.above(job.threshold)
+                rows = write_exports(log.folder / name, path, shown, job.class_names, job.program.to, fraction)
             except UserError as error:
                 leave_out(job, path, error)
             else:
-                log.add(path.name, found)
+                log.add(path.name, found, rows)
     finally:
         if log.done:
             log.write_results([path.name for path in job.paths], job.class_names, job.predictor.head == "mask_rcnn")
@@ -235,6 +239,7 @@ def print_outputs(job: Job, folder: Path) -> None:
         click.echo(f"Views        {folder / f'{name}_views.png'}")
     masks = ", coco_masks.json" if head == "mask_rcnn" else ""
     click.echo(f"Predictions  {folder / 'coco_boxes.json'}{masks}, images.json")
+    click.echo(f"Tables       {folder / 'objects.csv'} (number: that in the label image), counts.csv")
 
 
 def print_bad(job: Job) -> None:
