@@ -59,7 +59,7 @@ class Georeference:
 
 @dataclass(frozen=True)
 class ImageMetadata:
-    """What a file says about its image.
+    """What a file states about its image.
 
     Attributes:
         pixel_size: height and width of a pixel in µm.
