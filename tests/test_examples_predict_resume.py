@@ -21,6 +21,7 @@ from examples.train import main as train
 from maskrcnn.config import read_toml
 from maskrcnn.inference import program
 from maskrcnn.inference.prediction_log import LOG_FILE
+from maskrcnn.text import format_count
 
 IMAGES = "data/ellipses/test/images"
 RUN = "--run=ellipses-mask_rcnn-1"
@@ -74,13 +75,13 @@ def test_a_search_that_was_stopped_goes_on_and_ends_with_the_same_files(
     succeed(predict, "many", RUN, FEW)
     searched = stop_at(count, KeyboardInterrupt, monkeypatch)
     result = call(predict, "many", RUN, FEW)
-    assert result.exit_code == 130 and f"{count} images are done; continue with" in result.output
+    assert result.exit_code == 130 and f"{format_count(count, 'images are done')}; continue with" in result.output
     assert "--resume=predictions/many-2" in result.output
     partial = COCO("predictions/many-2/images.json")
     assert len(partial.getImgIds()) == count
     partial.loadRes("predictions/many-2/coco_boxes.json")
     lines = succeed(predict, "many", RUN, FEW, "--resume=predictions/many-2")
-    assert f"resumed: {count} of {COUNT} images are done" in lines
+    assert f"resumed: {format_count(count, f'of {COUNT} images are done')}" in lines
     assert searched == [*(f"{n}.png" for n in range(count)), "stopped", *(f"{n}.png" for n in range(count, COUNT))]
     assert results("predictions/many-1") == results("predictions/many-2")
     assert not Path(f"predictions/many-2/{LOG_FILE}").exists()
@@ -97,7 +98,7 @@ def test_a_line_that_was_cut_by_a_kill_is_searched_again(place: Path, monkeypatc
         for path in Path("predictions/many-2").glob("*.json"):  # a kill with -9 writes no results
             path.unlink()
         lines = succeed(predict, "many", RUN, FEW, "--resume=predictions/many-2")
-        assert f"resumed: 1 of {COUNT} images are done" in lines
+        assert f"resumed: 1 of {COUNT} images is done" in lines
         assert results("predictions/many-1") == results("predictions/many-2")
 
 
