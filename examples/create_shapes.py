@@ -60,7 +60,7 @@ class AlsoConfig:
 @click_options(AlsoConfig)
 @click_options(CreateConfig)
 def main(preset: str | None, scene: str | None, also: str | None, **flags: Any) -> None:
-    """Create a training and a test set of small shapes with masks, in COCO format and as label images.
+    """Create images of small shapes, with COCO annotations and label images.
 
     The defaults are those of the preset, or of the recipe given with --scene (such as a data set's dataset.toml);
     --preset=NAME --help shows them. The same options give the same pixels on every machine (except for Poisson noise

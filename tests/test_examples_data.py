@@ -169,9 +169,20 @@ def test_a_mask_head_is_refused_at_once(workplace: Path) -> None:
     say_paths(workplace, visdrone_root=root)
     words = "--head=mask_rcnn needs masks, and visdrone has boxes only; use --head=faster_rcnn or --head=rpn"
     for flags in ((), ("--skip_bad",), ("--dry_run",)):
-        assert words in fail(train, "--dataset=visdrone", *flags)
-    assert words in fail(train, "--dataset=ellipses+visdrone")
+        assert words in fail(train, "--head=mask_rcnn", "--dataset=visdrone", *flags)
+    assert words in fail(train, "--head=mask_rcnn", "--dataset=ellipses+visdrone")
     assert not (workplace / "runs").exists()
+
+
+def test_without_a_head_boxes_train_a_box_head_and_masks_a_mask_head(workplace: Path) -> None:
+    root = make_visdrone(workplace / "drone")
+    lines = succeed(train, "--dataset=visdrone", f"--dataset_root={root}", *SHORT)
+    assert "the data has boxes only, so --head=faster_rcnn is trained (--head=mask_rcnn needs masks)" in lines
+    succeed(train, *SHORT)
+    assert sorted(path.name for path in (workplace / "runs").iterdir()) == [
+        "ellipses-mask_rcnn-1",
+        "visdrone-faster_rcnn-1",
+    ]
 
 
 def test_other_programs_take_boxes(workplace: Path) -> None:
@@ -262,7 +273,7 @@ def test_voc_says_which_variant_has_masks(workplace: Path) -> None:
     (folder / "ImageSets/Main").mkdir(parents=True)
     for name, split in (("a", "train"), ("b", "val")):
         (folder / "ImageSets/Main" / f"{split}.txt").write_text(name)
-    error = fail(train, "--dataset=voc:2007", f"--dataset_root={workplace}")
+    error = fail(train, "--head=mask_rcnn", "--dataset=voc:2007", f"--dataset_root={workplace}")
     assert error.endswith("use --head=faster_rcnn or --head=rpn, or voc:2007-masks")
 
 
@@ -295,7 +306,7 @@ def test_the_class_of_the_documentation_trains(workplace: Path) -> None:
     lines = succeed(train, "--head=faster_rcnn", "--trust", *SHORT)
     assert any("on my_module:MyData: 2 training, 1 validation and 2 test images" in line for line in lines)
     assert (workplace / "runs/MyData-faster_rcnn-1/plots/test/1.png").is_file()
-    assert "my_module:MyData has boxes only" in fail(train)
+    assert "my_module:MyData has boxes only" in fail(train, "--head=mask_rcnn")
     (workplace / "my_folder/test/1.csv").write_text("1,2,3\n")
     assert "my_module:MyData: image '1': RuntimeError" in fail(train, "--head=rpn")
 

@@ -70,11 +70,19 @@ class OutputConfig(DetectionsConfig):
     log_file: str | None = option(None, "also write the log to this file", flag="log_file")
 
 
+AUTO_HEAD = "auto"  # mask_rcnn if the data has masks, otherwise faster_rcnn
+
+
 @dataclass(frozen=True)
 class ExperimentConfig:
     """Experiment."""
 
-    head: str = option("mask_rcnn", "stages of the detector", flag="head", choices=HEADS)
+    head: str = option(
+        AUTO_HEAD,
+        "stages of the detector: rpn, faster_rcnn or mask_rcnn (auto: mask_rcnn, or faster_rcnn without masks)",
+        flag="head",
+        choices=(AUTO_HEAD, *HEADS),
+    )
     preset: str = option(
         "small",
         "detector whose options are the defaults under [detector]",

@@ -27,7 +27,7 @@ from maskrcnn.images.levels import Levels
 from maskrcnn.images.options import make_image_options
 from maskrcnn.model.config import ImageConfig
 from maskrcnn.text import format_count
-from workbench.config import CONFIG_FILE, ExperimentConfig
+from workbench.config import AUTO_HEAD, CONFIG_FILE, ExperimentConfig
 from workbench.data_images import Notify, examine_images
 
 SKIP_BAD = "use --skip_bad to leave it out"
@@ -113,6 +113,15 @@ def resolve_dataset(config: ExperimentConfig, notify: Notify = print) -> Experim
     found = recognize(Path(root))
     notify(f"{root}: read as --dataset={found.name} (found {found.reason})")
     return replace(config, data=replace(config.data, dataset=found.name))
+
+
+def resolve_head(config: ExperimentConfig, data: Data, notify: Notify = print) -> ExperimentConfig:
+    """Return the configuration with the head that the data allows in place of `--head=auto`."""
+    if config.head != AUTO_HEAD:
+        return config
+    if not data.has_masks:
+        notify("the data has boxes only, so --head=faster_rcnn is trained (--head=mask_rcnn needs masks)")
+    return replace(config, head="mask_rcnn" if data.has_masks else "faster_rcnn")
 
 
 def open_data(

@@ -121,7 +121,7 @@ def run_experiment(
     from maskrcnn.training.lock import lock_run
     from maskrcnn.training.progress import ProgressDisplay
     from maskrcnn.training.runlog import RunLog, create_run, remove_if_empty
-    from workbench.data import check_objects, open_data, resolve_dataset, set_image_options
+    from workbench.data import check_objects, open_data, resolve_dataset, resolve_head, set_image_options
     from workbench.experiment import Experiment
     from workbench.report import finish, log_experiment, log_finished, log_notices
     from workbench.statistics import set_statistics
@@ -130,6 +130,7 @@ def run_experiment(
     if data is None:
         data = open_data(config, click.echo, config.head)
         check_objects(data, click.echo)
+    config = resolve_head(config, data, click.echo)
     config = set_statistics(set_image_options(config, data), data.train, click.echo)
     if dry_run:
         from workbench.dry_run import describe
