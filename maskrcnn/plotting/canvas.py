@@ -32,6 +32,7 @@ MIN_DISPLAY_GAIN = 1.5  # images are brightened if the gain is at least this
 STRETCH = (0.1, 99.9)  # percentiles that are black and white in images of more than 8 bits
 MAX_OVERSHOOT = 0.5  # of floats beyond [0, 1], by resampling and filters
 _MAX_MEASURED = 1 << 20  # pixels
+_MANY_LEVELS = 20  # without decimals
 _GOLDEN_RATIO = 0.618033988749895
 
 
@@ -83,7 +84,10 @@ def describe_display(image: torch.Tensor | NDArray[np.generic]) -> str:
     """Describe for a title what `to_picture` changes: contrast and channels; "" if nothing."""
     array = _to_array(image)
     stretch = _compute_stretch(array)
-    words = [] if stretch is None else [f"contrast stretched: {stretch[0]:.5g} to {stretch[1]:.5g}"]
+    words = []
+    if stretch is not None:
+        digits = ".0f" if stretch[1] - stretch[0] > _MANY_LEVELS else ".4g"
+        words.append(f"contrast stretched: {stretch[0]:{digits}} to {stretch[1]:{digits}}")
     words += [f"channels 1 to {min(len(array), 3)} of {len(array)}"] * (len(array) not in (1, 3))
     return ", ".join(words)
 

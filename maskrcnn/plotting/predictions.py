@@ -24,6 +24,7 @@ Head = str  # "rpn", "faster_rcnn" or "mask_rcnn"
 HEAD_NAMES = {"rpn": "RPN", "faster_rcnn": "Faster R-CNN", "mask_rcnn": "Mask R-CNN"}
 PANEL_SIDE = 1024  # small images are enlarged by an integer factor to about this size (px)
 GAP = 12
+_MIN_TITLE = 9  # text height of titles that are too long (px)
 _LABEL = 13  # text height of scores (px)
 _MAX_LABELS = 64  # scores are shown if there are at most this many detections
 _MAX_CLASSES = 12  # classes in a legend
@@ -359,7 +360,10 @@ def _compose(panels: Sequence[Picture], titles: Sequence[str], legend: Legend) -
     for place, (panel, title) in enumerate(zip(panels, titles, strict=True)):
         x = GAP + place * (column + GAP)
         sheet.paste(Image.fromarray(panel), (x + (column - width) // 2, bar))
-        draw.text((x, bar // 2), title, fill=WHITE, font=canvas.load_font(size), anchor="lm")
+        fitting = size
+        while fitting > _MIN_TITLE and draw.textlength(title, font=canvas.load_font(fitting)) > column:
+            fitting -= 1
+        draw.text((x, bar // 2), title, fill=WHITE, font=canvas.load_font(fitting), anchor="lm")
     x, y = float(GAP), height + bar + bar // 2
     for color, text in legend:
         if color is not None:
