@@ -13,8 +13,9 @@ import click
 
 from datasets.config import ReadingConfig
 from datasets.registry import AUTO
-from maskrcnn.command_line import SettingsCommand, click_options
+from maskrcnn.command_line import SettingsCommand, click_options, take_flags
 from maskrcnn.config import UserError, flag_values, merge
+from maskrcnn.images.config import StoredImagesConfig
 from maskrcnn.text import escape, format_count
 from workbench.progress import iterate_with_bar
 
@@ -62,6 +63,7 @@ class Seen:
 @click.argument("path")
 @click.option("--dataset", default="auto", show_default=True, help="format of the data, as in training")
 @click_options(ReadingConfig)
+@click_options(StoredImagesConfig)
 def main(path: str, dataset: str, **flags: Any) -> None:
     """Read everything in the data set at PATH and list what cannot be read. Exit code 2 if there is anything.
 
@@ -73,6 +75,10 @@ def main(path: str, dataset: str, **flags: Any) -> None:
     folder = Path(path)
     if not folder.is_dir():
         raise UserError(f"{path}: no such folder")
+    from maskrcnn.images.options import make_image_options, use_image_options
+
+    files = merge(StoredImagesConfig(), flag_values(StoredImagesConfig, take_flags(StoredImagesConfig, flags)))
+    click.get_current_context().with_resource(use_image_options(make_image_options(files)))
     seen, reading = Seen(folder), merge(ReadingConfig(), flag_values(ReadingConfig, flags))
     folders = find_folders(folder) if dataset == AUTO else [folder]
     for each in folders:

@@ -14,6 +14,7 @@ from datasets.config import ReadingConfig
 from datasets.registry import AUTO
 from maskrcnn.command_line import SettingsCommand, click_options, describe_counts, take_flags
 from maskrcnn.config import UserError, flag_values, merge, option
+from maskrcnn.images.config import StoredImagesConfig
 from maskrcnn.text import format_count
 from workbench.conversion import FORMATS, SPLITS_BY_NAME, UNNAMED_PARTS, WRITE_ONLY, get_reader_name, print_conversion
 from workbench.progress import progress_bar
@@ -26,7 +27,7 @@ PARTS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
-class ConvertConfig:
+class ConvertConfig(StoredImagesConfig):
     """Conversion."""
 
     to: str | None = option(
@@ -83,7 +84,9 @@ def main(source: str, **flags: Any) -> None:
     from datasets.recognition import recognize_layout
     from datasets.writing.conversion import BadImagesError, convert
     from datasets.writing.discovery import find_openers, get_roles, open_parts
+    from maskrcnn.images.options import make_image_options, use_image_options
 
+    click.get_current_context().with_resource(use_image_options(make_image_options(convert_config)))
     name = recognize_layout(Path(source)) if convert_config.dataset == AUTO else convert_config.dataset
     wanted = convert_config.parts or ()
     parts = open_parts(Path(source), name, wanted, reading, convert_config.skip_bad)

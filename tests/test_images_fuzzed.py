@@ -77,6 +77,8 @@ def mutate(content: bytes, count: int, seed: int) -> Iterator[bytes]:
     for _ in range(count):
         changed = bytearray(content)
         for _ in range(draw.randint(1, 4)):
+            if not changed:
+                break
             place = draw.randrange(min(len(changed), 600) if draw.random() < 0.6 else len(changed))
             length = draw.choice((1, 1, 2, 4, 8, 40))
             match draw.randrange(6):

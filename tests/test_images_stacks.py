@@ -11,7 +11,10 @@ import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from programs_toy import fail, succeed
 
+from examples.check_data import main as check_data
+from examples.convert import main as convert
 from maskrcnn.config import UserError
 from maskrcnn.images.large import open_pixels
 from maskrcnn.images.options import ImageOptions, use_image_options
@@ -201,3 +204,20 @@ def test_other_files_that_ome_names_are_not_opened(tmp_path: Path) -> None:
         read(inside / "a.ome.tif", "z=max")
     except UserError as error:
         assert "\n" not in str(error)
+
+
+def test_programs_convert_and_check_the_selected_planes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    labels = np.zeros(SIZE, np.uint8)
+    labels[5:20, 5:20] = 1
+    for kind in ("images", "masks"):
+        (tmp_path / "data" / kind).mkdir(parents=True)
+    for number in range(4):
+        write(tmp_path / f"data/images/{number}.tif", VALUES, WRITERS["ome"])
+        tifffile.imwrite(tmp_path / f"data/masks/{number}.tif", labels)
+    assert "is a stack of shape" in fail(convert, "data", "--to=coco", "--output=a")
+    succeed(convert, "data", "--to=coco", "--output=a", "--select=c=1 z=max t=0")
+    written = next((tmp_path / "a").rglob("*.png"))  # one channel of 16 bits
+    np.testing.assert_array_equal(read_image(written)[0].numpy(), VALUES[0, :, 1].max(axis=0))
+    assert "4 problems" in fail(check_data, "data", "--dataset=labels")
+    succeed(check_data, "data", "--dataset=labels", "--select=z=0 t=0")

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from datasets.writing.sample import Losses, Sample
+from maskrcnn.images.options import get_image_options
+from maskrcnn.images.selection import ALL
 from maskrcnn.structures.masks import CroppedMasks
 
 Numbers = NDArray[np.int64]
@@ -23,7 +25,8 @@ def write_image(folder: Path, sample: Sample, copied: Collection[str]) -> str:
     Images that PNG or Pillow cannot store are written as TIFF: colors of 16 bits, floats, and other numbers of channels
     than one and three.
     """
-    if sample.file is not None and sample.file.suffix.lower() in copied:
+    is_as_stored = get_image_options().selection is ALL
+    if sample.file is not None and is_as_stored and sample.file.suffix.lower() in copied:
         name = sample.name + sample.file.suffix.lower()
         shutil.copyfile(sample.file, folder / name)
         return name

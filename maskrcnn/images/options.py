@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 
-from maskrcnn.images.config import MAX_MEGAPIXELS, ImageFilesConfig
+from maskrcnn.images.config import MAX_MEGAPIXELS, ImageFilesConfig, StoredImagesConfig
 from maskrcnn.images.selection import ALL, Selection, parse_selection
 
 
@@ -26,13 +26,14 @@ class ImageOptions:
     pixel_size: float = 0.0
 
 
-def make_image_options(files: ImageFilesConfig, channels: int = 0) -> ImageOptions:
+def make_image_options(files: StoredImagesConfig, channels: int = 0) -> ImageOptions:
     """Make the options of reading images.
 
     Raises:
         UserError: If the selection is invalid.
     """
-    return ImageOptions(files.max_megapixels, channels, parse_selection(files.select), files.pixel_size)
+    pixel_size = files.pixel_size if isinstance(files, ImageFilesConfig) else 0.0
+    return ImageOptions(files.max_megapixels, channels, parse_selection(files.select), pixel_size)
 
 
 _options: ContextVar[ImageOptions] = ContextVar("image_options", default=ImageOptions())  # noqa: B039 (frozen)

@@ -39,7 +39,7 @@ ALL = Selection()
 
 
 def parse_selection(text: str) -> Selection:
-    """Parse text such as "c=0,1 z=max t=0".
+    """Parse text such as "c=0,1 z=max t=0"; `ALL` if it is empty.
 
     Raises:
         UserError: If it is not such text.
@@ -57,7 +57,7 @@ def parse_selection(text: str) -> Selection:
                 f'--select="{text}": cannot read {part}; use c=NUMBERS, and for z and t a number, max or mean, each '
                 'once, as in "c=0,1 z=max t=0"'
             )
-    return Selection(channels, planes)
+    return Selection(channels, planes) if text.split() else ALL
 
 
 @dataclass(frozen=True)
