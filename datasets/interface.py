@@ -54,6 +54,15 @@ class DetectionDataset(Protocol):
         ...
 
 
+def read_objects(dataset: DetectionDataset, index: int) -> Instances:
+    """Read the objects of an image, without the pixels of a large image that can be read by window."""
+    image, instances = getattr(dataset, "read_by_window", dataset.__getitem__)(index)
+    if not isinstance(image, Tensor):
+        image.close()
+    found: Instances = instances
+    return found
+
+
 def get_category_ids(dataset: DetectionDataset) -> tuple[int, ...]:
     """Return the ids that the annotations give the classes, parallel to `class_names`; 1 to K where they give none."""
     ids: tuple[int, ...] | None = getattr(dataset, "category_ids", None)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from datasets.interface import DetectionDataset
+from datasets.interface import DetectionDataset, read_objects
 from datasets.splits import collect_counts
 from datasets.statistics import choose_evenly_spaced
 from maskrcnn.config import UserError
@@ -71,7 +71,7 @@ def _read_some(dataset: DetectionDataset, until: float) -> Extent:
     # Reversed bits, so that the images are spread over the split whenever the time is over.
     for number in sorted(range(len(places)), key=lambda number: f"{number:08b}"[::-1]):
         with suppress(UserError):
-            objects += len(dataset[places[number]][1])
+            objects += len(read_objects(dataset, places[number]))
         images += 1
         if time.monotonic() > until:
             break

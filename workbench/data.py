@@ -14,7 +14,7 @@ from rich.progress import track
 from datasets.classes import ClassMap
 from datasets.deep_images import DeepImages
 from datasets.expressions import Expression
-from datasets.interface import DetectionDataset, get_category_ids
+from datasets.interface import DetectionDataset, get_category_ids, read_objects
 from datasets.joined import JoinedDataset, join_class_names
 from datasets.notices import NAMES, Preview, describe_notices, preview
 from datasets.recognition import recognize
@@ -244,7 +244,7 @@ def check_objects(data: Data, notify: Notify) -> None:
         UserError: If no training image has an object that is not ignored, or an image cannot be read.
     """
     for name, dataset in data.splits().items():
-        if any(bool((~dataset[index][1].ignore).any()) for index in range(len(dataset))):
+        if any(bool((~read_objects(dataset, index).ignore).any()) for index in range(len(dataset))):
             continue
         if name == "training":
             raise UserError(

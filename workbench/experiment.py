@@ -37,7 +37,7 @@ from maskrcnn.weights.classes import match_classes
 from maskrcnn.weights.torchvision import load_torchvision
 from workbench.config import ExperimentConfig
 from workbench.data import Data
-from workbench.evaluation import EvaluationSet, Predictions, no_detections, predict
+from workbench.evaluation import EvaluationSet, Predictions, choose_views, no_detections, predict
 from workbench.output import check_output, make_folder, make_picture_names
 
 FREE_ON_RESUME = ("paths", "output", "views", "data.dataset_root", "data.cache_mb", "reading.image_folder")
@@ -125,12 +125,10 @@ class Experiment:
     def count_pixels(self, images: EvaluationSet) -> int:
         """Count the pixels that the detector processes in an evaluation, in all views and tiles."""
         pixels = 0
-        for size, count in Counter(target.size for target in images.targets.values()).items():
-            seen = (
-                [size]
-                if is_plain(self.config.views)
-                else [v.size for v in build_views(self.detector, self.config.views, size)]
-            )
+        sizes = Counter((target.size, image_id in images.large) for image_id, target in images.targets.items())
+        for (size, is_large), count in sizes.items():
+            views = choose_views(self.config.views, is_large)
+            seen = [size] if is_plain(views) else [view.size for view in build_views(self.detector, views, size)]
             pixels += count * sum(height * width for height, width in seen)
         return pixels
 
@@ -146,7 +144,8 @@ class Experiment:
 
     def check(self) -> None:
         """Raise a UserError early for an unknown metric or view, or an output folder that is not writable."""
-        build_views(self.detector, self.config.views, next(iter(self.validation.targets.values())).size)
+        image_id, target = next(iter(self.validation.targets.items()))
+        build_views(self.detector, choose_views(self.config.views, image_id in self.validation.large), target.size)
         wanted = self.config.training.best_metric
         if wanted not in ("auto", "validation_loss"):
             targets = self.validation.targets
@@ -246,9 +245,7 @@ class Experiment:
         make_folder(results)
         dataset = images.dataset
         names = make_picture_names(dataset.image_names)
-        for i, (image_id, name) in enumerate(zip(dataset.image_ids, names, strict=True)):
-            image, target = dataset[i]
-            found = predictions[image_id]
+        for i, (name, (image, target, found)) in enumerate(zip(names, images.read_pictures(predictions), strict=True)):
             picture = render_prediction(image, target, found, self.config.head, threshold, self.data.class_names)
             save_picture(picture, folder / f"{name}.png")
             if i < PICTURES_IN_LOG:
