@@ -38,6 +38,7 @@ from maskrcnn.inference.program import list_notes
 from maskrcnn.model.config import HEADS
 from maskrcnn.training.checkpoint import load_checkpoint, save_checkpoint
 from maskrcnn.training.loading import KeyedSamples
+from maskrcnn.training.runs import recall_folders
 from workbench.config import load_config
 from workbench.evaluation import predict as predict_samples
 
@@ -480,6 +481,7 @@ def test_training_evaluates_by_views_and_goes_on_with_others(place: Path) -> Non
     shutil.rmtree("runs")
     succeed(train, "--head=rpn", "--num_epochs=1", "--views=flips", "--merge_on=boxes")
     assert load_config("runs/ellipses-rpn-1/config.toml", environ={}).views.views == "flips"
+    assert recall_folders()[0][0] == place / "runs", "so that --run=newest finds it from anywhere"
     succeed(train, "--resume", "--views=none", "--tile=32")
 
 
