@@ -2,7 +2,7 @@
 
 `python -m benchmarks.large_sets` writes both (about 0.6 GB; the images are links to one PNG) to a temporary folder,
 opens each twice in fresh processes, and prints seconds, peak memory, and what of it PyTorch takes before anything is
-opened. The second opening reads the index that the first has kept, where the format has one.
+opened.
 """
 
 import json

@@ -6,7 +6,7 @@ import re
 import sys
 from array import array
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -301,9 +301,19 @@ def _count_suspicious(index: CocoIndex) -> None:
     if 2 * fractions > len(boxes):
         rule = f"of {len(boxes):,} boxes are between 0 and 1: pixels are expected, not fractions of the image"
         counts[rule] = fractions
-    rows = np.column_stack([np.repeat(np.arange(len(index.names)), np.diff(index.starts)), index.labels])[boxed]
-    same = len(boxes) - len(np.unique(np.column_stack([rows, boxes]), axis=0))
+    images = np.repeat(np.arange(len(index.names)), np.diff(index.starts))[boxed]
+    same = len(boxes) - len(np.unique(_hash_rows([images, index.labels[boxed], *boxes.T])))
     counts[f"of {total:,} objects repeat another one: same image, class and box"] = same
+
+
+def _hash_rows(columns: Sequence[NDArray[Any]]) -> NDArray[np.uint64]:
+    """Hash rows to 64 bits: sorting them whole would take several times the memory of all annotations."""
+    hashes = np.zeros(len(columns[0]), np.uint64)
+    for column in columns:
+        hashes ^= (column.astype(np.float64) + 0.0).view(np.uint64)  # 0.0 is also -0.0
+        hashes *= np.uint64(0x9E3779B97F4A7C15)
+        hashes ^= hashes >> np.uint64(29)
+    return hashes
 
 
 def _as_whole(value: Any) -> int | None:
