@@ -112,7 +112,7 @@ class CustomDataset:
             raise UserError(f"{where}: must be uint8, uint16 or float32 [C, H, W], is {_describe(image)}")
         size = (int(image.shape[1]), int(image.shape[2]))
         if isinstance(target, Mapping):
-            target = _call(where, Instances.from_torchvision, target, size)
+            target = _convert(where, target, size)
         return image, self._checked(where, target, size, self._tallies.of(index))
 
     def _checked(self, where: str, target: Any, size: tuple[int, int], tally: Tally) -> Instances:
@@ -142,6 +142,16 @@ class CustomDataset:
         target = replace(target, size=size, masks=target.masks if self.has_masks else None, ids=ids)
         inside, kept = clip_boxes(boxes.double().numpy(), size, tally, where)
         return replace(target[torch.from_numpy(kept)], boxes=torch.from_numpy(inside))
+
+
+def _convert(where: str, target: Mapping[str, Any], size: tuple[int, int]) -> Instances:
+    """Convert a target of torchvision's kind; errors begin with `where`."""
+    try:
+        return Instances.from_torchvision(target, size)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+    except Exception as error:
+        raise UserError(f"{where}: {describe_error(error)}") from error
 
 
 def _find_class(name: str) -> type[Any]:

@@ -258,7 +258,7 @@ def test_a_module_that_is_not_there(place):
         ("3, 20, 30", "20, 30, 3", "is torch.uint8 [20, 30, 3]"),
         ("Instances((20, 30)", "Instances((30, 20)", "is 30 x 20 but its objects are in an image of 20 x 30"),
         ("Instances((20, 30), box, torch.tensor([2]))", "[]", "must be Instances, not list"),
-        ("Instances((20, 30), box, torch.tensor([2]))", "{'boxes': box}", "KeyError: 'labels'"),
+        ("Instances((20, 30), box, torch.tensor([2]))", "{'boxes': box}", "a target has no 'labels', only 'boxes'"),
         ("tensor([2])", "tensor([3])", "has label 3; use 1 to 2"),
         ("tensor([2])", "tensor([0])", "has label 0"),
         ("tensor([2])", "tensor([2.0])", "labels must be torch.int64"),
