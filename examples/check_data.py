@@ -59,7 +59,11 @@ class Seen:
         return f"{folder}: " * (folder != self.path)
 
 
-@click.command(cls=SettingsCommand, example="python -m examples.check_data data/ellipses")
+@click.command(
+    cls=SettingsCommand,
+    common=("dataset", "crowds", "voc_from", "image_folder", "classes", "map_classes", "select"),
+    example="python -m examples.check_data data/ellipses",
+)
 @click.argument("path")
 @click.option("--dataset", default="auto", show_default=True, help="format of the data, as in training")
 @click_options(ReadingConfig)

@@ -41,7 +41,6 @@ HUGE = 8000 * 8000  # pixels from which tiles should be used
         "detection_min_confidence",
         "detection_max_instances",
         "to",
-        "show_views",
         "skip_bad",
         "device",
         "output_dir",
