@@ -1,7 +1,7 @@
 """Measure the time of confidence intervals: mask AP by size, 1,000 replicates of 500 images with 2,000 detections each.
 
-`python -m benchmarks.intervals` prints the seconds for finding overlaps of masks and for all replicates, matching
-included.
+`python -m benchmarks.intervals` prints the seconds taken to compute the overlaps of the masks, and those taken by all
+replicates including matching.
 """
 
 from __future__ import annotations
