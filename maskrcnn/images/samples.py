@@ -168,6 +168,8 @@ def convert_values(path: Path, values: NDArray[Any]) -> Values:
     """
     if values.dtype.kind == "f":
         return values.astype(np.float32)
+    if values.dtype in (np.uint8, np.uint16):
+        return values.astype(np.uint16)
     low, high = int(values.min(initial=0)), int(values.max(initial=0))
     if high > MAX_LEVEL:
         raise UserError(f"{path}: has pixel values up to {high}, above 16 bits; save it with 8 or 16 bits")
