@@ -13,6 +13,7 @@ from pathlib import Path
 PROGRAMS = {  # name: (module, what it does)
     "train": ("examples.train", "train an RPN, a Faster R-CNN or a Mask R-CNN"),
     "predict": ("maskrcnn.inference.program", "detect the objects in an image or a folder of images"),
+    "evaluate": ("examples.evaluate", "measure runs or COCO results files with intervals, and compare them"),
     "compare": ("examples.compare_heads", "train the three heads on the same data and compare them"),
     "create": ("examples.create_shapes", "create synthetic data"),
     "sweep": ("examples.sweep_data", "create data sets that differ in one factor"),

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from maskrcnn.config import UserError
 from maskrcnn.evaluation.coco import COCOMetrics, evaluate_coco_files
+from maskrcnn.evaluation.coco_reading import read_json
 from maskrcnn.evaluation.figures import evaluate as evaluate_by_id
 from maskrcnn.evaluation.figures import flatten_metrics
 from maskrcnn.structures.instances import Instances
@@ -80,7 +79,7 @@ def evaluate(
     if isinstance(targets, str | os.PathLike) != isinstance(predictions, str | os.PathLike):
         raise UserError("targets and predictions must both be lists of Instances, or both be paths of COCO files")
     if isinstance(targets, str | os.PathLike):
-        box, mask = evaluate_coco_files(_read_json(targets), _read_json(predictions))  # type: ignore[arg-type]
+        box, mask = evaluate_coco_files(read_json(targets), read_json(predictions))  # type: ignore[arg-type]
         return Summary(_flatten(box, mask), box, mask)
     assert not isinstance(predictions, str | os.PathLike)
     if len(targets) != len(predictions):
@@ -104,12 +103,3 @@ def _number_labels(instances: Sequence[Instances]) -> list[str]:
 def _flatten(box: COCOMetrics, mask: COCOMetrics | None) -> dict[str, float]:
     both = flatten_metrics("box", box) | (flatten_metrics("mask", mask) if mask is not None else {})
     return {name: value for name, value in both.items() if value is not None}
-
-
-def _read_json(path: str | os.PathLike[str]) -> Any:
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: is not valid JSON ({error})") from error
