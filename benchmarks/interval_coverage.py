@@ -58,7 +58,7 @@ def measure_true_ap(skill: float, seed: int, runs: int = 400, count: int = 500) 
     return float(np.mean(values))
 
 
-def simulate(comparisons: int, seeds: int, num_images: int, replicates: int, truth: float) -> dict[str, float]:
+def simulate(comparisons: int, seeds: int, num_images: int, replicates: int, expected: float) -> dict[str, float]:
     """Compare two detectors many times; return coverage and mean half widths, paired and unpaired."""
     rng = np.random.default_rng(12345)
     covered, widths, unpaired, covered_unpaired = 0, 0.0, 0.0, 0
@@ -78,8 +78,8 @@ def simulate(comparisons: int, seeds: int, num_images: int, replicates: int, tru
             compute_difference(first[:, 0], first[:, 1:], each[:, 0], each[:, 1:], num_images)
             for each in (second, apart)
         )
-        covered += paired.low <= truth <= paired.high
-        covered_unpaired += single.low <= truth <= single.high
+        covered += paired.low <= expected <= paired.high
+        covered_unpaired += single.low <= expected <= single.high
         widths += paired.half_width / comparisons
         unpaired += single.half_width / comparisons
     return {

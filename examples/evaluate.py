@@ -20,7 +20,7 @@ from workbench.config import config_option, load_config
 from workbench.progress import iterate_with_bar
 
 if TYPE_CHECKING:
-    from maskrcnn.evaluation.coco_reading import GroundTruth
+    from maskrcnn.evaluation.coco_reading import AnnotatedImages
     from workbench.assessment import Assessment, Request
     from workbench.results import Method
 
@@ -55,7 +55,7 @@ class EvaluateConfig:
         "output_dir",
         "config",
     ),
-    example="python -m examples.evaluate --results=mine=results.json --annotations=truth.json",
+    example="python -m examples.evaluate --results=mine=results.json --annotations=annotations.json",
 )
 @click.argument("runs", metavar="[RUN]...", nargs=-1)
 @click.option(
@@ -74,21 +74,21 @@ def main(runs: tuple[str, ...], results: tuple[str, ...], **flags: Any) -> None:
     typed = {flag: value for flag, value in flags.items() if value is not None}
     options = merge(EvaluateConfig(), flag_values(EvaluateConfig, take_flags(EvaluateConfig, flags)))
     request = make_request(options)
-    truth, methods = read_all(runs, results, options, flags)
+    annotated, methods = read_all(runs, results, options, flags)
     from maskrcnn.training.runlog import create_run, remove_if_empty
     from workbench.assessment import assess, describe_comparison, draw, print_tables
 
     request = replace(request, class_agnostic=any(method.class_agnostic for method in methods))
-    found = [assess(method, truth, request) for method in iterate_with_bar(methods, "Measuring")]
-    print_tables(found, truth)
-    print_notes(found, truth)
+    found = [assess(method, annotated, request) for method in iterate_with_bar(methods, "Measuring")]
+    print_tables(found, annotated)
+    print_notes(found, annotated)
     for first, other in combinations(found, 2):
-        for line in describe_comparison(first, other, len(truth.targets)):
+        for line in describe_comparison(first, other, len(annotated.targets)):
             click.echo(escape(line))
     folder = create_run(options.output_dir, to_file_name("-".join(each.name for each in methods)[:80]))
     with remove_if_empty(folder):
-        pictures = draw(found, truth, folder, f"{format_count(len(truth.targets), 'images')}")
-        file = write_json(found, truth, folder)
+        pictures = draw(found, annotated, folder, f"{format_count(len(annotated.targets), 'images')}")
+        file = write_json(found, annotated, folder)
     click.echo(f"Figures      {file}")
     click.echo(f"Pictures     {folder}: {', '.join(path.name for path in pictures)}")
     click.echo(f"Next: {escape(format_next_command(runs, results, methods, typed))}")
@@ -114,7 +114,7 @@ def make_request(options: EvaluateConfig) -> Request:
 
 def read_all(
     runs: tuple[str, ...], results: tuple[str, ...], options: EvaluateConfig, flags: dict[str, Any]
-) -> tuple[GroundTruth, list[Method]]:
+) -> tuple[AnnotatedImages, list[Method]]:
     """Read the ground truth and the detections of all methods.
 
     Raises:
@@ -132,20 +132,20 @@ def read_all(
             raise UserError(
                 "--results: of which images? Give --annotations=FILE, or --dataset_root=FOLDER of a data set"
             )
-        truth = read_targets(config, options.annotations, click.echo)
-        return truth, read_files(results, truth)
+        annotated = read_targets(config, options.annotations, click.echo)
+        return annotated, read_files(results, annotated)
     if options.annotations is not None:
         raise UserError(f"--annotations={options.annotations}: is for --results=NAME=FILE; a run knows its data")
     found = find_runs(runs or ("newest",), config.output.output_dir, click.echo)
     configs = {folder: load_run_config(folder, flags) for folders in found.values() for folder in folders}
-    truth = read_targets(next(iter(configs.values())), None, click.echo)
-    return truth, read_runs(found, truth, {folder: each.head for folder, each in configs.items()})
+    annotated = read_targets(next(iter(configs.values())), None, click.echo)
+    return annotated, read_runs(found, annotated, {folder: each.head for folder, each in configs.items()})
 
 
-def print_notes(found: list[Assessment], truth: GroundTruth) -> None:
+def print_notes(found: list[Assessment], annotated: AnnotatedImages) -> None:
     """Print what the intervals and thresholds are of."""
-    objects = sum(int((~target.ignore).sum()) for target in truth.targets.values())
-    click.echo(f"{format_count(len(truth.targets), 'images')} with {format_count(objects, 'objects')}")
+    objects = sum(int((~target.ignore).sum()) for target in annotated.targets.values())
+    click.echo(f"{format_count(len(annotated.targets), 'images')} with {format_count(objects, 'objects')}")
     for each in found:
         name, interval = escape(each.method.name), next(iter(each.intervals["box"].values()), None)
         if interval is not None:
@@ -158,12 +158,12 @@ def print_notes(found: list[Assessment], truth: GroundTruth) -> None:
         )
 
 
-def write_json(found: list[Assessment], truth: GroundTruth, folder: Path) -> Path:
+def write_json(found: list[Assessment], annotated: AnnotatedImages, folder: Path) -> Path:
     """Write all figures and differences."""
     from maskrcnn.files import write_text
     from workbench.assessment import compare, to_json
 
-    count = len(truth.targets)
+    count = len(annotated.targets)
     differences = {
         f"{first.method.name} - {other.method.name}": {
             kind: {name: asdict(each) for name, each in by_name.items()}
@@ -173,7 +173,7 @@ def write_json(found: list[Assessment], truth: GroundTruth, folder: Path) -> Pat
     }
     contents = {
         "num_images": count,
-        "class_names": truth.class_names,
+        "class_names": annotated.class_names,
         "methods": {each.method.name: to_json(each) for each in found},
         "differences": differences,
     }

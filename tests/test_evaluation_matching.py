@@ -18,8 +18,8 @@ from maskrcnn.evaluation.errors import ERROR_TYPES, compute_background_iou, find
 from maskrcnn.evaluation.localization_recall_precision import compute_lrp
 from maskrcnn.evaluation.matching import (
     compute_mean_average_precision,
-    compute_size_average_precision,
     match_overlaps,
+    measure_average_precision,
 )
 from maskrcnn.evaluation.overlaps import Overlaps, find_overlaps
 from maskrcnn.evaluation.panoptic import compute_panoptic_quality
@@ -44,10 +44,12 @@ def test_ap_is_that_of_the_coco_evaluator(kind: Kind, agnostic: bool) -> None:
 
 def test_sizes_of_ones_own_equal_those_of_coco_where_the_edges_do() -> None:
     targets, found = make_random(num_images=4)
-    own = compute_size_average_precision(find_overlaps(targets, found, NAMES), (0, 8, 16, 32, 1e5), IOU_THRESHOLDS)
+    overlaps = find_overlaps(targets, found, NAMES)
+    ranges = [(low**2, high**2) for low, high in ((0, 8), (8, 16), (16, 32), (32, 1e5))]
+    own = [measure_average_precision(overlaps, IOU_THRESHOLDS, each) for each in ranges]
     theirs = evaluate_coco(targets, found, NAMES)
     names = ("very_tiny", "tiny", "aitod_small", "aitod_medium")
-    assert list(own.values()) == pytest.approx([theirs.average_precision(size=name) for name in names], abs=1e-12)
+    assert own == pytest.approx([theirs.average_precision(size=name) for name in names], abs=1e-12)
 
 
 def test_matching_all_at_once_equals_one_after_the_other() -> None:

@@ -30,12 +30,12 @@ def write(path: Path, contents: Any) -> Path:
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Ground truth, a mediocre detector, an oracle, and an oracle that misses some objects."""
+    """Ground annotated, a mediocre detector, an oracle, and an oracle that misses some objects."""
     monkeypatch.chdir(tmp_path)
     targets, found = make_random(num_images=4)
     oracle = {i: detect(target) for i, target in targets.items()}
     fewer = {i: drop(each, list(range(0, len(each), 4))) for i, each in oracle.items()}
-    write(tmp_path / "truth.json", to_coco_dataset(targets, NAMES, category_ids=IDS))
+    write(tmp_path / "annotations.json", to_coco_dataset(targets, NAMES, category_ids=IDS))
     for name, each in (("found", found), ("oracle", oracle), ("fewer", fewer)):
         write(tmp_path / f"{name}.json", to_coco_results(each, category_ids=IDS))
     return tmp_path
@@ -49,11 +49,15 @@ def read_figures(folder: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("kind", ["box", "mask"])
 def test_files_that_are_read_score_like_what_was_written(files: Path, kind: str) -> None:
     targets, found = make_random(num_images=4)
-    truth = read_coco_targets("truth.json")
-    assert (truth.class_names, truth.category_ids) == (NAMES[::-1], (3, 7))
-    results = read_coco_results("found.json", {i: each.size for i, each in truth.targets.items()}, truth.category_ids)
+    annotated = read_coco_targets("annotations.json")
+    assert (annotated.class_names, annotated.category_ids) == (NAMES[::-1], (3, 7))
+    results = read_coco_results(
+        "found.json", {i: each.size for i, each in annotated.targets.items()}, annotated.category_ids
+    )
     expected = evaluate_coco(targets, found, NAMES, kind)  # type: ignore[arg-type]
-    assert evaluate_coco(truth.targets, results, truth.class_names, kind).ap == pytest.approx(expected.ap, abs=1e-9)  # type: ignore[arg-type]
+    assert evaluate_coco(annotated.targets, results, annotated.class_names, kind).ap == pytest.approx(
+        expected.ap, abs=1e-9
+    )  # type: ignore[arg-type]
 
 
 def test_polygons_run_length_codes_and_boxes_are_read_together(tmp_path: Path) -> None:
@@ -68,15 +72,15 @@ def test_polygons_run_length_codes_and_boxes_are_read_together(tmp_path: Path) -
 
 
 def test_results_file_gets_a_table_pictures_and_figures(files: Path) -> None:
-    lines = succeed(evaluate, "--results=mine=found.json", "--annotations=truth.json", FEW)
+    lines = succeed(evaluate, "--results=mine=found.json", "--annotations=annotations.json", FEW)
     assert any(re.search(r"AP50 .*0\.\d{3} ± 0\.\d{3}", line) for line in lines)
     assert any("over 5 images only: with fewer than 2 seeds" in line for line in lines)
     assert any("there are no others" in line for line in lines)
     assert lines[-1].startswith("Next: python -m examples.evaluate --results=mine=found.json --results=OTHER=FILE")
-    assert "--annotations=truth.json" in lines[-1]
+    assert "--annotations=annotations.json" in lines[-1]
     figures = read_figures(files)["methods"]["mine"]
     box, mask = evaluate_coco_files(
-        json.loads(Path("truth.json").read_text()), json.loads(Path("found.json").read_text())
+        json.loads(Path("annotations.json").read_text()), json.loads(Path("found.json").read_text())
     )
     assert mask is not None
     for kind, theirs in (("box", box), ("mask", mask)):
@@ -90,7 +94,7 @@ def test_results_file_gets_a_table_pictures_and_figures(files: Path) -> None:
 
 
 def test_better_of_two_is_named_with_an_interval(files: Path) -> None:
-    arguments = ["--results=good=oracle.json", "--results=bad=found.json", "--annotations=truth.json", FEW]
+    arguments = ["--results=good=oracle.json", "--results=bad=found.json", "--annotations=annotations.json", FEW]
     lines = succeed(evaluate, *arguments)
     assert any(
         re.match(r"good beats bad by 0\.\d{3} ± 0\.\d{3} box AP \(95% interval over 5 images", line) for line in lines
@@ -103,19 +107,19 @@ def test_better_of_two_is_named_with_an_interval(files: Path) -> None:
 
 
 def test_same_results_do_not_differ(files: Path) -> None:
-    arguments = ["--results=a=found.json", "--results=b=found.json", "--annotations=truth.json", FEW]
+    arguments = ["--results=a=found.json", "--results=b=found.json", "--annotations=annotations.json", FEW]
     assert any("a and b do not differ clearly: +0.000 ± 0.000 box AP" in line for line in succeed(evaluate, *arguments))
 
 
 def test_files_of_one_name_are_seeds(files: Path) -> None:
-    arguments = ["--results=a=oracle.json", "--results=a=fewer.json", "--annotations=truth.json", FEW]
+    arguments = ["--results=a=oracle.json", "--results=a=fewer.json", "--annotations=annotations.json", FEW]
     assert any("over 2 seeds and 5 images" in line for line in succeed(evaluate, *arguments))
     interval = read_figures(files)["methods"]["a"]["intervals"]["box"]["AP"]
     assert len(interval["seeds"]) == 2 and interval["value"] == pytest.approx(sum(interval["seeds"]) / 2)
 
 
 def test_sizes_and_distance_of_ones_own(files: Path) -> None:
-    arguments = ("--results=a=oracle.json", "--annotations=truth.json", FEW, "--sizes=0,4", "--match=distance:2")
+    arguments = ("--results=a=oracle.json", "--annotations=annotations.json", FEW, "--sizes=0,4", "--match=distance:2")
     lines = succeed(evaluate, *arguments)
     assert any("AP 0-4 px" in line for line in lines) and any("AP above 4 px" in line for line in lines)
     assert any("centers ≤ 2 px" in line and "1.000" in line for line in lines)
@@ -141,7 +145,7 @@ def test_bad_results_are_one_line(files: Path, key: str, value: Any, words: str)
     entries[2][key] = value
     write(files / "bad.json", entries)
     before = snapshot(files)
-    error = fail(evaluate, "--results=bad.json", "--annotations=truth.json", FEW)
+    error = fail(evaluate, "--results=bad.json", "--annotations=annotations.json", FEW)
     assert all(word in error for word in ("bad.json", *words.split(" | "))), error
     assert snapshot(files) == before
 
@@ -150,13 +154,13 @@ def test_bad_results_are_one_line(files: Path, key: str, value: Any, words: str)
     ("arguments", "words"),
     [
         (["--results=found.json"], "of which images"),
-        (["--results=missing.json", "--annotations=truth.json"], "missing.json: cannot be read"),
-        (["--results=truth.json", "--annotations=truth.json"], "no COCO results file"),
+        (["--results=missing.json", "--annotations=annotations.json"], "missing.json: cannot be read"),
+        (["--results=annotations.json", "--annotations=annotations.json"], "no COCO results file"),
         (["--results=found.json", "--annotations=found.json"], "no COCO annotation file"),
-        (["--results=found.json", "--annotations=truth.json", "--sizes=8,4"], "--sizes=8,4"),
-        (["--results=found.json", "--annotations=truth.json", "--match=iou"], "--match=iou"),
-        (["some", "--results=found.json", "--annotations=truth.json"], "not both"),
-        (["--annotations=truth.json"], "a run knows its data"),
+        (["--results=found.json", "--annotations=annotations.json", "--sizes=8,4"], "--sizes=8,4"),
+        (["--results=found.json", "--annotations=annotations.json", "--match=iou"], "--match=iou"),
+        (["some", "--results=found.json", "--annotations=annotations.json"], "not both"),
+        (["--annotations=annotations.json"], "a run knows its data"),
         ([], "no run with weights"),
         (["nowhere"], "RUN=nowhere: no run there"),
     ],

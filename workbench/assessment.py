@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from maskrcnn.evaluation.calibration import compute_calibration
 from maskrcnn.evaluation.centers import compute_center_scores
 from maskrcnn.evaluation.coco import IOU_THRESHOLDS, RECALL_THRESHOLDS, Kind, evaluate_coco, match_dataset
-from maskrcnn.evaluation.coco_reading import GroundTruth
+from maskrcnn.evaluation.coco_reading import AnnotatedImages
 from maskrcnn.evaluation.confusion import compute_confusion_matrix
 from maskrcnn.evaluation.errors import find_error_types
 from maskrcnn.evaluation.intervals import Interval, compute_difference, compute_interval, describe_difference
 from maskrcnn.evaluation.localization_recall_precision import compute_lrp
-from maskrcnn.evaluation.matching import match_overlaps
+from maskrcnn.evaluation.matching import match_overlaps, measure_average_precision
 from maskrcnn.evaluation.nuclei import compute_count_error, compute_dsb_mean_precision
 from maskrcnn.evaluation.operating_point import DEFAULT_THRESHOLD, find_operating_point
 from maskrcnn.evaluation.overlaps import Overlaps, find_overlaps
@@ -66,24 +66,27 @@ class Assessment:
     overlaps: Mapping[str, Overlaps]
 
 
-def assess(method: Method, truth: GroundTruth, request: Request) -> Assessment:
+def assess(method: Method, annotated: AnnotatedImages, request: Request) -> Assessment:
     """Measure a method."""
-    kinds: list[Kind] = ["box", "mask"] if _have_masks(method, truth) else ["box"]
-    names = ("object",) if request.class_agnostic else truth.class_names
-    weights = draw_image_weights(len(truth.targets), request.replicates)
-    weights = np.concatenate([np.ones_like(weights[:1]), weights])
+    kinds: list[Kind] = ["box", "mask"] if _have_masks(method, annotated) else ["box"]
+    names = ("object",) if request.class_agnostic else annotated.class_names
+    weights = draw_image_weights(len(annotated.targets), request.replicates)
     intervals: dict[str, dict[str, Interval]] = {}
     values: dict[str, dict[str, tuple[list[float], NDArray[np.float64]]]] = {}
     first: dict[str, Overlaps] = {}
     for kind in kinds:
-        found = [find_overlaps(truth.targets, result, names, kind, request.class_agnostic) for result in method.results]
+        found = [
+            find_overlaps(annotated.targets, result, names, kind, request.class_agnostic) for result in method.results
+        ]
         first[kind], values[kind], intervals[kind] = found[0], {}, {}
         for name, (ious, area_range) in _list_average_precisions(request.sizes).items():
-            sampled = np.stack([resample_average_precision(each, weights, ious, area_range) for each in found])
-            if not np.isnan(sampled[:, 0]).any():
-                values[kind][name] = sampled[:, 0].tolist(), sampled[:, 1:]
-                intervals[kind][name] = compute_interval(*values[kind][name], len(truth.targets))
-    figures: dict[str, Any] = {kind: _measure_kind(method, truth, request, kind, first[kind]) for kind in kinds}
+            measured = [measure_average_precision(each, ious, area_range) for each in found]
+            known = [value for value in measured if value is not None]  # depends on the objects, not on the seed
+            if len(known) == len(found):
+                sampled = np.stack([resample_average_precision(each, weights, ious, area_range) for each in found])
+                values[kind][name] = known, sampled
+                intervals[kind][name] = compute_interval(*values[kind][name], len(annotated.targets))
+    figures: dict[str, Any] = {kind: _measure_kind(method, annotated, request, kind, first[kind]) for kind in kinds}
     return Assessment(method, intervals, values, figures, first)
 
 
@@ -102,21 +105,21 @@ def _list_average_precisions(
     return found
 
 
-def _have_masks(method: Method, truth: GroundTruth) -> bool:
-    everything = [*truth.targets.values(), *(each for result in method.results for each in result.values())]
+def _have_masks(method: Method, annotated: AnnotatedImages) -> bool:
+    everything = [*annotated.targets.values(), *(each for result in method.results for each in result.values())]
     return all(each.masks is not None for each in everything if len(each))
 
 
 def _measure_kind(
-    method: Method, truth: GroundTruth, request: Request, kind: Kind, overlaps: Overlaps
+    method: Method, annotated: AnnotatedImages, request: Request, kind: Kind, overlaps: Overlaps
 ) -> dict[str, Any]:
     """Measure what has no interval, of the first seed."""
-    targets, result = truth.targets, method.results[0]
+    targets, result = annotated.targets, method.results[0]
     agnostic = request.class_agnostic
-    matches = match_dataset(targets, result, truth.class_names, kind, agnostic)
+    matches = match_dataset(targets, result, annotated.class_names, kind, agnostic)
     point = find_operating_point(matches)
     threshold = method.threshold if method.threshold is not None else point.threshold if point else DEFAULT_THRESHOLD
-    coco = evaluate_coco(targets, result, truth.class_names, kind, agnostic)
+    coco = evaluate_coco(targets, result, annotated.class_names, kind, agnostic)
     errors, calibration, lrp = find_error_types(overlaps), compute_calibration(overlaps), compute_lrp(overlaps)
     hits = match_overlaps(overlaps.above(threshold))
     true, false = int(hits.true_positive.sum()), int(hits.false_positive.sum())
@@ -141,7 +144,7 @@ def _measure_kind(
     }
     if kind == "mask" and not agnostic:
         figures["dsb_mean_precision"] = compute_dsb_mean_precision(targets, result, threshold)
-        quality = compute_panoptic_quality(targets, result, truth.class_names, threshold)
+        quality = compute_panoptic_quality(targets, result, annotated.class_names, threshold)
         figures["panoptic"] = None if quality is None else asdict(quality)
     return figures
 
@@ -178,7 +181,7 @@ def to_json(assessment: Assessment) -> dict[str, Any]:
     return {"sources": method.sources, "intervals": intervals, "first_seed": assessment.figures}
 
 
-def print_tables(assessments: Sequence[Assessment], truth: GroundTruth) -> None:
+def print_tables(assessments: Sequence[Assessment], annotated: AnnotatedImages) -> None:
     """Print a table with the metrics of all methods for each kind."""
     from rich.console import Console
     from rich.table import Table
@@ -240,7 +243,7 @@ def _format(value: Any) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def draw(assessments: Sequence[Assessment], truth: GroundTruth, folder: Path, title: str) -> list[Path]:
+def draw(assessments: Sequence[Assessment], annotated: AnnotatedImages, folder: Path, title: str) -> list[Path]:
     """Draw reliability, precision and recall, and error types of all methods; return the files."""
     from maskrcnn.plotting.evaluation import plot_error_types, plot_precision_recall_of_results, plot_reliability
 
@@ -253,7 +256,7 @@ def draw(assessments: Sequence[Assessment], truth: GroundTruth, folder: Path, ti
         calibrations = {name: compute_calibration(each.overlaps[kind]) for name, each in shown.items()}
         reliability = {name: ((each.mean_score, each.precision), each.count) for name, each in calibrations.items()}
         errors = {name: each.figures[kind]["errors"] for name, each in shown.items()}
-        curves = {name: _compute_curve(each, truth, kind) for name, each in shown.items()}
+        curves = {name: _compute_curve(each, annotated, kind) for name, each in shown.items()}
         paths = [folder / f"{kind}_{name}.png" for name in ("reliability", "precision_recall", "errors")]
         plot_reliability(reliability, paths[0], what)
         plot_precision_recall_of_results(curves, paths[1], what)
@@ -263,9 +266,11 @@ def draw(assessments: Sequence[Assessment], truth: GroundTruth, folder: Path, ti
     return files
 
 
-def _compute_curve(assessment: Assessment, truth: GroundTruth, kind: str) -> tuple[NDArray[Any], NDArray[Any]]:
-    agnostic = len(assessment.overlaps[kind].class_names) < len(truth.class_names)
+def _compute_curve(assessment: Assessment, annotated: AnnotatedImages, kind: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    agnostic = len(assessment.overlaps[kind].class_names) < len(annotated.class_names)
     result = assessment.method.results[0]
-    coco = evaluate_coco(truth.targets, result, truth.class_names, "mask" if kind == "mask" else "box", agnostic)
+    coco = evaluate_coco(
+        annotated.targets, result, annotated.class_names, "mask" if kind == "mask" else "box", agnostic
+    )
     none = np.asarray(RECALL_THRESHOLDS), np.zeros(len(RECALL_THRESHOLDS))
     return coco.precision_recall_curves((0.5,)).get(0.5, none)

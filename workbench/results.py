@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from maskrcnn.config import UserError
 from maskrcnn.evaluation.coco_format import BOXES_FILE, MASKS_FILE
-from maskrcnn.evaluation.coco_reading import GroundTruth, read_coco_results, read_coco_targets
+from maskrcnn.evaluation.coco_reading import AnnotatedImages, read_coco_results, read_coco_targets
 from maskrcnn.training.runlog import read_metrics
 from maskrcnn.training.runs import find_run
 from workbench.config import ExperimentConfig, load_config
@@ -38,7 +38,7 @@ class Method:
     class_agnostic: bool = False
 
 
-def read_targets(config: ExperimentConfig, annotations: str | None, notify: Callable[[str], None]) -> GroundTruth:
+def read_targets(config: ExperimentConfig, annotations: str | None, notify: Callable[[str], None]) -> AnnotatedImages:
     """Read the ground truth: of an annotation file, or of the test images of a data set."""
     if annotations is not None:
         return read_coco_targets(annotations)
@@ -47,7 +47,7 @@ def read_targets(config: ExperimentConfig, annotations: str | None, notify: Call
 
     test = open_data(config, notify).test
     targets = {image_id: test[index][1] for index, image_id in enumerate(test.image_ids)}
-    return GroundTruth(targets, test.class_names, get_category_ids(test))
+    return AnnotatedImages(targets, test.class_names, get_category_ids(test))
 
 
 def split_name(text: str) -> tuple[str | None, str]:
@@ -89,7 +89,9 @@ def load_run_config(folder: Path, flags: Mapping[str, Any]) -> ExperimentConfig:
     return config
 
 
-def read_runs(runs: Mapping[str, Sequence[Path]], truth: GroundTruth, heads: Mapping[Path, str]) -> list[Method]:
+def read_runs(
+    runs: Mapping[str, Sequence[Path]], annotated: AnnotatedImages, heads: Mapping[Path, str]
+) -> list[Method]:
     """Read the detections of runs on their test images.
 
     Raises:
@@ -102,7 +104,7 @@ def read_runs(runs: Mapping[str, Sequence[Path]], truth: GroundTruth, heads: Map
         for folder in folders:
             files = [folder / "predictions" / each for each in (BOXES_FILE, MASKS_FILE)]
             method.sources.append(str(folder))
-            method.results.append(read_results([each for each in files if each.is_file()], truth))
+            method.results.append(read_results([each for each in files if each.is_file()], annotated))
             method.class_agnostic |= heads[folder] == "rpn"
             thresholds.append((_read_test_metrics(folder) or {}).get("operating_threshold"))
         known = [each for each in thresholds if each is not None]
@@ -111,24 +113,24 @@ def read_runs(runs: Mapping[str, Sequence[Path]], truth: GroundTruth, heads: Map
     return methods
 
 
-def read_files(files: Sequence[str], truth: GroundTruth) -> list[Method]:
+def read_files(files: Sequence[str], annotated: AnnotatedImages) -> list[Method]:
     """Read results files, NAME=FILE or FILE; several files of one name are seeds of one method."""
     methods: dict[str, Method] = {}
     for text in files:
         name, path = split_name(text)
         method = methods.setdefault(name or Path(path).stem, Method(name or Path(path).stem))
         method.sources.append(path)
-        method.results.append(read_results([Path(path)], truth))
+        method.results.append(read_results([Path(path)], annotated))
     return list(methods.values())
 
 
-def read_results(files: Sequence[Path], truth: GroundTruth) -> Mapping[int, Instances]:
+def read_results(files: Sequence[Path], annotated: AnnotatedImages) -> Mapping[int, Instances]:
     """Read the boxes of detections from the first file, and their masks from the second, if there is one."""
-    sizes = {image_id: target.size for image_id, target in truth.targets.items()}
-    found = read_coco_results(files[0], sizes, truth.category_ids)
+    sizes = {image_id: target.size for image_id, target in annotated.targets.items()}
+    found = read_coco_results(files[0], sizes, annotated.category_ids)
     if len(files) < 2:
         return found
-    masked = read_coco_results(files[1], sizes, truth.category_ids)
+    masked = read_coco_results(files[1], sizes, annotated.category_ids)
     for image_id, instances in masked.items():
         if len(instances) != len(found[image_id]):
             raise UserError(f"{files[1]}: has other detections of image {image_id} than {files[0]}; write both again")

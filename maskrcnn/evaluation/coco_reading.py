@@ -17,7 +17,7 @@ from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 
 
-class GroundTruth(NamedTuple):
+class AnnotatedImages(NamedTuple):
     """Objects by image id, with the names and ids of their classes."""
 
     targets: Mapping[int, Instances]
@@ -39,7 +39,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise UserError(f"{path}: is not valid JSON ({error})") from error
 
 
-def read_coco_targets(path: str | os.PathLike[str]) -> GroundTruth:
+def read_coco_targets(path: str | os.PathLike[str]) -> AnnotatedImages:
     """Read a COCO annotation file; images need `height` and `width`. Crowds are ignored objects.
 
     Raises:
@@ -58,7 +58,7 @@ def read_coco_targets(path: str | os.PathLike[str]) -> GroundTruth:
         raise UserError(
             f"{path}: an image or category has no valid {error}; images need id, height and width"
         ) from error
-    return GroundTruth(_read_entries(path, contents["annotations"], sizes, ids, scored=False), names, ids)
+    return AnnotatedImages(_read_entries(path, contents["annotations"], sizes, ids, scored=False), names, ids)
 
 
 def read_coco_results(

@@ -21,7 +21,7 @@ The interval is
 with the quantile of Student's t distribution at the degrees of freedom of Welch (1947) and Satterthwaite (1946). With
 three runs and v_seed alone, ν = 2 and t = 4.30, where the normal distribution has 1.96. In a comparison, v_seed is the
 sum of both methods' parts, each with its own degrees of freedom. With one run, v_seed is unknown and left out: the
-interval is over images only, and says nothing about other seeds.
+interval is over images only, and holds for this run alone.
 
 The resampling of images is that of Efron and Tibshirani 1993, chapter 6; resampling both levels of a crossed design is
 discussed by Owen 2007 (The pigeonhole bootstrap, Annals of Applied Statistics).
@@ -146,7 +146,7 @@ def _compute_interaction(replicates: NDArray[np.float64]) -> float:
 
 
 def describe_difference(name: str, other: str, metric: str, difference: Interval) -> str:
-    """Say in one sentence which of two methods is better.
+    """Describe in one sentence which of two methods is better.
 
     Args:
         name: name of the first method.

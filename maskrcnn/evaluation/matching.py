@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -146,23 +145,16 @@ def compute_class_average_precision(overlaps: Overlaps, matches: Matches) -> NDA
     )
 
 
-def compute_size_average_precision(
-    overlaps: Overlaps, edges: tuple[float, ...], ious: tuple[float, ...]
-) -> dict[tuple[float, float], float | None]:
-    """Compute AP for bins of object size, mean over IoU thresholds and classes.
+def measure_average_precision(
+    overlaps: Overlaps, ious: tuple[float, ...], area_range: tuple[float, float] | None = None
+) -> float | None:
+    """Compute AP, mean over IoU thresholds and the classes with objects; None if there are no objects.
 
     Args:
         overlaps: overlapping pairs.
-        edges: ascending sizes √area in pixels; a bin includes both of its edges, as in the COCO API.
         ious: IoU thresholds.
-
-    Returns:
-        AP by (lower edge, upper edge); None for bins without objects.
+        area_range: see `match_overlaps`.
     """
-    found: dict[tuple[float, float], float | None] = {}
-    for low, high in pairwise(edges):
-        matches = [match_overlaps(overlaps, iou, (low**2, high**2)) for iou in ious]
-        values = [compute_mean_average_precision(overlaps, each) for each in matches]
-        known = [value for value in values if value is not None]
-        found[low, high] = float(np.mean(known)) if known else None
-    return found
+    matches = (match_overlaps(overlaps, iou, area_range) for iou in ious)
+    known = [value for each in matches if (value := compute_mean_average_precision(overlaps, each)) is not None]
+    return float(np.mean(known)) if known else None

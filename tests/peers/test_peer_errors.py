@@ -58,19 +58,19 @@ def test_error_types_are_those_of_tidecv(kind: Kind, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(matching, "_RECALLS", np.array([level / 100 for level in range(101)]))
     targets, found = make_plain_scenes()
     dataset, results = to_files(targets, found, kind)
-    truth, detections = tidecv.Data("truth", max_dets=10_000), tidecv.Data("found", max_dets=10_000)
+    annotated, detections = tidecv.Data("annotated", max_dets=10_000), tidecv.Data("found", max_dets=10_000)
     for image in dataset["images"]:
-        truth.add_image(image["id"], str(image["id"]))
+        annotated.add_image(image["id"], str(image["id"]))
         detections.add_image(image["id"], str(image["id"]))
     for entry in dataset["annotations"]:
-        truth.add_ground_truth(entry["image_id"], entry["category_id"], entry["bbox"], entry["segmentation"])
+        annotated.add_ground_truth(entry["image_id"], entry["category_id"], entry["bbox"], entry["segmentation"])
     for entry in results:
         detections.add_detection(
             entry["image_id"], entry["category_id"], entry["score"], entry["bbox"], entry.get("segmentation")
         )
     with redirect_stdout(StringIO()):
         tide = tidecv.TIDE()
-        run = tide.evaluate(truth, detections, mode=tidecv.TIDE.BOX if kind == "box" else tidecv.TIDE.MASK)
+        run = tide.evaluate(annotated, detections, mode=tidecv.TIDE.BOX if kind == "box" else tidecv.TIDE.MASK)
     gained = {each.short_name: value for each, value in (run.fix_main_errors() | run.fix_special_errors()).items()}
     counts = {each.short_name: value for each, value in run.count_errors().items()}
     ours = find_error_types(find_overlaps(targets, found, CLASSES, kind), shift=0)
@@ -86,9 +86,9 @@ def test_errors_calibration_and_confusion_are_those_of_hotcoco(tmp_path: Path, k
     hotcoco = pytest.importorskip("hotcoco")
     targets, found = make_plain_scenes()
     dataset, results = to_files(targets, found, kind)
-    (tmp_path / "truth.json").write_text(json.dumps(dataset))
+    (tmp_path / "annotations.json").write_text(json.dumps(dataset))
     (tmp_path / "found.json").write_text(json.dumps(results))
-    data = hotcoco.COCO(str(tmp_path / "truth.json"))
+    data = hotcoco.COCO(str(tmp_path / "annotations.json"))
     evaluator = hotcoco.COCOeval(data, data.loadRes(str(tmp_path / "found.json")), "bbox" if kind == "box" else "segm")
     evaluator.params.maxDets = [1, 100, 10_000]
     evaluator.evaluate()
