@@ -12,8 +12,9 @@ from torch import Tensor
 
 from datasets.checks import Tally, TallyByImage, clip_boxes, format_size, reconcile_boxes, resolve_inside
 from datasets.config import ReadingConfig
+from datasets.readers.coco_cache import open_index
 from datasets.readers.coco_images import find_images
-from datasets.readers.coco_index import SKIPPED, CocoIndex, Ints, read_index
+from datasets.readers.coco_index import SKIPPED, CocoIndex, Ints
 from datasets.readers.coco_segmentation import covers_image, to_rle
 from datasets.readers.folders import resolve_unicode_form
 from datasets.readers.json_stream import read_entries
@@ -97,7 +98,7 @@ class Coco:
         self._open(file, folders, masks, reading or ReadingConfig(), skip_bad)
 
     def _open(self, file: Path, folders: Sequence[Path], masks: bool, reading: ReadingConfig, skip_bad: bool) -> None:
-        self._index = index = read_index(file, skip_bad)
+        self._index = index = open_index(file, skip_bad)
         self._skip_bad = skip_bad
         if reading.image_folder is not None:
             folders = [Path(reading.image_folder)]

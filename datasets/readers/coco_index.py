@@ -95,7 +95,6 @@ class _Columns:
         self.path, self.skip_bad = path, skip_bad
         self.ignoring = ("ignore", "uncertain") if path.name.startswith(TINY_PERSON) else ("ignore",)
         self.counts: Counter[str] = Counter()
-        self.outside: dict[int, str] = {}
         self.names: list[str] = []
         self.suffixes: list[str] = []
         self.categories: dict[int, str] = {}
@@ -123,11 +122,6 @@ class _Columns:
         number, name = self._whole(entry, "id"), value.get("file_name")
         if not isinstance(name, str) or _UNPRINTABLE.search(name):
             self._raise_error(entry, "'file_name' must be a single line of text")
-        if not name.strip(". ") or _SUSPICIOUS.search(name):
-            try:
-                resolve_inside(Path(), name, f"{self.path}: image {number}")
-            except UserError as error:
-                self.outside[len(self.names)] = str(error)
         stem, suffix = os.path.splitext(name)
         self.names.append(stem)
         self.suffixes.append(sys.intern(suffix))
@@ -236,7 +230,7 @@ class _Columns:
             outlined=np.frombuffer(self.outlined, np.bool_)[order],
             offsets=_whole_array(self.offsets)[order],
             lengths=_whole_array(self.lengths)[order],
-            outside=self.outside,
+            outside=find_outside(self.path, self.image_ids, self.names, self.suffixes),
             counts=self.counts,
         )
         _count_suspicious(index)
@@ -285,6 +279,18 @@ class _Columns:
         twice = ascending[1:] == ascending[:-1]
         if twice.any():
             raise UserError(f"{self.path}: {kind} {ascending[1:][twice][0]} appears twice; ids must be unique")
+
+
+def find_outside(path: Path, image_ids: Sequence[int], names: Sequence[str], suffixes: Sequence[str]) -> dict[int, str]:
+    """Return the errors of the images whose file names point out of the data folder, by their place in the list."""
+    found: dict[int, str] = {}
+    for place, name in enumerate(map(str.__add__, names, suffixes)):
+        if not name.strip(". ") or _SUSPICIOUS.search(name):
+            try:
+                resolve_inside(Path(), name, f"{path}: image {image_ids[place]}")
+            except UserError as error:
+                found[place] = str(error)
+    return found
 
 
 def _count_suspicious(index: CocoIndex) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datasets.config import ReadingConfig
+from datasets.readers.stored_index import SETTLED_NS
 from datasets.readers.tools.cvat import find_cvat, recognize_cvat
 from datasets.readers.tools.dataset import Contents, ToolDataset
 from datasets.readers.tools.dota import find_dota, recognize_dota
@@ -20,7 +21,6 @@ from datasets.readers.tools.segments import find_cityscapes, find_panoptic, reco
 from datasets.readers.tools.supervisely import find_supervisely, recognize_supervisely
 from datasets.readers.tools.via import find_via, recognize_via
 
-SETTLED_NS = 2_000_000_000  # files changed within this time may change again without another time stamp
 _LAST: dict[Hashable, Contents] = {}
 
 
