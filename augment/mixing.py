@@ -138,7 +138,7 @@ class _PasteCanvas:
         assert whole.masks is not None
         masks = self._visible(whole.masks)
         left = masks.areas().float() / whole.masks.areas().clamp(min=1)
-        left = torch.where(whole.has_mask(), left, 1.0)  # without a mask nobody knows what is hidden
+        left = torch.where(whole.has_mask(), left, 1.0)  # without a mask, it is unknown what is hidden
         present, cut = left > 0, left < edges.min_visible_fraction
         if edges.cut == "drop":
             present &= ~cut
@@ -257,7 +257,7 @@ def _find_nonempty_windows(where: Tensor, windows: Tensor) -> Tensor:
 
 
 def _cut_out(image: Tensor, one: Instances, feather: float, generator: Generator) -> Sample:
-    """A piece of image with one object in a random orientation, and room around it to blend in."""
+    """Cut out one object in a random orientation, with a margin around it for blending."""
     masks = _get_masks(one)
     beyond = int(compute_margins(replace(one, masks=masks)).abs().max().ceil())  # of the box beyond the mask
     room = 1 + max(int(4 * feather), beyond)

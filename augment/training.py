@@ -30,13 +30,14 @@ def make_training_transform(
 ) -> Compose:
     """Make the augmentation of training samples from the options.
 
-    The order is: mosaic and copy-paste (from `source`, or from the image itself), geometric transforms, light, blur,
-    and noise, augmenters of other libraries.
+    The order is: mosaic; copy-paste (from `source`, or from the image itself); geometric transforms; light, inversion,
+    blur and noise; augmenters of other libraries.
 
     Args:
         config: options.
         source: samples to draw from; required for mosaics.
-        levels: gray levels of images with more than 8 bits, between which light, noise and others' augmenters work.
+        levels: gray levels of images with more than 8 bits, the range that light, noise and augmenters of other
+            libraries refer to.
 
     Returns:
         The transform.

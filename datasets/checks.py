@@ -18,7 +18,7 @@ from maskrcnn.text import escape
 _CONTROLS = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029]")
 _log = logging.getLogger("datasets")
 _logged: set[str] = set()  # rules of which a case was logged
-MAX_MARGIN = 3.0  # pixels between a box and the extent of its mask that common tools leave
+MAX_MARGIN = 3.0  # pixels: margin that common tools leave between a mask and its box
 
 RULES = (
     "boxes that are not finite dropped",

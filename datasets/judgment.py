@@ -1,4 +1,4 @@
-"""Rules that find data that is readable, but was probably meant otherwise; each is a function of a split's `Survey`."""
+"""Rules that find likely mistakes in data that can be read; each is a function of the `Survey` of a split."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MAX_DROPPED = 0.1  # of the objects in the annotations
 MAX_UNFITTING = 0.1  # of the objects
 MAX_REPEATED = 0.01  # of the objects
 MAX_IN_PIECES = 0.1  # of the objects with a mask, from MANY_PIECES on; one is enough from VERY_MANY_PIECES on
-USELESS = ", so that nothing can be learned from these images or measured on them"
+USELESS = ", so these images are of no use for training or evaluation"
 UNFITTING = "boxes that do not fit their mask"
 DROPPING = {rule for rule in CHECKS if rule.endswith((" dropped", " skipped")) and not rule.startswith("outlines")}
 
@@ -36,9 +36,9 @@ class Concern(NamedTuple):
 
     Attributes:
         rule: short name, the same in every split.
-        text: what is the case, with the value.
-        where: the image or object that shows it best, or "".
-        advice: what to do.
+        text: the observation, with its value.
+        where: image or object that shows it best, or "".
+        advice: how to fix it.
     """
 
     rule: str
@@ -47,7 +47,7 @@ class Concern(NamedTuple):
     advice: str
 
     def describe(self) -> str:
-        """Return what is the case, and where."""
+        """Return the observation and where it was made."""
         return f"{self.text} ({self.where})" if self.where else self.text
 
 
@@ -57,7 +57,7 @@ def judge(survey: Survey) -> list[Concern]:
 
 
 def find_covering_object(survey: Survey) -> Concern | None:
-    """Find an object that covers most of its image: the background, mostly."""
+    """Find an object that covers most of its image, which is usually the background."""
     objects = survey.objects
     if objects.ignore.all():
         return None
@@ -76,7 +76,7 @@ def find_covering_object(survey: Survey) -> Concern | None:
 
 
 def find_tiny_boxes(survey: Survey) -> Concern | None:
-    """Find boxes below a pixel: coordinates between 0 and 1, mostly."""
+    """Find boxes smaller than a pixel, which usually have coordinates between 0 and 1."""
     objects = survey.objects
     below = (objects.sides < 1).all(axis=1)
     if not len(objects) or below.mean() < MAX_SHARE:
@@ -91,7 +91,7 @@ def find_tiny_boxes(survey: Survey) -> Concern | None:
 
 def find_labels_in_pieces(survey: Survey) -> Concern | None:
     """Find masks in many pieces: classes instead of objects, or noise."""
-    pieces = np.where(survey.objects.ignore, 0, survey.num_pieces)  # crowds are in pieces
+    pieces = np.where(survey.objects.ignore, 0, survey.num_pieces)  # crowds are expected to be in pieces
     many, drawn = pieces >= MANY_PIECES, pieces > 0
     if not drawn.any():
         return None
@@ -109,21 +109,23 @@ def find_labels_in_pieces(survey: Survey) -> Concern | None:
 
 
 def find_crowds(survey: Survey) -> Concern | None:
-    """Find splits of which half of the objects are ignored."""
+    """Find splits with at least half of the objects ignored."""
     ignore = survey.objects.ignore
     if not len(ignore) or ignore.mean() < MAX_SHARE:
         return None
     useless = USELESS * bool(ignore.all())
     return Concern(
         "crowds",
-        format_count(int(ignore.sum()), f"of {len(ignore):,} objects are ignored, as crowds or marked so{useless}"),
+        format_count(
+            int(ignore.sum()), f"of {len(ignore):,} objects are ignored (crowds, or marked as ignored){useless}"
+        ),
         survey.place(int(ignore.argmax())),
-        "they are neither trained on nor counted; --crowds=objects takes the crowds of COCO's files as objects",
+        "they are not used for training or evaluation; --crowds=objects reads the crowds of COCO files as objects",
     )
 
 
 def find_few_levels(survey: Survey) -> Concern | None:
-    """Find images with few gray levels: contrast that was lost, or label images in the place of images."""
+    """Find images with few gray levels: contrast was lost, or label images are used as images."""
     levels = np.array(survey.num_levels)
     few = levels < MIN_LEVELS
     if not len(levels) or few.mean() <= MAX_FEW_LEVELS:
@@ -138,7 +140,7 @@ def find_few_levels(survey: Survey) -> Concern | None:
 
 
 def find_boxes_from_zero(survey: Survey) -> Concern | None:
-    """Find VOC's boxes that count pixels from 0 instead of 1."""
+    """Find VOC boxes that are 0-based instead of 1-based."""
     counts = [count for rule, count in survey.counts.items() if "count pixels from 0" in rule and count]
     if not counts:
         return None
@@ -151,7 +153,7 @@ def find_boxes_from_zero(survey: Survey) -> Concern | None:
 
 
 def find_dropped_objects(survey: Survey) -> Concern | None:
-    """Find splits of which many objects were dropped."""
+    """Find splits with many dropped objects."""
     dropped = {rule: count for rule, count in survey.counts.items() if rule in DROPPING and count}
     total = sum(dropped.values()) + len(survey.objects)
     if not dropped or sum(dropped.values()) <= MAX_DROPPED * total:
@@ -166,7 +168,7 @@ def find_dropped_objects(survey: Survey) -> Concern | None:
 
 
 def find_unfitting_boxes(survey: Survey) -> Concern | None:
-    """Find splits of which many boxes are not around their masks."""
+    """Find splits with many boxes that do not fit their masks."""
     count = survey.counts.get(UNFITTING, 0)
     if count <= MAX_UNFITTING * len(survey.objects):
         return None
@@ -174,12 +176,12 @@ def find_unfitting_boxes(survey: Survey) -> Concern | None:
         "unfitting boxes",
         format_count(count, f"of {len(survey.objects):,} boxes do not fit their mask"),
         "",
-        "boxes and masks may be of other objects, in another order or of another scale; correct one of them",
+        "boxes and masks may belong to different objects, or differ in order or scale; correct one of them",
     )
 
 
 def find_repeated_objects(survey: Survey) -> Concern | None:
-    """Find objects that are there twice: of the same image, class and box."""
+    """Find duplicate objects: those with the same image, class and box."""
     objects = survey.objects
     rows = np.column_stack([objects.image, objects.labels, objects.boxes])
     _, first, counts = np.unique(rows, axis=0, return_index=True, return_counts=True)
@@ -190,7 +192,7 @@ def find_repeated_objects(survey: Survey) -> Concern | None:
         "repeated objects",
         format_count(repeated, f"of {len(rows):,} objects repeat another one of the same class and box"),
         survey.place(int(first[counts.argmax()])),
-        "remove the copies: a detector finds each object once, the others count as missed",
+        "remove the copies: a detector detects each object once, so that all copies count as missed",
     )
 
 
@@ -199,12 +201,12 @@ def find_no_objects(survey: Survey) -> Concern | None:
     if not survey.image_names or len(survey.objects):
         return None
     return Concern(
-        "no objects", f"no image holds an object{USELESS}", "", "check that the annotations are of these images"
+        "no objects", f"no image holds an object{USELESS}", "", "check that the annotations belong to these images"
     )
 
 
 def find_rare_classes(survey: Survey) -> Concern | None:
-    """Find classes of which a split with many objects has few or none."""
+    """Find classes with few or no objects in a split with many objects."""
     text = describe_rare_classes(survey.objects.targets(), survey.class_names)
     if text is None:
         return None
@@ -213,7 +215,7 @@ def find_rare_classes(survey: Survey) -> Concern | None:
 
 
 def describe_rare_classes(objects: Objects, class_names: Sequence[str]) -> str | None:
-    """Describe which classes have few of many objects; None if there are none, or few objects at all."""
+    """Describe the classes with few objects; None if there are no such classes, or few objects in total."""
     counts = count_per_class(objects, len(class_names))
     rare = sorted((int(count), name) for count, name in zip(counts, class_names, strict=False) if count < RARE)
     if len(objects) < MANY_OBJECTS or not rare:
@@ -241,7 +243,7 @@ RULES: tuple[Callable[[Survey], Concern | None], ...] = (
 
 
 def find_repeated_images(splits: Mapping[str, DetectionDataset]) -> Concern | None:
-    """Find images of any split that are the same file, or a copy, as another one under its own id."""
+    """Find images that are the same file as an image with another id, or a copy of it, in all splits."""
     joined = JoinedDataset(list(splits.values()), list(splits))
     members: dict[int, list[int]] = {}
     for index, group in enumerate(group_identical_images(joined)):
@@ -256,7 +258,7 @@ def find_repeated_images(splits: Mapping[str, DetectionDataset]) -> Concern | No
     ids = [f"{split_of[index]} {_own_id(joined, index)}" for index in (first, second)]
     return Concern(
         "repeated images",
-        format_count(copies, f"of {len(joined):,} images are there before under another id"),
+        format_count(copies, f"of {len(joined):,} images are identical to an image with another id"),
         f"{find_image_file(joined, first)}: {ids[0]} and {ids[1]}",
         "merge the annotations of each image under one id"
         + (", and keep training and test images apart" if across else ""),
@@ -264,7 +266,7 @@ def find_repeated_images(splits: Mapping[str, DetectionDataset]) -> Concern | No
 
 
 def _is_filled(path: Path | None) -> bool:
-    """Whether a file holds anything: empty ones are all alike, and are reported as unreadable."""
+    """Return whether a file is not empty: all empty files are equal, and they are reported as unreadable anyway."""
     return path is not None and path.stat().st_size > 0
 
 

@@ -1,7 +1,7 @@
-"""What readers dropped, clipped, ignored, split or numbered anew, as lines for the user and as a file of a run.
+"""Counts of what readers dropped, clipped, ignored, split or renumbered, as lines for the user and a file of a run.
 
-Some of it is known once a data set is opened, the rest once an image is read. `preview` reads images of each split for
-the latter, so that it is shown before training and not only after it.
+Some counts are known when a data set is opened, others only after its images are read. `preview` reads some images of
+each split, so that the latter are also shown before training and not only after it.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Preview:
     """What was known before and after the preview.
 
     Attributes:
-        opening: counts by names of splits, as `collect_counts`, from before any image was read.
-        partial: how much was read of the splits that were not read whole.
+        opening: counts by names of splits as from `collect_counts`, before any image was read.
+        partial: how much was read of each split that was read in part.
     """
 
     opening: Mapping[str, Counter[str]] = field(default_factory=dict)
@@ -55,10 +55,10 @@ class Preview:
 def preview(splits: Mapping[str, DetectionDataset]) -> Preview:
     """Read at most `PREVIEW_IMAGES` images of each split, evenly spaced, for at most `PREVIEW_SECONDS` in all.
 
-    Unreadable images are left out, since the error is raised where they are used.
+    Unreadable images are skipped here, because the error is raised when they are used.
     """
     opening, until, extents = collect_counts(splits), time.monotonic() + PREVIEW_SECONDS, {}
-    # The smallest first, so that the time they leave goes to the largest.
+    # Small splits come first, so that the time that they leave over is available to the larger ones.
     for place, name in enumerate(sorted(splits, key=lambda name: len(splits[name]))):
         now = time.monotonic()
         extents[name] = _read_some(splits[name], now + (until - now) / (len(splits) - place))
@@ -68,7 +68,7 @@ def preview(splits: Mapping[str, DetectionDataset]) -> Preview:
 def _read_some(dataset: DetectionDataset, until: float) -> Extent:
     images, objects = 0, 0
     places = choose_evenly_spaced(len(dataset), PREVIEW_IMAGES)
-    # Reversed bits, so that the images are spread over the split whenever the time is over.
+    # In order of the reversed bits, so that the images are spread over the split even if the time runs out.
     for number in sorted(range(len(places)), key=lambda number: f"{number:08b}"[::-1]):
         with suppress(UserError):
             objects += len(read_objects(dataset, places[number]))
@@ -83,10 +83,10 @@ def describe_notices(counts_by_names: Mapping[str, Mapping[str, int]], seen: Pre
 
     Args:
         counts_by_names: counts by names of splits, as `collect_counts`.
-        seen: lines about images of splits that were not read whole name how many were.
+        seen: lines about splits that were read in part report how many of their images were read.
     """
     seen = seen or Preview()
-    found: dict[str, dict[str, tuple[int, str]]] = {}  # count and rule by rule without its total, and names of splits
+    found: dict[str, dict[str, tuple[int, str]]] = {}  # [rule without its total][names of splits] -> count, rule
     for names, counts in counts_by_names.items():
         for rule, count in counts.items():
             if count:
@@ -101,13 +101,13 @@ def describe_notices(counts_by_names: Mapping[str, Mapping[str, int]], seen: Pre
 
 
 def _add_totals(rules: Sequence[str]) -> str:
-    """Return one rule for several that differ in the total they begin with, as in "of 12 objects"."""
+    """Combine rules that differ only in the total at their start, such as "of 12 objects", by adding the totals."""
     totals = [int(match[1].replace(",", "")) for rule in rules if (match := _TOTAL.match(rule))]
     return _TOTAL.sub(f"of {sum(totals):,} ", rules[0], count=1) if totals else rules[0]
 
 
 def _describe_read(seen: Preview, names: str, rule: str, count: int) -> Iterator[str]:
-    """Describe how much was read of the splits `names`, if the count is of images and not known from the start."""
+    """Describe how much was read of the splits `names`, unless the count was known before any image was read."""
     if seen.opening.get(names, Counter())[rule] == count:
         return
     for name, each in seen.partial.items():
@@ -120,8 +120,8 @@ def write_notices(
 ) -> Mapping[str, Mapping[str, int]]:
     """Write all counts to `data.json` of a run folder, and return them.
 
-    Of what is there already, from before a run was resumed, the higher counts stay: each image counts once, so that
-    counts only grow with the images read.
+    If the run was resumed, the file exists already, and the higher of the old and new counts is kept: every image
+    counts once, so counts can only grow as more images are read.
     """
     path = folder / FILE
     before = _read_notices(path)
@@ -138,7 +138,7 @@ def write_notices(
 
 
 def _read_notices(path: Path) -> dict[str, Any]:
-    """What a run folder has already; nothing where it has none that can be read."""
+    """Read the file of a run folder; returns an empty dict if it does not exist or is invalid."""
     try:
         contents = json.loads(path.read_text(encoding="utf-8"))
         numbers = [

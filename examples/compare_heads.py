@@ -95,11 +95,11 @@ def main(**flags: Any) -> None:
     print_table(rows, title)
     write_csv(rows, folder / "heads.csv")
     plot_heads(rows, folder / "heads.png", title)
-    click.echo(f"Wrote {folder / 'heads.csv'} and {folder / 'heads.png'}; the runs are beside them.")
+    click.echo(f"Wrote {folder / 'heads.csv'} and {folder / 'heads.png'}; the runs are in the same folder.")
 
 
 def train_head(config: ExperimentConfig, head: str, folder: Path, data: Data) -> Experiment:
-    """Train a detector with this head, with its run in the folder."""
+    """Train a detector with this head; its run is written to the folder."""
     output = dataclasses.replace(
         config.output, output_dir=str(folder), model_file=None, plot_dir=None, predictions_dir=None
     )

@@ -149,7 +149,7 @@ def report(
     for line in describe_notices({NAMES[roles[part]]: data.counts for part, data in parts.items()}):
         click.echo(line)
     if done.bad:
-        click.echo(f"Left out, because not readable: {format_count(len(done.bad), 'images')}")
+        click.echo(f"Left out, because unreadable: {format_count(len(done.bad), 'images')}")
         for reason in done.bad.reasons:
             click.echo(f"Bad: {reason}")
     click.echo(format_next_command(config, parts, done))
@@ -159,11 +159,11 @@ def format_next_command(config: ConvertConfig, parts: Mapping[str, DetectionData
     """Format the next command, or a note that the data cannot be used for training."""
     if config.to in WRITE_ONLY:
         folder = shlex.quote(str(config.output))
-        return f"Next: import {folder}/tasks.json into Label Studio, whose local files must be below {folder}"
+        return f"Next: import {folder}/tasks.json into Label Studio, with local file serving from {folder}"
     if "train" not in done.images and (len(done.images) > 1 or config.to not in UNNAMED_PARTS):
-        return "It has no training images: convert the part 'train', too, to train on it"
+        return "The output has no training images: to train on it, also convert the part 'train'"
     if done.images.total() < 2:
-        return "It has one image: training needs at least one training and one test image"
+        return "The output has one image: training needs at least one training and one test image"
     has_masks = all(data.has_masks for data in parts.values())
     flags = [f"--dataset={get_reader_name(str(config.to), has_masks)}", f"--dataset_root={config.output}"]
     flags += ["--head=faster_rcnn"] * (not has_masks)

@@ -146,7 +146,7 @@ def test_boxes_only_coco_to_voc_and_back(here):
     (here / "src/annotations/instances_train.json").write_text(json.dumps(data | {"annotations": annotations}))
     lines = succeed(main, "src", "--to=voc", "--output=voc")
     assert "Not stored by voc: the exact boxes of 1 object, which are rounded to whole pixels" in lines
-    assert lines[-1] == "It has one image: training needs at least one training and one test image"
+    assert lines[-1] == "The output has one image: training needs at least one training and one test image"
     succeed(main, "voc", "--to=coco", "--output=back")
     found = Coco("back", "train")[0][1]
     assert found.boxes.tolist() == [[1, 2, 11, 13], [3, 4, 8, 9]] and found.ignore.tolist() == [False, True]
@@ -196,7 +196,7 @@ def test_bad_images_are_listed(here, tiny_ellipses):
     lines = succeed(main, "data", "--to=coco", "--output=out", "--skip_bad")
     bad = [line.replace("\\", "/") for line in lines if line.startswith("Bad: ")]
     assert len(bad) == 2 and all("000001" in bad[0] or "000003" in each for each in bad)
-    assert "Left out, because not readable: 2 images" in lines and len(Coco("out", "train")) == 4
+    assert "Left out, because unreadable: 2 images" in lines and len(Coco("out", "train")) == 4
 
 
 def test_layouts_are_recognised_and_others_named(here, tiny_ellipses):

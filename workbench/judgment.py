@@ -1,4 +1,4 @@
-"""What looks wrong in data that can be read: the rules of `datasets.judgment`, and whether the anchors fit."""
+"""Likely mistakes in data that can be read: the rules of `datasets.judgment`, and objects that match no anchor."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ MAX_UNMATCHED = 0.05  # of the objects
 def judge_splits(
     splits: Mapping[str, DetectionDataset], surveys: Mapping[str, Survey], dataset: str, folder: str
 ) -> list[tuple[str, Concern]]:
-    """Return what looks wrong in the splits "train", "val" and "test", each with the words for where.
+    """Return what looks wrong in the splits "train", "val" and "test", each with the name of the split in words.
 
-    `dataset` and `folder` are the options that read this data.
+    `dataset` and `folder` are the values of the options that open this data.
     """
     found = []
     for part, survey in surveys.items():
         concerns = judge(survey)
         unmatched = find_unmatched_objects(survey, dataset, folder)
-        if unmatched is not None and "tiny boxes" not in (each.rule for each in concerns):  # they are not in pixels
+        # Anchors cannot be judged if the boxes are not in pixels.
+        if unmatched is not None and "tiny boxes" not in (each.rule for each in concerns):
             concerns.append(unmatched)
         found += [(f"{NAMES[part]} images", each) for each in concerns]
     repeated = find_repeated_images(splits) if splits else None
@@ -37,7 +38,7 @@ def judge_splits(
 
 
 def find_unmatched_objects(survey: Survey, dataset: str, folder: str) -> Concern | None:
-    """Find objects that no anchor of the default detector overlaps enough to be anything but background."""
+    """Find objects for which all anchors of the default detector are negatives, with an IoU below `negative_iou`."""
     objects, config = survey.objects.targets(), DetectorConfig()
     sizes = torch.from_numpy(objects.sizes[objects.image])
     ious = compute_best_ious(resize_targets(torch.from_numpy(objects.boxes), sizes, config.image), config)

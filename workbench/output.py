@@ -60,7 +60,7 @@ def check_png(given: str | None, flag: str) -> None:
 
 
 def check_parent(path: Path, flag: str) -> None:
-    """Raise a UserError if a file cannot be written because its folder is missing, or it is a folder."""
+    """Raise a UserError if a file cannot be written because its folder is missing, or the path is a folder."""
     if not path.parent.is_dir():
         raise UserError(f"--{flag}={path}: there is no folder {path.parent}; create it first, or choose another")
     if path.is_dir():

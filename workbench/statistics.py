@@ -23,7 +23,7 @@ def set_statistics(
     Args:
         config: options; a given mean and std, as of a resumed run, are kept.
         train: training images.
-        notify: called with a message of what was measured.
+        notify: called with a line that reports the measured values.
 
     Raises:
         UserError: If an image cannot be read, or their channels differ.

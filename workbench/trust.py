@@ -1,9 +1,9 @@
 """Trust in custom classes of data sets and backbones: only code that the user has named is run.
 
 `dataset = "module:Class"` or `backbone.name = "module:Class"` in a TOML file or a run folder may come from somebody
-else, and importing the module runs its code. A class is trusted if it was named on the command line, or with
-`--trust`, in the same working directory before.
-Trusted classes are stored in `~/.config/smallobjects/trusted`, or the equivalent on other systems.
+else, and importing the module runs its code. A class is trusted once it has been named on the command line, or run with
+`--trust`, in the same working directory. Trusted classes are stored in `~/.config/smallobjects/trusted`, or the
+equivalent on other systems.
 """
 
 from __future__ import annotations

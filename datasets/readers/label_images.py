@@ -40,11 +40,10 @@ class LabelImages:
     """One split of images with label images, where each object's pixels have its number and 0 is background.
 
     A folder contains `images/*` with `masks/*` or `labels/*` of the same names (StarDist); or `NAME.*` or `NAME_img.*`
-    with `NAME_masks.*` or `NAME_cp_masks.*` (Cellpose); or `rgb_NAME.*` with `labels_NAME.*`; or `NAME-labelled.*`
-    (QuPath). There is one class. The
-    numbers are the instance ids and may have gaps. Binary masks, whose connected components are the objects, and
-    backgrounds other than 0 are detected from a sample of the files and counted. Colors are read as numbers. A TIFF
-    file with several pages has the mask of one object on each.
+    with `NAME_masks.*` or `NAME_cp_masks.*` (Cellpose); or `rgb_NAME.*` with `labels_NAME.*`; or `NAME.*` with
+    `NAME-labelled.*` (QuPath). There is one class. The numbers are the instance ids and may have gaps. Binary masks,
+    whose connected components are the objects, and backgrounds other than 0 are detected from a sample of the files
+    and counted. Colors are read as numbers. Each page of a multi-page TIFF file is the mask of one object.
     """
 
     has_masks = True
@@ -149,7 +148,7 @@ class LabelImages:
             labels, count = split_components(labels)
             tally.add(SPLIT, str(path), count)
         ids = np.unique(labels[labels > 0]).astype(np.int64)
-        if labels.dtype.itemsize > 4:  # beyond the numbers of label images elsewhere
+        if labels.dtype.itemsize > 4:  # numbers that may not fit into the int32 of label images
             places = np.where(labels > 0, np.searchsorted(ids, labels) + 1, 0).astype(np.int32)
             masks = CroppedMasks.from_label_image(torch.from_numpy(places), torch.arange(1, len(ids) + 1))
         else:
@@ -216,8 +215,8 @@ def _check_cellpose(folder: Path) -> None:
     if path is not None:
         stem = path.name.removesuffix(SEG)
         raise UserError(
-            f"{path}: is a pickle of Python, which is not read because it could run any code; save the masks as "
-            f"{stem}_cp_masks.png or .tif: in Cellpose's window by 'Save masks as PNG/tif', or in Python with "
+            f"{path}: is a Python pickle, which is not read because it could run any code; save the masks as "
+            f"{stem}_cp_masks.png or .tif, with 'Save masks as PNG/tif' in Cellpose's window, or in Python with "
             "cellpose.io.save_masks"
         )
 
@@ -250,7 +249,7 @@ def _separate(files: dict[str, Path]) -> tuple[dict[str, Path], dict[str, Path]]
 
 
 def _remove_endings(labels: dict[str, Path], images: dict[str, Path]) -> dict[str, Path]:
-    """Name label images as their images where only a common ending differs."""
+    """Give label images the names of their images if these differ only in a common ending."""
     names: dict[str, Path] = {}
     for stem, path in labels.items():
         shorter = (stem.removesuffix(ending) for ending in _ENDINGS if stem.endswith(ending))

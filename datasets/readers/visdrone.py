@@ -62,7 +62,7 @@ class VisDrone:
             raise UserError(f"part '{test_part}' of VisDrone is unknown: use one of {', '.join(TEST_PARTS)}")
         part = test_part if split == "test" else split
         if split == "val" and (test_part == "val" or not (Path(root) / f"VisDrone2019-DET-{part}").is_dir()):
-            raise MissingSplit(f"{root}: there is no part 'val' besides the test set, {test_part}")
+            raise MissingSplit(f"{root}: there is no part 'val' other than the test set, {test_part}")
         folder = _find_part(Path(root), part)
         images = index_by_stem(list_files(folder / "images"))
         annotations = index_by_stem(list_files(folder / "annotations", (".txt",)))

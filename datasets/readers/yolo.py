@@ -43,7 +43,7 @@ class Yolo:
             part: part to read instead, by its own name: "train", "val" or "test".
 
         Raises:
-            UserError: If files are missing or the configuration is invalid, or no image has labels.
+            UserError: If files are missing, the configuration is invalid, or no image has labels.
             MissingSplit: If there are no images for this split.
         """
         check_split(split)
@@ -158,7 +158,7 @@ def _choose_part(files: YoloFiles, split: str) -> str:
 
 
 def _find_labels(root: Path, images: list[Path], opening: Tally) -> list[Path | None]:
-    """Find the label file of each image; None if it has none. Images without labels and labels without image count."""
+    """Find the label file of each image, or None; count images without labels and label files without an image."""
     folders: dict[Path, tuple[Path, set[str]]] = {}
     alone: dict[Path, set[str]] = {}
     found: list[Path | None] = []

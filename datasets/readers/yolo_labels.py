@@ -60,14 +60,14 @@ class YoloObject(NamedTuple):
 
 @dataclass
 class Scan:
-    """What label files hold, by the number of words in their lines, which are not checked.
+    """Summary of label files by the number of words per line, without checking the values.
 
     Attributes:
         objects: number of lines.
-        polygons: lines of polygons.
-        rotated: those of them with four points.
-        scored: boxes with a sixth number.
-        highest_class: highest number at the start of a line, -1 without one.
+        polygons: number of lines with polygons.
+        rotated: number of polygons with four points.
+        scored: number of boxes with a sixth number.
+        highest_class: maximum class number, or -1 if there is none.
     """
 
     objects: int = 0
@@ -77,7 +77,7 @@ class Scan:
     highest_class: int = -1
 
     def add(self, path: Path | str) -> None:
-        """Add the lines of a file; an unreadable one is left out, as reading its image raises the error."""
+        """Add the lines of a file; unreadable files are skipped, because reading their image raises the error."""
         try:
             with open(path, "rb") as file:
                 lines = file.read().split(b"\n")
@@ -156,10 +156,10 @@ def _parse_line(text: str, line: int, where: str, classes: Container[int], has_k
         raise UserError(f"{where}: has a number that is not finite; {_FIX}")
     number, values = values[0], values[1:]
     if number not in classes:
-        raise UserError(f"{where}: class {words[0][:20]} is not among the classes {_list_numbers(classes)}; {_FIX}")
+        raise UserError(f"{where}: unknown class {words[0][:20]} (classes: {_list_numbers(classes)}); {_FIX}")
     if values.min() < -_TOLERANCE or values.max() > 1 + _TOLERANCE:
         worst = values[np.abs(values - 0.5).argmax()]
-        raise UserError(f"{where}: {worst:g} is out of range: fractions of the image are from 0 to 1; {_FIX}")
+        raise UserError(f"{where}: {worst:g} is out of range: values are fractions of the image, from 0 to 1; {_FIX}")
     return YoloObject(line, int(number), values)
 
 
@@ -173,5 +173,5 @@ def _is_number(word: str) -> bool:
 def _list_numbers(classes: Container[int]) -> str:
     numbers = sorted(classes) if isinstance(classes, Iterable) else []
     if not numbers:
-        return "(there are none)"
+        return "none"
     return f"{numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else str(numbers[0])

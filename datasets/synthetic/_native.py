@@ -1,7 +1,8 @@
 """Access to the generator's native kernels; without them, the slower NumPy reference is used.
 
-Through ctypes, because the processes that write images start without PyTorch. Types and shapes are checked here, the
-contents of windows and offsets in the kernels, so no argument makes a kernel access memory outside of its arrays.
+The library is loaded with ctypes, because the processes that write images start without PyTorch. Types and shapes are
+checked here, and the contents of windows and offsets in the kernels, so that no argument can make a kernel access
+memory outside its arrays.
 """
 
 import ctypes

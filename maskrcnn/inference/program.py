@@ -90,7 +90,7 @@ def main(image: str, **flags: Any) -> None:
 def predict_images(job: Job, log: PredictionLog) -> list[tuple[int, int]]:
     """Predict each image that is not in the log, and write output files; return the sizes of the images.
 
-    If there is an error, the detections in the images before are written.
+    After an error, the detections in the images that were processed before are still written.
     """
     from maskrcnn.images.large import open_pixels
     from maskrcnn.inference.exports import write_exports
@@ -189,12 +189,12 @@ def describe_views(options: InferenceConfig) -> str:
 
 
 def list_notes(job: Job, image: Path) -> list[str]:
-    """List what a user may not expect: thresholds, subfolders, tiles that are too small, and gray levels."""
+    """List notes on unexpected conditions: no threshold, subfolders, tiles that are too small, and gray levels."""
     notes = []
     if job.options.output.min_score is None and job.predictor.operating_threshold is None:
         notes.append(
             f"{job.saved.source} has no operating threshold (best F1 on validation images), so pictures, label images "
-            f"and counts have scores ≥ {job.threshold:g}; choose another with --plot_min_confidence"
+            f"and counts include scores ≥ {job.threshold:g}; choose another threshold with --plot_min_confidence"
         )
     folders = sum(each.is_dir() and each.name[0] != "." for each in image.iterdir()) if image.is_dir() else 0
     if folders:
@@ -203,7 +203,7 @@ def list_notes(job: Job, image: Path) -> list[str]:
     if tile and 2 * tile < side:
         notes.append(
             f"tiles of {tile} px are less than half of the {side} px that the detector was trained on, and objects cut "
-            f"by their borders cause false positives; --tile={side} has fewer"
+            f"by their borders cause false positives; use --tile={side} for fewer of them"
         )
     if job.levels is not None:
         low, high = (f"{level:g}" for level in job.levels)

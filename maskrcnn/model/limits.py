@@ -1,4 +1,4 @@
-"""Top-k limits at inference: scaling with the size of an image, and counts of what they cut."""
+"""Top-k limits at inference: scaling with the size of an image, and counts of the detections that they remove."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def describe_cuts(cuts: LimitCuts, config: DetectorConfig) -> str | None:
         f"image{'s' * (cut.views > 1)} or tiles"
         for cut in found
     ]
-    return f"limits reached, objects may be missing: {'; '.join(parts)}; raise them"
+    return f"limits reached, objects may be missing: {'; '.join(parts)}; increase these limits"
 
 
 def _name_cut(option: str) -> str:

@@ -1,4 +1,4 @@
-"""Padding, and cut and hidden objects. Imports no PyTorch, so that options can list the choices and defaults."""
+"""Options for padding, and for truncated and hidden objects. Imports no PyTorch, so that `--help` stays fast."""
 
 from dataclasses import dataclass
 
@@ -33,6 +33,6 @@ class Edges:
         if self.pad_mode not in PAD_MODES:
             raise ValueError(f'unknown padding mode "{self.pad_mode}": must be one of {", ".join(PAD_MODES)}')
         if self.cut not in CUTS:
-            raise ValueError(f'unknown rule cut "{self.cut}" for cut objects: must be one of {", ".join(CUTS)}')
+            raise ValueError(f'unknown value "{self.cut}" of cut: must be one of {", ".join(CUTS)}')
         if not 0 <= self.min_visible_fraction <= 1:
             raise ValueError(f"min_visible_fraction must be in [0, 1], got {self.min_visible_fraction}")

@@ -26,9 +26,9 @@ def find_run(name: str, output_dir: str, flag: str = "--resume", notify: Callabl
     """Find the folder of a run.
 
     Args:
-        name: path or name of the run, or `NEWEST` for the newest run with weights. Runs are located in `output_dir` or
-            where training was started from this working directory; if there are none, and not to be resumed, where the
-            last training was started from any other.
+        name: path or name of the run, or `NEWEST` for the newest run with weights. Runs are searched for in
+            `output_dir`, then in the folders that training in this working directory wrote to, and then, except for
+            `--resume`, in those of other working directories.
         output_dir: folder of runs.
         flag: option that errors name; `--resume` requires `weights/last.pt`.
         notify: called with a line if a newer run has no weights.
@@ -53,7 +53,7 @@ def find_run(name: str, output_dir: str, flag: str = "--resume", notify: Callabl
 
 
 def _list_folders(output_dir: str) -> tuple[list[Path], list[Path]]:
-    """List `output_dir` and the folders of this working directory, and the folders of others."""
+    """List `output_dir` with the folders of runs of this working directory, and those of other working directories."""
     here, elsewhere = recall_folders()
     output = Path(output_dir)
     nearby = [output, *(folder for folder in here if folder != output.absolute())]
@@ -98,7 +98,7 @@ def remember_folder(output_dir: str | os.PathLike[str]) -> None:
 
 
 def recall_folders() -> tuple[list[Path], list[Path]]:
-    """Return the folders of runs of training in this working directory, and in others, the last ones first."""
+    """Return the folders that training in this working directory, and in others, wrote runs to, newest first."""
     entries, here = _read_entries()[::-1], os.getcwd()
     return (
         [Path(folder) for place, folder in entries if place == here],
