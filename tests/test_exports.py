@@ -52,6 +52,20 @@ def test_outlines_fill_to_the_mask_with_its_holes_and_parts(mask):
     assert sum(area(ring) for polygon in polygons for ring in polygon) == mask.sum()
 
 
+@given(BITS)
+def test_no_ring_passes_a_corner_twice(mask):
+    rings = [ring for polygon in trace_outlines(mask) for ring in polygon]
+    assert all(len(np.unique(ring, axis=0)) == len(ring) for ring in rings)
+
+
+def test_a_hole_that_is_open_at_a_corner_is_a_hole():
+    mask = np.ones((3, 3), bool)
+    mask[0, 0] = mask[1, 1] = False
+    ((outer, hole),) = trace_outlines(mask)
+    assert (area(outer), area(hole)) == (8, -1)
+    assert sorted(hole.tolist()) == [[1, 1], [1, 2], [2, 1], [2, 2]]
+
+
 @given(BITS.filter(np.any))
 def test_joined_rings_fill_to_the_same_mask(mask):
     assert (fill([join_rings(trace_outlines(mask))], mask.shape) == mask).all()

@@ -17,7 +17,8 @@ Polygon = list[Ring]
 def trace_outlines(mask: NDArray[np.bool_]) -> list[Polygon]:
     """Trace the outlines of a mask.
 
-    Pixels that touch at a corner alone belong to different polygons.
+    Pixels that touch at a corner alone belong to different polygons, and no ring touches itself: polygons are valid by
+    OGC Simple Features.
 
     Args:
         mask: bool [h, w].
@@ -30,10 +31,11 @@ def trace_outlines(mask: NDArray[np.bool_]) -> list[Polygon]:
     holes: list[list[Ring]] = [[] for _ in range(count)]
     for ring, (x, y) in _trace_rings(mask):
         part = int(parts[y, x]) - 1
-        if _measure_area(ring) > 0:
-            outer[part] = ring
-        else:
-            holes[part].append(ring)
+        for simple in _split_at_touches(ring):
+            if _measure_area(simple) > 0:
+                outer[part] = simple
+            else:
+                holes[part].append(simple)
     return [[ring, *inner] for ring, inner in zip(outer, holes, strict=True) if ring is not None]
 
 
@@ -92,6 +94,23 @@ def _trace_rings(mask: NDArray[np.bool_]) -> list[tuple[Ring, Point]]:
         ring = np.array(corners, np.int64)
         rings.append((ring[1:] if _is_straight(ring) else ring, inside))
     return rings
+
+
+def _split_at_touches(ring: Ring) -> list[Ring]:
+    """Split a ring that passes corners twice into rings that pass each corner once."""
+    found: list[Ring] = []
+    path: list[tuple[int, ...]] = []
+    places: dict[tuple[int, ...], int] = {}  # of the corners in the path
+    for corner in map(tuple, ring.tolist()):
+        if corner in places:
+            start = places[corner]
+            found.append(np.array(path[start:], np.int64))
+            for dropped in path[start:]:
+                del places[dropped]
+            del path[start:]
+        places[corner] = len(path)
+        path.append(corner)
+    return [*found, np.array(path, np.int64)]
 
 
 def _closes(steps: dict[Point, list[Point]], at: Point, before: Point) -> bool:
