@@ -86,7 +86,7 @@ def main(path: str | None, **flags: Any) -> None:
 
 
 def describe_data(data: Data, config: ExperimentConfig, describe: DescribeConfig, picture: Path) -> list[AnchorSet]:
-    """Print the tables and draw the picture; return the present anchors and the proposals, none without objects."""
+    """Print the tables and draw the picture; return the current and the proposed anchors, or [] without objects."""
     from workbench import data_tables
 
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
@@ -96,7 +96,7 @@ def describe_data(data: Data, config: ExperimentConfig, describe: DescribeConfig
     objects = {name: each.targets() for name, each in found.items()}
     data_tables.print_images(found, splits)
     if words := describe_first_file(data):
-        click.echo(f"The first training image states: {words}")
+        click.echo(f"Metadata of the first training image: {words}")
     print_notices(data, found)
     data_tables.print_objects(objects, data.class_names)
     sets, crowd = [], measure_crowding(objects, config)
@@ -120,7 +120,7 @@ def describe_first_file(data: Data) -> str:
 
 
 def print_notices(data: Data, found: Mapping[str, Objects]) -> None:
-    """Print what reading more images has added to the notices that were shown when the data was opened."""
+    """Print the notices that changed, after more images were read than for those shown when the data was opened."""
     from datasets.notices import Extent, Preview
 
     names = {"train": "training", "validation": "validation", "test": "test"}

@@ -345,7 +345,7 @@ def test_boxes_and_empty_masks_are_kept_where_the_format_holds_them(tmp_path):
     assert found.boxes.tolist() == truth.boxes[[0, 2]].tolist()
     assert "1 object without a mask" in lost(
         done
-    ) and "the boxes of 1 object, which are replaced by the extents" in lost(done)
+    ) and "the boxes of 1 object, which are replaced by the bounding boxes" in lost(done)
 
 
 def test_the_image_file_itself_is_kept_where_a_reader_names_it(tmp_path):

@@ -645,7 +645,7 @@ def test_memory_that_runs_out_over_a_picture_is_one_line(place: Path, monkeypatc
         raise MemoryError
 
     monkeypatch.setattr(detection_files, "write_picture", too_large)
-    assert "000000.png: memory runs out" in fail(predict, f"{IMAGES}/000000.png", RUN)
+    assert "000000.png: out of memory" in fail(predict, f"{IMAGES}/000000.png", RUN)
 
 
 def test_the_label_image_is_named_as_it_was_written(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

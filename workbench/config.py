@@ -85,7 +85,7 @@ class ExperimentConfig:
     )
     preset: str = option(
         "small",
-        "detector whose options are the defaults under [detector]",
+        "preset that sets the defaults of the options under [detector]",
         flag="preset",
         choices=tuple(PRESETS),
         renamed_values={"ancestor": "britefury"},

@@ -48,7 +48,7 @@ def train(
 
     Raises:
         UserError: If an option, the data or a folder is invalid.
-        KeyboardInterrupt: If training was stopped; a checkpoint is saved, and the last line tells how to resume.
+        KeyboardInterrupt: If training was stopped; a checkpoint is saved, and the last line has the command to resume.
     """
     from maskrcnn.inference.loading import load
     from workbench.data import check_objects, open_data, resolve_dataset

@@ -53,7 +53,7 @@ def split_images(
         test_fraction: fraction of the images drawn for the test split.
 
     Returns:
-        Image names for "train", "val" and "test", without those that a JSON file does not have.
+        Image names for "train", "val" and "test"; only the splits that a JSON file has, if it defines them.
 
     Raises:
         UserError: If the file is invalid, a JSON file lists an unknown image, or a CSV file lacks an image.
@@ -90,7 +90,7 @@ def check_lists(split: dict[str, list[str]], known: Collection[str], file: Path,
         split: image names by split.
         known: names of the images.
         file: the split file, for error messages.
-        where: where the images are, for error messages.
+        where: folder of the images, for error messages.
 
     Raises:
         UserError: If a name is unknown or in two splits.

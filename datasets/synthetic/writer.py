@@ -91,7 +91,7 @@ def _find_mismatch(path: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError):
         return "it has no readable dataset.toml and manifest.json, so it was not created by this program"
     if recipe.get("generator") not in GENERATORS:
-        return f"its dataset.toml is of another generator: {recipe.get('generator')!r}"
+        return f"its dataset.toml was written by another generator: {recipe.get('generator')!r}"
     for folder, _, names in os.walk(path):
         for name in names:
             relative = (Path(folder) / name).relative_to(path).as_posix()

@@ -239,7 +239,7 @@ def _keep_masked(instances: Instances, losses: Losses) -> Instances:
     drawn, extent = instances.has_mask(), instances.masks.boxes()
     losses.add("{n} objects without a mask, with only a box", int((~drawn).sum()))
     changed = drawn & (extent != instances.boxes).any(dim=1)
-    losses.add("the boxes of {n} objects, which are replaced by the extents of their masks", int(changed.sum()))
+    losses.add("the boxes of {n} objects, which are replaced by the bounding boxes of their masks", int(changed.sum()))
     return replace(instances, boxes=extent)[drawn]
 
 

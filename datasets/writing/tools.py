@@ -15,9 +15,9 @@ from maskrcnn.structures.instances import Instances
 
 
 class ToolWriter(Writer):
-    """Base class: images are copied or written as PNG, next to what `write_objects` writes.
+    """Base class: images are copied or written as PNG, and `write_objects` writes their annotations.
 
-    Masks are exact outlines; the boxes of objects with a mask are the extents of these.
+    Masks are written as exact outlines; the box of an object with a mask is the bounding box of the mask.
     """
 
     holds_boxes = True
@@ -50,10 +50,10 @@ class ToolWriter(Writer):
         ids = [] if instances.ids is None else instances.ids.tolist()
         renumbered = sum(number != place for place, number in enumerate(ids, start=1))
         self.losses.add("the ids of {n} objects, which are renumbered", renumbered)
-        self.losses.add("the marks of {n} ignored objects, which are now like others", int(instances.ignore.sum()))
+        self.losses.add("the marks of {n} ignored objects, which become ordinary ones", int(instances.ignore.sum()))
         if instances.masks is not None:
             changed = instances.has_mask() & (instances.masks.boxes() != instances.boxes).any(dim=1)
-            rule = "the boxes of {n} objects, which are replaced by the extents of their masks"
+            rule = "the boxes of {n} objects, which are replaced by the bounding boxes of their masks"
             self.losses.add(rule, int(changed.sum()))
 
     def finish(self) -> None:
@@ -110,7 +110,7 @@ class LabelMeWriter(ToolWriter):
 
 
 class GeoJsonWriter(ToolWriter):
-    """Writes a GeoJSON file of QuPath next to each image, in a folder per part."""
+    """Writes a GeoJSON file for QuPath next to each image, in a folder per part."""
 
     def write_objects(self, part: str, sample: Sample, file: str) -> None:
         """Write the GeoJSON file of an image."""

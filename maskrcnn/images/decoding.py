@@ -110,7 +110,7 @@ def disable_pillow_limit() -> Iterator[None]:
 
 
 def decode(path: Path, image: Image.Image) -> NDArray[Any]:
-    """Decode an open file, with EXIF orientation applied, and alpha only if `keeps_alpha` says so.
+    """Decode an open file, applying the EXIF orientation; alpha is dropped unless `keeps_alpha` is true for the file.
 
     Returns:
         uint8, or uint16 if the file has more than 8 bits: [H, W, 1] gray, [H, W, 3] RGB, or [H, W, 4] RGBA.

@@ -199,7 +199,7 @@ def _read_start(path: Path) -> bytes:
 
 
 def read_metadata(path: Path) -> ImageMetadata:
-    """Read what a file says about its image; nothing of formats that say nothing, and of invalid entries."""
+    """Read the metadata of an image file; empty if the format has none, or if it is invalid."""
     with suppress(UserError), _convert_errors(path):
         if is_zarr(path):
             return read_zarr_metadata(path)

@@ -62,7 +62,7 @@ def is_plain(config: ViewsConfig) -> bool:
 def build_views(
     detector: Detects, config: ViewsConfig, size: tuple[int, int], scale: tuple[float, float] = (1.0, 1.0)
 ) -> list[View]:
-    """Build the views of an image of `size` (H, W) for a detector, which is to see it scaled by factors (y, x).
+    """Build the views of an image of `size` (H, W) for a detector, scaled by the factors `scale` (y, x).
 
     Raises:
         UserError: If an option is invalid, or results in too many tiles or too large a view for this image.
@@ -74,7 +74,7 @@ def build_views(
     stride = max(bare.strides) if isinstance(bare, Detector) else 1
     if config.tile and _count_tiles(config, size) > MAX_TILES:
         raise UserError(
-            f"tile, overlap and tile_scales ask for more than {MAX_TILES} tiles of an image of {size[0]} x {size[1]} "
+            f"tile, overlap and tile_scales give more than {MAX_TILES} tiles for an image of {size[0]} x {size[1]} "
             "pixels; choose larger tiles, less overlap or smaller scales"
         )
     views = make_views(config, size, stride, bare.config.image.levels if isinstance(bare, Detector) else None)
@@ -82,7 +82,7 @@ def build_views(
     height, width = largest.size
     if height * width > min(MAX_VIEW_PIXELS, _free_memory(detector) // BYTES_PER_PIXEL):
         raise UserError(
-            f"view {largest.name} of {height} x {width} pixels does not fit into memory; look at tiles (--tile=512)"
+            f"view {largest.name} of {height} x {width} pixels does not fit into memory; use tiles (--tile=512)"
             + (", or choose smaller scales" if "scales" in config.views else "")
         )
     return views
@@ -205,5 +205,5 @@ def convert_memory_errors(name: str) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "alloc" not in str(error) and "out of memory" not in str(error):
             raise
-        way_out = "look at tiles (--tile=512), or at fewer views at a time (--view_batch_size=1)"
-        raise UserError(f"{name}: memory runs out; {way_out}") from error
+        advice = "use tiles (--tile=512), or process fewer views at a time (--view_batch_size=1)"
+        raise UserError(f"{name}: out of memory; {advice}") from error

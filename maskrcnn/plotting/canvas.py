@@ -64,8 +64,8 @@ def make_vivid_colors(count: int) -> list[Color]:
 def to_picture(image: torch.Tensor | NDArray[np.generic], scale: int = 1) -> Picture:
     """Convert an image [C, H, W] to a uint8 picture [H·scale, W·scale, 3], enlarged by nearest-neighbor interpolation.
 
-    Images of more than 8 bits are contrast-stretched (`describe_display` says so). One channel is shown in gray, two in
-    red and green; of more, the first three.
+    Images with more than 8 bits are contrast-stretched (see `describe_display`). One channel is shown in gray, two in
+    red and green, and of more channels the first three in RGB.
     """
     array = _to_array(image)
     stretch = _compute_stretch(array)

@@ -1,6 +1,6 @@
 """Supervisely: `meta.json`, and one JSON file per image in the folders `ann`, with images in the folders `img`.
 
-Structure from Supervisely's documentation ("Annotation JSON format"). Coordinates are numbers of pixels.
+Structure from Supervisely's documentation ("Annotation JSON format"). Coordinates are pixel indices.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def find_supervisely(root: Path) -> Contents:
     """
     files = [path for path in walk(root, (".json",)) if path.parent.name == _FOLDER]
     if not files:
-        raise UserError(f"{root}: has no folder ann with JSON files of Supervisely; check --dataset_root")
+        raise UserError(f"{root}: has no folder ann with Supervisely's JSON files; check --dataset_root")
     images = ImageFiles(root)
     found = []
     for path in files:
@@ -139,7 +139,7 @@ def _add(annotation: Annotation, given: dict[str, Any], number: int) -> None:
 
 
 def _join(rings: list[Points]) -> Points:
-    return join_holes([ring + 0.5 for ring in rings])  # from numbers of pixels to their centers
+    return join_holes([ring + 0.5 for ring in rings])  # from pixel indices to pixel centers
 
 
 def _read_bitmap(bitmap: dict[str, Any]) -> Bitmap:

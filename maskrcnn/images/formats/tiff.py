@@ -1,6 +1,6 @@
 """TIFF files read by window: tiles and strips are decoded on demand, and uncompressed files are memory-mapped.
 
-Stacks (several pages, ImageJ hyperstacks, OME-TIFF) are read as `ImageOptions.selection` says.
+`ImageOptions.selection` selects the planes of stacks (multi-page files, ImageJ hyperstacks, OME-TIFF).
 """
 
 from __future__ import annotations
