@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +17,7 @@ from scipy import ndimage
 
 from maskrcnn.exports import geojson, label_studio, labelme, yolo
 from maskrcnn.exports.tables import make_rows, number_pixels, write_table
-from maskrcnn.inference.exports import write_tables
+from maskrcnn.inference.exports import make_table_rows, write_tables
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 from maskrcnn.structures.outlines import join_rings, trace_outlines
@@ -203,3 +204,26 @@ def test_each_format_gives_its_masks_again(bits, draw):
     for line, mask in zip(yolo.make_lines(found), dense[masks.areas() > 0], strict=True):
         points = np.array(line.split()[1:], float).reshape(-1, 2) * 24
         assert (fill([points], (24, 24)) == mask.numpy()).all()
+
+
+def test_the_table_is_in_micrometers_too_where_the_file_states_a_pixel_size(tmp_path):
+    values = np.arange(40 * 48, dtype=np.uint16).reshape(40, 48)
+    sizes = {"PhysicalSizeX": 0.5, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": 250, "PhysicalSizeYUnit": "nm"}
+    tifffile.imwrite(tmp_path / "a.ome.tif", values, metadata={"axes": "YX", **sizes})
+    tifffile.imwrite(tmp_path / "b.tif", values)
+    known, unknown = (
+        make_table_rows(tmp_path / name, objects([0.9, 0.5, 0.25]), NAMES, 0.0) for name in ("a.ome.tif", "b.tif")
+    )
+    assert [(row["centroid_x_um"], row["centroid_y_um"]) for row in known] == [
+        (6.5, 1.375),
+        (15.75, 5.375),
+        (1.375, 1.0312),
+    ]
+    assert [row["area_um2"] for row in known] == [28 / 8, 3 / 8, round(2.5 * 4.25 / 8, 4)]
+    assert known[0]["equivalent_diameter_um"] == round(np.sqrt(4 * 3.5 / np.pi), 4)
+    assert [{name: row[name] for name in unknown[0]} for row in known] == [
+        {**row, "image": "a.ome.tif"} for row in unknown
+    ]
+    write_tables(tmp_path, {"b.tif": unknown, "a.ome.tif": known}, NAMES)
+    with (tmp_path / "objects.csv").open(encoding="utf-8", newline="") as file:
+        assert [row["area_um2"] for row in csv.DictReader(file)] == ["", "", "", "3.5", "0.375", "1.3281"]

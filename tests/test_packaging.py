@@ -88,7 +88,9 @@ def test_the_wheel_alone_loads_predicts_plots_and_evaluates(wheel: Path, tmp_pat
     assert written == {f"{name}{ending}" for name in "ab" for ending in endings} | {
         "coco_boxes.json",
         "coco_masks.json",
+        "counts.csv",
         "images.json",
+        "objects.csv",
     }
     assert smallobjects(installed, "doctor", cwd=tmp_path).returncode == 0
     for program in ("train", "create"):

@@ -98,6 +98,23 @@ def make_rows(
         yield row
 
 
+def measure_micrometers(row: dict[str, Any], pixel_size: tuple[float, float]) -> dict[str, float]:
+    """Return centroid, area and equivalent diameter of a row in µm and µm².
+
+    Args:
+        row: a row of `make_rows`.
+        pixel_size: height and width of a pixel in µm.
+    """
+    height, width = pixel_size
+    area = row["area"] * height * width
+    return {
+        "centroid_x_um": round(row["centroid_x"] * width, 4),
+        "centroid_y_um": round(row["centroid_y"] * height, 4),
+        "area_um2": round(area, 4),
+        "equivalent_diameter_um": round(math.sqrt(4 * area / math.pi), 4),
+    }
+
+
 def write_table(path: Path, rows: Iterable[dict[str, Any]], columns: Sequence[str] = ()) -> None:
     """Write rows as CSV with a header: `columns`, and others in order of appearance; the file appears complete."""
     listed = list(rows)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from maskrcnn.exports import geojson, labelme, yolo
-from maskrcnn.exports.tables import COLUMNS, make_rows, number_pixels, write_table
+from maskrcnn.exports.tables import COLUMNS, make_rows, measure_micrometers, number_pixels, write_table
 from maskrcnn.files import atomic_write, write_text
 from maskrcnn.images.large import open_pixels
 from maskrcnn.structures.instances import Instances
@@ -85,11 +85,14 @@ def _add_suffix(stem: Path, suffix: str) -> Path:
 def make_table_rows(image: Path, found: Instances, class_names: Sequence[str], fraction: float) -> list[Row]:
     """Make the rows of `objects.csv` of an image, in the order of the numbers in its label image.
 
-    Mean intensities are of the values that are stored in the file.
+    Mean intensities are of the values that are stored in the file. If the file states its pixel size, there are columns
+    in µm, too.
     """
     hidden = None if found.masks is None else number_pixels(found, fraction)[1]
     with open_pixels(image) as pixels:
         rows = list(make_rows(found, class_names, image.name, hidden, pixels.read))
+        if (pixel_size := pixels.metadata.pixel_size) is not None:
+            rows = [row | measure_micrometers(row, pixel_size) for row in rows]
     return _drop_repeated_channels(rows)
 
 
