@@ -19,8 +19,8 @@ from datasets.writing.discovery import PARTS, find_coco_files, find_cst_files, f
 from maskrcnn.config import UserError
 from maskrcnn.text import escape
 
-_MAX_NAMED = 4  # files that an error names
-_MAX_LISTED = 20  # folders that are looked into for data sets
+_MAX_NAMED = 4  # files listed in an error
+_MAX_LISTED = 20  # subfolders that are searched for data sets
 GENERATED = ("shapes", "ellipses")  # they also match COCO and label images, and come first
 
 
@@ -50,25 +50,25 @@ def recognize(root: Path) -> Recognized:
         UserError: If the folder does not exist, or matches no format or several.
     """
     if not root.is_dir():
-        raise UserError(f"{root}: no such folder; check the path, or create data as with python create_ellipses.py")
+        raise UserError(f"{root}: no such folder; check the path, or create data with python create_ellipses.py")
     found = list(_recognize_all(root))
     if found and (len(found) == 1 or found[0].name in GENERATED):
         return found[0]
     if found:
         names = " or ".join(f"{each.name} ({each.reason})" for each in found)
-        raise UserError(f"{root}: could be {names}; choose one, as with --dataset={found[0].name}")
+        raise UserError(f"{root}: could be {names}; choose one, such as --dataset={found[0].name}")
     raise UserError(f"{root}: {_explain_unknown(root)}")
 
 
 def _explain_unknown(root: Path) -> str:
-    """Explain what is wrong with a folder of no known format: it is empty, or holds data sets, or other files."""
+    """Explain why the format of a folder is unknown: it is empty, or contains data sets, or other files."""
     names = list_names(root)
     folders = [root / name for name in names if (root / name).is_dir()]
     if len(folders) == len(names) and not any(list_names(folder) for folder in folders):
         return "has no files; name the folder of the images and their annotations"
     nested = [folder for folder in folders[:_MAX_LISTED] if next(_recognize_all(folder), None) is not None]
     if nested:
-        what = "is a sweep of data sets" if (root / "sweep.json").is_file() else "holds data sets in its folders"
+        what = "is a sweep of data sets" if (root / "sweep.json").is_file() else "contains data sets in subfolders"
         return f"{what}; name one of them, such as {nested[-1]}"
     more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
     known = "; ".join(f"{name}: {layout.looks_for}" for name, layout in (LAYOUTS | TOOLS).items())

@@ -208,7 +208,7 @@ def test_layouts_are_recognised_and_others_named(here, tiny_ellipses):
         assert succeed(main, to, "--to=coco", f"--output=from-{to}")[0].startswith(f"{to}: {name} with 6 training")
     shutil.copytree("coco/annotations", "labels/annotations")
     assert (
-        "could be coco (annotations/instances_train.json) or labels (train/masks); choose one, as with --dataset=coco"
+        "could be coco (annotations/instances_train.json) or labels (train/masks); choose one, such as --dataset=coco"
         in fail(main, "labels", "--to=voc", "--output=x")
     )
     succeed(main, "labels", "--to=voc", "--output=x", "--dataset=labels")

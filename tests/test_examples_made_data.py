@@ -363,7 +363,7 @@ def test_counts_and_empty_parts_are_noted(here: Path) -> None:
     assert "void: the format is unknown (it contains images); set --dataset" in fail(check_data, "void")
     assert "(it contains 0.txt, 1.txt, 2.txt, 3.txt and 2 more)" in fail(check_data, "void/images")
     error = fail(check_data, ".")
-    assert "holds data sets in its folders; name one of them, such as bowl" in error
+    assert "contains data sets in subfolders; name one of them, such as bowl" in error
 
 
 def test_every_data_set_of_a_sweep_is_checked(here: Path) -> None:

@@ -114,7 +114,7 @@ def test_help_answers_without_heavy_imports() -> None:
     result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (0, "")
     assert "IMAGE_OR_FOLDER" in result.stdout and "--seed" not in result.stdout
-    for flag in ("run", "output_dir", "show_views", "views", "tile", "merge", "device", "plot_min_confidence"):
+    for flag in ("run", "output_dir", "to", "skip_bad", "views", "tile", "merge", "device", "plot_min_confidence"):
         assert f" --{flag} " in result.stdout, flag
 
 

@@ -54,5 +54,5 @@ def test_every_layout_is_a_format_and_ambiguous_folders_name_what_was_found(expo
     assert recognize(exported) == ("coco", "annotations/instances_train.json")
     shutil.copytree("exported/annotations", "exported/Annotations")
     Path("exported/ImageSets").mkdir()
-    found = "could be coco (annotations/instances_train.json) or voc (Annotations); choose one, as with --dataset=coco"
+    found = "could be coco (annotations/instances_train.json) or voc (Annotations); choose one, such as --dataset=coco"
     assert found in fail(convert, "exported", "--to=labels", "--output=x")

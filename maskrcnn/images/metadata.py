@@ -20,8 +20,8 @@ MICROMETERS = {
     "in": 25_400.0, "µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "micrometer": 1.0,
     "micrometre": 1.0, "nm": 1e-3, "nanometer": 1e-3, "pm": 1e-6, "å": 1e-4, "angstrom": 1e-4,
 }  # fmt: skip
-SCREEN_DPI = (1, 72, 96, 100, 150, 200, 300, 600, 1200)  # of screens and printers: nothing about the objects
-MAX_SCALE = 100.0  # beyond it, a unit is wrong
+SCREEN_DPI = (1, 72, 96, 100, 150, 200, 300, 600, 1200)  # defaults of screens and printers, not measured
+MAX_SCALE = 100.0  # a larger factor indicates a wrong unit
 MAX_XML = 64 << 20  # bytes
 _PROJECTED, _GEOGRAPHIC, _RASTER_TYPE = "ProjectedCSTypeGeoKey", "GeographicTypeGeoKey", "GTRasterTypeGeoKey"
 _USER_DEFINED = 32_767
@@ -59,7 +59,7 @@ class Georeference:
 
 @dataclass(frozen=True)
 class ImageMetadata:
-    """What a file states about its image.
+    """Metadata of an image file.
 
     Attributes:
         pixel_size: height and width of a pixel in µm.
@@ -119,7 +119,7 @@ def to_micrometers(value: float, unit: str) -> float:
 
 
 def read_ome(xml: str) -> ImageMetadata:
-    """Read pixel size and channel names of the first image of OME-XML; nothing of invalid XML."""
+    """Read pixel size and channel names of the first image of OME-XML; empty metadata if the XML is invalid."""
     if len(xml) > MAX_XML or "<!" in re.sub(r"<!--.*?-->", "", xml, flags=re.DOTALL):  # no entities
         return ImageMetadata()
     try:
@@ -180,7 +180,7 @@ def _read_imagej_size(metadata: Mapping[str, Any], page: Any) -> tuple[float, fl
 
 
 def _read_resolution(page: Any) -> tuple[float, float] | None:
-    """Return the pixel size by TIFF's resolution, except values that screens and printers have."""
+    """Return the pixel size from the TIFF resolution, except for values that are typical of screens and printers."""
     unit = {2: "inch", 3: "cm"}.get(int(page.tags.valueof("ResolutionUnit", 1)))
     y, x = _read_ratios(page)
     if unit is None or math.isnan(y + x):
@@ -208,7 +208,7 @@ def read_georeference(tags: Any, keys: Mapping[str, Any]) -> Georeference | None
     a, b, c, d, e, f = transform
     if not all(map(math.isfinite, transform)) or a * e - b * d == 0:
         return None
-    if int(keys.get(_RASTER_TYPE, 1)) == _POINT:  # the map is of the centers of pixels
+    if int(keys.get(_RASTER_TYPE, 1)) == _POINT:  # the map refers to pixel centers
         c, f = c - (a + b) / 2, f - (d + e) / 2
     codes = [int(keys[key]) for key in (_PROJECTED, _GEOGRAPHIC) if 0 < int(keys.get(key, 0)) < _USER_DEFINED]
     return Georeference((a, b, c, d, e, f), f"EPSG:{codes[0]}" if codes else None)

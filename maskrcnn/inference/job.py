@@ -50,7 +50,7 @@ class PredictConfig:
 
 @dataclass(frozen=True)
 class Job:
-    """A trained detector with its options, and the images that it is used on.
+    """A trained detector with its options, and the images to predict.
 
     Attributes:
         predictor: the detector.

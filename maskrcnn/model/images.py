@@ -114,7 +114,7 @@ def compute_gray_level(image: Tensor, levels: Levels | None) -> float:
 
 
 def check_values(image: Tensor, levels: Levels | None = None) -> None:
-    """Check that the values of a floating-point image are about in [0, 1]; synchronizes with a GPU.
+    """Check that the values of a floating-point image are approximately in [0, 1]; synchronizes with a GPU.
 
     Values in [-0.5, 1.5] are accepted, because resampling and filters may overshoot. With gray levels, floats are
     stored values, some of which must be between the levels.
