@@ -15,9 +15,10 @@ from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco_mask
 from scipy import ndimage
 
+from maskrcnn.config import UserError
 from maskrcnn.exports import geojson, label_studio, labelme, yolo
 from maskrcnn.exports.tables import make_rows, number_pixels, write_table
-from maskrcnn.inference.exports import make_table_rows, write_tables
+from maskrcnn.inference.exports import get_georeference, make_table_rows, write_exports, write_tables
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 from maskrcnn.structures.outlines import join_rings, trace_outlines
@@ -227,3 +228,37 @@ def test_the_table_is_in_micrometers_too_where_the_file_states_a_pixel_size(tmp_
     write_tables(tmp_path, {"b.tif": unknown, "a.ome.tif": known}, NAMES)
     with (tmp_path / "objects.csv").open(encoding="utf-8", newline="") as file:
         assert [row["area_um2"] for row in csv.DictReader(file)] == ["", "", "", "3.5", "0.375", "1.3281"]
+
+
+@pytest.mark.parametrize("code, name", [(32633, "urn:ogc:def:crs:EPSG::32633"), (4326, None)])
+def test_world_coordinates_are_those_of_the_geotiff(tmp_path, code, name):
+    keys = (1, 1, 0, 2, 1025, 0, 1, 1, 3072 if code > 9999 else 2048, 0, 1, code)
+    tags = [
+        (33550, "d", 3, (0.5, 0.25, 0.0)),
+        (33922, "d", 6, (0, 0, 0, 500.0, 80.0, 0)),
+        (34735, "H", len(keys), keys),
+    ]
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((40, 48), np.uint8), extratags=[(*tag, True) for tag in tags])
+    write_exports(tmp_path / "a", tmp_path / "a.tif", objects([0.9, 0.5, 0.25]), NAMES, ("geojson_world",), 0.0)
+    world = json.loads((tmp_path / "a_world.geojson").read_text(encoding="utf-8"))
+    assert world.get("crs", {}).get("properties", {}).get("name") == name
+    pixels = geojson.make_feature_collection(objects([0.9, 0.5, 0.25]), NAMES, "a.tif")
+    assert [each["properties"] for each in world["features"]] == [each["properties"] for each in pixels["features"]]
+    ring, corners, box = (each["geometry"]["coordinates"] for each in world["features"])
+    assert [area(each[:-1]) for each in ring] == [30 / 8, -2 / 8] and len(corners) == 3
+    assert box == [
+        [[x, y] for x, y in [(500.75, 79.5), (500.75, 78.4375), (502, 78.4375), (502, 79.5), (500.75, 79.5)]]
+    ]
+
+
+def test_world_coordinates_need_a_georeference_with_a_reference_system(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((40, 48), np.uint8))
+    with pytest.raises(UserError, match="a.tif: has no georeference; write pixel coordinates with --to=geojson"):
+        get_georeference(tmp_path / "a.tif")
+    tags = [(33550, "d", 3, (0.5, 0.25, 0.0)), (33922, "d", 6, (0, 0, 0, 500.0, 80.0, 0))]
+    keys = (34735, "H", 8, (1, 1, 0, 1, 1025, 0, 1, 1))
+    tifffile.imwrite(
+        tmp_path / "b.tif", np.zeros((40, 48), np.uint8), extratags=[(*tag, True) for tag in [*tags, keys]]
+    )
+    with pytest.raises(UserError, match="b.tif: has a georeference without a coordinate reference system"):
+        get_georeference(tmp_path / "b.tif")

@@ -7,6 +7,9 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
+from maskrcnn.images.metadata import Georeference
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.outlines import Polygon
 
@@ -54,6 +57,29 @@ def make_geometry(polygons: Sequence[Polygon]) -> dict[str, Any]:
     if len(coordinates) == 1:
         return {"type": "Polygon", "coordinates": coordinates[0]}
     return {"type": "MultiPolygon", "coordinates": coordinates}
+
+
+def to_world(collection: dict[str, Any], georeference: Georeference) -> dict[str, Any]:
+    """Map a FeatureCollection from pixels to world coordinates.
+
+    A coordinate reference system other than WGS 84, which RFC 7946 presumes, is named as GeoJSON 2008 does, for QGIS
+    and geopandas.
+    """
+    a, b, _, d, e, _ = georeference.transform
+
+    def map_ring(ring: list[list[float]]) -> list[list[float]]:
+        points: list[list[float]] = georeference.to_world(np.array(ring, np.float64)).tolist()
+        return points if a * e - b * d > 0 else points[::-1]  # outer rings stay counterclockwise
+
+    features = []
+    for feature in collection["features"]:
+        kind, coordinates = feature["geometry"]["type"], feature["geometry"]["coordinates"]
+        polygons = [[map_ring(ring) for ring in each] for each in ([coordinates] if kind == "Polygon" else coordinates)]
+        geometry = {"type": kind, "coordinates": polygons[0] if kind == "Polygon" else polygons}
+        features.append(feature | {"geometry": geometry})
+    authority, _, code = (georeference.crs or "").partition(":")
+    crs = {"type": "name", "properties": {"name": f"urn:ogc:def:crs:{authority}::{code}"}}
+    return collection | ({"crs": crs} if code != "4326" else {}) | {"features": features}
 
 
 def _make_rectangle(box: Sequence[float]) -> dict[str, Any]:

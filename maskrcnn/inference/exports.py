@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from maskrcnn.config import UserError
 from maskrcnn.exports import geojson, labelme, yolo
 from maskrcnn.exports.tables import COLUMNS, make_rows, measure_micrometers, number_pixels, write_table
 from maskrcnn.files import atomic_write, write_text
-from maskrcnn.images.large import open_pixels
+from maskrcnn.images.large import open_pixels, read_metadata
+from maskrcnn.images.metadata import Georeference
 from maskrcnn.structures.instances import Instances
 
 Row = dict[str, Any]
@@ -43,6 +45,25 @@ def _write_geojson(stem: Path, image: Path, found: Instances, class_names: Seque
     write_text(_add_suffix(stem, ".geojson"), json.dumps(collection, ensure_ascii=False) + "\n")
 
 
+def _write_world(stem: Path, image: Path, found: Instances, class_names: Sequence[str], fraction: float) -> None:
+    collection = geojson.make_feature_collection(found, class_names, image.name)
+    world = geojson.to_world(collection, get_georeference(image))
+    write_text(_add_suffix(stem, "_world.geojson"), json.dumps(world, ensure_ascii=False) + "\n")
+
+
+def get_georeference(image: Path) -> Georeference:
+    """Return the map to world coordinates of an image file.
+
+    Raises:
+        UserError: If it has none, or one without a coordinate reference system.
+    """
+    georeference = read_metadata(image).georeference
+    if georeference is None:
+        raise UserError(f"{image}: has no georeference; write pixel coordinates with --to=geojson")
+    georeference.check_crs(image)
+    return georeference
+
+
 def _write_labelme(stem: Path, image: Path, found: Instances, class_names: Sequence[str], fraction: float) -> None:
     path = os.path.relpath(image.resolve(), stem.parent.resolve())
     document = labelme.make_document(found, class_names, Path(path).as_posix())
@@ -69,6 +90,7 @@ def _write_label_tiff(stem: Path, image: Path, found: Instances, class_names: Se
 
 WRITERS: Mapping[str, Callable[[Path, Path, Instances, Sequence[str], float], None]] = {
     "geojson": _write_geojson,
+    "geojson_world": _write_world,
     "label_tiff": _write_label_tiff,
     "labelme": _write_labelme,
     "yolo": _write_yolo,

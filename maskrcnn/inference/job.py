@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from maskrcnn.inference.prediction_log import PredictionLog
     from maskrcnn.inference.predictor import Predictor
 
-FORMATS = ("geojson", "label_tiff", "coco", "yolo", "labelme")
+FORMATS = ("geojson", "geojson_world", "label_tiff", "coco", "yolo", "labelme")
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class PredictConfig:
     output_dir: str = option("predictions", "folder in which each call creates a new folder", flag="output_dir")
     to: tuple[str, ...] = option(
         (),
-        "additional formats of detections above the minimum score: QuPath's GeoJSON, label images as TIFF, COCO "
-        "(always written), YOLO, LabelMe",
+        "additional formats of detections above the minimum score: QuPath's GeoJSON (or in world coordinates), label "
+        "images as TIFF, COCO (always written), YOLO, LabelMe",
         flag="to",
         choices=FORMATS,
     )
@@ -127,9 +127,15 @@ def check_images(job: Job) -> Job:
         UserError: For an unreadable image without `--skip_bad`, and an image that cannot have the views.
     """
     from maskrcnn.images.large import measure_levels
+    from maskrcnn.inference.exports import get_georeference
     from maskrcnn.inference.image_list import read_sizes
     from maskrcnn.inference.pipeline import build_views
 
+    for path in job.paths if "geojson_world" in job.program.to else ():
+        try:
+            get_georeference(path)
+        except UserError as error:
+            leave_out(job, path, error)
     has_levels = bool(job.options.detector.image.gray_levels)
     job = replace(job, levels=None if has_levels else measure_levels(job.paths))
     if len(job.paths) == 1 and not job.program.skip_bad:

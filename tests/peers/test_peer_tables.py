@@ -22,6 +22,7 @@ from programs_toy import settle, succeed
 from examples.predict import main as predict
 from examples.train import main as train
 from maskrcnn.exports import geojson
+from maskrcnn.images.metadata import Georeference
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 
@@ -104,6 +105,18 @@ def test_geometries_have_the_areas_and_centroids_of_the_table(predicted):
 
 def _parse(value: Any) -> dict[str, Any]:
     return json.loads(value) if isinstance(value, str) else value
+
+
+def test_geopandas_reads_world_coordinates_with_their_reference_system(tmp_path):
+    masks = CroppedMasks.from_dense(torch.ones(1, 4, 5, dtype=torch.bool))
+    found = Instances((4, 5), masks.boxes(), torch.tensor([1]), torch.tensor([0.5]), masks)
+    collection = geojson.make_feature_collection(found, CLASSES, "a.tif")
+    world = geojson.to_world(collection, Georeference((2.0, 0.0, 500_000.0, 0.0, -2.0, 5_000_000.0), "EPSG:32633"))
+    assert find_faults({name: value for name, value in world.items() if name != "crs"}) == []
+    (tmp_path / "a.geojson").write_text(json.dumps(world))
+    frame = gpd.read_file(tmp_path / "a.geojson")
+    assert frame.crs.to_epsg() == 32633 and frame.area.item() == 80
+    assert frame.total_bounds.tolist() == [500_000, 4_999_992, 500_010, 5_000_000]
 
 
 # ---- GeoJSON
