@@ -25,7 +25,7 @@ from maskrcnn.structures.masks import CroppedMasks
 from maskrcnn.training.loading import load_training_batches
 from maskrcnn.training.runlog import RunLog
 from workbench.config import load_config
-from workbench.data import open_data
+from workbench.data import open_data, resolve_head
 from workbench.experiment import Experiment
 
 MIXED = {
@@ -178,6 +178,7 @@ def test_broken_images_are_named_and_the_old_picture_stays(workplace: Path) -> N
 def test_samples_are_those_that_training_is_shown(workplace: Path) -> None:
     config = load_config(flags=MIXED)
     data = open_data(config)
+    config = resolve_head(config, data)
     log = RunLog(workplace / "runs", console=lambda line: None, tensorboard=False)
     experiment = Experiment(config, log, data, lambda training: None)
     batches = itertools.islice(load_training_batches(experiment.samples, 2), N_TRAIN)  # two epochs, two images a batch

@@ -658,7 +658,7 @@ def test_the_label_image_is_named_as_it_was_written(place: Path, monkeypatch: py
 def test_a_detector_keeps_its_mode_whatever_happens(place: Path) -> None:
     predictor = load_job(RUN.partition("=")[2], {}).predictor
     predictor.detector.train()
-    with pytest.raises(TypeError):
+    with pytest.raises(AttributeError):
         predict_samples(predictor.detector, None, predictor.machine, 1)
     assert predictor.detector.training
 

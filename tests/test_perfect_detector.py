@@ -188,7 +188,8 @@ def own_coco(data: Coco, file: Path) -> Objects:
         if data.has_masks:
             dense = np.zeros((len(entries), *size), bool)
             for place, each in enumerate(entries):
-                dense[place] = reader.annToMask(each)
+                if "segmentation" in each:  # else it has no mask
+                    dense[place] = reader.annToMask(each)
             masks = CroppedMasks.from_dense(torch.from_numpy(dense))
         found[image["id"]] = instances_of(size, corners, [labels[each["category_id"]] for each in entries], masks)
     return found

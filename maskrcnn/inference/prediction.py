@@ -149,11 +149,13 @@ class _Layers:
         self._found.setdefault(view.grid or f"view {self.done}", []).append((view, restored))
 
     def merge(self, merge: str | Merge) -> Instances:
-        """Merge the tiles of each grid, and then the layers."""
+        """Merge the tiles of each grid, and then the layers; masks that are empty get their best pixel."""
         merged = [_merge_tiles(layer) for layer in self._found.values()]
         if len(merged) == 1:
-            return merged[0]
-        return merge_by_name(merge, merged) if isinstance(merge, str) else merge(merged)
+            found = merged[0]
+        else:
+            found = merge_by_name(merge, merged) if isinstance(merge, str) else merge(merged)
+        return found if found.masks is None else replace(found, masks=found.masks.fill_empty(found.boxes))
 
 
 def _as_pixels(image: Tensor | Pixels) -> Pixels:
