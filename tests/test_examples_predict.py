@@ -603,7 +603,7 @@ def test_views_that_one_of_several_images_cannot_have_are_told_first(
     Path("mixed").mkdir()
     shutil.copy(f"{IMAGES}/000000.png", "mixed/a.png")
     np.save("mixed/b.npy", np.zeros((300, 300, 3), np.uint8))
-    assert "more than 30 tiles of an image of 300 x 300" in fail(predict, "mixed", RUN, "--tile=32")
+    assert "more than 30 tiles for an image of 300 x 300" in fail(predict, "mixed", RUN, "--tile=32")
     assert not any(Path("predictions").glob("*"))
 
 
