@@ -17,6 +17,7 @@ from datasets.readers.tools.formats import FORMATS as TOOL_FORMATS
 from datasets.readers.tools.via import JSON_MARKER as VIA_MARKER
 from datasets.writing.discovery import PARTS, find_coco_files, find_cst_files, find_voc_folders
 from maskrcnn.config import UserError
+from maskrcnn.programs import format_command
 from maskrcnn.text import escape
 
 _MAX_NAMED = 4  # files listed in an error
@@ -50,7 +51,7 @@ def recognize(root: Path) -> Recognized:
         UserError: If the folder does not exist, or matches no format or several.
     """
     if not root.is_dir():
-        raise UserError(f"{root}: no such folder; check the path, or create data with python create_ellipses.py")
+        raise UserError(f"{root}: no such folder; check the path, or create data with {format_command('ellipses')}")
     found = list(_recognize_all(root))
     if found and (len(found) == 1 or found[0].name in GENERATED):
         return found[0]

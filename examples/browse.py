@@ -13,6 +13,7 @@ import click
 
 from maskrcnn.command_line import SettingsCommand, click_options, format_flags, take_flags
 from maskrcnn.config import flag_values, merge, option, settings
+from maskrcnn.programs import format_command
 from maskrcnn.text import format_count
 from workbench.config import ExperimentConfig, config_option, load_config, take_path
 from workbench.output import check_png, choose_picture
@@ -84,7 +85,7 @@ class BrowsedSample(NamedTuple):
         "seed",
         "config",
     ),
-    example="python -m examples.browse --rot_range_mag=45 --scale_u_range=0.8:1.25",
+    example=format_command("browse", "--rot_range_mag=45", "--scale_u_range=0.8:1.25"),
 )
 @click.argument("path", required=False)
 @click_options(BrowseConfig)
@@ -205,7 +206,7 @@ def summarize(images: Sequence[Instances]) -> str:
 
 def print_next_commands(given: Mapping[str, Any], own: Mapping[str, Any], last_epoch: int | None) -> None:
     """Print the next commands: training with the same options, and browsing the next epoch."""
-    click.echo(f"Next: {shlex.join(['python', 'example_smallobject_train.py', *format_flags(given)])}")
+    click.echo(f"Next: {format_command('train', *format_flags(given))}")
     if last_epoch is not None:
         kept = {flag: value for flag, value in own.items() if flag != "epoch"}
         flags = [*format_flags(given), *format_flags(kept), f"--epoch={last_epoch + 1}"]

@@ -16,6 +16,7 @@ from datasets.registry import AUTO
 from maskrcnn.command_line import SettingsCommand, click_options, take_flags
 from maskrcnn.config import UserError, flag_values, merge
 from maskrcnn.images.config import StoredImagesConfig
+from maskrcnn.programs import format_command
 from maskrcnn.text import escape, format_count
 from workbench.progress import iterate_with_bar
 
@@ -62,7 +63,7 @@ class Seen:
 @click.command(
     cls=SettingsCommand,
     common=("dataset", "crowds", "voc_from", "image_folder", "classes", "map_classes", "select"),
-    example="python -m examples.check_data data/ellipses",
+    example=format_command("check", "data/ellipses"),
 )
 @click.argument("path")
 @click.option("--dataset", default="auto", show_default=True, help="format of the data, as in training")

@@ -16,6 +16,7 @@ import click
 from datasets.registry import short_name
 from maskrcnn.command_line import SettingsCommand, get_exit_code
 from maskrcnn.model.config import HEADS
+from maskrcnn.programs import format_command
 from workbench.config import ExperimentConfig, experiment_options, load_config
 from workbench.timing import compute_median_step_seconds, describe_times, get_load_average
 from workbench.training import run_experiment
@@ -65,7 +66,7 @@ OF_ONE_HEAD = ("head", "start_from", "model_file", "plot_dir", "predictions_dir"
         "output_dir",
         "config",
     ),
-    example="python -m examples.compare_heads --dataset=ellipses --num_steps=640",
+    example=format_command("compare", "--dataset=ellipses", "--num_steps=640"),
 )
 @functools.partial(experiment_options, without=OF_ONE_HEAD)
 def main(**flags: Any) -> None:

@@ -15,6 +15,7 @@ from datasets.registry import AUTO
 from maskrcnn.command_line import SettingsCommand, click_options, describe_counts, take_flags
 from maskrcnn.config import UserError, flag_values, merge, option
 from maskrcnn.images.config import StoredImagesConfig
+from maskrcnn.programs import format_command
 from maskrcnn.text import format_count
 from workbench.conversion import FORMATS, SPLITS_BY_NAME, UNNAMED_PARTS, WRITE_ONLY, get_reader_name, print_conversion
 from workbench.progress import progress_bar
@@ -67,7 +68,7 @@ class ConvertConfig(StoredImagesConfig):
         "skip_bad",
         "overwrite",
     ),
-    example="python -m examples.convert data/ellipses --to=voc --output=FOLDER",
+    example=format_command("convert", "data/ellipses", "--to=voc", "--output=FOLDER"),
 )
 @click.argument("source", metavar="SRC")
 @click_options(ConvertConfig)
@@ -167,7 +168,7 @@ def format_next_command(config: ConvertConfig, parts: Mapping[str, DetectionData
     has_masks = all(data.has_masks for data in parts.values())
     flags = [f"--dataset={get_reader_name(str(config.to), has_masks)}", f"--dataset_root={config.output}"]
     flags += ["--head=faster_rcnn"] * (not has_masks)
-    return f"Next: {shlex.join(['python', 'example_smallobject_train.py', *flags])}"
+    return f"Next: {format_command('train', *flags)}"
 
 
 if __name__ == "__main__":

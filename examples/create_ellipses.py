@@ -8,6 +8,7 @@ import click
 
 from datasets.synthetic.recipes import Recipe
 from maskrcnn.command_line import SettingsCommand, click_options
+from maskrcnn.programs import format_command
 from workbench.config import load_config
 from workbench.synthetic import (
     SCENE_OPTIONS,
@@ -36,7 +37,7 @@ def main(**flags: Any) -> None:
     path = flags["path"] or configured
     create_data_set(path, recipe, bool(flags["overwrite"]))
     print_summary(path, recipe)
-    command = f"python example_smallobject_train.py{format_root_flag(path, configured)}"
+    command = f"{format_command('train')}{format_root_flag(path, configured)}"
     click.echo(find_training_obstacle(recipe) or f"Next: {command}")
 
 

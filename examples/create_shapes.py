@@ -13,6 +13,7 @@ import click
 from datasets.synthetic.recipes import Recipe
 from maskrcnn.command_line import click_options
 from maskrcnn.config import UserError, flag_values, merge, option
+from maskrcnn.programs import format_command
 from maskrcnn.text import format_count
 from workbench.config import load_config
 from workbench.conversion import FORMATS, get_reader_name, print_conversion
@@ -54,7 +55,7 @@ class AlsoConfig:
         *SCENE_OPTIONS,
         "also",
     ),
-    example="python -m examples.create_shapes --preset=nuclei --path=data/nuclei",
+    example=format_command("create", "--preset=nuclei", "--path=data/nuclei"),
 )
 @click_options(ScenesConfig)
 @click_options(AlsoConfig)
@@ -83,16 +84,14 @@ def main(preset: str | None, scene: str | None, also: str | None, **flags: Any) 
     for each, folder in folders.items():
         write_also(path, each, folder, overwrite)
     obstacle = find_training_obstacle(recipe)
-    command = f"python example_smallobject_train.py --dataset=shapes{format_root_flag(path, configured)}"
+    command = f"{format_command('train', '--dataset=shapes')}{format_root_flag(path, configured)}"
     click.echo(obstacle or f"Next: {command}")
     for each, folder in ({} if obstacle else folders).items():
         root = shlex.quote(f"--dataset_root={folder}")
-        click.echo(
-            f"      python example_smallobject_train.py --dataset={get_reader_name(each, has_masks=True)} {root}"
-        )
+        click.echo(f"      {format_command('train', f'--dataset={get_reader_name(each, has_masks=True)}')} {root}")
     if start.preset == "cst" and scene is None and "cst" not in folders:
-        words = ["python", "-m", "examples.convert", path, "--to=cst", f"--output={Path(path)}-cst"]
-        click.echo(f"      {shlex.join(words)}   # CST's own CSV and JPEG files")
+        command = format_command("convert", path, "--to=cst", f"--output={Path(path)}-cst")
+        click.echo(f"      {command}   # CST's own CSV and JPEG files")
 
 
 def check_also(folders: Mapping[str, str], recipe: Recipe, overwrite: bool) -> None:

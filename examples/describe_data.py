@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import click
 
 from maskrcnn.command_line import SettingsCommand, click_options, format_flags, take_flags
 from maskrcnn.config import UserError, flag_values, merge, read_toml, settings, to_toml, toml_values
+from maskrcnn.programs import format_command
 from maskrcnn.text import escape, format_count
 from workbench.anchor_fit import (
     ANCHOR_KEYS,
@@ -53,7 +53,7 @@ _OTHER_FLAGS = [
         "fixed_size",
         "config",
     ),
-    example="python -m examples.describe_data FOLDER --write_config=nuclei.toml",
+    example=format_command("describe", "FOLDER", "--write_config=nuclei.toml"),
 )
 @click.argument("path", required=False)
 @click_options(DescribeConfig)
@@ -229,7 +229,7 @@ def print_results(
     if describe.write_config is None:
         again = [*format_flags(given), *format_flags(own), *["--write_config=anchors.toml"] * bool(sets)]
         if sets:
-            click.echo(f"Next: {shlex.join(['python', '-m', 'examples.describe_data', *again])}")
+            click.echo(f"Next: {format_command('describe', *again)}")
         return
     if not sets:
         raise UserError(f"--write_config={describe.write_config}: not written, as there are no training objects")
@@ -238,8 +238,7 @@ def print_results(
     write_config(path, given, sets[-1].detector, f"anchors, strides and limits for {data}")
     click.echo(f"Wrote {path}")
     read_anyway = path.resolve() == CONFIG_FILE.resolve()
-    command = ["python", "example_smallobject_train.py", *[f"--config={path}"] * (not read_anyway)]
-    click.echo(f"Next: {shlex.join(command)}")
+    click.echo(f"Next: {format_command('train', *[f'--config={path}'] * (not read_anyway))}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import click
 from datasets.config import DataConfig, ReadingConfig
 from maskrcnn.command_line import SettingsCommand, click_options, format_flags, take_flags
 from maskrcnn.config import UserError, flag_values, merge, option
+from maskrcnn.programs import format_command
 from maskrcnn.text import escape, format_count, to_file_name
 from workbench.config import config_option, load_config
 from workbench.progress import iterate_with_bar
@@ -55,7 +56,7 @@ class EvaluateConfig:
         "output_dir",
         "config",
     ),
-    example="python -m examples.evaluate --results=mine=results.json --annotations=annotations.json",
+    example=format_command("evaluate", "--results=mine=results.json", "--annotations=annotations.json"),
 )
 @click.argument("runs", metavar="[RUN]...", nargs=-1)
 @click.option(

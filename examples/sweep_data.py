@@ -15,6 +15,7 @@ from datasets.synthetic.config import SceneConfig, update_config
 from datasets.synthetic.recipes import Recipe
 from maskrcnn.command_line import click_options
 from maskrcnn.config import UserError, flag_values, merge, option, settings
+from maskrcnn.programs import format_command
 from maskrcnn.text import format_count
 from workbench.synthetic import (
     SCENE_OPTIONS,
@@ -49,7 +50,7 @@ class SweepConfig:
         "scene",
         *SCENE_OPTIONS,
     ),
-    example="python -m examples.sweep_data --factor=contrast --values=.05,.1,.2,.4",
+    example=format_command("sweep", "--factor=contrast", "--values=.05,.1,.2,.4"),
 )
 @click_options(SweepConfig)
 @click_options(ScenesConfig)
@@ -78,7 +79,7 @@ def main(factor: str | None, values: str | None, preset: str | None, scene: str 
         return
     click.echo("Next: train on one of them and evaluate on the others, for example")
     dataset = shlex.quote(f"--dataset_root={folders[sweep.values[-1]]}")
-    click.echo(f"      python example_smallobject_train.py --dataset=shapes {dataset}")
+    click.echo(f"      {format_command('train', '--dataset=shapes')} {dataset}")
 
 
 def make_sweep(base: Recipe, factor: str, values: Sequence[str]) -> list[Recipe]:

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from maskrcnn.command_line import SettingsCommand, get_exit_code
+from maskrcnn.programs import format_command
 from maskrcnn.training.runs import NEWEST, find_run
 from workbench.config import experiment_options, load_config
 from workbench.training import run_experiment
@@ -36,7 +37,7 @@ from workbench.trust import check_trust
         "resume",
         "dry_run",
     ),
-    example="python example_smallobject_train.py --dataset=coco --dataset_root=FOLDER --head=mask_rcnn",
+    example=format_command("train", "--dataset=coco", "--dataset_root=FOLDER", "--head=mask_rcnn"),
 )
 @experiment_options
 @click.option("--resume", is_flag=False, flag_value=NEWEST, metavar="[RUN]", help="resume this run, or the newest")

@@ -10,19 +10,8 @@ import runpy
 import sys
 from pathlib import Path
 
-PROGRAMS = {  # name: (module, what it does)
-    "train": ("examples.train", "train an RPN, a Faster R-CNN or a Mask R-CNN"),
-    "predict": ("maskrcnn.inference.program", "detect the objects in an image or a folder of images"),
-    "evaluate": ("examples.evaluate", "measure runs or COCO results files with intervals, and compare them"),
-    "compare": ("examples.compare_heads", "train the three heads on the same data and compare them"),
-    "create": ("examples.create_shapes", "create synthetic data"),
-    "sweep": ("examples.sweep_data", "create data sets that differ in one factor"),
-    "describe": ("examples.describe_data", "describe a data set and propose anchors for it"),
-    "check": ("examples.check_data", "check a data set"),
-    "convert": ("examples.convert", "convert a data set to another format"),
-    "browse": ("examples.browse", "draw augmented training samples"),
-    "doctor": ("maskrcnn.ops", "report whether the native core is loaded"),
-}
+from maskrcnn.programs import COMMAND, PROGRAMS
+
 CLONE = Path(__file__).parent.parent
 
 
@@ -42,7 +31,7 @@ def main() -> None:
             f"{name} is not part of the installed package; run 'pip install -e .' in a clone of the project"
         )
     sys.path.insert(0, str(CLONE))
-    sys.argv = [f"smallobjects {name}", *sys.argv[2:]]
+    sys.argv = [f"{COMMAND} {name}", *sys.argv[2:]]
     sys.modules["__main__"].__package__ = None  # otherwise click takes the name of the program from there
     runpy.run_module(module, run_name="__main__")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from maskrcnn.__main__ import PROGRAMS
+from maskrcnn.programs import PROGRAMS
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,6 +33,20 @@ def test_a_program_runs_from_any_folder(name: str, tmp_path: Path) -> None:
     result = smallobjects(name, "--help", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith(f"Usage: smallobjects {name} ")
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "command"),
+    [
+        ("describe", "absent", "smallobjects create --preset=ellipses"),
+        ("train", "--help", "Example: smallobjects train --dataset=coco"),
+        ("create", "--help", "Example: smallobjects create --preset=nuclei"),
+    ],
+)
+def test_commands_in_hints_run_from_any_folder(name: str, argument: str, command: str, tmp_path: Path) -> None:
+    result = smallobjects(name, argument, cwd=tmp_path)
+    shown = result.stdout + result.stderr
+    assert command in " ".join(shown.split()) and "python " not in shown
 
 
 def test_errors_keep_their_exit_code(tmp_path: Path) -> None:

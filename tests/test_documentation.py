@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from maskrcnn.__main__ import PROGRAMS
+from maskrcnn.programs import PROGRAMS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -77,14 +77,15 @@ def test_a_run_leaves_what_the_readme_lists(finished: Finished) -> None:
 
 def test_the_last_lines_say_where_things_are_and_what_to_type(finished: Finished) -> None:
     run = Path("runs", f"ellipses-{finished.head}-1")
-    *_, weights, pictures, predictions, first, second, third = finished.lines
+    *_, weights, pictures, predictions, first, second, third, fourth = finished.lines
     assert weights.split(maxsplit=1) == ["Weights", f"{run / 'weights' / 'best.pt'}, last.pt"]
     assert pictures.split() == ["Pictures", str(run / "plots")]
     also = [", coco_masks.json"] if finished.head == "mask_rcnn" else [""]
     assert predictions.split(maxsplit=1) == ["Predictions", f"{run / 'predictions' / 'coco_boxes.json'}{also[0]}"]
     assert first == f"Next: python -m examples.predict IMAGE_OR_FOLDER --run={run}"
-    assert second.strip() == "tensorboard --logdir runs"
-    assert third.strip() == f"python -m examples.compare_heads --config={run / 'config.toml'}"
+    assert second.strip() == f"python -m examples.evaluate {run}"
+    assert third.strip() == "tensorboard --logdir runs"
+    assert fourth.strip() == f"python -m examples.compare_heads --config={run / 'config.toml'}"
     headline = next(line for line in finished.lines if line.startswith("Test images: "))
     assert ("mask_ap " in headline) == (finished.head == "mask_rcnn") and "box_ap " in headline
     assert "count_error " in headline and "f1 " in headline

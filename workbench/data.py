@@ -26,6 +26,7 @@ from maskrcnn.files import finish_exchange
 from maskrcnn.images.levels import Levels
 from maskrcnn.images.options import make_image_options
 from maskrcnn.model.config import ImageConfig
+from maskrcnn.programs import format_command
 from maskrcnn.text import format_count
 from workbench.config import AUTO_HEAD, CONFIG_FILE, ExperimentConfig
 from workbench.data_images import Notify, examine_images
@@ -309,7 +310,7 @@ def _get_root(config: ExperimentConfig, named: DatasetName, notify: Notify) -> s
         from datasets.synthetic.recipes import Recipe
         from workbench.synthetic import create_data_set
 
-        notify(f"No ellipses at {root}: making them, as python create_ellipses.py does")
+        notify(f"No ellipses at {root}: making them, as {format_command('ellipses')} does")
         create_data_set(root, Recipe())
     return os.fspath(root)
 

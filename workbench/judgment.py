@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 
 import torch
@@ -13,6 +12,7 @@ from datasets.notices import NAMES
 from datasets.survey import Survey
 from maskrcnn.model.config import DetectorConfig
 from maskrcnn.model.coverage import compute_best_ious, resize_targets
+from maskrcnn.programs import format_command
 from maskrcnn.text import format_count
 
 MAX_UNMATCHED = 0.05  # of the objects
@@ -53,5 +53,5 @@ def find_unmatched_objects(survey: Survey, dataset: str, folder: str) -> Concern
         format_count(int(unmatched.sum()), f"of {len(objects):,} objects match no anchor of the default detector")
         + f" at IoU {config.rpn.negative_iou:g}",
         f"image {survey.image_names[objects.image[worst]]}, {width:.4g} x {height:.4g} px",
-        f"{shlex.join(['python', '-m', 'examples.describe_data', *options])} proposes anchors for them",
+        f"{format_command('describe', *options)} proposes anchors for them",
     )

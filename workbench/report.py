@@ -11,6 +11,7 @@ from datasets.notices import Preview, write_notices
 from maskrcnn.config import get_value, settings
 from maskrcnn.evaluation.coco_format import BOXES_FILE, MASKS_FILE
 from maskrcnn.evaluation.figures import explain_metrics
+from maskrcnn.programs import format_command
 from maskrcnn.text import format_count
 from maskrcnn.training.config import DEFAULT_NUM_STEPS
 from maskrcnn.training.runlog import read_metrics
@@ -62,8 +63,7 @@ def log_experiment(experiment: Experiment) -> None:
 def log_finished(experiment: Experiment) -> None:
     """Log that a resumed run had finished, and the command that trains longer."""
     log, state = experiment.log, experiment.training.state
-    command = ["python", "example_smallobject_train.py", f"--config={log.folder / 'config.toml'}"]
-    longer = shlex.join([*command, f"--num_steps={2 * state.step}"])
+    longer = format_command("train", f"--config={log.folder / 'config.toml'}", f"--num_steps={2 * state.step}")
     done = f"{format_count(state.epoch, 'epochs')}, {format_count(state.step, 'steps')}"
     log.info(f"This run is finished ({done}): its test images are evaluated again.")
     log.info(f"To train longer, start a new run: {longer}")
@@ -87,7 +87,7 @@ def finish(experiment: Experiment) -> None:
         (log.write_line if line in experiment.data.shown else log.info)(line)
     if not state.finished:
         log.info(f"Stopped after step {state.step}; checkpoint saved.")
-        log.info(f"Resume with: {shlex.join(['python', 'example_smallobject_train.py', f'--resume={log.folder}'])}")
+        log.info(f"Resume with: {format_command('train', f'--resume={log.folder}')}")
         log.close()
         return
     metrics = experiment.test_best().metrics
@@ -111,13 +111,14 @@ def finish(experiment: Experiment) -> None:
 
 
 def format_next_commands(run: Path, output_dir: str) -> list[str]:
-    """Format the commands that use the detector of a run, show its curves, and compare the heads with its options."""
+    """Format the commands that predict with a run, evaluate it, show its curves, and compare heads with its options."""
     commands = (
-        ["python", "-m", "examples.predict", "IMAGE_OR_FOLDER", f"--run={run}"],
-        ["tensorboard", "--logdir", output_dir],
-        ["python", "-m", "examples.compare_heads", f"--config={run / 'config.toml'}"],
+        format_command("predict", "IMAGE_OR_FOLDER", f"--run={run}"),
+        format_command("evaluate", str(run)),
+        shlex.join(["tensorboard", "--logdir", output_dir]),
+        format_command("compare", f"--config={run / 'config.toml'}"),
     )
-    return [f"{'Next:' if n == 0 else '     '} {shlex.join(command)}" for n, command in enumerate(commands)]
+    return [f"{'Next:' if n == 0 else '     '} {command}" for n, command in enumerate(commands)]
 
 
 def format_headline(metrics: Mapping[str, float]) -> str:

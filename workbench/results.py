@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from maskrcnn.config import UserError
 from maskrcnn.evaluation.coco_format import BOXES_FILE, MASKS_FILE
 from maskrcnn.evaluation.coco_reading import AnnotatedImages, read_coco_results, read_coco_targets
+from maskrcnn.programs import format_command
 from maskrcnn.training.runlog import read_metrics
 from maskrcnn.training.runs import find_run
 from workbench.config import ExperimentConfig, load_config
@@ -69,8 +70,8 @@ def find_runs(names: Sequence[str], output_dir: str, notify: Callable[[str], Non
         found.setdefault(name or folder.name, []).append(folder)
         if not (folder / "predictions" / BOXES_FILE).is_file() or _read_test_metrics(folder) is None:
             raise UserError(
-                f"{folder}: did not finish, it has no predictions of its test images; continue it with python "
-                f"example_smallobject_train.py --resume={folder}"
+                f"{folder}: did not finish, it has no predictions of its test images; continue it with "
+                f"{format_command('train', f'--resume={folder}')}"
             )
     return found
 

@@ -15,10 +15,11 @@ from datasets.readers.folders import check_pairs, index_by_stem, list_files
 from datasets.readers.splitting import SPLITS, MissingSplit, check_split
 from maskrcnn.config import UserError
 from maskrcnn.images.reading import read_image, read_labels
+from maskrcnn.programs import format_command
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 
-_HINT = "create the data with python create_ellipses.py or python -m examples.create_shapes"
+_HINT = f"create the data with {format_command('ellipses')} or {format_command('create')}"
 
 
 class Generated:

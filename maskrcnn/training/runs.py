@@ -16,6 +16,7 @@ import click
 
 from maskrcnn.config import UserError
 from maskrcnn.files import write_text
+from maskrcnn.programs import format_command
 
 NEWEST = "newest"
 DEFAULT_RUNS = "runs"
@@ -80,7 +81,7 @@ def _no_run(output_dir: str, flag: str, folders: Iterable[Path]) -> UserError:
     skipped = f" ({count} stopped before their first checkpoint)" if count else ""
     return UserError(
         f"{flag}: no run with weights in {output_dir}{skipped}; give the path of a run, or train one with "
-        "example_smallobject_train.py"
+        f"{format_command('train')}"
     )
 
 
