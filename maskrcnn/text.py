@@ -12,6 +12,7 @@ MAX_NAME_BYTES = 200  # of a file name in UTF-8; file systems allow 255, which l
 # names that are not valid UTF-8.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _FORBIDDEN_IN_NAMES = re.compile(r'[\\/:*?"<>|]')
+_OBJECT = re.compile(r" ?<[\w.]+ (?:object at|name=|at 0x).*>")  # as `repr` of files and buffers
 _PLURAL = re.compile(r"\b[A-Za-z]{2,}(?<![su])s\b")
 _SINGULAR_OF = {
     "are": "is",
@@ -47,6 +48,15 @@ def to_file_name(name: str, max_bytes: int = MAX_NAME_BYTES) -> str:
         return plain
     digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
     return f"{encoded[: max_bytes - len(digest) - 1].decode('utf-8', 'ignore')}-{digest}"
+
+
+def describe_error(error: BaseException, max_characters: int = 120) -> str:
+    """Describe an error of a library in one line, without the Python objects that its message may contain.
+
+    Pillow's "cannot identify image file <_io.BufferedReader name='a.png'>" gives "cannot identify image file".
+    """
+    line = _OBJECT.sub("", " ".join(str(error).split()))
+    return line[:max_characters] or type(error).__name__
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:

@@ -159,10 +159,11 @@ def test_other_formats_and_tables_have_the_objects_of_the_label_images(place: Pa
 def test_a_limit_that_cut_likely_objects_is_named_and_can_be_raised(place: Path) -> None:
     def note(*flags: str) -> list[str]:
         found = succeed(predict, f"{IMAGES}/000000.png", RUN, "--detection_min_confidence=0", *flags)
-        return [line for line in found if line.startswith("note: limits reached")]
+        return [line for line in found if line.startswith("note: limit")]
 
     (line,) = note("--detection_max_instances=2", "--limit_size=64")
     assert "--detection_max_instances (2 per 64² px) cut" in line
+    assert " in 1 image or tile; " in line or line.count(" in 1 image or tile") > 1
     assert not note("--detection_max_instances=1000", "--pre_nms_limit=10000", "--post_nms_rois_inference=1000")
 
 

@@ -101,7 +101,21 @@ def test_detections_that_are_cut_are_counted_and_the_line_names_the_option() -> 
     assert (cut.detections, cut.views) == (sum(len(found) - 20 for found in every), 2)
     line = describe_cuts(cuts, detector.config)
     assert line is not None and "--detection_max_instances (20 per 256² px) cut" in line
-    assert "increase these limits" in line
+    assert line.startswith("limits reached, objects") and line.endswith("in 2 images or tiles; increase these limits")
+
+
+def test_the_line_about_limits_has_the_grammar_of_its_counts() -> None:
+    cuts, config = LimitCuts(), toy_detector("faster_rcnn").config
+    cuts.add("pre_nms_limit", torch.tensor(1))
+    line = describe_cuts(cuts, config)
+    assert line is not None and line.startswith("limit reached, objects")
+    assert "cut 1 proposal of objectness ≥ .5 in 1 image or tile; increase this limit" in line
+    cuts.add("pre_nms_limit", torch.tensor(53))
+    cuts.add("detection_max_instances", torch.tensor(3))
+    line = describe_cuts(cuts, config)
+    assert line is not None and line.startswith("limits reached, objects may be missing: --pre_nms_limit (")
+    assert "cut 54 proposals of objectness ≥ .5 in 2 images or tiles; --detection_max_instances" in line
+    assert line.endswith("cut 3 detections in 1 image or tile; increase these limits")
 
 
 def test_training_counts_nothing() -> None:

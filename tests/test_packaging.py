@@ -55,7 +55,7 @@ image = np.random.default_rng(0).integers(0, 255, (80, 100, 3)).astype(np.uint8)
 found = model.predict(image, views="flips", tile=64)
 assert isinstance(found, maskrcnn.Instances) and isinstance(found.masks, maskrcnn.CroppedMasks)
 json.dumps(found.to_coco())
-found.plot("found.png", min_score=0)
+found.plot("found.png")
 print(maskrcnn.evaluate([found[:0].above(2)], [found]).metrics)
 from maskrcnn.inference.loading import save
 save(model, "model.safetensors")

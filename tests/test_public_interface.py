@@ -24,6 +24,7 @@ from maskrcnn.inference.pipeline import bind_detector, build_merge
 from maskrcnn.inference.prediction import predict as predict_views
 from maskrcnn.inference.predictor import Predictor
 from maskrcnn.inference.views import make_views
+from maskrcnn.plotting import predictions
 from maskrcnn.structures.instances import Instances
 from maskrcnn.training.checkpoint import save_checkpoint
 
@@ -309,6 +310,46 @@ def test_plots_need_an_image_of_the_same_size(predictor: Predictor) -> None:
         replace(found, source=None).plot()
     with pytest.raises(ValueError, match="the image is .40, 40., but the detections are for .48, 64."):
         found.plot(image=torch.zeros(3, 40, 40))
+
+
+def test_plots_draw_all_detections_that_are_given(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    titles: list[str] = []
+    compose = predictions._compose
+    monkeypatch.setattr(
+        predictions, "_compose", lambda panels, words, legend: titles.extend(words) or compose(panels, words, legend)
+    )
+    found = predictor.predict(image())
+    low = replace(found[:3], scores=torch.tensor([0.4, 0.3, 0.2]))
+    drawn = np.asarray(low.above(0.25).plot())
+    assert not np.array_equal(drawn, np.asarray(low[:0].plot()))
+    low.plot(min_score=0.35)
+    low[:1].plot(class_names=("cell", "debris"))
+    heads = [title.partition("  ·  ")[0] for title in titles]
+    one = "Mask R-CNN: 1 detection"
+    assert heads == ["Mask R-CNN: 2 detections", "Mask R-CNN: 0 detections", f"{one} ≥ 0.35", one]
+
+
+@pytest.mark.parametrize(("name", "kind"), [("a.png", "PNG"), ("a.JPG", "JPEG"), ("a.tif", "TIFF"), ("a.webp", "WEBP")])
+def test_a_plot_has_the_format_of_its_suffix(predictor: Predictor, tmp_path: Path, name: str, kind: str) -> None:
+    picture = predictor.predict(image()).plot(tmp_path / name)
+    with Image.open(tmp_path / name) as written:
+        assert (written.format, written.size) == (kind, picture.size)
+
+
+def test_a_plot_that_cannot_be_written_is_one_line(predictor: Predictor, tmp_path: Path) -> None:
+    found = predictor.predict(image())
+    suffixes = ".png, .jpg, .jpeg, .tif, .tiff, .webp"
+    for name in ("found.xyz", "found"):
+        with pytest.raises(ValueError, match=f"{name}: unknown suffix of a picture; use one of {suffixes}$"):
+            found.plot(tmp_path / name)
+    path = tmp_path / "nodir" / "found.png"
+    with pytest.raises(ValueError) as caught:
+        found.plot(str(path))
+    assert str(caught.value) == f"{path}: there is no folder {path.parent}; create it, or choose another"
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(ValueError, match=r"folder.png: cannot be written \(Is a directory\)$"):
+        found.plot(tmp_path / "folder.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.png"]
 
 
 # ---- evaluation

@@ -232,6 +232,16 @@ def test_numpy_arrays_and_table_have_the_values_of_the_fields() -> None:
     assert table[["x1", "y1", "x2", "y2"]].to_numpy().tolist() == whole.boxes.tolist()
 
 
+@pytest.mark.parametrize("library", ["pandas", "supervision"])
+def test_a_library_that_is_missing_is_named_with_its_installation(
+    library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    message = f"^to_{library} needs the library {library}: pip install {library}$"
+    with pytest.raises(ValueError, match=message):
+        getattr(make(), f"to_{library}")()
+
+
 def test_notebooks_and_show_draw_the_detections_on_their_image(monkeypatch: pytest.MonkeyPatch) -> None:
     image = torch.zeros(3, *SIZE, dtype=torch.uint8)
     found = replace(make(), source=image)

@@ -1,9 +1,14 @@
 """Counts with their nouns."""
 
+import io
+import re
+from pathlib import Path
+
 import pytest
+from PIL import Image, UnidentifiedImageError
 
 from datasets.checks import RULES
-from maskrcnn.text import format_count
+from maskrcnn.text import describe_error, format_count
 
 
 @pytest.mark.parametrize(
@@ -32,3 +37,16 @@ def test_one_is_singular_and_other_counts_are_plural(phrase: str, singular: str)
 @pytest.mark.parametrize("rule", RULES)
 def test_every_rule_of_the_readers_has_a_singular(rule: str) -> None:
     assert format_count(1, rule) != f"1 {rule}"
+
+
+def test_errors_of_libraries_are_one_line_without_python_objects(tmp_path: Path) -> None:
+    path = tmp_path / "a>b.png"
+    path.write_text("no image")
+    with path.open("rb") as file:
+        for source in (file, io.BytesIO(b"no image")):
+            with pytest.raises(UnidentifiedImageError, match="<_io.Buffer|<_io.Bytes") as caught:
+                Image.open(source)
+            assert describe_error(caught.value) == "cannot identify image file"
+    assert describe_error(ValueError("wrong size <5> in\n  header")) == "wrong size <5> in header"
+    assert describe_error(EOFError()) == "EOFError"
+    assert re.fullmatch("x{40}", describe_error(OSError("x" * 200), 40))

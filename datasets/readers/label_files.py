@@ -18,6 +18,7 @@ from datasets.checks import Tally, check_size
 from maskrcnn.config import UserError
 from maskrcnn.images.reading import get_stored_values, open_image_file
 from maskrcnn.structures.masks import CroppedMasks
+from maskrcnn.text import describe_error
 
 TIFF = (".tif", ".tiff")
 MAX_LABEL = 2**53  # that float64 holds exactly
@@ -196,7 +197,7 @@ def _read_pages(path: Path) -> Iterator[NDArray[Any]]:
     except (UserError, GeneratorExit):
         raise
     except Exception as error:  # invalid files raise many kinds
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        reason = describe_error(error)
         raise UserError(f"{path}: not a readable image, broken or truncated ({reason}); check or remove it") from error
     finally:
         logger.disabled = was_disabled

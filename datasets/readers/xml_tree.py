@@ -12,6 +12,7 @@ from xml.parsers import expat
 
 from datasets.readers.tables import CHECK
 from maskrcnn.config import UserError
+from maskrcnn.text import describe_error
 
 _MAX_DEPTH = 50
 
@@ -56,7 +57,7 @@ def parse_xml(path: Path) -> Element:
     except UserError:
         raise
     except (LookupError, ValueError) as error:  # invalid encoding declaration
-        raise UserError(f"{path}:1: is not valid XML ({' '.join(str(error).split())[:120]}); {CHECK}") from error
+        raise UserError(f"{path}:1: is not valid XML ({describe_error(error)}); {CHECK}") from error
     return top.children[0]
 
 

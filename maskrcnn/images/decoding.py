@@ -16,6 +16,7 @@ from maskrcnn.config import UserError
 from maskrcnn.images.options import get_image_options
 from maskrcnn.images.options import limit_megapixels as limit_megapixels
 from maskrcnn.images.samples import MAX_LEVEL, convert_values
+from maskrcnn.text import describe_error
 
 _DEEP_MODES = ("I", "I;16", "I;16B", "I;16L")
 _GRAY_MODES = ("1", "L", "LA", "La")
@@ -65,7 +66,7 @@ def open_image_file(path: Path) -> Iterator[Image.Image]:
     except MemoryError as error:
         raise UserError(f"{path}: does not fit into memory; check or remove it") from error
     except _DECODING_ERRORS as error:
-        reason = " ".join(str(error).split())[:120]
+        reason = describe_error(error)
         raise UserError(f"{path}: not a readable image, broken or truncated ({reason}); check or remove it") from error
 
 

@@ -49,7 +49,7 @@ from maskrcnn.images.samples import (
     format_size,
 )
 from maskrcnn.images.selection import count_words, select_channels
-from maskrcnn.text import format_count
+from maskrcnn.text import describe_error, format_count
 
 MAX_MEASURED = 64  # images, evenly spaced
 MAX_WINDOWS = 16  # per image, evenly spaced
@@ -227,7 +227,7 @@ def _convert_errors(path: Path) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.strerror:
             raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        reason = describe_error(error)
         raise UserError(f"{path}: not a readable image, broken or truncated ({reason}); check or remove it") from error
     finally:
         logger.disabled = was_disabled

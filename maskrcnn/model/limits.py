@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from maskrcnn.text import format_count
+
 if TYPE_CHECKING:
     from maskrcnn.model.config import DetectorConfig
 
@@ -110,11 +112,12 @@ def describe_cuts(cuts: LimitCuts, config: DetectorConfig) -> str | None:
     values = get_limits(config)
     per = f" per {config.limit_size}² px" if config.limit_size else ""
     parts = [
-        f"--{cut.option} ({values[cut.option]:,}{per}) cut {cut.detections:,} {_name_cut(cut.option)} in {cut.views:,} "
-        f"image{'s' * (cut.views > 1)} or tiles"
+        f"--{cut.option} ({values[cut.option]:,}{per}) cut {format_count(cut.detections, _name_cut(cut.option))} in "
+        f"{cut.views:,} {'image or tile' if cut.views == 1 else 'images or tiles'}"
         for cut in found
     ]
-    return f"limits reached, objects may be missing: {'; '.join(parts)}; increase these limits"
+    start, end = ("limit reached", "this limit") if len(found) == 1 else ("limits reached", "these limits")
+    return f"{start}, objects may be missing: {'; '.join(parts)}; increase {end}"
 
 
 def _name_cut(option: str) -> str:

@@ -8,8 +8,9 @@ from typing import Any
 
 from PIL import Image
 
+from maskrcnn.config import UserError
 from maskrcnn.images.inputs import open_image
-from maskrcnn.plotting.predictions import render_detections, save_picture
+from maskrcnn.plotting.predictions import check_picture_path, render_detections, save_picture
 from maskrcnn.structures.instances import Instances
 
 
@@ -17,7 +18,7 @@ def plot_detections(
     detections: Instances,
     image: Any,
     path: str | os.PathLike[str] | None = None,
-    min_score: float = 0.5,
+    min_score: float | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Image.Image:
     """Draw detections on an image.
@@ -25,16 +26,18 @@ def plot_detections(
     Args:
         detections: with scores.
         image: a path, a PIL image, a NumPy array or a tensor, of the size of the detections.
-        path: PNG file to write; default: none.
-        min_score: minimum score of the detections that are drawn.
+        path: PNG, JPEG, TIFF or WebP file to write; default: none.
+        min_score: minimum score of the detections that are drawn; default: all are drawn.
         class_names: names of labels 1 to K.
 
     Returns:
         The picture.
 
     Raises:
-        ValueError: no image, an image of another size, or detections without scores.
+        ValueError: no image, an image of another size, detections without scores, or a file that cannot be written.
     """
+    if path is not None:
+        check_picture_path(path)
     if image is None:
         raise ValueError("these detections do not know their image; give image=…")
     if detections.scores is None:
@@ -47,5 +50,8 @@ def plot_detections(
     head = "faster_rcnn" if detections.masks is None else "mask_rcnn"
     picture = render_detections(shown, detections.cpu(), head, min_score, class_names)
     if path is not None:
-        save_picture(picture, path)
+        try:
+            save_picture(picture, path)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
     return Image.fromarray(picture)

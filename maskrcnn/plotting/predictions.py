@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from maskrcnn.config import UserError
 from maskrcnn.files import atomic_write
 from maskrcnn.plotting import canvas
 from maskrcnn.plotting.canvas import BACKGROUND, GRAY, GREEN, RED, WHITE, YELLOW, Color, Picture
@@ -24,6 +27,7 @@ Head = str  # "rpn", "faster_rcnn" or "mask_rcnn"
 HEAD_NAMES = {"rpn": "RPN", "faster_rcnn": "Faster R-CNN", "mask_rcnn": "Mask R-CNN"}
 PANEL_SIDE = 1024  # small images are enlarged by an integer factor to about this size (px)
 GAP = 12
+PICTURE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WEBP"}
 _MIN_TITLE = 9  # text height of titles that are too long (px)
 _LABEL = 13  # text height of scores (px)
 _MAX_LABELS = 64  # scores are shown if there are at most this many detections
@@ -103,7 +107,7 @@ def render_detections(
     image: torch.Tensor | NDArray[np.generic],
     detections: Instances,
     head: Head,
-    score_threshold: float = 0.5,
+    score_threshold: float | None = 0.5,
     class_names: Sequence[str] | None = None,
     title: str = "",
 ) -> Picture:
@@ -116,7 +120,7 @@ def render_detections(
         image: [C, H, W], uint8, uint16 or float; more than 8 bits are contrast-stretched, as the title notes.
         detections: detections or proposals.
         head: "rpn", "faster_rcnn", or "mask_rcnn".
-        score_threshold: minimum score.
+        score_threshold: minimum score; None: all are shown, and the count is without a threshold.
         class_names: names of the classes 1…K.
         title: text added to the count.
 
@@ -126,7 +130,7 @@ def render_detections(
     scale = _compute_scale(image.shape[-2:])
     by_masks = head == "mask_rcnn" and detections.masks is not None
     shown, no_targets = (
-        _select_shown(detections, score_threshold, None),
+        _select_shown(detections, -math.inf if score_threshold is None else score_threshold, None),
         Instances.empty(detections.size, with_masks=True),
     )
     ground = canvas.dim(canvas.brighten(canvas.to_picture(image, scale)), color=0.35 if by_masks else 0.8)
@@ -134,8 +138,9 @@ def render_detections(
     overlay = _Overlay(ground, scale, no_targets, shown, matches, by_masks, names)
     colors = _choose_detection_colors(overlay, head)
     picture = _draw_detections(overlay, colors)
-    what = "proposals" if head == "rpn" else "detections"
-    parts = [f"{HEAD_NAMES[head]}: {len(shown)} {what} ≥ {score_threshold:.3g}", title, canvas.describe_display(image)]
+    count = format_count(len(shown), "proposals" if head == "rpn" else "detections")
+    count += "" if score_threshold is None else f" ≥ {score_threshold:.3g}"
+    parts = [f"{HEAD_NAMES[head]}: {count}", title, canvas.describe_display(image)]
     words = "  ·  ".join(filter(None, parts))
     if head != "rpn":
         picture = _draw_scores(picture, overlay, colors)
@@ -149,9 +154,24 @@ def _compute_scale(size: Sequence[int]) -> int:
 
 
 def save_picture(picture: Picture, path: str | os.PathLike[str]) -> None:
-    """Write a picture, uint8 [H, W, 3], as PNG, complete or not at all."""
+    """Write a picture, uint8 [H, W, 3], in the format of the file's suffix, complete or not at all.
+
+    Raises:
+        UserError: As `check_picture_path`.
+    """
+    check_picture_path(path)
+    kind = PICTURE_FORMATS[Path(path).suffix.lower()]
     with atomic_write(path) as beside:
-        Image.fromarray(picture).save(beside, format="PNG", compress_level=4)
+        Image.fromarray(picture).save(beside, format=kind, **({"compress_level": 4} if kind == "PNG" else {}))
+
+
+def check_picture_path(path: str | os.PathLike[str]) -> None:
+    """Raise `UserError` for a path with an unknown suffix, or in a folder that does not exist."""
+    path = Path(path)
+    if path.suffix.lower() not in PICTURE_FORMATS:
+        raise UserError(f"{path}: unknown suffix of a picture; use one of {', '.join(PICTURE_FORMATS)}")
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: there is no folder {path.parent}; create it, or choose another")
 
 
 def _select_shown(detections: Instances, score_threshold: float, max_count: int | None) -> Instances:

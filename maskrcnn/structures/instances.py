@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from importlib import import_module
 from typing import Any, overload
 
 import numpy as np
@@ -341,8 +342,7 @@ class Instances:
 
     def to_supervision(self) -> Any:
         """Convert to `supervision.Detections`; needs the library supervision."""
-        import supervision
-
+        supervision = _import_library("supervision", "to_supervision")
         arrays = self.cpu().to_numpy()
         return supervision.Detections(
             xyxy=arrays["boxes"],
@@ -353,8 +353,7 @@ class Instances:
 
     def to_pandas(self) -> Any:
         """Convert to a `pandas.DataFrame` with one row per object; needs the library pandas."""
-        import pandas
-
+        pandas = _import_library("pandas", "to_pandas")
         x1, y1, x2, y2 = self.boxes.cpu().unbind(1)
         columns = {"x1": x1, "y1": y1, "x2": x2, "y2": y2, "label": self.labels, "score": self.scores}
         columns |= {"area": self.areas(), "ignore": self.ignore, "id": self.ids}
@@ -364,22 +363,22 @@ class Instances:
         self,
         path: str | os.PathLike[str] | None = None,
         image: Any = None,
-        min_score: float = 0.5,
+        min_score: float | None = None,
         class_names: Sequence[str] | None = None,
     ) -> Image.Image:
         """Draw the detections on their image.
 
         Args:
-            path: PNG file to write; default: none.
+            path: PNG, JPEG, TIFF or WebP file to write; default: none.
             image: the image, as `maskrcnn.Predictor.predict` takes it; default: the one they were detected in.
-            min_score: minimum score of the detections that are drawn.
+            min_score: minimum score of the detections that are drawn; default: all are drawn.
             class_names: names of labels 1 to K.
 
         Returns:
             The picture, which notebooks show and `.show()` opens.
 
         Raises:
-            ValueError: If there is no image, or if there are no scores.
+            ValueError: If there is no image, there are no scores, or the file cannot be written.
         """
         from maskrcnn.plotting.detections import plot_detections
 
@@ -388,6 +387,13 @@ class Instances:
     def show(self, **options: Any) -> None:
         """Draw the detections on their image, and open the picture in a window; options as in `plot`."""
         self.plot(**options).show()
+
+
+def _import_library(name: str, method: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise UserError(f"{method} needs the library {name}: pip install {name}") from error
 
 
 torch.serialization.add_safe_globals([Instances])  # torch.load(..., weights_only=True) reads saved lists

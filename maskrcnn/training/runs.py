@@ -17,6 +17,7 @@ import click
 from maskrcnn.config import UserError
 from maskrcnn.files import write_text
 from maskrcnn.programs import format_command
+from maskrcnn.text import did_you_mean
 
 NEWEST = "newest"
 DEFAULT_RUNS = "runs"
@@ -50,7 +51,9 @@ def find_run(name: str, output_dir: str, flag: str = "--resume", notify: Callabl
             if flag == "--resume" and not (path / "weights/last.pt").is_file():
                 raise UserError(f"{flag}={name}: stopped before its first checkpoint, weights/last.pt; start a new run")
             return path
-    raise UserError(f"{flag}={name}: no run there (a folder with config.toml); see the folders in {output_dir}")
+    hint = did_you_mean(name, [NEWEST, *(run.name for folders in places for run in _list_runs(folders))])
+    hint = hint or f"; see the folders in {output_dir}"
+    raise UserError(f"{flag}={name}: no run there (a folder with config.toml){hint}")
 
 
 def _list_folders(output_dir: str) -> tuple[list[Path], list[Path]]:

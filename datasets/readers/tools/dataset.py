@@ -23,6 +23,7 @@ from maskrcnn.config import UserError
 from maskrcnn.images.decoding import check_declared_size
 from maskrcnn.images.reading import check_boxes_fit_upright, describe_rotation, read_image
 from maskrcnn.structures.instances import Instances
+from maskrcnn.text import describe_error
 
 SKIPPED = "invalid annotations skipped"
 NOT_ANNOTATED = "images without an annotation file left out"
@@ -207,7 +208,7 @@ def _decode(path: Path, content: bytes | None) -> Tensor:
     except UserError:
         raise
     except Exception as error:  # Pillow's decoders raise many kinds for invalid files
-        reason = " ".join(str(error).split())[:120]
+        reason = describe_error(error)
         raise UserError(f"{path}: the image stored in the file is invalid ({reason}); add the image file") from error
     pixels = np.empty((3, *values.shape[:2]), values.dtype.newbyteorder("="))
     pixels[:] = values if values.ndim == 2 else values.transpose(2, 0, 1)

@@ -12,6 +12,7 @@ from unicodedata import normalize
 
 from datasets.readers.folders import IMAGE_SUFFIXES
 from maskrcnn.config import UserError
+from maskrcnn.text import describe_error
 
 MAX_DEPTH = 6  # of folders
 MAX_SNIFFED = 1 << 26  # bytes of a file that is read to recognize its format
@@ -145,7 +146,7 @@ def read_json(path: Path, content: bytes | None = None) -> Any:
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: is not valid JSON ({error.msg}); check the data set") from error
     except (ValueError, RecursionError) as error:  # an integer of too many digits, or nested too deep
-        reason = " ".join(str(error).split())[:120]
+        reason = describe_error(error)
         raise UserError(f"{path}: is not valid JSON ({reason}); check the data set") from error
 
 

@@ -15,6 +15,7 @@ from datasets.readers.tools.dataset import NOT_ANNOTATED, AnnotatedImage, Conten
 from datasets.readers.tools.files import ImageFiles, name_images, read_bytes, walk
 from datasets.readers.tools.shapes import NO_AREA, Annotation, Points, Shape, join_holes, make_ellipse, to_outline
 from maskrcnn.config import UserError
+from maskrcnn.text import describe_error
 
 NO_CLASS = "object"
 _OUTLINES = ("POLYGON", "FREEHAND", "TRACED")
@@ -105,7 +106,7 @@ def read_rois(paths: tuple[Path, ...]) -> Annotation:
             except UserError:
                 raise
             except Exception as error:  # the library raises many kinds for invalid files
-                reason = " ".join(str(error).split())[:120]
+                reason = describe_error(error)
                 annotation.invalid.append(f"ROI {number} ({name[:60]!r}) is invalid ({reason})")
     return annotation
 
@@ -122,7 +123,7 @@ def _read_members(path: Path) -> list[tuple[str, bytes]]:
     except UserError:
         raise
     except Exception as error:  # zipfile raises many kinds for invalid files
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        reason = describe_error(error)
         raise UserError(f"{path}: is not a readable ZIP file ({reason}); check the file") from error
 
 

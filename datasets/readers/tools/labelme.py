@@ -40,6 +40,7 @@ from datasets.readers.tools.shapes import (
     to_points,
 )
 from maskrcnn.config import UserError
+from maskrcnn.text import describe_error
 
 _MARKERS = (b'"shapes"', b'"imagePath"')
 _IMAGE_PATH = re.compile(rb'"imagePath"\s*:\s*("(?:[^"\\]|\\.)*")')
@@ -159,7 +160,7 @@ def _decode_base64(text: Any) -> bytes:
     try:
         return base64.b64decode(text)
     except (binascii.Error, ValueError) as error:
-        raise ValueError(f"is not valid base64 ({' '.join(str(error).split())[:80]})") from error
+        raise ValueError(f"is not valid base64 ({describe_error(error, 80)})") from error
 
 
 def decode_bitmap(content: bytes) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -179,4 +180,4 @@ def decode_bitmap(content: bytes) -> np.ndarray[Any, np.dtype[np.bool_]]:
     except ValueError:
         raise
     except Exception as error:  # Pillow's decoders raise many kinds for invalid files
-        raise ValueError(f"its mask is not a valid image ({' '.join(str(error).split())[:80]})") from error
+        raise ValueError(f"its mask is not a valid image ({describe_error(error, 80)})") from error

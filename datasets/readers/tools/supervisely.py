@@ -37,6 +37,7 @@ from datasets.readers.tools.shapes import (
     to_points,
 )
 from maskrcnn.config import UserError
+from maskrcnn.text import describe_error
 
 META = "meta.json"
 _FOLDER = "ann"
@@ -150,10 +151,10 @@ def _read_bitmap(bitmap: dict[str, Any]) -> Bitmap:
     try:
         content = base64.b64decode(data)
     except (binascii.Error, ValueError) as error:
-        raise ValueError(f"its bitmap is not valid base64 ({' '.join(str(error).split())[:80]})") from error
+        raise ValueError(f"its bitmap is not valid base64 ({describe_error(error, 80)})") from error
     if not content.startswith(b"\x89PNG"):
         try:
             content = zlib.decompressobj().decompress(content, _MAX_UNPACKED)
         except zlib.error as error:
-            raise ValueError(f"its bitmap cannot be unpacked ({str(error)[:80]})") from error
+            raise ValueError(f"its bitmap cannot be unpacked ({describe_error(error, 80)})") from error
     return Bitmap(x, y, decode_bitmap(content))
