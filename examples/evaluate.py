@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations, pairwise
@@ -190,12 +189,10 @@ def format_next_command(
     if results:
         more = [f"--results={each}" for each in results] + ["--results=OTHER=FILE"] * (len(methods) == 1)
         sizes = {"sizes": "0,4,8,16,32"} if len(methods) > 1 else {}
-        return shlex.join(["python", "-m", "examples.evaluate", *more, *format_flags({**typed, **sizes})])
+        return format_command("evaluate", *more, *format_flags({**typed, **sizes}))
     if len(methods) == 1:
-        return shlex.join(
-            ["python", "-m", "examples.evaluate", *(runs or ("newest",)), "OTHER_RUN", *format_flags(typed)]
-        )
-    return shlex.join(["python", "-m", "examples.predict", "IMAGE_OR_FOLDER", f"--run={methods[0].sources[0]}"])
+        return format_command("evaluate", *(runs or ("newest",)), "OTHER_RUN", *format_flags(typed))
+    return format_command("predict", "IMAGE_OR_FOLDER", f"--run={methods[0].sources[0]}")
 
 
 if __name__ == "__main__":

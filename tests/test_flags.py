@@ -212,10 +212,12 @@ RENAMED = {
     "training": {"num_threads": "num_workers"},
     "output": {"plot_min_confidence": "min_score", "mask_nms_thresh": "min_visible_fraction"},
 }
+MOVED = {"data.gray_levels": "detector.image.gray_levels"}
 
 
 def test_the_options_that_were_renamed_and_their_table_in_the_documentation() -> None:
     expected = {f"{part}.{old}": f"{part}.{new}" for part, names in RENAMED.items() for old, new in names.items()}
+    expected |= MOVED
     assert old_keys(ExperimentConfig) == expected
     text = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
     assert dict(re.findall(r"^\| `([a-z_.]+)` \| `([a-z_.]+)` \|", text, re.MULTILINE)) == expected
@@ -235,6 +237,8 @@ def test_a_configuration_saved_by_the_previous_version_is_read_without_a_notice(
     ]
     path.write_text("".join(lines))
     assert load_config(path, environ={}) == ExperimentConfig()
+    path.write_text("[data]\ngray_levels = [10, 4000]\n")
+    assert load_config(path, environ={}).detector.image.gray_levels == (10, 4000)
     assert capsys.readouterr().err == ""
 
 

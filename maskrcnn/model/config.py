@@ -47,6 +47,7 @@ class ImageConfig:
         "stored values that mean 0 and 1 in images with more than 8 bits; others are clipped (default: measured on a "
         "sample of the training images and saved in the checkpoint)",
         flag="gray_levels",
+        renamed="data.gray_levels",
     )
     resize: str = option(
         "none",
