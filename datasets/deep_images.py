@@ -35,6 +35,7 @@ class DeepImages:
     Images of more than 8 bits with many pixels outside the gray levels, where the detector clips them, are counted.
 
     Attributes:
+        dataset: the underlying data set.
         levels: gray levels, if any.
         options: options of reading images.
         hint: what errors about an image recommend, after the error itself.
@@ -48,7 +49,7 @@ class DeepImages:
         options: ImageOptions | None = None,
         hint: str = "",
     ) -> None:
-        self._dataset, self.levels, self.options, self.hint = dataset, levels, options or ImageOptions(), hint
+        self.dataset, self.levels, self.options, self.hint = dataset, levels, options or ImageOptions(), hint
         self.first: tuple[str, int] | None = None
         self._tallies = TallyByImage(len(dataset))
         self.class_names, self.has_masks = dataset.class_names, dataset.has_masks
@@ -58,14 +59,19 @@ class DeepImages:
     @property
     def counts(self) -> Counter[str]:
         """Number of dropped or corrected annotations so far, by rule."""
-        return Counter(self._dataset.counts) + self._tallies.counts
+        return Counter(self.dataset.counts) + self.own_counts
+
+    @property
+    def own_counts(self) -> Counter[str]:
+        """The counts without those of the underlying data set, which several splits may share."""
+        return self._tallies.counts
 
     def origin(self, index: int) -> tuple[DetectionDataset, int]:
         """Return the underlying data set, and the index of an image in it."""
-        return self._dataset, index
+        return self.dataset, index
 
     def __len__(self) -> int:
-        return len(self._dataset)
+        return len(self.dataset)
 
     def read_by_window(self, index: int) -> tuple[Tensor | LargeImage, Instances]:
         """Read an image like `[index]`, but leave large images open that can be read by window."""
@@ -84,7 +90,7 @@ class DeepImages:
         """
         try:
             with use_image_options(self.options):
-                image, instances = self._dataset[index]
+                image, instances = self.dataset[index]
         except UserError as error:
             if not self.hint or self.hint in str(error):
                 raise
@@ -107,7 +113,7 @@ class DeepImages:
 
     def _rescale(self, index: int, image: Tensor | LargeImage, instances: Instances) -> tuple[Tensor, Instances]:
         """Rescale a sample to the pixel size of the options."""
-        path = find_image_file(self._dataset, index)
+        path = find_image_file(self.dataset, index)
         stored = None if path is None else read_metadata(path).pixel_size
         y, x = compute_scale(stored, self.options.pixel_size, self.image_names[index])
         whole = image if isinstance(image, Tensor) else image.read(0, 0, *image.size)

@@ -39,12 +39,14 @@ class Concern(NamedTuple):
         text: the observation, with its value.
         where: image or object that shows it best, or "".
         advice: how to fix it.
+        is_note: whether it only informs, as the data is not wrong.
     """
 
     rule: str
     text: str
     where: str
     advice: str
+    is_note: bool = False
 
     def describe(self) -> str:
         """Return the observation and where it was made."""
@@ -149,6 +151,7 @@ def find_boxes_from_zero(survey: Survey) -> Concern | None:
         f"VOC's boxes start at 0 in {format_count(sum(counts), 'annotation files')}, not at 1 as in PASCAL VOC",
         "",
         "they are read as 0-based; --voc_from=0 confirms it, --voc_from=1 reads them as 1-based",
+        is_note=True,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -51,7 +51,9 @@ def open_splits(
         notes.append(f"{named.text} gives the same images for 'train' and 'test'; set splits = ('train',) in the class")
         val, test = None, None
     if test is not None:
-        return Splits(train, val, test)
+        if getattr(test, "is_drawn", False):  # by the reader
+            notes.append(_describe_drawn(named.text, len(test), len(train) + len(test), config))
+        return Splits(train, val, test, notes)
     drawn = draw_test_set(named.text, train, val, config)
     return replace(drawn, notes=[*notes, *drawn.notes])
 
@@ -66,11 +68,14 @@ def draw_test_set(name: str, train: DetectionDataset, val: DetectionDataset | No
     if not places:
         raise UserError(f"{name} has no test set, and one image cannot be split; add images")
     drawn = [Subset(train, [i for i in range(len(train)) if (i in places) == is_test]) for is_test in (False, True)]
-    note = (
-        f"{name} has no test set: {format_count(len(places), f'of {len(train):,} images are')} drawn for it "
+    return Splits(drawn[0], val, drawn[1], [_describe_drawn(name, len(places), len(train), config)])
+
+
+def _describe_drawn(name: str, count: int, total: int, config: DataConfig) -> str:
+    return (
+        f"{name} has no test set: {format_count(count, f'of {total:,} images are')} drawn for it "
         f"(--test_fraction={config.test_fraction:g}, --subsetseed={config.split_seed})"
     )
-    return Splits(drawn[0], val, drawn[1], [note])
 
 
 def _are_same(train: DetectionDataset, test: DetectionDataset) -> bool:
@@ -190,16 +195,25 @@ def list_readers(dataset: DetectionDataset) -> list[DetectionDataset]:
 
 def collect_counts(splits: Mapping[str, DetectionDataset]) -> dict[str, Counter[str]]:
     """Collect the counts of the readers by split; splits that share a reader share its counts."""
-    found: dict[int, tuple[list[str], DetectionDataset]] = {}
+    found: dict[int, tuple[list[str], Mapping[str, int]]] = {}
     for name, dataset in splits.items():
-        for reader in list_readers(dataset):
-            names, _ = found.setdefault(id(reader), ([], reader))
+        for counter, own in _list_counts(dataset):
+            names, _ = found.setdefault(id(counter), ([], own))
             names.append(name)
     counts: dict[str, Counter[str]] = {}
-    for names, reader in found.values():
+    for names, own in found.values():
         *others, last = dict.fromkeys(names)
-        counts.setdefault(f"{', '.join(others)} and {last}" if others else last, Counter()).update(reader.counts)
+        counts.setdefault(f"{', '.join(others)} and {last}" if others else last, Counter()).update(own)
     return counts
+
+
+def _list_counts(dataset: DetectionDataset) -> Iterator[tuple[DetectionDataset, Mapping[str, int]]]:
+    """Iterate over the readers and wrappers that count, each with its own counts alone."""
+    for reader in list_readers(dataset):
+        own = getattr(reader, "own_counts", None)  # of a wrapper such as `DeepImages`
+        yield reader, reader.counts if own is None else own
+        if own is not None:
+            yield from _list_counts(reader.dataset)  # type: ignore[attr-defined]
 
 
 # ---- identical images

@@ -30,12 +30,13 @@ MAX_JUDGED = 200  # images per split of generated data, evenly spaced
 
 @dataclass
 class Seen:
-    """Results of the check: problems and their counts, notices, and what looks wrong, by rule."""
+    """Results of the check: problems and their counts, notices, and by rule, what looks wrong and notes about it."""
 
     path: Path
     problems: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
-    concerns: dict[str, list[str]] = field(default_factory=dict)
+    concerns: dict[str, list[str]] = field(default_factory=dict)  # lines
+    num_wrong: int = 0  # of the concerns, without notes
     compared: bool = False  # whether data was compared with a manifest
 
     def report(self, problems: Iterable[str]) -> None:
@@ -52,7 +53,9 @@ class Seen:
         from workbench.judgment import judge_splits
 
         for where, concern in judge_splits(splits, surveys, dataset, str(folder)):
-            lines = [f"looks wrong: {self.place(folder)}{where}: {concern.describe()}", f"    {concern.advice}"]
+            kind = "note" if concern.is_note else "looks wrong"
+            lines = [f"{kind}: {self.place(folder)}{where}: {concern.describe()}", f"    {concern.advice}"]
+            self.num_wrong += not concern.is_note
             self.concerns.setdefault(concern.rule, []).extend(lines)
 
     def place(self, folder: Path) -> str:
@@ -72,7 +75,8 @@ class Seen:
 def main(path: str, dataset: str, **flags: Any) -> None:
     """Read everything in the data set at PATH and list what cannot be read. Exit code 2 if there is anything.
 
-    What is readable, but probably meant otherwise, is listed as "looks wrong", with what to do.
+    What is readable, but probably meant otherwise, is listed as "looks wrong", with what to do. A "note" is about
+    how the data is read or detected.
 
     Data that this project made is compared with its manifest, too: every file's SHA-256 and every image's pixels. Of a
     sweep every data set is checked.
@@ -101,14 +105,14 @@ def main(path: str, dataset: str, **flags: Any) -> None:
     if problems := len(seen.problems):
         raise UserError(f"{path}: {format_count(problems, 'problems')}; fix the files or create them again")
     readable = "unchanged and readable" if seen.compared else "readable"
-    click.echo(f"{path}: {readable}, {format_judgment(seen.concerns)}")
+    click.echo(f"{path}: {readable}, {format_judgment(seen.num_wrong)}")
 
 
-def format_judgment(concerns: Mapping[str, list[str]]) -> str:
+def format_judgment(num_wrong: int) -> str:
     """Return the end of the last line."""
-    if not concerns:
+    if not num_wrong:
         return "nothing looks wrong"
-    return f"but {format_count(len(concerns), 'things')} look{'s' * (len(concerns) == 1)} wrong"
+    return f"but {format_count(num_wrong, 'things')} look{'s' * (num_wrong == 1)} wrong"
 
 
 def check(folder: Path, dataset: str | None, seen: Seen, reading: ReadingConfig) -> None:

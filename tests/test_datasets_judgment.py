@@ -180,7 +180,7 @@ def test_objects_that_no_anchor_can_match(boxes: list[list[float]], unmatched: s
     if unmatched is None:
         assert concern is None
         return
-    assert concern is not None and concern.text.startswith(f"{unmatched} objects match")
+    assert concern is not None and concern.is_note and concern.text.startswith(f"{unmatched} objects match")
     assert "examples.describe_data --write_config=anchors.toml --dataset=coco '--dataset_root=data/my set'" in (
         concern.advice
     )

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from datasets import notices
 from datasets.checks import Tally, TallyByImage
+from datasets.deep_images import RULE, DeepImages
 from datasets.notices import Extent, Preview, describe_notices, preview, write_notices
 from datasets.selection import Subset
 from datasets.splits import collect_counts
@@ -122,6 +123,23 @@ def test_splits_of_one_reader_share_a_line_that_names_what_was_read_of_each() ->
         f"training and validation images: 5 {EMPTY}",
         f"training and validation images: 5 {CLIPPED} (read so far: 3 of 8 training images, 6 objects)",
     ]
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_wrapped_splits_of_one_reader_count_it_once_and_their_own_images_each(shared: bool) -> None:
+    train, test = (Toy(3), Toy(3))
+    parts = [Subset(train, [0, 1]), Subset(train if shared else test, [2])]
+    deep = [DeepImages(part, levels=(0.0, 1.0)) for part in parts]
+    for number in (0, 1):
+        deep[0]._tallies.of(number).add(RULE, "file")
+    splits = {"training": Subset(deep[0], [0]), "validation": Subset(deep[0], [1]), "test": deep[1]}
+    once = f"training, validation and test images: 5 {EMPTY}"
+    twice = f"all images: 10 {EMPTY} (5 training and validation, 5 test)"
+    assert set(describe_notices(collect_counts(splits))) == {
+        once if shared else twice,
+        f"training and validation images: 2 {RULE}",
+    }
+    assert deep[0].counts == {EMPTY: 5, RULE: 2} and deep[1].counts == {EMPTY: 5}
 
 
 def test_counts_in_a_run_folder_only_grow(tmp_path: Path) -> None:

@@ -190,6 +190,18 @@ def test_one_coco_file_is_split_by_image_seed_and_fraction(tmp_path):
     assert len(open_named("coco", tmp_path, test_fraction=0.5).test) in (6, 7)
 
 
+def test_a_test_set_that_the_reader_draws_is_announced_too(tmp_path):
+    note = "has no test set: 1 of 4 images is drawn for it (--test_fraction=0.25, --subsetseed=12345)"
+    bowl = make_nuclei(tmp_path / "bowl")
+    assert open_named("dsbowl2018", bowl).notes == [f"dsbowl2018 {note}"]
+    for number in range(4):
+        write_picture(tmp_path / f"labels/images/{number}.png", 9 * number)
+        write_picture(tmp_path / f"labels/masks/{number}.png", 1)
+    assert open_named("labels", tmp_path / "labels").notes == [f"labels {note}"]
+    (tmp_path / "labels/split.json").write_text(json.dumps({"train": ["0", "1", "2"], "test": ["3"]}))
+    assert open_named("labels", tmp_path / "labels").notes == []
+
+
 def test_a_split_file_serves_any_data(tmp_path):
     write_coco(tmp_path, "annotations.json", 6)
     file = tmp_path / "split.json"

@@ -160,13 +160,28 @@ def test_overlaps_are_lost_in_labels_alone_and_said(here):
     assert not any("overlapped" in line for line in succeed(main, "nuclei", "--to=coco", "--output=coco"))
     lines = succeed(main, "nuclei", "--to=labels", "--output=labels")
     assert "Not stored by labels: the overlapped pixels of 4 objects: a pixel has one label" in lines
-    assert "all images: 4 empty masks dropped (3 training, 1 test)" in lines
-    for part in ("train", "test"):
-        source = DSBowl2018("nuclei", part)
-        same(source, Coco("coco", part))
-        for i in range(len(source)):
-            union, found = (data[i][1].masks.to_dense().any(dim=0) for data in (source, LabelImages("labels", part)))
-            assert torch.equal(union, found)
+    assert "training images: 4 empty masks dropped" in lines
+    source, labels = (
+        kind(folder, "train", test_fraction=0) for kind, folder in ((DSBowl2018, "nuclei"), (LabelImages, "labels"))
+    )
+    same(source, Coco("coco", "train"))
+    assert len(source) == len(labels) == 4
+    for i in range(len(source)):
+        union, found = (data[i][1].masks.to_dense().any(dim=0) for data in (source, labels))
+        assert torch.equal(union, found)
+
+
+@pytest.mark.parametrize("to", ["coco", "voc", "dsb", "labels", "yolo"])
+def test_images_without_a_split_stay_one_part_in_every_format(here, to):
+    """What is written is the same whether the reader draws a test set, as of label images, or the program does."""
+    make_nuclei(here / "nuclei")
+    succeed(main, "nuclei", "--to=labels", "--output=labels")
+    for source in ("nuclei", "labels"):
+        lines = succeed(main, source, f"--to={to}", f"--output={source}-again")
+        assert lines[0].endswith("with 4 training images")
+        assert any(line.startswith(f"{source}-again: 4 training images with 12 objects") for line in lines)
+    (here / "nuclei/split.json").write_text('{"train": ["nucleus-1", "nucleus-2", "nucleus-3"], "test": ["nucleus-0"]}')
+    assert succeed(main, "nuclei", "--to=coco", "--output=a")[0].endswith("with 3 training and 1 test images")
 
 
 def test_training_data_without_another_sets_images(here, tiny_ellipses):

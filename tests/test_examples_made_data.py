@@ -342,6 +342,20 @@ def test_a_missing_file_of_voc_is_named_itself(here: Path, tiny_ellipses: Path) 
         assert len(lines) == 2 and lines[1].startswith(f"{xml}: "), lines
 
 
+def test_objects_without_an_anchor_are_noted_and_the_data_is_not_wrong(here: Path) -> None:
+    (here / "labels/images").mkdir(parents=True)
+    (here / "labels/masks").mkdir()
+    for number in range(4):
+        pixels = np.random.default_rng(number).integers(0, 256, (40, 48), np.uint8)
+        mask = np.zeros((40, 48), np.uint8)
+        mask[5:7, 5:7], mask[20:22, 30:32] = 1, 2
+        Image.fromarray(pixels).save(here / f"labels/images/{number}.png")
+        Image.fromarray(mask).save(here / f"labels/masks/{number}.png")
+    lines = succeed(check_data, "labels")
+    assert [line.partition(": 8 of")[0] for line in lines if " match no anchor" in line] == ["note: training images"]
+    assert lines[-1] == "labels: readable, nothing looks wrong"
+
+
 def test_counts_and_empty_parts_are_noted(here: Path) -> None:
     make_nuclei(here / "bowl")
     (here / "bowl/split.json").write_text('{"train": ["nucleus-1", "nucleus-2"], "test": ["nucleus-0"]}')
@@ -352,8 +366,10 @@ def test_counts_and_empty_parts_are_noted(here: Path) -> None:
         lines[0] == "bowl: read as --dataset=dsbowl2018 (found stage1_train)"
         and "all images: 6 empty masks dropped (2 training, 4 test)" in lines
     )
-    assert any(line.startswith("looks wrong: test images: no image holds an object, so that") for line in lines)
-    assert lines[-1].startswith("bowl: readable, but ") and lines[-1].endswith(" wrong")
+    assert any(line.startswith("looks wrong: test images: no image holds an object, so these images") for line in lines)
+    wrong = [line for line in lines if line.startswith("looks wrong: ")]
+    what = "1 thing looks" if len(wrong) == 1 else f"{len(wrong)} things look"
+    assert lines[-1] == f"bowl: readable, but {what} wrong"
     (here / "void").mkdir()
     assert "void: has no files; name the folder of the images" in fail(check_data, "void")
     (here / "void/images").mkdir()

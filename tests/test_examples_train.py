@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 from PIL import Image
-from programs_toy import N_TEST, N_TRAIN, N_VAL, settle, snapshot, succeed
+from programs_toy import N_TEST, N_TRAIN, N_VAL, fail, settle, snapshot, succeed
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -223,6 +223,12 @@ def test_a_dry_run_says_what_it_takes_and_leaves_nothing(workplace: Path, head: 
     assert {line.split()[1].rstrip(":") for line in text.splitlines() if line.startswith("loss ")} == LOSSES[head]
     assert all(word in text for word in ("parameters   all: ", "peak memory ", " MiB"))
     assert snapshot(workplace) == before and not (workplace / "runs").exists()
+
+
+@pytest.mark.parametrize("flags", [("--views=flipz",), ("--tile=4", "--overlap=3"), ("--views=scales",)])
+def test_a_dry_run_checks_the_options_of_views(workplace: Path, flags: tuple[str, ...]) -> None:
+    error = fail(main, *flags)
+    assert fail(main, *flags, "--dry_run") == error
 
 
 def test_training_starts_from_given_weights(finished: Finished) -> None:

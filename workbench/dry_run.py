@@ -15,6 +15,7 @@ from maskrcnn.training.loading import load_training_batches
 from maskrcnn.training.machine import Machine, set_up_machine
 from workbench.config import ExperimentConfig
 from workbench.data import Data
+from workbench.evaluation import check_views
 from workbench.experiment import build_detector, make_training_samples
 
 
@@ -24,6 +25,7 @@ def describe(config: ExperimentConfig, data: Data) -> None:
     machine = set_up_machine(config.training)
     detector = build_detector(config, data, click.echo)
     machine.place(detector)
+    check_views(detector, config.views, data.test)
     detector.train()
     samples = make_training_samples(config, data)
     batch = next(load_training_batches(samples, config.training.batch_size)).to(machine.device)

@@ -96,6 +96,17 @@ def choose_views(views: ViewsConfig, is_large: bool) -> ViewsConfig:
     return replace(views, tile=SIDE) if is_large and not views.tile else views
 
 
+def check_views(detector: Detects, views: ViewsConfig, dataset: ImageDataset) -> None:
+    """Check the options of views with the first image of a data set.
+
+    Raises:
+        UserError: If an option is invalid, or the image cannot be read.
+    """
+    image, instances = read_by_window(dataset, 0)
+    with _close(image):
+        build_views(detector, choose_views(views, isinstance(image, LargeImage)), instances.size)
+
+
 def read_by_window(dataset: ImageDataset, index: int) -> tuple[Tensor | LargeImage, Instances]:
     """Read an image and its objects; a large image that can be read by window is left open."""
     read = getattr(dataset, "read_by_window", dataset.__getitem__)

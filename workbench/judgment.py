@@ -54,4 +54,5 @@ def find_unmatched_objects(survey: Survey, dataset: str, folder: str) -> Concern
         + f" at IoU {config.rpn.negative_iou:g}",
         f"image {survey.image_names[objects.image[worst]]}, {width:.4g} x {height:.4g} px",
         f"{format_command('describe', *options)} proposes anchors for them",
+        is_note=True,
     )

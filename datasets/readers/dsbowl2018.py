@@ -11,7 +11,7 @@ from datasets.checks import Tally, TallyByImage, format_size
 from datasets.readers.dsbowl_solution import Solution, read_solution
 from datasets.readers.folders import list_files, list_folders
 from datasets.readers.mask_files import read_masks
-from datasets.readers.splitting import TEST_FRACTION, MissingSplit, check_split, choose_split, split_images
+from datasets.readers.splitting import TEST_FRACTION, MissingSplit, check_split, choose_split, is_drawn, split_images
 from datasets.readers.tables import quote
 from maskrcnn.config import UserError
 from maskrcnn.images.reading import read_image
@@ -74,7 +74,7 @@ class DSBowl2018:
             subsetseed: random seed of the split.
             cache_mb: memory for decoded images and masks, in MiB.
             variant: one of `VARIANTS`.
-            test_fraction: fraction of the images drawn for the test split.
+            test_fraction: fraction of the images drawn for the test split; 0: none is drawn.
 
         Raises:
             UserError: If a folder, the images or the split do not exist, images and masks do not match, or a split or
@@ -87,6 +87,7 @@ class DSBowl2018:
             raise UserError(f"--split_file {split_file}: {variant} has its own test images; use {VARIANTS[0]}")
         if variant in _TESTS and split == "val":
             raise MissingSplit(f"{root}: {variant} of dsbowl2018 has no split 'val'")
+        self.is_drawn = False
         opening = Tally()
         self._solutions: list[Path] = []
         if variant in _TESTS and split == "test":
@@ -99,6 +100,7 @@ class DSBowl2018:
             numbers = _number_folders(stage)
             parts = {"train": list(numbers)}
             if variant not in _TESTS:
+                self.is_drawn = is_drawn(stage.parent, split_file)
                 parts = split_images(numbers, stage, stage.parent, split_file, subsetseed, test_fraction)
             names = choose_split(parts, split, stage)
             self._entries = [_with_masks(stage / name, numbers[name]) for name in names]

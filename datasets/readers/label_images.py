@@ -20,7 +20,7 @@ from datasets.readers.label_files import (
     read_stack,
 )
 from datasets.readers.label_kinds import LabelKind, count_in_many_pieces, find_kind, remove_void, split_components
-from datasets.readers.splitting import TEST_FRACTION, MissingSplit, check_split, choose_split, split_images
+from datasets.readers.splitting import TEST_FRACTION, MissingSplit, check_split, choose_split, is_drawn, split_images
 from maskrcnn.config import UserError
 from maskrcnn.images.reading import read_image
 from maskrcnn.structures.instances import Instances
@@ -70,7 +70,7 @@ class LabelImages:
             split_file: JSON or CSV file of the split.
             subsetseed: random seed of the split.
             class_name: name of the only class.
-            test_fraction: fraction of the images drawn for the test split.
+            test_fraction: fraction of the images drawn for the test split; 0: none is drawn.
             reading: options for reading label images.
 
         Raises:
@@ -85,6 +85,7 @@ class LabelImages:
         pairs = _find_pairs(folder or Path(root))
         numbers = {name: number for number, name in enumerate(pairs)}
         names = list(pairs)
+        self.is_drawn = folder is None and is_drawn(Path(root), split_file)
         if folder is None:
             listed = split_images(numbers, Path(root), Path(root), split_file, subsetseed, test_fraction)
             names = choose_split(listed, split, root)

@@ -31,6 +31,18 @@ def check_split(split: str, splits: tuple[str, ...] = SPLITS) -> None:
         raise UserError(f"split '{split}' is unknown: use one of {', '.join(splits)}")
 
 
+def is_drawn(beside: Path, split_file: str | Path | None) -> bool:
+    """Whether `split_images` draws the test split with these arguments, instead of reading it from a JSON file."""
+    file = _find_split_file(beside, split_file)
+    return file is None or file.suffix.lower() == ".csv"
+
+
+def _find_split_file(beside: Path, split_file: str | Path | None) -> Path | None:
+    if split_file is not None:
+        return Path(split_file)
+    return next((path for path in (beside / SPLIT_FILE, beside / CLASS_FILE) if path.is_file()), None)
+
+
 def split_images(
     known: Collection[str],
     folder: Path,
@@ -50,7 +62,7 @@ def split_images(
         beside: folder in which `split.json` or `classes.csv` is searched for.
         split_file: file to use instead of these.
         seed: random seed.
-        test_fraction: fraction of the images drawn for the test split.
+        test_fraction: fraction of the images drawn for the test split; 0: none is drawn.
 
     Returns:
         Image names for "train", "val" and "test"; only the splits that a JSON file has, if it defines them.
@@ -58,14 +70,15 @@ def split_images(
     Raises:
         UserError: If the file is invalid, a JSON file lists an unknown image, or a CSV file lacks an image.
     """
-    given = [Path(split_file)] if split_file is not None else []
-    found = given or [path for path in (beside / SPLIT_FILE, beside / CLASS_FILE) if path.is_file()]
-    if not found:
+    if not test_fraction and is_drawn(beside, split_file):
+        return {"train": sorted(known)}
+    file = _find_split_file(beside, split_file)
+    if file is None:
         return draw_split(known, seed, test_fraction)
-    if found[0].suffix.lower() == ".csv":
-        return draw_by_class(_read_classes(found[0], known, folder), seed, test_fraction)
-    split = _read_split(found[0], known)
-    check_lists(split, known, found[0], folder)
+    if file.suffix.lower() == ".csv":
+        return draw_by_class(_read_classes(file, known, folder), seed, test_fraction)
+    split = _read_split(file, known)
+    check_lists(split, known, file, folder)
     return split
 
 

@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import torch
@@ -104,7 +105,9 @@ class Voc:
         self.image_ids = derive_image_ids(self.image_names)
         opening = Tally()
         if counts_from == "auto":
-            self._first_pixel, count = find_first_pixel(self._folder / "Annotations")
+            self._first_pixel, from_zero = find_first_pixel(self._folder / "Annotations")
+            own = {normalize("NFC", name) for name in self.image_names}
+            count = len(from_zero & own)  # other splits count their own files
             opening.counts["annotation files count pixels from 0; all boxes are read this way (see --voc_from)"] = count
         else:
             self._first_pixel = int(counts_from)

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from unicodedata import normalize
 
 from datasets.readers.folders import list_files
 from maskrcnn.config import UserError
@@ -16,23 +17,24 @@ _FROM_ZERO = re.compile(
 _ZERO = re.compile(rb"<[xy]min>\s*0*(?:0|\.0|0\.\d*)\s*</[xy]min>")
 
 
-def find_first_pixel(folder: Path) -> tuple[int, int]:
+def find_first_pixel(folder: Path) -> tuple[int, set[str]]:
     """Detect whether boxes count pixels from 0 or 1.
 
     Args:
         folder: folder of the XML files. If the first file is PASCAL VOC's, the others are not read.
 
     Returns:
-        The number of the first pixel, 0 or 1, and the number of files that indicate 0.
+        The number of the first pixel, 0 or 1, and the names of the files that indicate 0, without suffix, in NFC.
     """
     files = list_files(folder, (".xml",))
-    count = 0
+    names = set()
     for path in files:
         try:
             text = path.read_bytes()
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror}); check the file") from error
         if path == files[0] and _PASCAL.search(text):
-            return 1, 0
-        count += bool(_FROM_ZERO.search(text) or _ZERO.search(text))
-    return (0 if count else 1), count
+            return 1, set()
+        if _FROM_ZERO.search(text) or _ZERO.search(text):
+            names.add(normalize("NFC", path.stem))
+    return (0 if names else 1), names

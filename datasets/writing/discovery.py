@@ -104,7 +104,8 @@ def _openers(root: Path, named: DatasetName, reading: ReadingConfig, skip_bad: b
         there = [part for part in SPLITS if _is_there(root, part, named.text)]
 
     def opener(part: str) -> Callable[[], DetectionDataset]:
-        return lambda: open_dataset(named.text, root, part, reading=reading, skip_bad=skip_bad)
+        # No test set is drawn: images without a split are one part.
+        return lambda: open_dataset(named.text, root, part, reading=reading, skip_bad=skip_bad, test_fraction=0)
 
     return {part: opener(part) for part in there or ("train", "test")}
 
@@ -129,7 +130,7 @@ def _find_own_parts(root: Path, named: DatasetName, reading: ReadingConfig, skip
 def _is_there(root: Path, part: str, name: str) -> bool:
     """Return whether a part exists; other errors are raised when it is opened."""
     try:
-        open_dataset(name, root, part)
+        open_dataset(name, root, part, test_fraction=0)
     except MissingSplit:
         return False
     except UserError:
