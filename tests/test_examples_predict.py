@@ -124,8 +124,11 @@ def test_help_answers_without_heavy_imports() -> None:
 def test_other_formats_and_tables_have_the_objects_of_the_label_images(place: Path) -> None:
     formats = "--to=geojson,label_tiff,coco,yolo,labelme"
     lines = succeed(predict, IMAGES, RUN, "--detection_min_confidence=0", "--plot_min_confidence=.05", formats)
-    assert any(line.startswith("Tables       ") for line in lines)
     folder = Path("predictions/images-1")
+    outputs = {line[:13].strip(): line[13:] for line in lines[-8:]}
+    assert f"{folder / 'NAME_labels.png'} and .tif (" in outputs["Labels"] and "objects.csv" in outputs["Tables"]
+    assert outputs["GeoJSON"] == str(folder / "NAME.geojson") and outputs["LabelMe"] == str(folder / "NAME.json")
+    assert outputs["YOLO"] == f"{folder / 'labels' / 'NAME.txt'}, classes.txt"
     with (folder / OBJECTS).open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     with (folder / COUNTS).open(encoding="utf-8", newline="") as file:
@@ -144,6 +147,8 @@ def test_other_formats_and_tables_have_the_objects_of_the_label_images(place: Pa
         assert {int(row["number"]) for row in of_image if row["hidden"] == "1"}.isdisjoint(visible)
         assert sum(row["hidden"] == "1" for row in of_image) == int(count["hidden"])
         features = read_json(f"{stem}.geojson")["features"]
+        hidden = [each["properties"].get("hidden", False) for each in features]
+        assert hidden == [row["hidden"] == "1" for row in of_image]
         assert [each["properties"]["number"] for each in features] == list(range(1, len(of_image) + 1))
         with_scores = [each["properties"]["measurements"]["Score"] for each in features]
         assert with_scores == pytest.approx(scores, abs=1e-5)
@@ -548,6 +553,7 @@ def test_a_broken_image_in_a_folder_is_named_before_any_is_searched(place: Path)
     path.write_bytes(path.read_bytes()[:100])
     error = fail(predict, IMAGES, RUN)
     assert "000002.png: not a readable image" in error
+    assert error.endswith("; check or remove it, or use --skip_bad to leave it out")
     assert not any(Path("predictions").glob("*"))
 
 
@@ -559,12 +565,14 @@ def test_skip_bad_leaves_out_broken_images_and_lists_them(place: Path) -> None:
     Path("mixed/d.png").write_bytes(Path("mixed/c.png").read_bytes()[:100])
     lines = succeed(predict, "mixed", RUN, FEW, "--skip_bad")
     start = next(k for k, line in enumerate(lines) if line.startswith("Left out"))
-    assert lines[start] == "Left out     2 unreadable images of 5 (--skip_bad):"
+    assert lines[start] == "Left out     2 unreadable images of 5 (--skip_bad), check or remove:"
+    assert not any("check or remove it" in line for line in lines)
     assert "d.png: not a readable image" in lines[start + 1] and "b.tif: not a readable image" in lines[start + 2]
     images = read_json("predictions/mixed-1/images.json")["images"]
     assert [(each["id"], each["file_name"]) for each in images] == [(1, "a.png"), (3, "c.png"), (5, "e.png")]
     assert not Path("predictions/mixed-1/predictions.jsonl").exists()
     assert "--skip_bad" in lines[-1] and "d.png" in fail(predict, "mixed", RUN, FEW)
+    assert "--skip_bad" not in fail(predict, "mixed/d.png", RUN, FEW), "there is no other image"
 
 
 def test_skip_bad_does_not_hide_that_nothing_is_readable(place: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,8 +18,8 @@ from scipy import ndimage
 
 from maskrcnn.config import UserError
 from maskrcnn.exports import geojson, label_studio, labelme, yolo
-from maskrcnn.exports.tables import make_rows, number_pixels, write_table
-from maskrcnn.inference.exports import get_georeference, make_table_rows, write_exports, write_tables
+from maskrcnn.exports.tables import COLUMNS, MICROMETER_COLUMNS, make_rows, number_pixels, write_table
+from maskrcnn.inference.exports import Table, get_georeference, make_table, write_exports, write_tables
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 from maskrcnn.structures.outlines import join_rings, trace_outlines
@@ -173,7 +174,7 @@ def test_tables_are_csv_with_every_column(tmp_path):
         rows = list(csv.DictReader(file))
     assert [row["class"] for row in rows] == ["a,b", 'c"d', 'c"d'] and rows[0]["image"] == "é 1"
     assert [float(row["score"]) for row in rows] == pytest.approx([0.9, 0.5, 0.25])
-    write_tables(tmp_path, {"a": list(make_rows(found, NAMES, "a")), "b": []}, NAMES)
+    write_tables(tmp_path, {"a": Table((), list(make_rows(found, NAMES, "a"))), "b": Table((), [])}, NAMES)
     assert (tmp_path / "counts.csv").read_text().split() == [
         "image,objects,hidden,cell,debris",
         "a,3,0,1,2",
@@ -183,14 +184,49 @@ def test_tables_are_csv_with_every_column(tmp_path):
 
 
 def test_images_without_objects_have_a_header(tmp_path):
-    from maskrcnn.exports.tables import COLUMNS
-
     write_table(tmp_path / "objects.csv", [], COLUMNS)
     assert (tmp_path / "objects.csv").read_text().strip() == ",".join(COLUMNS)
     empty = Instances.empty((4, 4), with_masks=True)
     assert geojson.make_feature_collection(empty, NAMES)["features"] == [] and yolo.make_lines(empty) == []
     assert labelme.make_document(empty, NAMES, "a")["shapes"] == []
     assert label_studio.make_task(empty, NAMES, "a")["predictions"][0]["result"] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "columns"),
+    [
+        ("gray.tif", (40, 48), ["mean_1"]),
+        ("rgb.tif", (40, 48, 3), ["mean_1", "mean_2", "mean_3"]),
+        ("five.tif", (5, 40, 48), [f"mean_{k}" for k in range(1, 6)]),
+        ("micrometers.ome.tif", (40, 48), ["mean_1", *MICROMETER_COLUMNS]),
+    ],
+)
+def test_the_columns_do_not_depend_on_the_objects(tmp_path, name, shape, columns):
+    axes = {"metadata": {"axes": "YX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}} if "micro" in name else {}
+    axes = {"metadata": {"axes": "CYX"}, "imagej": True} if "five" in name else axes
+    tifffile.imwrite(
+        tmp_path / name, np.full(shape, 7, np.uint16), photometric="rgb" if "rgb" in name else None, **axes
+    )
+    headers = []
+    for found in (objects([0.9, 0.5, 0.25]), objects([0.9, 0.5, 0.25])[:0], Instances.empty((40, 48))):
+        table = make_table(tmp_path / name, found, NAMES, 0.0)
+        write_tables(tmp_path, {name: table}, NAMES)
+        headers.append((tmp_path / "objects.csv").read_text().splitlines()[0].split(","))
+        assert all(row["mean_1"] == 7 for row in table.rows)
+    assert headers == [[*COLUMNS, *columns]] * 3
+
+
+def test_hidden_objects_are_marked_in_geojson(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((40, 48), np.uint8))
+    found = objects([0.9, 0.5, 0.25])
+    twice = Instances.cat([found, replace(found, scores=found.scores / 10)])
+    write_exports(tmp_path / "a", tmp_path / "a.tif", twice, NAMES, ("geojson",), 0.0)
+    features = json.loads((tmp_path / "a.geojson").read_text(encoding="utf-8"))["features"]
+    rows = make_table(tmp_path / "a.tif", twice, NAMES, 0.0).rows
+    assert [each["properties"].get("hidden") for each in features] == [
+        {1: True, 0: None}[row["hidden"]] for row in rows
+    ]
+    assert [row["hidden"] for row in rows] == [0, 0, 0, 1, 1, 0], "the last has no mask"
 
 
 @settings(deadline=None)
@@ -212,9 +248,10 @@ def test_the_table_is_in_micrometers_too_where_the_file_states_a_pixel_size(tmp_
     sizes = {"PhysicalSizeX": 0.5, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": 250, "PhysicalSizeYUnit": "nm"}
     tifffile.imwrite(tmp_path / "a.ome.tif", values, metadata={"axes": "YX", **sizes})
     tifffile.imwrite(tmp_path / "b.tif", values)
-    known, unknown = (
-        make_table_rows(tmp_path / name, objects([0.9, 0.5, 0.25]), NAMES, 0.0) for name in ("a.ome.tif", "b.tif")
-    )
+    tables = {
+        name: make_table(tmp_path / name, objects([0.9, 0.5, 0.25]), NAMES, 0.0) for name in ("b.tif", "a.ome.tif")
+    }
+    unknown, known = (table.rows for table in tables.values())
     assert [(row["centroid_x_um"], row["centroid_y_um"]) for row in known] == [
         (6.5, 1.375),
         (15.75, 5.375),
@@ -225,7 +262,7 @@ def test_the_table_is_in_micrometers_too_where_the_file_states_a_pixel_size(tmp_
     assert [{name: row[name] for name in unknown[0]} for row in known] == [
         {**row, "image": "a.ome.tif"} for row in unknown
     ]
-    write_tables(tmp_path, {"b.tif": unknown, "a.ome.tif": known}, NAMES)
+    write_tables(tmp_path, tables, NAMES)
     with (tmp_path / "objects.csv").open(encoding="utf-8", newline="") as file:
         assert [row["area_um2"] for row in csv.DictReader(file)] == ["", "", "", "3.5", "0.375", "1.3281"]
 

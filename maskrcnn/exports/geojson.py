@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from maskrcnn.images.metadata import Georeference
 from maskrcnn.structures.instances import Instances
@@ -17,7 +18,12 @@ _NAMESPACE = uuid.UUID("6f0d6c5e-6a43-4f0e-9d0e-2b1f6a3f0c11")
 _GOLDEN = 0.618034  # of the circle of hues from one class to the next
 
 
-def make_feature_collection(instances: Instances, class_names: Sequence[str], image_name: str = "") -> dict[str, Any]:
+def make_feature_collection(
+    instances: Instances,
+    class_names: Sequence[str],
+    image_name: str = "",
+    hidden: Sequence[bool] | NDArray[np.bool_] | None = None,
+) -> dict[str, Any]:
     """Make a FeatureCollection with a feature per object, in their order.
 
     Masks are polygons along the edges of their pixels, with holes, or a MultiPolygon; an object without a mask is its
@@ -28,6 +34,7 @@ def make_feature_collection(instances: Instances, class_names: Sequence[str], im
         instances: objects of the image.
         class_names: class names in the order of the labels.
         image_name: name of the image, from which the ids are made.
+        hidden: which objects are covered by others in the label image; these have the property `hidden`.
     """
     boxes, labels = instances.boxes.tolist(), instances.labels.tolist()
     drawn = instances.has_mask().tolist()
@@ -46,6 +53,8 @@ def make_feature_collection(instances: Instances, class_names: Sequence[str], im
             properties["measurements"] = {"Score": score}
         if bool(instances.ignore[place]):
             properties["ignore"] = True
+        if hidden is not None and bool(hidden[place]):
+            properties["hidden"] = True
         key = str(uuid.uuid5(_NAMESPACE, f"{image_name}/{place + 1}"))
         features.append({"type": "Feature", "id": key, "geometry": geometry, "properties": properties})
     return {"type": "FeatureCollection", "features": features}

@@ -32,6 +32,12 @@ COLUMNS = (
     "area",
     "equivalent_diameter",
 )
+MICROMETER_COLUMNS = ("centroid_x_um", "centroid_y_um", "area_um2", "equivalent_diameter_um")
+
+
+def name_means(count: int) -> list[str]:
+    """Name the columns of the mean intensities of `count` channels."""
+    return [f"mean_{channel}" for channel in range(1, count + 1)]
 
 
 def number_pixels(
@@ -107,12 +113,8 @@ def measure_micrometers(row: dict[str, Any], pixel_size: tuple[float, float]) ->
     """
     height, width = pixel_size
     area = row["area"] * height * width
-    return {
-        "centroid_x_um": round(row["centroid_x"] * width, 4),
-        "centroid_y_um": round(row["centroid_y"] * height, 4),
-        "area_um2": round(area, 4),
-        "equivalent_diameter_um": round(math.sqrt(4 * area / math.pi), 4),
-    }
+    values = row["centroid_x"] * width, row["centroid_y"] * height, area, math.sqrt(4 * area / math.pi)
+    return {name: round(value, 4) for name, value in zip(MICROMETER_COLUMNS, values, strict=True)}
 
 
 def write_table(path: Path, rows: Iterable[dict[str, Any]], columns: Sequence[str] = ()) -> None:
@@ -146,4 +148,4 @@ def _measure_means(read: ReadPixels, corner: tuple[int, int], inside: NDArray[np
     if not inside.any():
         return {}
     pixels = read(*corner, height, width).cpu().numpy()[:, inside].mean(axis=1, dtype=np.float64)
-    return {f"mean_{channel}": round(float(mean), 4) for channel, mean in enumerate(pixels, start=1)}
+    return {name: round(float(mean), 4) for name, mean in zip(name_means(len(pixels)), pixels, strict=True)}

@@ -7,24 +7,44 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from maskrcnn.config import UserError
 from maskrcnn.exports import geojson, labelme, yolo
-from maskrcnn.exports.tables import COLUMNS, make_rows, measure_micrometers, number_pixels, write_table
+from maskrcnn.exports.tables import (
+    COLUMNS,
+    MICROMETER_COLUMNS,
+    make_rows,
+    measure_micrometers,
+    name_means,
+    number_pixels,
+    write_table,
+)
 from maskrcnn.files import atomic_write, write_text
 from maskrcnn.images.large import open_pixels, read_metadata
 from maskrcnn.images.metadata import Georeference
 from maskrcnn.structures.instances import Instances
 
 Row = dict[str, Any]
+
+
+class Table(NamedTuple):
+    """Objects of an image in `objects.csv`: columns beside those of every table, which do not depend on the objects."""
+
+    columns: Sequence[str]
+    rows: Sequence[Row]
+
+
 OBJECTS, COUNTS = "objects.csv", "counts.csv"
 
 
 def write_exports(
     stem: Path, image: Path, found: Instances, class_names: Sequence[str], formats: Sequence[str], fraction: float
-) -> list[Row]:
-    """Write the detections of an image in other formats; return their rows in `objects.csv`.
+) -> Table:
+    """Write the detections of an image in other formats; return their table for `objects.csv`.
 
     Args:
         stem: path of the files without suffix.
@@ -37,16 +57,16 @@ def write_exports(
     for name in formats:
         if name in WRITERS:
             WRITERS[name](stem, image, found, class_names, fraction)
-    return make_table_rows(image, found, class_names, fraction)
+    return make_table(image, found, class_names, fraction)
 
 
 def _write_geojson(stem: Path, image: Path, found: Instances, class_names: Sequence[str], fraction: float) -> None:
-    collection = geojson.make_feature_collection(found, class_names, image.name)
+    collection = geojson.make_feature_collection(found, class_names, image.name, _find_hidden(found, fraction))
     write_text(_add_suffix(stem, ".geojson"), json.dumps(collection, ensure_ascii=False) + "\n")
 
 
 def _write_world(stem: Path, image: Path, found: Instances, class_names: Sequence[str], fraction: float) -> None:
-    collection = geojson.make_feature_collection(found, class_names, image.name)
+    collection = geojson.make_feature_collection(found, class_names, image.name, _find_hidden(found, fraction))
     world = geojson.to_world(collection, get_georeference(image))
     write_text(_add_suffix(stem, "_world.geojson"), json.dumps(world, ensure_ascii=False) + "\n")
 
@@ -97,6 +117,20 @@ WRITERS: Mapping[str, Callable[[Path, Path, Instances, Sequence[str], float], No
 }
 
 
+FILES: Mapping[str, tuple[str, str]] = {
+    "geojson": ("GeoJSON", "{name}.geojson"),
+    "geojson_world": ("World", "{name}_world.geojson (GeoJSON in world coordinates)"),
+    "labelme": ("LabelMe", "{name}.json"),
+    "yolo": ("YOLO", "labels/{name}.txt, classes.txt"),
+}
+"""What the writers write, and its title; label images and COCO results are among the files of every prediction."""
+
+
+def _find_hidden(found: Instances, fraction: float) -> NDArray[np.bool_] | None:
+    """Find the objects without pixels in the label image."""
+    return None if found.masks is None else number_pixels(found, fraction)[1]
+
+
 def _add_suffix(stem: Path, suffix: str) -> Path:
     return stem.with_name(stem.name + suffix)
 
@@ -104,32 +138,27 @@ def _add_suffix(stem: Path, suffix: str) -> Path:
 # ---- tables
 
 
-def make_table_rows(image: Path, found: Instances, class_names: Sequence[str], fraction: float) -> list[Row]:
-    """Make the rows of `objects.csv` of an image, in the order of the numbers in its label image.
+def make_table(image: Path, found: Instances, class_names: Sequence[str], fraction: float) -> Table:
+    """Make the table of the objects of an image, in the order of the numbers in its label image.
 
     Mean intensities are of the values that are stored in the file. If the file states its pixel size, there are columns
-    in µm, too.
+    in µm, too. Gray images, whose channel is read three times, have one mean.
     """
-    hidden = None if found.masks is None else number_pixels(found, fraction)[1]
     with open_pixels(image) as pixels:
-        rows = list(make_rows(found, class_names, image.name, hidden, pixels.read))
-        if (pixel_size := pixels.metadata.pixel_size) is not None:
-            rows = [row | measure_micrometers(row, pixel_size) for row in rows]
-    return _drop_repeated_channels(rows)
+        rows = list(make_rows(found, class_names, image.name, _find_hidden(found, fraction), pixels.read))
+        count, pixel_size = pixels.samples.shape[2], pixels.metadata.pixel_size
+    if pixel_size is not None:
+        rows = [row | measure_micrometers(row, pixel_size) for row in rows]
+    columns = [*name_means(count), *(MICROMETER_COLUMNS if pixel_size is not None else ())]
+    kept = {*COLUMNS, *columns}
+    return Table(columns, [{name: value for name, value in row.items() if name in kept} for row in rows])
 
 
-def _drop_repeated_channels(rows: list[Row]) -> list[Row]:
-    """Keep one mean of gray images, whose channel is read three times."""
-    names = ("mean_2", "mean_3")
-    if all(row.get("mean_1") == row.get(name) for row in rows for name in names) and "mean_4" not in (rows or [{}])[0]:
-        return [{name: value for name, value in row.items() if name not in names} for row in rows]
-    return rows
-
-
-def write_tables(folder: Path, rows_by_image: Mapping[str, Sequence[Row]], class_names: Sequence[str]) -> None:
+def write_tables(folder: Path, tables: Mapping[str, Table], class_names: Sequence[str]) -> None:
     """Write `objects.csv`, a row per object, and `counts.csv`, a row per image with the number of each class."""
-    write_table(folder / OBJECTS, (row for rows in rows_by_image.values() for row in rows), COLUMNS)
-    counts = (_count_objects(image, rows, class_names) for image, rows in rows_by_image.items())
+    columns = [*COLUMNS, *(name for table in tables.values() for name in table.columns)]
+    write_table(folder / OBJECTS, (row for table in tables.values() for row in table.rows), columns)
+    counts = (_count_objects(image, table.rows, class_names) for image, table in tables.items())
     write_table(folder / COUNTS, counts, ("image", "objects", "hidden", *class_names))
 
 

@@ -154,9 +154,9 @@ def check_images(job: Job) -> Job:
 
 
 def leave_out(job: Job, path: Path, error: UserError) -> None:
-    """Remember an unreadable image to leave out; raises the error without `--skip_bad`."""
+    """Remember an unreadable image to leave out; without `--skip_bad`, raises an error that names the option."""
     if not job.program.skip_bad:
-        raise error
+        raise UserError(f"{error}, or use --skip_bad to leave it out") if len(job.paths) > 1 else error
     job.bad[path.name] = str(error)
 
 

@@ -16,7 +16,7 @@ import click
 from maskrcnn.config import UserError
 from maskrcnn.evaluation.coco_format import to_coco_dataset, to_coco_results, write_coco_entries
 from maskrcnn.files import write_text
-from maskrcnn.inference.exports import write_tables
+from maskrcnn.inference.exports import Table, write_tables
 from maskrcnn.structures.instances import Instances
 from maskrcnn.text import format_count
 
@@ -49,12 +49,12 @@ class PredictionLog:
         """Size (H, W) of each image that is done, by name."""
         return {name: (line["size"][0], line["size"][1]) for name, line in self.done.items()}
 
-    def add(self, name: str, found: Instances, rows: Sequence[dict[str, Any]]) -> None:
-        """Append the detections of an image, and their rows in `objects.csv`, and sync the file to the disk."""
+    def add(self, name: str, found: Instances, table: Table) -> None:
+        """Append the detections of an image, and their table for `objects.csv`, and sync the file to the disk."""
         entries = to_coco_results({0: found}, category_ids=self.category_ids)
         for entry in entries:
             del entry["image_id"]
-        line = {"name": name, "size": list(found.size), "entries": entries, "rows": rows}
+        line = {"name": name, "size": list(found.size), "entries": entries, **table._asdict()}
         lines = [line] if self.done or self.path.exists() else [{"settings": self.settings}, line]
         with self.path.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(each) + "\n" for each in lines)
@@ -77,7 +77,8 @@ class PredictionLog:
         images = to_coco_dataset(
             nothing, class_names, {ids[name]: name for name in ids}, category_ids=self.category_ids
         )
-        write_tables(self.folder, {name: self.done[name].get("rows", []) for name in ids}, class_names)
+        tables = {name: Table(*(self.done[name].get(part, ()) for part in Table._fields)) for name in ids}
+        write_tables(self.folder, tables, class_names)
         write_text(self.folder / "images.json", json.dumps(images, indent=1) + "\n")
 
     @contextmanager

@@ -103,11 +103,11 @@ def predict_images(job: Job, log: PredictionLog) -> list[tuple[int, int]]:
                 with open_pixels(path, levels=job.levels) as pixels:
                     found = predict_file(pixels, job, log.folder / name, f"{number}/{len(job.paths)}")
                 fraction, shown = job.options.output.min_visible_fraction, found.above(job.threshold)
-                rows = write_exports(log.folder / name, path, shown, job.class_names, job.program.to, fraction)
+                table = write_exports(log.folder / name, path, shown, job.class_names, job.program.to, fraction)
             except UserError as error:
                 leave_out(job, path, error)
             else:
-                log.add(path.name, found, rows)
+                log.add(path.name, found, table)
     finally:
         if log.done:
             log.write_results([path.name for path in job.paths], job.class_names, job.predictor.head == "mask_rcnn")
@@ -223,13 +223,16 @@ def get_training_size(config: Mapping[str, Any]) -> int:
 
 def print_outputs(job: Job, folder: Path) -> None:
     """Print the output files, one line per kind."""
+    from maskrcnn.inference.exports import FILES
+
     head, names = job.predictor.head, job.names
     name = names[0] if len(names) == 1 else "NAME"
     click.echo(f"Pictures     {folder / f'{name}.png'}")
     if head == "mask_rcnn":
         kinds = sorted({path.suffix for path in folder.glob("*_labels.*")})  # TIFF if there are very many objects
+        between = " and " if "label_tiff" in job.program.to else " or "
         click.echo(
-            f"Labels       {folder / f'{name}_labels'}{' or '.join(kinds)} (pixels numbered by object; hidden: below "
+            f"Labels       {folder / f'{name}_labels'}{between.join(kinds)} (pixels numbered by object; hidden: below "
             f"{job.options.output.min_visible_fraction:.0%} visible, --mask_nms_thresh)"
         )
     else:
@@ -238,15 +241,18 @@ def print_outputs(job: Job, folder: Path) -> None:
         click.echo(f"Views        {folder / f'{name}_views.png'}")
     masks = ", coco_masks.json" if head == "mask_rcnn" else ""
     click.echo(f"Predictions  {folder / 'coco_boxes.json'}{masks}, images.json")
+    for title, files in (FILES[each] for each in dict.fromkeys(job.program.to) if each in FILES):
+        click.echo(f"{title:13}{folder / files.format(name=name)}")
     click.echo(f"Tables       {folder / 'objects.csv'} (number: that in the label image), counts.csv")
 
 
 def print_bad(job: Job) -> None:
     """Print which images were left out by `--skip_bad`."""
     if job.bad:
-        click.echo(f"Left out     {format_count(len(job.bad), 'unreadable images')} of {len(job.paths)} (--skip_bad):")
+        count = format_count(len(job.bad), "unreadable images")
+        click.echo(f"Left out     {count} of {len(job.paths)} (--skip_bad), check or remove:")
         for error in job.bad.values():
-            click.echo(f"    {error}")
+            click.echo(f"    {error.removesuffix('; check or remove it')}")
 
 
 def format_next_command(job: Job, image: str, typed: Mapping[str, Any], sizes: Sequence[tuple[int, int]]) -> str:
