@@ -301,7 +301,7 @@ def test_cellpose_files_are_not_unpickled(tmp_path: Path, monkeypatch: pytest.Mo
     Image.new("RGB", SIZE[::-1]).save(tmp_path / "a.png")
     np.save(tmp_path / "a_seg.npy", np.array({"masks": LABELS}, dtype=object), allow_pickle=True)
     assert recognize(tmp_path).name == "labels"
-    with pytest.raises(UserError, match="a_seg.npy: is a Python pickle.*a_cp_masks.png or .tif.*cellpose.io.save_masks"):
+    with pytest.raises(UserError, match="a_seg.npy: is a Python pickle.*_cp_masks.png or .tif.*cellpose.io.save_masks"):
         read(tmp_path)
     for suffix in ("png", "tif"):
         Image.fromarray(LABELS).save(tmp_path / f"a_cp_masks.{suffix}")
