@@ -71,9 +71,13 @@ class BadImages:
         for place, reason in enumerate(self.reasons):
             groups.setdefault(_normalize_reason(reason), []).append(place)
         for places in sorted(groups.values(), key=len, reverse=True):
+            example = self.reasons[places[0]]
+            if len(places) == 1:
+                yield f"{escape(self.names[places[0]])}: {example}"
+                continue
             names = [escape(self.names[place]) for place in places[:MAX_LISTED_NAMES]]
             more = f" and {len(places) - len(names)} more" if len(places) > len(names) else ""
-            yield f"{len(places)} like {', '.join(names)}{more}: {self.reasons[places[0]]}"
+            yield f"{len(places)} like {', '.join(names)}{more}: {example}"
 
 
 def make_cached_reader(dataset: DetectionDataset, index: int) -> Callable[[], tuple[Tensor, Instances]]:

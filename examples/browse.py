@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from maskrcnn.command_line import SettingsCommand, click_options, format_flags, 
 from maskrcnn.config import flag_values, merge, option, settings
 from maskrcnn.programs import format_command
 from maskrcnn.text import format_count
-from workbench.config import ExperimentConfig, config_option, load_config, take_path
+from workbench.config import ExperimentConfig, config_option, format_arguments, load_config, take_path
 from workbench.output import check_png, choose_picture
 from workbench.trust import check_trust
 
@@ -206,11 +205,11 @@ def summarize(images: Sequence[Instances]) -> str:
 
 def print_next_commands(given: Mapping[str, Any], own: Mapping[str, Any], last_epoch: int | None) -> None:
     """Print the next commands: training with the same options, and browsing the next epoch."""
-    click.echo(f"Next: {format_command('train', *format_flags(given))}")
+    click.echo(f"Next: {format_command('train', *format_arguments(given))}")
     if last_epoch is not None:
         kept = {flag: value for flag, value in own.items() if flag != "epoch"}
-        flags = [*format_flags(given), *format_flags(kept), f"--epoch={last_epoch + 1}"]
-        click.echo(f"      {shlex.join(['python', '-m', 'examples.browse', *flags])}")
+        flags = [*format_arguments(given), *format_flags(kept), f"--epoch={last_epoch + 1}"]
+        click.echo(f"      {format_command('browse', *flags)}")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from maskrcnn.config import UserError, flag_values, merge
 from maskrcnn.images.config import StoredImagesConfig
 from maskrcnn.programs import format_command
 from maskrcnn.text import escape, format_count
+from workbench.config import take_folder
 from workbench.progress import iterate_with_bar
 
 if TYPE_CHECKING:
@@ -68,11 +69,12 @@ class Seen:
     common=("dataset", "crowds", "voc_from", "image_folder", "classes", "map_classes", "select"),
     example=format_command("check", "data/ellipses"),
 )
-@click.argument("path")
+@click.argument("path", required=False)
+@click.option("--dataset_root", "--dataset-root", metavar="PATH", help="folder of the data set, as in training")
 @click.option("--dataset", default="auto", show_default=True, help="format of the data, as in training")
 @click_options(ReadingConfig)
 @click_options(StoredImagesConfig)
-def main(path: str, dataset: str, **flags: Any) -> None:
+def main(path: str | None, dataset_root: str | None, dataset: str, **flags: Any) -> None:
     """Read everything in the data set at PATH and list what cannot be read. Exit code 2 if there is anything.
 
     What is readable, but probably meant otherwise, is listed as "looks wrong", with what to do. A "note" is about
@@ -81,6 +83,9 @@ def main(path: str, dataset: str, **flags: Any) -> None:
     Data that this project made is compared with its manifest, too: every file's SHA-256 and every image's pixels. Of a
     sweep every data set is checked.
     """
+    path = take_folder(path, dataset_root)
+    if path is None:
+        raise UserError("the folder of the data set is missing: give it as PATH")
     folder = Path(path)
     if not folder.is_dir():
         raise UserError(f"{path}: no such folder")

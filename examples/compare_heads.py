@@ -17,7 +17,7 @@ from datasets.registry import short_name
 from maskrcnn.command_line import SettingsCommand, get_exit_code
 from maskrcnn.model.config import HEADS
 from maskrcnn.programs import format_command
-from workbench.config import ExperimentConfig, experiment_options, load_config
+from workbench.config import ExperimentConfig, experiment_options, load_config, take_path
 from workbench.timing import compute_median_step_seconds, describe_times, get_load_average
 from workbench.training import run_experiment
 from workbench.trust import check_trust
@@ -68,9 +68,10 @@ OF_ONE_HEAD = ("head", "start_from", "model_file", "plot_dir", "predictions_dir"
     ),
     example=format_command("compare", "--dataset=ellipses", "--num_steps=640"),
 )
+@click.argument("path", required=False)
 @functools.partial(experiment_options, without=OF_ONE_HEAD)
-def main(**flags: Any) -> None:
-    """Train the RPN, Faster R-CNN and Mask R-CNN on the same data with the same seed and budget, and print one table.
+def main(path: str | None, **flags: Any) -> None:
+    """Train all three heads on the data set at PATH (or --dataset) with one seed and budget, and print one table.
 
     Box AP is class-agnostic here, so that the RPN's proposals can be compared with detections. AR is that of the
     proposals of each detector's RPN. The three runs are written to one new folder, with the table and a plot.
@@ -78,6 +79,7 @@ def main(**flags: Any) -> None:
     from maskrcnn.plotting.curves import plot_heads
     from maskrcnn.training.runlog import create_run, remove_if_empty
 
+    flags = take_path(path, flags)
     config = load_config(flags=flags)
     check_trust(config.data.dataset, flags, config.detector.backbone.name)
     from workbench.data import check_objects, open_data, resolve_dataset

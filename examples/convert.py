@@ -17,6 +17,7 @@ from maskrcnn.config import UserError, flag_values, merge, option
 from maskrcnn.images.config import StoredImagesConfig
 from maskrcnn.programs import format_command
 from maskrcnn.text import format_count
+from workbench.config import take_folder
 from workbench.conversion import FORMATS, SPLITS_BY_NAME, UNNAMED_PARTS, WRITE_ONLY, get_reader_name, print_conversion
 from workbench.progress import progress_bar
 
@@ -70,14 +71,18 @@ class ConvertConfig(StoredImagesConfig):
     ),
     example=format_command("convert", "data/ellipses", "--to=voc", "--output=FOLDER"),
 )
-@click.argument("source", metavar="SRC")
+@click.argument("source", metavar="SRC", required=False)
+@click.option("--dataset_root", "--dataset-root", metavar="SRC", help="folder of the data set, as in training")
 @click_options(ConvertConfig)
 @click_options(ReadingConfig)
-def main(source: str, **flags: Any) -> None:
+def main(source: str | None, dataset_root: str | None, **flags: Any) -> None:
     """Write the data set in the folder SRC in another format: images, boxes, masks and classes, part by part.
 
     What the format cannot store is counted and printed at the end.
     """
+    source = take_folder(source, dataset_root)
+    if source is None:
+        raise UserError("the folder of the data set is missing: give it as SRC")
     own = take_flags(ReadingConfig, flags)
     reading = merge(ReadingConfig(), flag_values(ReadingConfig, own))
     convert_config = merge(ConvertConfig(), flag_values(ConvertConfig, flags))

@@ -21,7 +21,7 @@ from workbench.anchor_fit import (
     make_anchor_sets,
     measure_crowding,
 )
-from workbench.config import CONFIG_FILE, ExperimentConfig, config_option, load_config, take_path
+from workbench.config import CONFIG_FILE, ExperimentConfig, config_option, format_arguments, load_config, take_path
 from workbench.output import check_parent, check_png, choose_picture
 from workbench.trust import check_trust
 
@@ -227,7 +227,7 @@ def print_results(
     """Print what was written, and the next command."""
     click.echo(f"Wrote {picture}")
     if describe.write_config is None:
-        again = [*format_flags(given), *format_flags(own), *["--write_config=anchors.toml"] * bool(sets)]
+        again = [*format_arguments(given), *format_flags(own), *["--write_config=anchors.toml"] * bool(sets)]
         if sets:
             click.echo(f"Next: {format_command('describe', *again)}")
         return

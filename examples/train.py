@@ -9,7 +9,7 @@ import click
 from maskrcnn.command_line import SettingsCommand, get_exit_code
 from maskrcnn.programs import format_command
 from maskrcnn.training.runs import NEWEST, find_run
-from workbench.config import experiment_options, load_config
+from workbench.config import experiment_options, load_config, take_path
 from workbench.training import run_experiment
 from workbench.trust import check_trust
 
@@ -37,18 +37,20 @@ from workbench.trust import check_trust
         "resume",
         "dry_run",
     ),
-    example=format_command("train", "--dataset=coco", "--dataset_root=FOLDER", "--head=mask_rcnn"),
+    example=format_command("train", "FOLDER", "--head=mask_rcnn"),
 )
+@click.argument("path", required=False)
 @experiment_options
 @click.option("--resume", is_flag=False, flag_value=NEWEST, metavar="[RUN]", help="resume this run, or the newest")
 @click.option("--dry_run", "--dry-run", is_flag=True, help="take one step, print its time and memory, and stop")
-def main(resume: str | None, dry_run: bool, **flags: Any) -> None:
-    """Train an RPN, a Faster R-CNN or a Mask R-CNN on images of small objects, and evaluate it on test images.
+def main(path: str | None, resume: str | None, dry_run: bool, **flags: Any) -> None:
+    """Train an RPN, a Faster R-CNN or a Mask R-CNN on the data set at PATH (or --dataset), and evaluate it.
 
     The validation set selects the best weights, which are evaluated once on the test set at the end.
 
     Options are read from the command line, SMALLOBJECTS_* environment variables and smallobjects.toml, in this order.
     """
+    flags = take_path(path, flags)
     folder = None if resume is None else find_run(resume, load_config(flags=flags).output.output_dir)
     config = load_config(None if folder is None else folder / "config.toml", flags)
     check_trust(config.data.dataset, flags, config.detector.backbone.name)

@@ -39,7 +39,7 @@ def test_a_program_runs_from_any_folder(name: str, tmp_path: Path) -> None:
     ("name", "argument", "command"),
     [
         ("describe", "absent", "smallobjects create --preset=ellipses"),
-        ("train", "--help", "Example: smallobjects train --dataset=coco"),
+        ("train", "--help", "Example: smallobjects train FOLDER"),
         ("create", "--help", "Example: smallobjects create --preset=nuclei"),
     ],
 )

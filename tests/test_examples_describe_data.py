@@ -14,6 +14,7 @@ from examples.describe_data import main as describe
 from examples.train import main as train
 from maskrcnn.config import read_toml
 from maskrcnn.plotting.data_picture import AnchorFigures, DataFigures, plot_data
+from workbench import data_tables
 from workbench.config import ExperimentConfig, load_config
 
 FIGURES = DataFigures(
@@ -24,6 +25,13 @@ FIGURES = DataFigures(
     np.array([50.0]),
     {"a": 3},
 )
+
+
+def test_no_header_of_a_table_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    head = ["", *(f"{name}\nIoU .5" for name in ("validation", "generalization", "x" * 30))]
+    data_tables.print_table("Title", head, [["first", *["1,234 (100.0%)"] * 3], ["second", *["9" * 60] * 3]])
+    text = capsys.readouterr().out
+    assert "…" not in text and text.count("9") == 180
 
 
 def test_tables_a_picture_and_what_to_type_next(workplace: Path) -> None:

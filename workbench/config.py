@@ -12,7 +12,7 @@ import click
 
 from augment.config import AugmentConfig
 from datasets.config import DataConfig, ReadingConfig
-from maskrcnn.command_line import Command, click_options
+from maskrcnn.command_line import Command, click_options, format_flags
 from maskrcnn.config import (
     UserError,
     environment_values,
@@ -117,6 +117,17 @@ def config_option(command: Command) -> Command:
     )
 
 
+def take_folder(path: str | None, root: str | None) -> str | None:
+    """Return the folder of a data set, which is given as an argument or as --dataset_root.
+
+    Raises:
+        UserError: If it is given twice.
+    """
+    if path is not None and root is not None:
+        raise UserError(f"{path}: --dataset_root={root} names the data set, too; give one folder")
+    return root if path is None else path
+
+
 def take_path(path: str | None, flags: Mapping[str, Any]) -> dict[str, Any]:
     """Return the flags with the folder of a data set that was given as an argument, whose format is recognized.
 
@@ -125,9 +136,16 @@ def take_path(path: str | None, flags: Mapping[str, Any]) -> dict[str, Any]:
     """
     if path is None:
         return dict(flags)
-    if flags.get("dataset_root") is not None:
-        raise UserError(f"{path}: --dataset_root={flags['dataset_root']} names the data set, too; give one folder")
-    return {**flags, "dataset_root": path, "dataset": flags.get("dataset") or "auto"}
+    folder = take_folder(path, flags.get("dataset_root"))
+    return {**flags, "dataset_root": folder, "dataset": flags.get("dataset") or "auto"}
+
+
+def format_arguments(flags: Mapping[str, Any]) -> list[str]:
+    """Format flags as on the command line, with the folder of a data set of any format as `take_path` reads it."""
+    if flags.get("dataset") != "auto" or flags.get("dataset_root") is None:
+        return format_flags(flags)
+    rest = {flag: value for flag, value in flags.items() if flag not in ("dataset", "dataset_root")}
+    return [str(flags["dataset_root"]), *format_flags(rest)]
 
 
 def load_config(

@@ -49,7 +49,9 @@ def print_table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) 
     """Print a table with right-aligned columns after the first."""
     table = Table(title=title, title_justify="left")
     for number, name in enumerate(head):
-        table.add_column(name, justify="right" if number else "left", no_wrap=not number, overflow="ellipsis")
+        table.add_column(
+            name, justify="right" if number else "left", no_wrap=not number, overflow="fold" if number else "ellipsis"
+        )
     for row in rows:
         table.add_row(*row)
     Console(width=WIDTH, highlight=False, markup=False, emoji=False).print(table)
@@ -141,7 +143,7 @@ def _make_class_rows(counts: Mapping[str, np.ndarray], class_names: Sequence[str
 
 def print_anchors(sets: Sequence[AnchorSet], coverage: float) -> None:
     """Print the fractions of objects matched by anchors, and the anchors."""
-    splits = list(sets[0].ious)
+    splits = ["val" if name == "validation" else name for name in sets[0].ious]  # in narrow columns
     head = ["", "anchors per\nlocation", "strides", *(f"{name}\nIoU {at}" for name in splits for at in (".5", ".7"))]
     print_table("Objects matched by the best anchor of their image", head, [_make_anchor_row(each) for each in sets])
     for each in sets:
