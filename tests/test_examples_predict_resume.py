@@ -21,6 +21,7 @@ from examples.train import main as train
 from maskrcnn.config import read_toml
 from maskrcnn.inference import program
 from maskrcnn.inference.prediction_log import LOG_FILE
+from maskrcnn.plotting import predictions
 from maskrcnn.text import format_count
 
 IMAGES = "data/ellipses/test/images"
@@ -119,7 +120,9 @@ def test_a_search_goes_on_with_its_own_settings_only(place: Path, monkeypatch: p
     assert "no stopped prediction" in fail(predict, "many", RUN, "--resume=predictions/many-1")
 
 
-def test_images_of_16_bits_are_searched_by_the_gray_levels_of_training(place: Path) -> None:
+def test_images_of_16_bits_are_searched_by_the_gray_levels_of_training(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for kind in ("images", "masks"):
         Path("deep", kind).mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -136,8 +139,14 @@ def test_images_of_16_bits_are_searched_by_the_gray_levels_of_training(place: Pa
     assert 32_800 < low < 32_960 and 33_200 < high < 33_400
     lines = succeed(predict, "deep/images", "--run=labels-rpn-1")
     assert not any("gray levels" in line for line in lines)
+    titles: list[str] = []
+    compose = predictions._compose
+    monkeypatch.setattr(
+        predictions, "_compose", lambda panels, words, legend: titles.extend(words) or compose(panels, words, legend)
+    )
     lines = succeed(predict, "deep/images", RUN)
     assert any("note: the images have 16 bits, training had 8: the gray levels 32" in line for line in lines)
     with Image.open("predictions/images-1/0.png") as image:
         shown = np.asarray(image.convert("L"), dtype=np.float64)
     assert shown.std() > 20  # it is no flat gray
+    assert "contrast stretched: 32" in titles[-1]

@@ -95,7 +95,7 @@ def test_the_most_common_files_of_microscopes(tmp_path: Path, how: dict[str, Any
     with pytest.raises(UserError) as caught:
         read(path, "")
     shape = 'is a stack of shape [4, 37, 53] (ZYX); choose with --select "z=max", "z=mean" or "z=0"'
-    assert str(caught.value) == f"{path}: {shape}"
+    assert str(caught.value) == f'{path}: {shape} (in Python, load(..., select="z=max"))'
 
 
 def test_pages_without_a_name_are_what_the_selection_says(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from detector_toy import TOY, disks, toy_detector
 from PIL import Image
@@ -350,6 +351,104 @@ def test_a_plot_that_cannot_be_written_is_one_line(predictor: Predictor, tmp_pat
     with pytest.raises(ValueError, match=r"folder.png: cannot be written \(Is a directory\)$"):
         found.plot(tmp_path / "folder.png")
     assert [path.name for path in tmp_path.iterdir()] == ["folder.png"]
+
+
+# ---- options of reading images
+
+
+def test_options_of_reading_files_are_applied_and_plots_show_the_same_planes(run: Path, tmp_path: Path) -> None:
+    gray = image()[0].numpy()
+    stack = np.stack([gray // 4, gray, gray // 2])
+    tifffile.imwrite(tmp_path / "z.tif", stack, metadata={"axes": "ZYX"}, photometric="minisblack")
+    plain = maskrcnn.load(run, device="cpu")
+    with pytest.raises(
+        ValueError, match=r'is a stack of shape .* or "z=0" \(in Python, load\(\.\.\., select="z=max"\)\)$'
+    ):
+        plain.predict(tmp_path / "z.tif")
+    for select, plane in (("z=max", gray), ("z=2 c=0", gray // 2), ("z=0", gray // 4)):
+        model = maskrcnn.load(run, device="cpu", select=select)
+        found, expected = model.predict(tmp_path / "z.tif"), plain.predict(plane)
+        assert same(found, expected) and same(next(model.predict_each([str(tmp_path / "z.tif")])), expected)
+        assert np.array_equal(np.asarray(found.plot()), np.asarray(expected.plot()))
+        assert model.config["data"]["select"] == select
+    (kept,) = torch.load(dump([found], tmp_path / "found.pt"), weights_only=True)
+    assert kept.source == str(tmp_path / "z.tif")
+
+
+def dump(value: Any, path: Path) -> Path:
+    torch.save(value, path)
+    return path
+
+
+def test_sizes_of_pixels_and_megapixels_of_load_are_applied(run: Path, tmp_path: Path) -> None:
+    gray = image()[0].numpy()
+    sizes = {"PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
+    tifffile.imwrite(tmp_path / "a.ome.tif", gray, metadata={"axes": "YX", **sizes}, photometric="minisblack")
+    plain = maskrcnn.load(run, device="cpu", views="none")
+    assert same(
+        maskrcnn.load(run, device="cpu", views="none", pixel_size=0.5).predict(tmp_path / "a.ome.tif"),
+        plain.predict(gray),
+    )
+    seen: list[tuple[int, ...]] = []
+    model = maskrcnn.load(run, device="cpu", views="none", pixel_size=0.25)
+    model.detector.register_forward_pre_hook(lambda _, inputs: seen.extend(tuple(each.shape) for each in inputs[0]))
+    model.predict(tmp_path / "a.ome.tif")
+    assert seen == [(3, 2 * SIZE[0], 2 * SIZE[1])]
+    Image.fromarray(np.zeros((1001, 1000), np.uint8)).save(tmp_path / "large.png")
+    with pytest.raises(ValueError, match="more than 1 megapixels"):
+        maskrcnn.load(run, device="cpu", max_megapixels=1).predict(tmp_path / "large.png")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"select": "q=9"}, '--select="q=9": cannot read q=9'),
+        ({"select": "z=first"}, '--select="z=first": cannot read z=first'),
+        ({"pixel_size": -1}, "pixel_size = -1.0: must be at least 0"),
+        ({"gray_levels": (9, 3)}, "--gray_levels=9.*: give two numbers"),
+        ({"gray_levels": "5"}, "--gray_levels=5.*: give two numbers"),
+        ({"max_megapixels": 0}, "max_megapixels = 0: must be at least 1"),
+    ],
+)
+def test_options_of_reading_are_checked_when_loading(options: dict[str, Any], message: str, run: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        maskrcnn.load(run, device="cpu", **options)
+
+
+def test_gray_levels_of_load_are_applied(run: Path) -> None:
+    values = image()[0].numpy()
+    deep = values.astype(np.uint16) * 16
+    model = maskrcnn.load(run, device="cpu", gray_levels=(0, 16 * 255))
+    expected = maskrcnn.load(run, device="cpu").predict(values)
+    assert model.detector.config.image.levels == (0, 16 * 255)
+    assert torch.allclose(model.predict(deep).scores, expected.scores, atol=1e-4)
+
+
+# ---- 16 bits in pictures
+
+
+@pytest.mark.parametrize("how", ["array", "tensor", "pillow", "file"])
+def test_plots_of_16_bits_are_stretched_and_name_the_gray_values(
+    how: str, predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    titles: list[str] = []
+    compose = predictions._compose
+    monkeypatch.setattr(
+        predictions, "_compose", lambda panels, words, legend: titles.extend(words) or compose(panels, words, legend)
+    )
+    values = image()[0].numpy().astype(np.uint16) + 1000  # of 65,535
+    tifffile.imwrite(tmp_path / "deep.tif", values, photometric="minisblack")
+    given = {
+        "array": values,
+        "tensor": torch.from_numpy(values)[None].expand(3, -1, -1),
+        "pillow": Image.fromarray(values),
+        "file": tmp_path / "deep.tif",
+    }[how]
+    found = predictor.predict(given)[:0]
+    bright, white = np.asarray(found.plot()), np.asarray(found.plot(image=values))
+    low, high = np.percentile(values, (0.1, 99.9))
+    assert np.array_equal(bright, white) and bright[40:-40].mean() > 40
+    assert titles[0] == f"Mask R-CNN: 0 detections  ·  contrast stretched: {low:.0f} to {high:.0f}"
 
 
 # ---- evaluation

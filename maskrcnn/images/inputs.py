@@ -27,7 +27,7 @@ from maskrcnn.images.levels import (
     measure_range,
     scale_levels,
 )
-from maskrcnn.images.options import get_image_options, use_image_options
+from maskrcnn.images.options import SelectedFile, get_image_options, use_image_options
 from maskrcnn.structures.pixels import InMemory, Pixels, is_channels_first
 from maskrcnn.text import format_count
 
@@ -59,7 +59,8 @@ def open_image(
             raise UserError(
                 f"{path}: is a folder; give its image files, such as sorted(Path({str(path)!r}).glob('*.png'))"
             )
-        with use_image_options(replace(get_image_options(), channels=channels)):
+        options = image.options if isinstance(image, SelectedFile) else get_image_options()
+        with use_image_options(replace(options, channels=channels)):
             opened = open_pixels(path)
         with opened as file:
             if file.is_deep and not as_stored:

@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -132,6 +133,12 @@ class LargeImage:
             _check_finite(self.path, pixels)
         image = torch.from_numpy(pixels)
         return image if self.levels is None or image.dtype == torch.uint8 else scale_levels(image, self.levels)
+
+    def as_stored(self) -> LargeImage:
+        """Return the same open file without `levels`, so that pixels are read as stored."""
+        stored = copy(self)
+        stored.levels = None
+        return stored
 
     def close(self) -> None:
         """Close the file, and free decoded pixels."""

@@ -1,5 +1,6 @@
 """Options of reading images, which hold within a block."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -24,6 +25,22 @@ class ImageOptions:
     channels: int = 0
     selection: Selection = ALL
     pixel_size: float = 0.0
+
+
+@dataclass(frozen=True)
+class SelectedFile(os.PathLike[str]):
+    """Path of an image file, with the options by which it was read, so that the same planes are read again."""
+
+    path: str
+    options: ImageOptions
+
+    def __fspath__(self) -> str:
+        """Return the path."""
+        return self.path
+
+    def __str__(self) -> str:
+        """Return the path, for messages."""
+        return self.path
 
 
 def make_image_options(files: StoredImagesConfig, channels: int = 0) -> ImageOptions:

@@ -106,7 +106,8 @@ class Stack:
             shape = [*self.shape, *size]
             example = EXAMPLE if left[0] in "z?" else EXAMPLE.replace("z=", f"{left[0]}=")
             pages = "" if "?" not in left else '; "c=0,1" if the pages are channels'
-            raise UserError(f"{self.where}: is a stack of shape {shape} ({axes}); choose with {example}{pages}")
+            python = f' (in Python, load(..., select="{left[0].replace("?", "z")}=max"))'
+            raise UserError(f"{self.where}: is a stack of shape {shape} ({axes}); choose with {example}{python}{pages}")
         chosen = [("c", number) for number in self.selection.channels or ()]
         chosen += [(axis, value) for axis, value in self.selection.planes.items() if isinstance(value, int)]
         for axis, number in chosen:

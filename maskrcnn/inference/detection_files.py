@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from maskrcnn.exports.tables import number_pixels
 from maskrcnn.files import atomic_write
+from maskrcnn.images.large import LargeImage
 from maskrcnn.inference.views import View
 from maskrcnn.plotting.canvas import WHITE, compute_display_gain, draw_box, make_vivid_colors, to_picture
 from maskrcnn.plotting.predictions import render_detections, save_picture
@@ -36,7 +37,11 @@ _ROWS, _COLUMNS = 512, 2048  # windows for reducing an image: few rows, because 
 def write_picture(
     path: Path, pixels: Pixels, found: Instances, head: str, threshold: float, class_names: Sequence[str], title: str
 ) -> None:
-    """Draw the detections with at least `threshold` on the image; `title` is added to the title of the picture."""
+    """Draw the detections with at least `threshold` on the image; `title` is added to the title of the picture.
+
+    Pixels of files are drawn as stored, so that the contrast of 16 bits is stretched whatever the gray levels are.
+    """
+    pixels = pixels.as_stored() if isinstance(pixels, LargeImage) else pixels
     factor = -(-max(pixels.size) // MAX_PICTURE_SIDE)
     image, shown = reduce_image(pixels, factor), found.above(threshold)
     if factor > 1:

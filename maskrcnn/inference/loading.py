@@ -14,6 +14,7 @@ from torch import Tensor
 from maskrcnn.config import UserError, flag_values, to_dict
 from maskrcnn.files import atomic_write
 from maskrcnn.images.levels import check_levels
+from maskrcnn.images.selection import parse_selection
 from maskrcnn.inference.config import InferenceConfig
 from maskrcnn.inference.options import list_flags, resolve_options
 from maskrcnn.inference.pipeline import build_views
@@ -82,7 +83,7 @@ def load(
         runs: the folder of the runs.
         trust: whether to import and run the class of a backbone that the file names.
         **options: options of the command `predict` that replace the saved ones, such as
-            `detection_min_confidence=0.2` or `views="d4"`.
+            `detection_min_confidence=0.2`, `views="d4"` or, for image files that are stacks, `select="z=max"`.
 
     Returns:
         The detector, ready to predict.
@@ -200,6 +201,7 @@ def build_predictor(saved: SavedDetector, options: InferenceConfig, trust: bool 
         )
     if options.detector.image.gray_levels:
         check_levels(options.detector.image.gray_levels)
+    parse_selection(options.data.select)  # raises the error of an invalid selection now
     names = tuple(escape(str(name)) for name in saved.description["class_names"])
     plain = replace(options.detector, backbone=replace(backbone, weights="none"))  # nothing is downloaded
     detector = Detector(plain, len(names), saved.description["head"])
@@ -211,7 +213,7 @@ def build_predictor(saved: SavedDetector, options: InferenceConfig, trust: bool 
         tuple(int(each) for each in saved.description.get("category_ids") or ()),
         views=options.views,
         operating_threshold=saved.operating_threshold,
-        config={**saved.config, "detector": to_dict(options.detector), "views": to_dict(options.views)},
+        config={**saved.config, **{name: to_dict(getattr(options, name)) for name in ("data", "detector", "views")}},
         device=set_up_machine(options.training),
     )
 

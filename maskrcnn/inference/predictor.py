@@ -12,9 +12,10 @@ from typing import Any, overload
 import torch
 
 from maskrcnn.config import UserError, merge
+from maskrcnn.images.config import MAX_MEGAPIXELS
 from maskrcnn.images.inputs import ImageLike, open_image
 from maskrcnn.images.levels import Levels
-from maskrcnn.images.options import ImageOptions, get_image_options, use_image_options
+from maskrcnn.images.options import ImageOptions, SelectedFile, get_image_options, use_image_options
 from maskrcnn.images.selection import ALL, parse_selection
 from maskrcnn.inference.config import ViewsConfig
 from maskrcnn.inference.pipeline import (
@@ -211,8 +212,10 @@ class Predictor:
         return merge(self.views, {name: value for name, value in given.items() if value is not None})
 
     def _image_options(self) -> ImageOptions:
-        """Return the options that hold here, with the selection and pixel size of training unless others are given."""
+        """Return the options that hold here, with those of the detector in place of defaults."""
         options, saved = get_image_options(), self.config.get("data") or {}
+        if options.max_megapixels == MAX_MEGAPIXELS:
+            options = replace(options, max_megapixels=int(saved.get("max_megapixels", MAX_MEGAPIXELS)))
         if options.selection is ALL:
             options = replace(options, selection=parse_selection(saved.get("select", "")))
         return replace(options, pixel_size=options.pixel_size or float(saved.get("pixel_size", 0.0)))
@@ -261,6 +264,8 @@ class Predictor:
 
     def _describe(self, found: Instances, source: ImageLike, min_score: float | None) -> Instances:
         """Return detections with their image and category ids, with at least `min_score`."""
-        source = str(source) if isinstance(source, os.PathLike) else source
+        if isinstance(source, str | os.PathLike):
+            options = self._image_options()
+            source = str(source) if options.selection is ALL else SelectedFile(os.fspath(source), options)
         found = replace(found, source=source, category_ids=self.category_ids)
         return found if min_score is None else found.above(min_score)

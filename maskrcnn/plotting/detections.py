@@ -10,6 +10,7 @@ from PIL import Image
 
 from maskrcnn.config import UserError
 from maskrcnn.images.inputs import open_image
+from maskrcnn.images.large import LargeImage
 from maskrcnn.plotting.predictions import check_picture_path, render_detections, save_picture
 from maskrcnn.structures.instances import Instances
 
@@ -42,7 +43,8 @@ def plot_detections(
         raise ValueError("these detections do not know their image; give image=…")
     if detections.scores is None:
         raise ValueError("these instances have no scores; only predictions can be drawn")
-    with open_image(image, channels=0) as pixels:
+    image = image.as_stored() if isinstance(image, LargeImage) else image
+    with open_image(image, as_stored=True, channels=0) as pixels:
         if tuple(pixels.size) != tuple(detections.size):
             sizes = f"the image is {tuple(pixels.size)}, but the detections are for {tuple(detections.size)} (H, W)"
             raise ValueError(sizes)
