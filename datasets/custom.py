@@ -56,14 +56,24 @@ class CustomDataset:
     dropped; both are counted.
     """
 
-    def __init__(self, name: str, data: Any) -> None:
+    def __init__(self, name: str, data: Any, advice: str = "check --dataset_root and the split") -> None:
+        """Validate a data set.
+
+        Args:
+            name: its name in errors.
+            data: the user's data set.
+            advice: what to do if it is empty.
+
+        Raises:
+            UserError: If an attribute is missing or invalid, or there are no images.
+        """
         self._name, self._data = name, data
         missing = [each for each in _REQUIRED if not hasattr(data, each)]
         if missing:
             raise UserError(f"{name}: has no {', '.join(missing)}; a data set needs {', '.join(_REQUIRED)}")
         count = _call(f"len({name})", len, data)
         if not count:
-            raise UserError(f"{name}: has no images; check --dataset_root and the split")
+            raise UserError(f"{name}: has no images; {advice}")
         self.class_names = _to_strings(name, "class_names", data.class_names)
         if not self.class_names or len(set(self.class_names)) < len(self.class_names):
             raise UserError(

@@ -14,7 +14,8 @@ class DetectionDataset(Protocol):
     If each image is a separate file, a data set also has methods `image_file(index)`, the path of the image, and
     `annotation_files(index)`, the paths of the files its objects are read from; a resumed run compares their contents.
     If the annotations do not number the classes 1 to K, a data set also has `category_ids`, parallel to `class_names`;
-    use `get_category_ids`.
+    use `get_category_ids`. If the annotations have no ids of images and objects, `has_ids` is false, and the
+    ids are numbers.
 
     Attributes:
         class_names: name of label k + 1 at index k.

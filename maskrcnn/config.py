@@ -301,13 +301,16 @@ def environment_values(
     return values
 
 
-def flag_values(cls: type[DataclassInstance], flags: Mapping[str, Any], notify: Notify = _keep_quiet) -> dict[str, Any]:
+def flag_values(
+    cls: type[DataclassInstance], flags: Mapping[str, Any], notify: Notify = _keep_quiet, prefix: str = "--"
+) -> dict[str, Any]:
     """Convert command-line flags to a layer.
 
     Args:
         cls: class of the configuration.
         flags: text, bool, or value by flag; None if the flag is not given.
         notify: called with a line for each value that was renamed.
+        prefix: what errors write before the name of a flag; "" for an argument of a Python function.
 
     Raises:
         UserError: If a value is invalid.
@@ -319,7 +322,7 @@ def flag_values(cls: type[DataclassInstance], flags: Mapping[str, Any], notify: 
         if value is not None:
             setting = known[flag]
             value = parse(setting.kind, value) if isinstance(value, str) else value
-            values[setting.key] = _check(setting, value, f"--{flag}", notify)
+            values[setting.key] = _check(setting, value, f"{prefix}{flag}", notify)
     return values
 
 

@@ -171,3 +171,23 @@ def test_the_example_of_the_documentation_runs(place: Path) -> None:
     names: dict[str, Any] = {}
     exec(code, names)
     assert isinstance(names["found"], Instances) and names["predictor"].head == "rpn"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"head": "mask_rcn"}, "head = 'mask_rcn'"),
+        ({"learning_rate": -1}, "learning_rate = -1.0"),
+        ({"num_epochs": "many"}, "num_epochs = 'many'"),
+    ],
+)
+def test_errors_name_arguments_of_python(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError) as error:
+        workbench.train([], **options)
+    assert str(error.value).startswith(words)
+
+
+@pytest.mark.parametrize("data", [[], {"train": []}, ()])
+def test_empty_data_has_no_advice_about_flags(data: Any) -> None:
+    with pytest.raises(UserError, match=r"^data\['train'\]: has no images; give at least one$"):
+        workbench.train(data)

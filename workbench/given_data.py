@@ -85,7 +85,7 @@ def _open(part: Any, name: str, class_names: Sequence[str]) -> DetectionDataset:
         part = Pairs(part, class_names)
     if type(part).__module__.startswith("datasets."):  # has been checked by its reader
         return cast(DetectionDataset, part)
-    return cast(DetectionDataset, CustomDataset(name, part))
+    return cast(DetectionDataset, CustomDataset(name, part, "give at least one"))
 
 
 def _is_pair(value: Any) -> bool:

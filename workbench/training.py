@@ -11,7 +11,7 @@ import click
 
 from datasets.registry import AUTO, parse_names, short_name
 from maskrcnn.command_line import suggest_option
-from maskrcnn.config import UserError, settings
+from maskrcnn.config import UserError, flag_values, settings
 from maskrcnn.training.runs import find_run, remember_folder
 from maskrcnn.values import as_text
 from workbench.config import ExperimentConfig, load_config
@@ -55,6 +55,7 @@ def train(
     from workbench.given_data import make_splits, name_data
 
     flags = convert_options(options)
+    flag_values(ExperimentConfig, flags | {"head": head}, prefix="")  # errors name arguments of Python
     as_object = not isinstance(data, str | os.PathLike)
     if as_object:
         flags["dataset"] = name_data(data)

@@ -38,6 +38,7 @@ class Cst:
     rows is an image without objects.
     """
 
+    has_ids = False  # files have none
     class_names: tuple[str, ...] = ("circle", "square", "triangle")
     has_masks = True
 

@@ -45,6 +45,7 @@ class DSBowl2018:
     because an image can have 300 mask files.
     """
 
+    has_ids = False  # files have none
     class_names: tuple[str, ...] = ("nucleus",)
     has_masks = True
 

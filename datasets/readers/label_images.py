@@ -46,6 +46,7 @@ class LabelImages:
     and counted. Colors are read as numbers. Each page of a multi-page TIFF file is the mask of one object.
     """
 
+    has_ids = False  # files have none
     has_masks = True
 
     def __init__(

@@ -30,6 +30,7 @@ class VisDrone:
     class k of such an object, k - 1 times the number of the last line is added.
     """
 
+    has_ids = False  # files have none
     class_names: tuple[str, ...] = (
         "pedestrian",
         "people",

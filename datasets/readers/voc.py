@@ -61,6 +61,8 @@ class Voc:
     number the objects of the XML file from 1.
     """
 
+    has_ids = False  # files have none
+
     def __init__(
         self,
         root: str | Path,

@@ -28,6 +28,8 @@ class Yolo:
     a box among polygons is an object without a mask. Object ids are the line numbers.
     """
 
+    has_ids = False  # files have none
+
     def __init__(self, root: str | Path, split: str, skip_bad: bool = False, part: str | None = None) -> None:
         """Open the split.
 

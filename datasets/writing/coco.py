@@ -63,7 +63,7 @@ class CocoWriter(Writer):
         (self.root / "annotations").mkdir()
         for name, part in self._parts.items():
             renumbered = part.write(self.root / "annotations" / f"instances_{name}.json")
-            self.losses.add('the ids of {n} objects, which are renumbered (old ids in "instance")', renumbered)
+            self.losses.add_renumbered(renumbered, ' (old ids in "instance")')
 
 
 class _Part:

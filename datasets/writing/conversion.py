@@ -27,6 +27,7 @@ from maskrcnn.config import UserError
 from maskrcnn.files import atomic_folder
 from maskrcnn.images.reading import get_orientation, open_image_file
 from maskrcnn.structures.instances import Instances
+from maskrcnn.text import escape
 
 Progress = Callable[[int, int], None]
 Parts = Mapping[str, DetectionDataset]
@@ -95,7 +96,8 @@ def convert(
             left.
         BadImagesError: If images cannot be read and are not skipped; raised after all images have been read.
     """
-    choice, done = choice or ImageSelection(), Conversion()
+    losses = Losses(any(getattr(data, "has_ids", True) for data in parts.values()))
+    choice, done = choice or ImageSelection(), Conversion(losses=losses)
     class_names = tuple(dict.fromkeys(name for data in parts.values() for name in data.class_names))
     has_masks = all(data.has_masks for data in parts.values())
     with atomic_folder(path, overwrite, find_mismatch) as folder:
@@ -208,7 +210,8 @@ def _read_samples(
                 done.bad.names.append(own_names[place])
                 done.bad.reasons.append(str(error))
                 continue
-            done.losses.add("the names of {n} images, which are changed", names[part][place] != own_names[place])
+            old, new = own_names[place], names[part][place]
+            done.losses.add("the names of {n} images, which are changed", old != new, f"{escape(old)} to {new}")
             instances = replace(instances, labels=label_of[instances.labels])
             yield part, Sample(names[part][place], ids[place], pixels, instances, _find_upright_file(data, place))
 

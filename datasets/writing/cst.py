@@ -66,7 +66,7 @@ class CstWriter(Writer):
             rows.writerow([sample.name, name, self._letters[label - 1], box, f"{sample.name}/masks/{name}.jpg"])
         numbers = np.arange(1, len(masks) + 1)
         renumbered = 0 if instances.ids is None else int((instances.ids.numpy() != numbers).sum())
-        self.losses.add("the ids of {n} objects, which are renumbered", renumbered)
+        self.losses.add_renumbered(renumbered)
 
     def _table(self, part: str) -> TextIO:
         if part not in self._tables:

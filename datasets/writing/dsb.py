@@ -45,7 +45,7 @@ class DsbWriter(Writer):
             write_levels(folder / f"{place + 1:0{digits}d}.png", to_full_mask(masks, place))
         numbered = np.arange(1, len(masks) + 1)
         renumbered = 0 if ids is None else int((ids.numpy() != numbered).sum())
-        self.losses.add("the ids of {n} objects, which are renumbered", renumbered)
+        self.losses.add_renumbered(renumbered)
 
     def finish(self) -> None:
         """Write `split.json`."""

@@ -53,7 +53,7 @@ class LabelsWriter(Writer):
         ids = np.arange(1, count + 1) if sample.instances.ids is None else sample.instances.ids.numpy()
         fits = ((ids >= 1) & (ids <= MAX_OBJECTS)).all() and len(np.unique(ids)) == count
         numbers = ids if fits else np.arange(1, count + 1)
-        self.losses.add("the ids of {n} objects, which are renumbered", int((numbers != ids).sum()))
+        self.losses.add_renumbered(int((numbers != ids).sum()))
         return np.concatenate([[0], numbers]).astype(np.uint16)[paint_label_image(masks, self.losses)]
 
     def finish(self) -> None:
@@ -92,5 +92,5 @@ def count_class_losses(sample: Sample, class_names: Sequence[str], class_name: s
 
 def count_flag_losses(sample: Sample, losses: Losses) -> None:
     """Count what is lost by a format without image ids and ignore flags."""
-    losses.add("the ids of {n} images, which are identified by name")
+    losses.add_named_image()
     losses.add("the ignore flags of {n} objects", int(sample.instances.ignore.sum()))

@@ -32,22 +32,41 @@ class Sample:
 
 
 class Losses:
-    """Counts of what a format cannot store, by a description with a placeholder {n} for the count."""
+    """Counts of what a format cannot store, by a description with a placeholder {n} for the count.
 
-    def __init__(self) -> None:
+    Attributes:
+        counts: counts by description.
+        examples: the first example of some descriptions.
+        has_ids: whether the source states ids of images and objects, which can be lost.
+    """
+
+    def __init__(self, has_ids: bool = True) -> None:
         self.counts: Counter[str] = Counter()
+        self.examples: dict[str, str] = {}
+        self.has_ids = has_ids
 
-    def add(self, description: str, count: int = 1) -> None:
+    def add(self, description: str, count: int = 1, example: str = "") -> None:
         """Add to the count of a description."""
         if count:
             self.counts[description] += count
+            self.examples.setdefault(description, example)
+
+    def add_renumbered(self, count: int, note: str = "") -> None:
+        """Add the number of objects whose ids are not kept."""
+        if self.has_ids:
+            self.add(f"the ids of {{n}} objects, which are renumbered{note}", count)
+
+    def add_named_image(self) -> None:
+        """Add an image whose id is not kept."""
+        self.add("the ids of {n} images, which are identified by name", int(self.has_ids))
 
     def lines(self) -> Iterator[str]:
         """Yield the descriptions with their counts."""
         for description, count in self.counts.items():
             before, _, counted = description.partition("{n} ")
             noun, comma, rest = counted.partition(",")  # what follows a comma agrees with what is before the count
-            yield before + format_count(count, noun) + comma + rest
+            example = self.examples.get(description, "")
+            yield before + format_count(count, noun) + comma + rest + f", such as {example}" * bool(example)
 
 
 class Writer:

@@ -46,10 +46,10 @@ class ToolWriter(Writer):
         raise NotImplementedError
 
     def _count_losses(self, instances: Instances) -> None:
-        self.losses.add("the ids of {n} images, which are identified by name")
+        self.losses.add_named_image()
         ids = [] if instances.ids is None else instances.ids.tolist()
         renumbered = sum(number != place for place, number in enumerate(ids, start=1))
-        self.losses.add("the ids of {n} objects, which are renumbered", renumbered)
+        self.losses.add_renumbered(renumbered)
         self.losses.add("the marks of {n} ignored objects, which become ordinary ones", int(instances.ignore.sum()))
         if instances.masks is not None:
             changed = instances.has_mask() & (instances.masks.boxes() != instances.boxes).any(dim=1)

@@ -50,10 +50,10 @@ class VocWriter(Writer):
         if self._has_masks:
             self._write_masks(sample)
         self._names.setdefault(part, []).append(sample.name)
-        self.losses.add("the ids of {n} images, which are identified by name")
+        self.losses.add_named_image()
         ids, count = sample.instances.ids, len(sample.instances)
         renumbered = 0 if ids is None else int((ids.numpy() != np.arange(1, count + 1)).sum())
-        self.losses.add("the ids of {n} objects, which are renumbered", renumbered)
+        self.losses.add_renumbered(renumbered)
 
     def _write_masks(self, sample: Sample) -> None:
         masks = sample.instances.masks

@@ -74,6 +74,8 @@ class ToolDataset:
     An object is drawn from its outlines and bitmaps, and has a box alone where the tool has a box.
     """
 
+    has_ids = False  # files have none
+
     def __init__(self, root: Path, split: str, contents: Contents, skip_bad: bool = False) -> None:
         """Open the split.
 
