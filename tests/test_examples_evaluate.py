@@ -165,7 +165,10 @@ def test_bad_results_are_one_line(files: Path, key: str, value: Any, words: str)
         (["nowhere"], "RUN=nowhere: no run there"),
     ],
 )
-def test_bad_arguments_are_one_line(files: Path, arguments: list[str], words: str) -> None:
+def test_bad_arguments_are_one_line(
+    files: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(files / "home"))  # no run of another test is remembered
     assert words in fail(evaluate, *arguments)
 
 

@@ -73,7 +73,7 @@ def test_the_two_commands_as_typed(tmp_path: Path, workplace: Path) -> None:
     assert made.stdout.splitlines()[1] == f"Next: python example_smallobject_train.py '--dataset_root={data}'"
     run = python(str(ROOT / PROGRAMS[1]), f"--dataset_root={data}", "--head=rpn", "--num_epochs=1", cwd=workplace)
     assert run.returncode == 0 and "Traceback" not in run.stderr
-    assert run.stdout.splitlines()[-3].startswith("Next: ")
+    assert run.stdout.splitlines()[-4].startswith("Next: ")
 
 
 # ---- ellipses

@@ -35,7 +35,7 @@ def plot_detections(
         The picture.
 
     Raises:
-        ValueError: no image, an image of another size, detections without scores, or a file that cannot be written.
+        ValueError: no image, an image of another size, detections without scores, or a file that is not writable.
     """
     if path is not None:
         check_picture_path(path)
