@@ -271,7 +271,8 @@ def test_a_users_own_class_is_a_source(here, monkeypatch):
     )
     lines = succeed(main, "folder", "--dataset=my_convertible:Mine", "--to=coco", "--output=out")
     assert any(
-        line.startswith("Not stored by coco: the names of 2 images, which are changed, such as ") for line in lines
+        line.startswith("Not stored by coco: the names of 2 images, which are changed, such as train/x to train_x")
+        for line in lines
     )
     assert lines[-1].endswith("--dataset=coco --dataset_root=out --head=faster_rcnn")
     data = Coco("out", "test")
