@@ -115,7 +115,7 @@ def test_damaged_lines_of_the_metrics_are_left_out_and_counted(tmp_path: Path, d
     assert [line["step"] for line in read_metrics(log.metrics_file)] == steps
     log.truncate(epoch=0, step=9)
     assert log.metrics_file.read_text().count("\n") == len(steps)
-    assert said == ([f"{log.metrics_file}: skipped 1 unreadable lines"] if damage.strip() and len(steps) == 2 else [])
+    assert said == ([f"{log.metrics_file}: skipped 1 unreadable line"] if damage.strip() and len(steps) == 2 else [])
 
 
 def events(folder: Path) -> list[tuple[str, int]]:
