@@ -271,7 +271,7 @@ class CroppedMasks:
     def to_polygons(self) -> list[list[list[float]]]:
         """Return the outlines of each mask along the edges of its pixels, as COCO polygons `[x0, y0, x1, y1, …]`.
 
-        Each part of a mask (4 neighbors) has a polygon of at least four points, single pixels, too; its holes are filled.
+        Each part of a mask (4 neighbors) has a polygon of at least four points, single pixels, too. Holes are filled.
         """
         return [[polygon[0].ravel().astype(float).tolist() for polygon in self.trace(i)] for i in range(len(self))]
 
