@@ -201,7 +201,7 @@ def test_what_a_step_started_ends_with_it(tmp_path: Path, monkeypatch: pytest.Mo
     code = "import subprocess, time; p = subprocess.Popen(['sleep', '600']); report(pid=p.pid); time.sleep(600)"
     monkeypatch.setitem(FAKES, "parent", code)
     (step,) = fake_steps(monkeypatch, "parent")
-    result = run_step(make_run(tmp_path), step, 5.0)
+    result = run_step(make_run(tmp_path), step, 12.0)
     assert result["status"] == "timed out"
     state = Path(f"/proc/{result['pid']}/stat")
     assert not state.exists() or state.read_text().split()[2] == "Z"
