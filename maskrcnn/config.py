@@ -76,8 +76,7 @@ def option(
         minimum: minimum value.
         maximum: maximum value.
         old_flag: former name of the flag, which is accepted, too.
-        renamed: name that the option had in the previous version, in its section, or dotted in another one; it is still
-            accepted, with a notice.
+        renamed: name in the previous version, dotted if in another section; it is accepted with a notice.
         renamed_values: {value of the previous version: value now}.
     """
     metadata = {
@@ -139,9 +138,8 @@ class Setting:
     @property
     def old_key(self) -> str | None:
         """Dotted key in the previous version, if another."""
-        if self.renamed is None or "." in self.renamed:
-            return self.renamed
-        return self.key[: self.key.rfind(".") + 1] + self.renamed
+        section = self.key[: self.key.rfind(".") + 1]
+        return self.renamed if self.renamed is None or "." in self.renamed else section + self.renamed
 
     @property
     def base(self) -> Any:
