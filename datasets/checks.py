@@ -89,6 +89,21 @@ class TallyByImage:
         return _ImageTally(self._by_image, index)
 
 
+class TalliedImages:
+    """Base of readers that count in `_tallies`, image by image; readers set it and `image_ids`."""
+
+    image_ids: list[int]
+    _tallies: TallyByImage
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Number of dropped or corrected annotations so far, by rule."""
+        return self._tallies.counts
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+
 class _ImageTally(Tally):
     def __init__(self, by_image: Tensor, index: int) -> None:
         self._by_image, self._index = by_image, index

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datasets.checks import Tally, TallyByImage, clip_boxes, format_size, reconcile_boxes, resolve_inside
+from datasets.checks import TalliedImages, Tally, TallyByImage, clip_boxes, format_size, reconcile_boxes, resolve_inside
 from datasets.config import ReadingConfig
 from datasets.readers.coco_cache import open_index
 from datasets.readers.coco_images import find_images
@@ -37,7 +37,7 @@ OTHER_FILES = (  # of a part: SODA-D and SODA-A in COCO's form, TinyPerson
 _WHOLE = (*FILES, "annotations/instances_default.json")
 
 
-class Coco:
+class Coco(TalliedImages):
     """One split of a data set with COCO annotations.
 
     `ids` are the annotation ids; labels 1, 2, … are the categories sorted by id. Crowds are marked as ignored. Boxes
@@ -116,14 +116,6 @@ class Coco:
         bare = np.isnan(index.boxes).any(axis=1) & index.outlined
         if not self.has_masks and bare.any():
             raise UserError(f"{file}: annotation {index.ids[bare.argmax()]}: has no 'bbox'; fix the file")
-
-    @property
-    def counts(self) -> Mapping[str, int]:
-        """Number of dropped or corrected annotations so far, by rule."""
-        return self._tallies.counts
-
-    def __len__(self) -> int:
-        return len(self.image_ids)
 
     def image_file(self, index: int) -> Path:
         """Return the path of the image file."""

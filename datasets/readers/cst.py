@@ -1,12 +1,11 @@
 """CST, a toy data set of circles, squares and triangles: one CSV file per split, and masks as JPEG files."""
 
-from collections import Counter
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from datasets.checks import TallyByImage, resolve_inside
+from datasets.checks import TalliedImages, TallyByImage, resolve_inside
 from datasets.readers.folders import derive_image_ids, find_image, list_folders
 from datasets.readers.mask_files import read_masks
 from datasets.readers.splitting import MissingSplit, check_split
@@ -30,7 +29,7 @@ class _Objects:
         self.masks: list[Path] = []
 
 
-class Cst:
+class Cst(TalliedImages):
     """One split of `annotation/anno-<split>.csv` and `<split>/<id>/<id>.jpg` with the mask files listed in the CSV.
 
     Masks are thresholded at 128, and boxes are computed from them; those in the file are 5 pixels wider and only
@@ -69,14 +68,6 @@ class Cst:
         self.image_ids = derive_image_ids(self.image_names)
         self._objects = [objects[name] for name in self.image_names]
         self._tallies = TallyByImage(len(self._objects))
-
-    @property
-    def counts(self) -> Counter[str]:
-        """Number of dropped or corrected annotations so far, by rule."""
-        return self._tallies.counts
-
-    def __len__(self) -> int:
-        return len(self._objects)
 
     def image_file(self, index: int) -> Path:
         """Return the path of the image file."""

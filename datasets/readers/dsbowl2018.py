@@ -1,13 +1,12 @@
 """2018 Data Science Bowl (Kaggle): one folder per image, with one mask file per nucleus."""
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from datasets.checks import Tally, TallyByImage, format_size
+from datasets.checks import TalliedImages, Tally, TallyByImage, format_size
 from datasets.readers.dsbowl_solution import Solution, read_solution
 from datasets.readers.folders import list_files, list_folders
 from datasets.readers.mask_files import read_masks
@@ -37,7 +36,7 @@ class _Record:
     solution: Solution | None = None
 
 
-class DSBowl2018:
+class DSBowl2018(TalliedImages):
     """One split of `stage1_train/<id>/images/<id>.png` and `stage1_train/<id>/masks/*`, or a test stage.
 
     Overlapping masks are kept as they are; empty ones are dropped and counted. Instance ids number the mask files
@@ -105,27 +104,11 @@ class DSBowl2018:
                 parts = split_images(numbers, stage, stage.parent, split_file, subsetseed, test_fraction)
             names = choose_split(parts, split, stage)
             self._entries = [_with_masks(stage / name, numbers[name]) for name in names]
+        self.image_ids = [entry.number for entry in self._entries]  # indexes in the folder
+        self.image_names = [entry.name for entry in self._entries]  # Kaggle's ids
         self._tallies = TallyByImage(len(self._entries), opening)
         self._cache: dict[int, tuple[Tensor, CroppedMasks, Tensor]] = {}
         self._room = cache_mb * 2**20
-
-    @property
-    def image_ids(self) -> list[int]:
-        """Index of each image in the folder."""
-        return [entry.number for entry in self._entries]
-
-    @property
-    def image_names(self) -> list[str]:
-        """Kaggle's id of each image."""
-        return [entry.name for entry in self._entries]
-
-    @property
-    def counts(self) -> Counter[str]:
-        """Number of dropped or corrected annotations so far, by rule."""
-        return self._tallies.counts
-
-    def __len__(self) -> int:
-        return len(self._entries)
 
     def image_file(self, index: int) -> Path:
         """Return the path of the image file."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.checks import Tally, TallyByImage, check_size
+from datasets.checks import TalliedImages, Tally, TallyByImage, check_size
 from datasets.config import ReadingConfig
 from datasets.readers.folders import check_pairs, index_by_stem, list_files, list_names
 from datasets.readers.label_files import (
@@ -36,7 +36,7 @@ SPLIT = "pieces of objects made objects of their own (--split_components)"
 MAX_SAMPLED = 16  # label images from which the kind of all is detected
 
 
-class LabelImages:
+class LabelImages(TalliedImages):
     """One split of images with label images, where each object's pixels have its number and 0 is background.
 
     A folder contains `images/*` with `masks/*` or `labels/*` of the same names (StarDist); or `NAME.*` or `NAME_img.*`
@@ -98,14 +98,6 @@ class LabelImages:
         self._split_components = reading.split_components
         self._kind = _detect_kind([labels for _, labels in self._pairs], reading.label_background, opening)
         self._tallies = TallyByImage(len(names), opening)
-
-    @property
-    def counts(self) -> Counter[str]:
-        """Number of dropped or corrected annotations so far, by rule."""
-        return self._tallies.counts
-
-    def __len__(self) -> int:
-        return len(self._pairs)
 
     def image_file(self, index: int) -> Path:
         """Return the path of the image file."""

@@ -1,6 +1,5 @@
 """VisDrone-DET: small objects seen from drones, with boxes in one text file per image."""
 
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datasets.checks import TallyByImage, clip_boxes
+from datasets.checks import TalliedImages, TallyByImage, clip_boxes
 from datasets.readers.folders import check_pairs, index_by_stem, list_files
 from datasets.readers.splitting import MissingSplit, check_split
 from datasets.readers.tables import parse_number, quote, read_lines
@@ -22,7 +21,7 @@ FIELDS = ("x", "y", "w", "h", "score", "category", "truncation", "occlusion")
 REGION, OTHERS = 0, 11  # categories that are not classes: regions that were not annotated, and other vehicles
 
 
-class VisDrone:
+class VisDrone(TalliedImages):
     """One part of `VisDrone2019-DET-<part>/images/*.jpg` with `annotations/*.txt`.
 
     Ignored regions, "others" and boxes with score 0 are marked as ignored. The first two have no class: each becomes
@@ -75,14 +74,6 @@ class VisDrone:
         self._tallies = TallyByImage(len(images))
         self.image_names = list(images)
         self.image_ids = list(range(len(images)))
-
-    @property
-    def counts(self) -> Counter[str]:
-        """Number of dropped or corrected annotations so far, by rule."""
-        return self._tallies.counts
-
-    def __len__(self) -> int:
-        return len(self._images)
 
     def image_file(self, index: int) -> Path:
         """Return the path of the image file."""

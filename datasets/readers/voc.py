@@ -1,7 +1,6 @@
 """PASCAL VOC and data in its layout: boxes in XML files, masks in `SegmentationObject`."""
 
 import os
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from unicodedata import normalize
@@ -10,7 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.checks import Tally, TallyByImage, check_size, clip_boxes, format_size, reconcile_boxes, resolve_inside
+from datasets.checks import (
+    TalliedImages,
+    Tally,
+    TallyByImage,
+    check_size,
+    clip_boxes,
+    format_size,
+    reconcile_boxes,
+    resolve_inside,
+)
 from datasets.readers.folders import derive_image_ids, find_image, index_by_stem, list_files, resolve_unicode_form
 from datasets.readers.splitting import MissingSplit, check_split
 from datasets.readers.tables import quote, read_lines
@@ -53,7 +61,7 @@ _SETS_2007 = (("trainval", "test"), ("train", "test"), ("train", "val"))
 _WHOLE = ("trainval.txt", "train.txt", "default.txt")  # for "train", if there is no pair of lists
 
 
-class Voc:
+class Voc(TalliedImages):
     """One split of `Annotations/*.xml`, `JPEGImages/*` and `ImageSets/`.
 
     The mask of object k of the XML file is where `SegmentationObject` is k; an object without pixels there is counted
@@ -114,14 +122,6 @@ class Voc:
         else:
             self._first_pixel = int(counts_from)
         self._tallies = TallyByImage(len(self.image_names), opening)
-
-    @property
-    def counts(self) -> Counter[str]:
-        """Number of dropped or corrected annotations so far, by rule."""
-        return self._tallies.counts
-
-    def __len__(self) -> int:
-        return len(self.image_names)
 
     def image_file(self, index: int) -> Path:
         """Return the path of the image file."""

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datasets.checks import Tally, TallyByImage, clip_boxes, reconcile_boxes
+from datasets.checks import TalliedImages, Tally, TallyByImage, clip_boxes, reconcile_boxes
 from datasets.readers.coco_segmentation import check_lengths
 from datasets.readers.folders import derive_image_ids
 from datasets.readers.splitting import MissingSplit, check_split
@@ -21,7 +21,7 @@ from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import CroppedMasks
 
 
-class Yolo:
+class Yolo(TalliedImages):
     """One split of a YOLO data set.
 
     Class numbers are the category ids. The box of a polygon is its extent. There are masks if the split has a polygon;
@@ -80,14 +80,6 @@ class Yolo:
         self.image_names = _name_images(root, self._images)
         self.image_ids = derive_image_ids(self.image_names)
         self._tallies = TallyByImage(len(self._images), opening)
-
-    @property
-    def counts(self) -> Counter[str]:
-        """Number of dropped or corrected annotations so far, by rule."""
-        return self._tallies.counts
-
-    def __len__(self) -> int:
-        return len(self._images)
 
     def image_file(self, index: int) -> Path:
         """Return the path of the image file."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from datasets.checks import Tally, TallyByImage, clip_boxes, format_size, reconcile_boxes
+from datasets.checks import TalliedImages, Tally, TallyByImage, clip_boxes, format_size, reconcile_boxes
 from datasets.readers.splitting import MissingSplit, check_split
 from datasets.readers.tools.shapes import ANY_CLASS, Annotation, Shape, draw_masks, expand_regions, merge_groups
 from maskrcnn.config import UserError
@@ -66,7 +65,7 @@ class Contents:
     left_out: Mapping[str, int] = field(default_factory=dict)
 
 
-class ToolDataset:
+class ToolDataset(TalliedImages):
     """One split of the images that an annotation tool exported.
 
     A split is what lies in a folder of its name, at any depth: `train`, `val` (or `valid`, `validation`) and `test`.
@@ -108,14 +107,6 @@ class ToolDataset:
         opening = Tally()
         opening.counts.update(contents.left_out)
         self._tallies = TallyByImage(len(self._images), opening)
-
-    @property
-    def counts(self) -> Counter[str]:
-        """Number of dropped or corrected annotations so far, by rule."""
-        return self._tallies.counts
-
-    def __len__(self) -> int:
-        return len(self._images)
 
     def image_file(self, index: int) -> Path:
         """Return the path of the image file, or of the annotation file that the image is stored in."""
