@@ -30,6 +30,11 @@ class Splits:
     test: DetectionDataset
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def parts(self) -> list[DetectionDataset]:
+        """The splits that there are."""
+        return [part for part in (self.train, self.val, self.test) if part is not None]
+
 
 def open_splits(
     named: DatasetName, root: str | Path, config: DataConfig, reading: ReadingConfig | None = None

@@ -144,8 +144,9 @@ def open_data(
     data = config.data
     named = parse_names(data.dataset)
     expressions = {
-        split: None if text is None else Expression(text, flag)
+        split: Expression(text, flag)
         for split, flag, text in (("train", "--subset", data.subset), ("test", "--test_subset", data.test_subset))
+        if text is not None
     }
     if len(named) > 1:
         _check_single_options(config)
@@ -155,16 +156,10 @@ def open_data(
         else [given]
     )
     ClassMap.parse(config.reading).check(
-        reader
-        for each in opened
-        for part in (each.train, each.val, each.test)
-        if part is not None
-        for reader in list_readers(part)
+        reader for each in opened for part in each.parts for reader in list_readers(part)
     )
     boxes_only = [
-        each
-        for each, splits in zip(named, opened, strict=True)
-        if not all(split.has_masks for split in (splits.train, splits.val, splits.test) if split is not None)
+        each for each, splits in zip(named, opened, strict=True) if not all(part.has_masks for part in splits.parts)
     ]
     if head is not None:
         check_head(head, boxes_only)
@@ -176,13 +171,7 @@ def open_data(
         for split, dataset in _join_data(named, opened, boxes_only, notify).items()
     }
     levels, first = examine_images(config, named, opened, whole, notify)
-    chosen, bad = {}, {}
-    for split, dataset in whole.items():
-        over = _make_wrapper(config, NAMES[split], notify)
-        expression = expressions.get(split)
-        chosen[split], bad[NAMES[split]] = select_images(dataset, expression, data.skip_bad, over)
-        if expression is not None:
-            notify(f"{NAMES[split]} images: {len(chosen[split]):,} of {len(dataset):,} chosen")
+    chosen, bad = _choose_images(config, whole, expressions, notify)
     for line in (note for each in opened for note in each.notes):
         notify(line)
     has_val = [each.val is not None for each in opened for _ in range(len(each.train))]
@@ -207,6 +196,23 @@ def open_data(
     for line in shown:
         notify(line)
     return validated._replace(seen=seen, shown=shown)
+
+
+def _choose_images(
+    config: ExperimentConfig,
+    whole: Mapping[str, DetectionDataset],
+    expressions: Mapping[str, Expression],
+    notify: Notify,
+) -> tuple[dict[str, DetectionDataset], dict[str, BadImages]]:
+    """Return the images of each split that expressions and --skip_bad choose, and those left out, by name."""
+    chosen, bad = {}, {}
+    for split, dataset in whole.items():
+        over = _make_wrapper(config, NAMES[split], notify)
+        expression = expressions.get(split)
+        chosen[split], bad[NAMES[split]] = select_images(dataset, expression, config.data.skip_bad, over)
+        if expression is not None:
+            notify(f"{NAMES[split]} images: {len(chosen[split]):,} of {len(dataset):,} chosen")
+    return chosen, bad
 
 
 def _choose_validation(
