@@ -103,17 +103,8 @@ class Setting:
     Attributes:
         key: dotted key.
         kind: type.
-        default: default value.
         section: first line of the docstring of its dataclass, the heading in help and TOML.
-        help: help text.
-        flag: name of the command-line flag, if any.
-        choices: valid values, if limited.
-        pattern: regular expression of texts that are valid beside the choices, if any.
-        minimum: minimum value, if limited.
-        maximum: maximum value, if limited.
-        old_flag: former name of the flag, if any.
-        renamed: name in the previous version, if another.
-        renamed_values: {value of the previous version: value now}, if any are renamed.
+        default, help, flag, choices, pattern, minimum, maximum, old_flag, renamed, renamed_values: see `option`.
     """
 
     key: str
@@ -140,6 +131,11 @@ class Setting:
         """Dotted key in the previous version, if another."""
         section = self.key[: self.key.rfind(".") + 1]
         return self.renamed if self.renamed is None or "." in self.renamed else section + self.renamed
+
+    @property
+    def old_variables(self) -> list[str]:
+        """Names of the environment variable in the previous version, if others."""
+        return [_variable(name) for name in (self.old_key, self.old_flag) if name is not None]
 
     @property
     def base(self) -> Any:
@@ -284,8 +280,7 @@ def environment_values(
         UserError: If a variable with the prefix is unknown or a value is invalid.
     """
     known = {setting.variable: setting for setting in settings(cls).values()}
-    old = {_variable(key): settings(cls)[current] for key, current in old_keys(cls).items()}
-    old |= {_variable(setting.old_flag): setting for setting in known.values() if setting.old_flag}
+    old = {name: setting for setting in known.values() for name in setting.old_variables}
     values = {}
     for name, text in (os.environ if environ is None else environ).items():
         if not name.startswith(ENVIRONMENT_PREFIX) or not text:

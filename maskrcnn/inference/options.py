@@ -13,7 +13,6 @@ from typing import Any
 from maskrcnn.config import (
     ENVIRONMENT_PREFIX,
     Notify,
-    Setting,
     UserError,
     environment_values,
     merge,
@@ -92,15 +91,10 @@ def select_options(
 def select_variables(environ: Mapping[str, str], notify: Notify) -> tuple[dict[str, Any], list[str]]:
     """Select the options of inference from environment variables, as `select_options` does from tables."""
     used = [setting for key, setting in settings(InferenceConfig).items() if is_used(key)]
-    known = {name for setting in used for name in _list_variables(setting)}
+    known = {name for setting in used for name in (setting.variable, *setting.old_variables)}
     given = {name: text for name, text in environ.items() if name.startswith(ENVIRONMENT_PREFIX) and text}
     chosen = {name: text for name, text in given.items() if name in known}
     return environment_values(InferenceConfig, chosen, notify), [name for name in given if name not in known]
-
-
-def _list_variables(setting: Setting) -> list[str]:
-    old = [] if setting.old_key is None else [ENVIRONMENT_PREFIX + setting.old_key.replace(".", "_").upper()]
-    return [setting.variable, *old]
 
 
 def read_layers(file: str | None, notify: Notify) -> list[dict[str, Any]]:
