@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from maskrcnn.config import UserError
 from maskrcnn.files import write_text
@@ -121,13 +122,19 @@ def _target_entries(
     return entries
 
 
+def get_scores(image_id: int, prediction: Instances) -> Tensor:
+    """Return the scores of a prediction; raise a UserError if there are none."""
+    if prediction.scores is None:
+        raise UserError(f"prediction of image {image_id} has no scores; only detections can be evaluated")
+    return prediction.scores
+
+
 def _result_entries(
     image_id: int, prediction: Instances, with_masks: bool, category_ids: Sequence[int] | None
 ) -> list[dict[str, Any]]:
-    if prediction.scores is None:
-        raise UserError(f"prediction of image {image_id} has no scores; only detections can be evaluated")
+    scores = get_scores(image_id, prediction)
     entries = _entries(image_id, prediction, with_masks, category_ids)
-    for entry, score in zip(entries, prediction.scores.tolist(), strict=True):
+    for entry, score in zip(entries, scores.tolist(), strict=True):
         entry["score"] = score
     return entries
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from maskrcnn.config import UserError
 from maskrcnn.evaluation.coco import Kind, prepare_inputs
+from maskrcnn.evaluation.coco_format import get_scores
 from maskrcnn.ops.boxes import box_intersection
 from maskrcnn.structures.instances import Instances
 
@@ -145,9 +146,7 @@ _Pairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
 def _get_detections(prediction: Instances | None, image_id: int) -> Instances | None:
     if prediction is None or not len(prediction):
         return None
-    if prediction.scores is None:
-        raise UserError(f"prediction of image {image_id} has no scores; only detections can be evaluated")
-    if bool(prediction.scores.isnan().any()):
+    if bool(get_scores(image_id, prediction).isnan().any()):
         raise UserError(f"prediction of image {image_id} has a score that is NaN; detections need finite scores")
     return prediction
 

@@ -26,18 +26,18 @@ def make_task(
         image_url: address of the image for Label Studio.
         model_version: name of the model.
     """
-    results = [_make_result(instances, place, class_names) for place in range(len(instances))]
+    drawn = instances.has_mask().tolist()
+    results = [_make_result(instances, place, class_names, drawn[place]) for place in range(len(instances))]
     prediction: dict[str, Any] = {"model_version": model_version, "result": results}
     if instances.scores is not None:
         prediction["score"] = float(instances.scores.mean()) if len(instances) else 0.0
     return {"data": {"image": image_url}, "predictions": [prediction]}
 
 
-def _make_result(instances: Instances, place: int, class_names: Sequence[str]) -> dict[str, Any]:
+def _make_result(instances: Instances, place: int, class_names: Sequence[str], is_drawn: bool) -> dict[str, Any]:
     height, width = instances.size
     percent = np.array([100 / width, 100 / height])
     name = class_names[int(instances.labels[place]) - 1]
-    is_drawn = instances.masks is not None and instances.masks[place].areas().item() > 0
     if is_drawn:
         assert instances.masks is not None
         ring = join_rings(instances.masks.trace(place)) * percent
